@@ -1,0 +1,80 @@
+"""Running a protocol over many questions: all conversations of a group advance in step, groups share the cores."""
+
+import contextlib
+from collections.abc import Sequence
+from pathlib import Path
+
+from agentark.debate.protocols import Protocol, Turn
+from agentark.engines import Engine, Reply, Request, Store
+from agentark.parallel import each
+from agentark.schemas import Question, Row, Trace
+from agentark.tasks.base import answer_of
+
+GROUP = 64  # questions in step; fixed, so that batches, and with them bytes, do not depend on the number of cores
+MAX_TOKENS = 96  # twice the longest gold trace of the hardest level
+
+
+class Seconds(Row):
+    """What a trace took: kept apart from the traces, since no two runs share it."""
+
+    question_id: str
+    agent: int
+    round: int
+    seconds: float
+
+
+def converse(
+    protocol: Protocol, questions: Sequence[Question], engine: Engine, store: Store, seed: int
+) -> list[tuple[str, Turn, Reply]]:
+    """Run one group in step. Returns every turn with its reply, by question, then in the order spoken."""
+    spoken: dict[str, list[tuple[str, Turn, Reply]]] = {q.question_id: [] for q in questions}
+    live = {q.question_id: protocol.turns(q.text) for q in questions}
+    turns = {key: next(conversation) for key, conversation in live.items()}
+    while turns:
+        asked = [(key, turn) for key in turns for turn in turns[key]]
+        # Agent and round set apart what is otherwise the same request, so that each gets a sample of its own.
+        requests = [
+            Request(turn.messages, turn.temperature, MAX_TOKENS, seed * 10_000 + turn.round * 100 + turn.agent)
+            for _, turn in asked
+        ]
+        heard: dict[str, list[Reply]] = {key: [] for key in turns}
+        for (key, turn), reply in zip(asked, store.generate(engine, requests), strict=True):
+            heard[key].append(reply)
+            spoken[key].append((key, turn, reply))
+        turns = {}
+        for key, replies in heard.items():
+            with contextlib.suppress(StopIteration):
+                turns[key] = live[key].send(replies)
+    return [entry for q in questions for entry in spoken[q.question_id]]
+
+
+def _group(protocol: Protocol, questions: Sequence[Question], model: Path, store: Path, seed: int):
+    """One group in one worker process."""
+    from agentark.engines.local import engine  # in the worker: it alone needs the model
+
+    return converse(protocol, questions, engine(model), Store(store), seed)
+
+
+def hold(
+    protocol: Protocol, questions: Sequence[Question], model: Path, store: Path, seed: int
+) -> tuple[list[Trace], list[Seconds]]:
+    """Run `protocol` on every question with `model` as every agent, on all cores, resuming what `store` holds."""
+    groups = [questions[i : i + GROUP] for i in range(0, len(questions), GROUP)]
+    calls = [dict(protocol=protocol, questions=g, model=model, store=store, seed=seed) for g in groups]
+    results = each(_group, calls)
+    traces, seconds = [], []
+    for key, turn, reply in (entry for group in results for entry in group):
+        traces.append(
+            Trace(
+                question_id=key,
+                agent=turn.agent,
+                round=turn.round,
+                text=reply.text,
+                answer=answer_of(reply.text),
+                prompt_tokens=reply.prompt_tokens,
+                completion_tokens=reply.completion_tokens,
+                finish_reason=reply.finish_reason,
+            )
+        )
+        seconds.append(Seconds(question_id=key, agent=turn.agent, round=turn.round, seconds=reply.seconds))
+    return traces, seconds

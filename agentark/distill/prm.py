@@ -1,0 +1,334 @@
+"""The process reward model (method, section 3, PAD part 1): a scalar read at the end of each step of a trace.
+
+It starts from the student's weights. Stage I trains the last layer and the new head, stage II all weights. It learns
+from the debate alone: a step counts as good if it agrees with the debate's consensus. Truth is used only to judge it.
+"""
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from sklearn.metrics import roc_auc_score
+from transformers import (
+    AutoModelForTokenClassification,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+    Trainer,
+    TrainingArguments,
+)
+
+from agentark import StudyError, models, stats
+from agentark.debate.prompts import solve_prompt
+from agentark.distill.training import curve, run, save, settings
+from agentark.schemas import CheckedTrace, Score
+from agentark.tasks.base import lines_of
+
+LOSSES = ("paper", "code")
+TEMPERATURE = 0.1  # tau of the contrastive loss; the paper prints none, the public code's contrastive term uses 0.1
+PROJECTION = 64  # width of the projected states of the public code's loss, at this size of model
+
+
+@dataclass(frozen=True)
+class DebateSteps:
+    """All traces of one question's debate, and for each of their steps whether it agrees with the consensus."""
+
+    question: str
+    traces: list[str]
+    agrees: list[list[bool]]
+
+
+def debates(checked: Sequence[CheckedTrace], questions: dict[str, str]) -> list[DebateSteps]:
+    """One item a debate: its distinct traces, in the order spoken, each step marked by agreement."""
+    items = []
+    for key, group in itertools.groupby(checked, key=lambda t: t.question_id):
+        distinct = {t.text: t.step_agrees for t in group if t.steps}
+        items.append(DebateSteps(questions[key], list(distinct), list(distinct.values())))
+    return items
+
+
+def encode(question: str, trace: str, tokenizer: PreTrainedTokenizerFast) -> tuple[list[int], list[int]]:
+    """Token ids of question and trace, and the positions at which each step ends (its newline, or the end of turn)."""
+    chat = tokenizer.apply_chat_template(solve_prompt(question), tokenize=False, add_generation_prompt=True)
+    ids = tokenizer(chat, add_special_tokens=False).input_ids
+    ends = []
+    lines = lines_of(trace)
+    for i, line in enumerate(lines):
+        closing = (
+            [tokenizer.eos_token_id] if i == len(lines) - 1 else tokenizer("\n", add_special_tokens=False).input_ids
+        )
+        ids = ids + tokenizer(line, add_special_tokens=False).input_ids + closing
+        ends.append(len(ids) - 1)
+    return ids, ends
+
+
+def pad(rows: list[list[int]], fill: int) -> torch.Tensor:
+    """Right-padded to (rows, longest)."""
+    return torch.nn.utils.rnn.pad_sequence([torch.tensor(r) for r in rows], batch_first=True, padding_value=fill)
+
+
+def collate(debates: list[DebateSteps], tokenizer: PreTrainedTokenizerFast) -> dict[str, torch.Tensor]:
+    """Traces of several debates as one batch. `labels` (traces, tokens) is -100 but at the ends of steps, where it is
+    2 q + 1 for a step of the q-th question that agrees with its consensus and 2 q for one that does not."""
+    rows, labels = [], []
+    for q, debate in enumerate(debates):
+        for trace, agrees in zip(debate.traces, debate.agrees, strict=True):
+            ids, ends = encode(debate.question, trace, tokenizer)
+            label = [-100] * len(ids)
+            for end, good in zip(ends, agrees, strict=True):
+                label[end] = 2 * q + good
+            rows.append(ids)
+            labels.append(label)
+    ids = pad(rows, tokenizer.pad_token_id)
+    mask = pad([[1] * len(r) for r in rows], 0)
+    return {"input_ids": ids, "attention_mask": mask, "labels": pad(labels, -100)}
+
+
+def contrastive_loss(scores: torch.Tensor, question: torch.Tensor, good: torch.Tensor) -> torch.Tensor:
+    """The paper's: for every good step, minus the log-probability that it outscores its question's bad steps.
+
+    L = - mean over r+ of log[ exp(s(r+)/tau) / (exp(s(r+)/tau) + sum over r- of exp(s(r-)/tau)) ], s = sigmoid(R_phi).
+    scores, question (int), good (bool): shape (steps,). A question without bad steps teaches nothing here: loss 0.
+    """
+    s = torch.sigmoid(scores) / TEMPERATURE
+    against = (question[:, None] == question[None, :]) & good[:, None] & ~good[None, :]
+    used = against.any(dim=1)
+    if not used.any():
+        return scores.sum() * 0
+    negatives = s[None, :].expand_as(against).masked_fill(~against, -torch.inf)[used].logsumexp(dim=1)
+    return F.softplus(negatives - s[used]).mean()
+
+
+def code_loss(scores: torch.Tensor, good: torch.Tensor, projected: torch.Tensor) -> torch.Tensor:
+    """The public code's: cross-entropy plus half a supervised contrastive loss over unit projections (steps, width)."""
+    target = good.to(scores.dtype)
+    likeness = projected @ projected.T / TEMPERATURE
+    own = torch.eye(len(good), dtype=torch.bool, device=scores.device)
+    log_share = likeness - likeness.masked_fill(own, -torch.inf).logsumexp(dim=1, keepdim=True)
+    alike = (good[:, None] == good[None, :]) & ~own
+    supervised = -(log_share * alike).sum(1) / alike.sum(1).clamp(min=1)
+    return F.binary_cross_entropy_with_logits(scores, target) + 0.5 * supervised.mean()
+
+
+def step_loss(outputs, labels: torch.Tensor, num_items_in_batch=None, *, loss: str, projection) -> torch.Tensor:
+    """Read the scores at the ends of steps and apply the chosen loss."""
+    at = labels >= 0
+    scores, question, good = outputs.logits[..., 0][at], labels[at] // 2, labels[at] % 2 == 1
+    if loss == "paper":
+        return contrastive_loss(scores, question, good)
+    return code_loss(scores, good, F.normalize(projection(outputs.hidden_states[-1][at]), dim=-1))
+
+
+def train(
+    base: Path,
+    debates: Sequence[DebateSteps],
+    out: Path,
+    seed: int,
+    loss: str,
+    stage_1_steps: int,
+    stage_2_steps: int,
+    batch: int,
+    learning_rate: float,
+) -> list[dict]:
+    """Train a reward model from `base` in two stages; save stage I's to `out`/stage-1, the final one to `out`.
+
+    batch counts debates a step. Returns the learning curve over both stages: step, loss, stage.
+    """
+    if loss not in LOSSES:
+        raise StudyError(f"loss {loss!r} is unknown; choose one of {', '.join(LOSSES)}")
+    mixed = [d for d in debates if len({a for trace in d.agrees for a in trace}) == 2]
+    if not mixed:
+        raise StudyError(f"{out.name}: no debate holds both agreeing and differing steps; nothing to learn from")
+    _, tokenizer = models.load(base)
+    torch.manual_seed(seed)
+    model = AutoModelForTokenClassification.from_pretrained(base, num_labels=1, dtype=torch.float32)
+    model.config.output_hidden_states = loss == "code"
+    projection = torch.nn.Linear(model.config.hidden_size, PROJECTION) if loss == "code" else None
+    if projection is not None:
+        model.projection = projection  # trained with the rest, dropped when saved
+    history = []
+    for stage, steps in ((1, stage_1_steps), (2, stage_2_steps)):
+        for parameter in model.parameters():
+            parameter.requires_grad = stage == 2
+        for module in (model.model.layers[-1], model.score, projection):
+            for parameter in module.parameters() if module is not None else ():
+                parameter.requires_grad = True
+        arguments = TrainingArguments(
+            **settings(seed),
+            max_steps=steps,
+            per_device_train_batch_size=batch,
+            learning_rate=learning_rate,
+            lr_scheduler_type="linear",
+            warmup_steps=steps // 20,
+            weight_decay=0.1,  # public code
+            adam_beta2=0.95,  # public code
+            remove_unused_columns=False,
+            logging_steps=max(1, steps // 20),
+        )
+        trainer = Trainer(
+            model,
+            arguments,
+            train_dataset=mixed,
+            data_collator=partial(collate, tokenizer=tokenizer),
+            compute_loss_func=partial(step_loss, loss=loss, projection=projection),
+        )
+        run(trainer)
+        start = history[-1]["step"] if history else 0
+        history += [
+            {"step": start + h["step"], "loss": h["loss"], "stage": stage}
+            for h in curve(trainer.state.log_history, "loss")
+        ]
+        if stage == 1:
+            save_scorer(model, tokenizer, out / "stage-1")
+    save_scorer(model, tokenizer, out)
+    return history
+
+
+def save_scorer(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
+    projection = model._modules.pop("projection", None)
+    save(model, tokenizer, folder)
+    if projection is not None:
+        model.projection = projection
+
+
+class StepScorer:
+    """A reward model, ready to score."""
+
+    def __init__(self, folder: Path):
+        self.tokenizer = models.load_tokenizer(folder)
+        torch.manual_seed(0)  # of a fresh head, where `folder` holds a base: the baseline without training
+        self.model = AutoModelForTokenClassification.from_pretrained(folder, num_labels=1, dtype=torch.float32).eval()
+
+    @torch.inference_mode()
+    def __call__(self, questions: Sequence[str], traces: Sequence[str], rows: int = 256) -> list[list[float]]:
+        """Step scores in [0, 1] of each trace, one a line; empty for an empty trace."""
+        scores = []
+        for start in range(0, len(traces), rows):
+            pairs = zip(questions[start : start + rows], traces[start : start + rows], strict=True)
+            encoded = [encode(q, t, self.tokenizer) for q, t in pairs]
+            ids = pad([ids for ids, _ in encoded], self.tokenizer.pad_token_id)
+            mask = pad([[1] * len(ids) for ids, _ in encoded], 0)
+            value = torch.sigmoid(self.model(input_ids=ids, attention_mask=mask).logits[..., 0])
+            scores += [value[i, ends].tolist() for i, (_, ends) in enumerate(encoded)]
+        return scores
+
+
+@torch.inference_mode()
+def likelihood_scores(
+    folder: Path, questions: Sequence[str], traces: Sequence[str], rows: int = 256
+) -> list[list[float]]:
+    """The second baseline without training: a step's mean token probability under the language model itself."""
+    model, tokenizer = models.load(folder)
+    scores = []
+    for start in range(0, len(traces), rows):
+        pairs = zip(questions[start : start + rows], traces[start : start + rows], strict=True)
+        encoded = [encode(q, t, tokenizer) for q, t in pairs]
+        ids = pad([ids for ids, _ in encoded], tokenizer.pad_token_id)
+        mask = pad([[1] * len(ids) for ids, _ in encoded], 0)
+        logits = model.eval()(input_ids=ids, attention_mask=mask).logits[:, :-1]
+        token = torch.softmax(logits, -1).gather(-1, ids[:, 1:, None])[..., 0]
+        for i, (_, ends) in enumerate(encoded):
+            lengths = np.diff([ends[0] - 2, *ends]) if ends else []
+            spans = zip(ends, lengths, strict=True)
+            scores.append([float(token[i, max(0, end - int(n)) : end].mean()) for end, n in spans])
+    return scores
+
+
+def aggregate(scores: Sequence[float], how: str) -> float:
+    """A trace's reward from its step scores: their mean, or their least. An empty trace earns 0."""
+    if how not in ("mean", "min"):
+        raise StudyError(f"aggregate {how!r} is unknown; choose mean or min")
+    return 0.0 if not len(scores) else float(np.mean(scores) if how == "mean" else np.min(scores))
+
+
+def step_auroc(scores: Sequence[Sequence[float]], right: Sequence[Sequence[bool]]) -> float:
+    """The chance that a right step outscores a wrong one, over all steps of all traces."""
+    return float(roc_auc_score(np.concatenate([*map(np.asarray, right)]), np.concatenate([*map(np.asarray, scores)])))
+
+
+def first_error_located(
+    scores: Sequence[Sequence[float]], right: Sequence[Sequence[bool]], threshold: float
+) -> list[bool]:
+    """For each trace that has an error: whether the first step scored below `threshold` is the first wrong one."""
+    hits = []
+    for s, r in zip(scores, right, strict=True):
+        if not all(r):
+            low = np.flatnonzero(np.asarray(s) < threshold)
+            hits.append(bool(len(low)) and int(low[0]) == r.index(False))
+    return hits
+
+
+def best_threshold(scores: Sequence[Sequence[float]], agrees: Sequence[Sequence[bool]]) -> float:
+    """The threshold that locates the first disagreement best on the debates it was trained on (no truth needed)."""
+    grid = np.quantile(np.concatenate([*map(np.asarray, scores)]), np.linspace(0.02, 0.6, 30))
+    return float(max(grid, key=lambda t: np.mean(first_error_located(scores, agrees, t) or [0])))
+
+
+def quality(
+    base: Path,
+    trained: Path,
+    seeds: Sequence[int],
+    train: Sequence[CheckedTrace],
+    test: Sequence[CheckedTrace],
+    questions: dict[str, str],
+    student: str,
+    task: str,
+) -> list[Score]:
+    """Step AUROC and first errors located on `test` traces, for two baselines and both stages.
+
+    Intervals are over debates: a debate's traces are resampled together, since they share a question. Trained scorers
+    have a row a seed and one of their mean scores' measures over seeds ("all").
+    """
+    distinct = list({(t.question_id, t.text): t for t in test if t.steps}.values())
+    tuned = list({(t.question_id, t.text): t for t in train if t.steps}.values())[:2000]
+    systems = {
+        ("fresh head", 0): StepScorer(base),
+        ("likelihood", 0): partial(likelihood_scores, base),
+        **{("stage I", s): StepScorer(trained / f"seed-{s}" / "stage-1") for s in seeds},
+        **{("stage II", s): StepScorer(trained / f"seed-{s}") for s in seeds},
+    }
+    measured: dict[str, dict[int, dict[str, stats.Estimate]]] = {}
+    for (method, seed), scorer in systems.items():
+        scores = scorer([questions[t.question_id] for t in distinct], [t.text for t in distinct])
+        own = scorer([questions[t.question_id] for t in tuned], [t.text for t in tuned])
+        threshold = best_threshold(own, [t.step_agrees for t in tuned])
+        measured.setdefault(method, {})[seed] = {
+            "prm_step_auroc": auroc_by_debate(scores, distinct),
+            "first_error_located": stats.mean(first_error_located(scores, [t.step_right for t in distinct], threshold)),
+        }
+    rows = []
+    for method, by_seed in measured.items():
+        for metric in ("prm_step_auroc", "first_error_located"):
+            each = {str(seed): estimates[metric] for seed, estimates in by_seed.items()}
+            mean = [float(np.mean([getattr(e, f) for e in each.values()])) for f in ("value", "lo", "hi")]
+            entries = {"all": stats.Estimate(*mean, next(iter(each.values())).n)} | (each if len(each) > 1 else {})
+            rows += [
+                Score(
+                    study="reward_model", experiment="test", teacher="", student=student, method=method, baseline="",
+                    train_task=task, test_task=task, seed=seed, metric=metric, tokens_per_question=0.0, **asdict(e),
+                )
+                for seed, e in entries.items()
+            ]  # fmt: skip
+    return rows
+
+
+def auroc_by_debate(scores: Sequence[Sequence[float]], traces: Sequence[CheckedTrace]) -> stats.Estimate:
+    """Step AUROC with a bootstrap interval over debates; n counts debates."""
+    by_debate: dict[str, tuple[list[float], list[bool]]] = {}
+    for s, t in zip(scores, traces, strict=True):
+        values, right = by_debate.setdefault(t.question_id, ([], []))
+        values += s
+        right += t.step_right
+    pairs = [(np.asarray(v), np.asarray(r)) for v, r in by_debate.values()]
+    whole = step_auroc([v for v, _ in pairs], [r for _, r in pairs])
+    rng = np.random.default_rng(stats.SEED)
+    draws = []
+    for _ in range(200):  # each draw sorts all steps; 200 fix the interval's ends to about 0.003
+        drawn = [pairs[i] for i in rng.integers(0, len(pairs), len(pairs))]
+        draws.append(step_auroc([v for v, _ in drawn], [r for _, r in drawn]))
+    lo, hi = np.quantile(draws, (0.025, 0.975))
+    return stats.Estimate(whole, float(lo), float(hi), len(pairs))

@@ -1,0 +1,69 @@
+"""Supervised distillation by TRL: answer-only SFT, R-SFT and DA differ in their examples alone (method, section 3)."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from datasets import Dataset
+from trl import SFTConfig, SFTTrainer
+
+from agentark import StudyError, models
+from agentark.distill.training import curve, run, save, settings, with_lora
+from agentark.schemas import Trajectory
+
+METHODS = ("sft", "rsft", "da")
+
+
+def examples(trajectories: Sequence[Trajectory], method: str) -> list[tuple[str, str]]:
+    """(question, target) pairs.
+
+    sft: -log p(y* | x), the bare answer; rsft: one verified trace a question; da: its diverse traces. DA's loss is the
+    mean over a question's traces, so questions with more traces are not to count for more: the sampler sees each
+    question's traces equally often in total only if all have as many; the paper's code weighs traces alike, so do we.
+    """
+    if method not in METHODS:
+        raise StudyError(f"method {method!r} is unknown; choose one of {', '.join(METHODS)}")
+    if method == "da":
+        return [(t.prompt, t.text) for t in trajectories if t.for_da]
+    chosen = [t for t in trajectories if t.for_rsft]
+    return [(t.prompt, t.text if method == "rsft" else f"answer : {t.answer}") for t in chosen]
+
+
+def distil(
+    base: Path,
+    pairs: Sequence[tuple[str, str]],
+    out: Path,
+    seed: int,
+    steps: int,
+    batch: int,
+    learning_rate: float,
+    lora_rank: int = 0,
+) -> list[dict]:
+    """Fine-tune `base` on question-target pairs, loss on the target alone; save the student to `out`.
+
+    `steps` optimiser steps of `batch` examples, whatever the number of pairs, so that methods compare at equal training.
+    Returns the learning curve: step, loss, mean_token_accuracy.
+    """
+    if not pairs:
+        raise StudyError(f"{out.name}: no examples to train on; extraction kept none")
+    model, tokenizer = models.load(base)
+    dataset = Dataset.from_list(
+        [
+            {"prompt": [{"role": "user", "content": q}], "completion": [{"role": "assistant", "content": a}]}
+            for q, a in pairs
+        ]
+    )
+    arguments = SFTConfig(
+        **settings(seed),
+        max_steps=steps,
+        per_device_train_batch_size=batch,
+        learning_rate=learning_rate,
+        lr_scheduler_type="linear",
+        warmup_steps=steps // 20,
+        max_length=None,
+        train_sampling_strategy="group_by_length",  # like lengths share a batch: less padding, same examples
+        logging_steps=max(1, steps // 40),
+    )
+    trainer = SFTTrainer(with_lora(model, lora_rank), arguments, train_dataset=dataset, processing_class=tokenizer)
+    run(trainer)
+    save(trainer.model, tokenizer, out)
+    return curve(trainer.state.log_history, "loss", "mean_token_accuracy")

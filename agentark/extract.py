@@ -1,0 +1,163 @@
+"""Knowledge extraction (method, section 2): which traces of a debate are worth learning from."""
+
+import itertools
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+
+import pandas as pd
+from nltk import edit_distance
+
+from agentark.answers import is_correct
+from agentark.debate.protocols import SUMMARISER, majority
+from agentark.schemas import CheckedTrace, Question, Trace, Trajectory
+from agentark.tasks.base import check, claim_of, lines_of
+
+MIN_DISTANCE = 0.25  # DA: a further trace must differ in at least a quarter of its steps to count as another way
+
+
+def check_traces(traces: Sequence[Trace], questions: Iterable[Question]) -> list[CheckedTrace]:
+    """Mark every trace and every step: right by the truth, and in agreement with its debate's consensus."""
+    gold = {q.question_id: q for q in questions}
+    checked = []
+    for key, group in itertools.groupby(traces, key=lambda t: t.question_id):
+        debate = list(group)
+        agreed = consensus(last_traces(debate))
+        right = {id(t): is_correct(t.answer, gold[key].answer, gold[key].kind) for t in debate}
+        erred = {t.agent: min((o.round for o in debate if o.agent == t.agent and not right[id(o)]), default=None)
+                 for t in debate}  # fmt: skip
+        for trace in debate:
+            steps = check(gold[key], trace.text)
+            first_error = erred[trace.agent]
+            checked.append(
+                CheckedTrace(
+                    **trace.model_dump(),
+                    correct=right[id(trace)],
+                    corrective=right[id(trace)] and first_error is not None and first_error < trace.round,
+                    steps=[s.text for s in steps],
+                    step_right=[s.right for s in steps],
+                    step_agrees=[agreed.get(s.name) == s.value for s in steps],
+                )
+            )
+    return checked
+
+
+def last_traces(debate: Iterable[Trace]) -> list[Trace]:
+    """Each agent's last trace, the summariser's left out."""
+    return list({t.agent: t for t in debate if t.agent != SUMMARISER}.values())
+
+
+def consensus(traces: Iterable[Trace]) -> dict[str, str]:
+    """For each quantity that agents name, the value that most of them give it; quantities in a tie are left out."""
+    votes: dict[str, Counter[str]] = defaultdict(Counter)
+    for trace in traces:
+        for name, value in dict(claim_of(line) for line in lines_of(trace.text)).items():
+            votes[name][value] += 1
+    agreed = {}
+    for name, counts in votes.items():
+        (value, first), *rest = counts.most_common(2)
+        if not rest or rest[0][1] < first:
+            agreed[name] = value
+    return agreed
+
+
+def accuracy_by_round(checked: Sequence[CheckedTrace], questions: Iterable[Question], rounds: int) -> pd.DataFrame:
+    """A row a round: accuracy of one agent and of the agents' vote, and the shares of agents corrected and spoilt since
+    round 1. A debate that ended early counts with its last traces."""
+    gold = {q.question_id: q for q in questions}
+    debates = [list(g) for _, g in itertools.groupby(checked, key=lambda t: t.question_id)]
+    rows = []
+    for k in range(1, rounds + 1):
+        single, vote, corrected, spoilt = [], [], [], []
+        for debate in debates:
+            said = [t for t in debate if t.agent != SUMMARISER]
+            first = {t.agent: t.correct for t in said if t.round == 1}
+            now = last_traces(t for t in said if t.round <= k)
+            question = gold[debate[0].question_id]
+            vote.append(is_correct(majority(t.answer for t in now), question.answer, question.kind))
+            single += [t.correct for t in now]
+            corrected += [t.correct and not first[t.agent] for t in now]
+            spoilt += [first[t.agent] and not t.correct for t in now]
+        shares = {"single": single, "vote": vote, "corrected": corrected, "spoilt": spoilt}
+        rows.append({"round": k, **{name: sum(v) / len(v) for name, v in shares.items()}, "n": len(debates)})
+    return pd.DataFrame(rows)
+
+
+def structure(text: str) -> list[str]:
+    """A trace's solution path: what each line derives and by which expression, without the computed values."""
+    return [line.removeprefix("fix ").rpartition(" = ")[0] for line in lines_of(text) if " = " in line]
+
+
+def distance(a: str, b: str) -> float:
+    """How far two traces differ in structure: edit distance between their step sequences over the longer's length.
+
+    Order of decomposition and choice of intermediate quantities count, wording and values do not; 0 for the same path,
+    1 for no step in common. Symmetric.
+    """
+    first, second = structure(a), structure(b)
+    return edit_distance(first, second) / max(len(first), len(second), 1)
+
+
+def diverse(traces: Sequence[CheckedTrace], most: int) -> list[CheckedTrace]:
+    """Up to `most` traces, the first kept, each next the farthest from those kept, while at least MIN_DISTANCE away."""
+    kept = list(traces[:1])
+    while len(kept) < min(most, len(traces)):
+        nearest = {i: min(distance(t.text, k.text) for k in kept) for i, t in enumerate(traces) if t not in kept}
+        if not nearest:
+            break
+        best = max(nearest, key=lambda i: (nearest[i], -i))
+        if nearest[best] < MIN_DISTANCE:
+            break
+        kept.append(traces[best])
+    return kept
+
+
+def trajectories(checked: Sequence[CheckedTrace]) -> list[CheckedTrace]:
+    """The n + 1 trajectories of each question: every agent's last trace and the summary (the paper's Table 3)."""
+    by_debate = itertools.groupby(checked, key=lambda t: t.question_id)
+    return [t for _, debate in by_debate for t in {t.agent: t for t in debate}.values()]
+
+
+def select(
+    checked: Sequence[CheckedTrace], questions: Iterable[Question], most_diverse: int
+) -> tuple[list[Trajectory], dict[str, int]]:
+    """Choose what each method trains on, and count what was kept and why the rest was not.
+
+    Correct trajectories only, corrective ones first, equal texts once. R-SFT takes the first of each question; DA, where
+    at least two agents were right, up to `most_diverse` of different structure.
+    """
+    prompt = {q.question_id: q.text for q in questions}
+    count: Counter[str] = Counter()
+    rows = []
+    for key, group in itertools.groupby(trajectories(checked), key=lambda t: t.question_id):
+        debate = list(group)
+        correct = sorted((t for t in debate if t.correct), key=lambda t: (not t.corrective, t.agent == 0, t.agent))
+        distinct = list({t.text: t for t in reversed(correct)}.values())[::-1]
+        count["questions"] += 1
+        count["trajectories"] += len(debate)
+        count["dropped: no answer stated"] += sum(t.answer is None for t in debate)
+        count["dropped: wrong answer"] += sum(t.answer is not None and not t.correct for t in debate)
+        count["dropped: same text as another"] += len(correct) - len(distinct)
+        count["correct and distinct"] += len(distinct)
+        count["corrective among them"] += sum(t.corrective for t in distinct)
+        count["questions with a correct trajectory"] += bool(correct)
+        right_agents = sum(t.correct for t in debate if t.agent != SUMMARISER)
+        count["questions with two agents right"] += right_agents >= 2
+        chosen = diverse(distinct, most_diverse) if right_agents >= 2 else []
+        count["kept for R-SFT"] += bool(distinct)
+        count["kept for DA"] += len(chosen)
+        for rank, trace in enumerate(distinct):
+            rows.append(
+                Trajectory(
+                    question_id=key,
+                    agent=trace.agent,
+                    round=trace.round,
+                    prompt=prompt[key],
+                    text=trace.text,
+                    answer=trace.answer,
+                    corrective=trace.corrective,
+                    rank=rank,
+                    for_rsft=rank == 0,
+                    for_da=trace in chosen,
+                )
+            )
+    return rows, dict(count)

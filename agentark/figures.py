@@ -1,0 +1,172 @@
+"""The study's figures, by seaborn: methods in one order and one colour-blind-safe colour throughout."""
+
+import io
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from IPython.display import Image
+
+from agentark.schemas import write_atomically
+
+METHODS = ["base", "sft", "rsft", "da", "pad", "greedy", "single", "vote", "debate"]
+LABELS = {
+    "base": "base", "sft": "answer-only SFT", "rsft": "R-SFT", "da": "DA", "pad": "PAD",
+    "greedy": "teacher, greedy", "single": "teacher, one sample", "vote": "teacher, vote", "debate": "teacher, debate",
+}  # fmt: skip
+COLOURS = dict(zip(METHODS, sns.color_palette("colorblind", len(METHODS)), strict=True))
+WIDTH = 8.4  # inches, the report's page width at 110 dots an inch
+
+
+def style() -> None:
+    sns.set_theme(context="notebook", style="whitegrid", font="DejaVu Sans", font_scale=0.85)
+
+
+def show(figure: plt.Figure, path: Path | None = None) -> Image:
+    """The figure as a picture for a notebook; written to `path` too if one is given, whole or not at all.
+
+    The PNG carries no date and no versions, which would change its bytes from run to run.
+    """
+    figure.tight_layout()
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
+    plt.close(figure)
+    if path is not None:
+        write_atomically(path, lambda p: p.write_bytes(buffer.getvalue()))
+    return Image(buffer.getvalue())
+
+
+def _bars(axis, table: pd.DataFrame, labels: list[str], colours: list) -> None:
+    x = np.arange(len(table))
+    errors = np.abs(np.vstack([table["value"] - table["lo"], table["hi"] - table["value"]]))
+    axis.bar(x, table["value"], yerr=errors, color=colours, capsize=3, error_kw={"lw": 1})
+    axis.set_xticks(x, labels, rotation=30, ha="right")
+
+
+def accuracy_by_method(scores: pd.DataFrame, student: str, task: str) -> plt.Figure:
+    """Accuracy of every system on one task, with 95 % intervals and the value of each seed as a dot."""
+    style()
+    rows = scores[(scores["experiment"] == "main") & (scores["test_task"] == task) & (scores["metric"] == "accuracy")]
+    rows = rows[rows["student"].isin([student, ""])]
+    table = rows[rows["seed"] == "all"].set_index("method").reindex([m for m in METHODS if m in set(rows["method"])])
+    figure, axis = plt.subplots(figsize=(WIDTH, 3.6))
+    _bars(axis, table, [LABELS[m] for m in table.index], [COLOURS[m] for m in table.index])
+    for x, method in enumerate(table.index):
+        one = rows[(rows["method"] == method) & (rows["seed"] != "all")]["value"]
+        axis.plot([x] * len(one), one, ".", color="black", ms=4)
+    axis.set(ylabel=f"accuracy on {task}", ylim=(0, 1))
+    return figure
+
+
+def gains(scores: pd.DataFrame, train_task: str) -> plt.Figure:
+    """Paired gain over the base by test task, in domain first, a panel a student."""
+    style()
+    rows = scores[(scores["metric"] == "accuracy_gain") & (scores["baseline"] == "base")]
+    students = sorted(rows["student"].unique())
+    tasks = [train_task, *[t for t in rows["test_task"].unique() if t != train_task]]
+    methods = [m for m in METHODS if m in set(rows["method"])]
+    figure, axes = plt.subplots(len(students), 1, figsize=(WIDTH, 2.9 * len(students)), sharex=True, squeeze=False)
+    for axis, student in zip(axes[:, 0], students, strict=True):
+        for i, method in enumerate(methods):
+            part = rows[(rows["student"] == student) & (rows["method"] == method)].set_index("test_task").reindex(tasks)
+            x = np.arange(len(tasks)) + (i - (len(methods) - 1) / 2) * 0.18
+            errors = np.abs(np.vstack([part["value"] - part["lo"], part["hi"] - part["value"]]))
+            axis.errorbar(x, part["value"], yerr=errors, fmt="o", ms=5, color=COLOURS[method], label=LABELS[method])
+        axis.axhline(0, color="black", lw=0.8)
+        axis.set(title=student, ylabel="gain in accuracy over base")
+        axis.set_xticks(np.arange(len(tasks)), [f"{t}\n(in domain)" if t == train_task else t for t in tasks])
+    axes[0, 0].legend(ncols=len(methods), fontsize=8)
+    return figure
+
+
+def cost(scores: pd.DataFrame, task: str) -> plt.Figure:
+    """Accuracy against tokens a question, logarithmic: one pass, vote, debate, and every student."""
+    style()
+    rows = scores[(scores["experiment"] == "main") & (scores["test_task"] == task) & (scores["metric"] == "accuracy")]
+    rows = rows[rows["seed"] == "all"]
+    figure, axis = plt.subplots(figsize=(WIDTH, 4))
+    markers = dict(zip(sorted(rows["student"].unique()), "Dos^v", strict=False))
+    for _, r in rows.iterrows():
+        error = [[abs(r["value"] - r["lo"])], [abs(r["hi"] - r["value"])]]
+        axis.errorbar(
+            r["tokens_per_question"],
+            r["value"],
+            yerr=error,
+            fmt=markers[r["student"]],
+            ms=7,
+            color=COLOURS[r["method"]],
+        )
+    used = [m for m in METHODS if m in set(rows["method"])]
+    handles = [plt.Line2D([], [], marker="s", ls="", color=COLOURS[m], label=LABELS[m]) for m in used]
+    handles += [
+        plt.Line2D([], [], marker=mark, ls="", color="grey", label=name or "teacher") for name, mark in markers.items()
+    ]
+    axis.legend(handles=handles, fontsize=8, ncols=2, loc="center left", bbox_to_anchor=(1, 0.5))
+    axis.set(xscale="log", xlabel="tokens read and written a question", ylabel=f"accuracy on {task}", ylim=(0, 1))
+    return figure
+
+
+def kept(counts: pd.DataFrame) -> plt.Figure:
+    """What extraction kept of all trajectories, and why the rest was dropped."""
+    style()
+    count = counts.set_index("what")["count"]
+    rows = ["trajectories", "dropped: wrong answer", "dropped: no answer stated", "dropped: same text as another",
+            "correct and distinct", "corrective among them", "kept for R-SFT", "kept for DA"]  # fmt: skip
+    colours = sns.color_palette("colorblind")
+    figure, axis = plt.subplots(figsize=(WIDTH, 2.9))
+    axis.barh(rows, count[rows], color=[colours[7], *[colours[1]] * 3, *[colours[0]] * 4])
+    axis.bar_label(axis.containers[0], padding=3, fontsize=8)
+    axis.invert_yaxis()
+    axis.set(xlabel="trajectories")
+    return figure
+
+
+def reward_model(scores: pd.DataFrame) -> plt.Figure:
+    """Step AUROC against exact truth by stage, and the share of first errors located."""
+    style()
+    rows = scores[(scores["study"] == "reward_model") & (scores["seed"] == "all")]
+    order = ["fresh head", "likelihood", "stage I", "stage II"]
+    metrics = {"prm_step_auroc": "step AUROC against truth", "first_error_located": "first errors located"}
+    students = sorted(rows["student"].unique())
+    figure, axes = plt.subplots(1, 2, figsize=(WIDTH, 3))
+    palette = sns.color_palette("colorblind", len(students))
+    for axis, (metric, label) in zip(axes, metrics.items(), strict=True):
+        for i, student in enumerate(students):
+            part = rows[(rows["metric"] == metric) & (rows["student"] == student)].set_index("method").reindex(order)
+            x = np.arange(len(order)) + (i - (len(students) - 1) / 2) * 0.15
+            errors = np.abs(np.vstack([part["value"] - part["lo"], part["hi"] - part["value"]]))
+            axis.errorbar(x, part["value"], yerr=errors, fmt="o", color=palette[i], label=student)
+        axis.set_xticks(np.arange(len(order)), order)
+        axis.set(ylabel=label, ylim=(0, 1.02))
+    axes[0].axhline(0.5, color="black", lw=0.8, ls=":")
+    axes[1].legend(fontsize=8)
+    return figure
+
+
+def learning_curves(curves: pd.DataFrame, metric: str, label: str) -> plt.Figure:
+    """One line a method and seed: `metric` over optimiser steps."""
+    style()
+    rows = curves.dropna(subset=[metric])
+    methods = [m for m in METHODS if m in set(rows["method"])]
+    students = sorted(rows["student"].unique())
+    figure, axes = plt.subplots(1, len(students), figsize=(WIDTH, 2.9), sharey=True, squeeze=False)
+    for axis, student in zip(axes[0], students, strict=True):
+        sns.lineplot(
+            rows[rows["student"] == student], x="step", y=metric, hue="method", units="seed", estimator=None,
+            hue_order=methods, palette=COLOURS, lw=1, ax=axis,
+        )  # fmt: skip
+        axis.set(title=student, xlabel="optimiser step", ylabel=label)
+        axis.legend(fontsize=8)
+    return figure
+
+
+def rounds(table: pd.DataFrame) -> plt.Figure:
+    """Accuracy of single agents and of their vote by round, a line a setting."""
+    style()
+    figure, axes = plt.subplots(1, 2, figsize=(WIDTH, 3), sharey=True)
+    for axis, (metric, label) in zip(axes, {"single": "one agent", "vote": "vote of agents"}.items(), strict=True):
+        sns.lineplot(table, x="round", y=metric, hue="setting", marker="o", palette="colorblind", ax=axis)
+        axis.set(ylabel=f"accuracy, {label}", xlabel="round", xticks=sorted(table["round"].unique()), ylim=(0, 1))
+    return figure

@@ -1,0 +1,171 @@
+"""A notebook as a stage: `python -m agentark.notebook 03_debate split=train`.
+
+A parameter's value is, in falling order: the command line's; the notebook's section of `params.yaml` (the section is
+named like the notebook without its number); a top-level value of `params.yaml`; the default in the parameters cell.
+Names and types are checked against the parameters cell before anything runs. The notebook writes into folders beside
+its outputs' places, which are moved there when, and only when, it has run to its end.
+"""
+
+import argparse
+import ast
+import contextlib
+import os
+import re
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import yaml
+from pydantic import TypeAdapter, ValidationError
+
+from agentark import StudyError, root
+
+TYPES = {"int": int, "float": float, "str": str, "bool": bool, "list[int]": list[int], "list[str]": list[str]}
+KERNEL_ENVIRONMENT = {
+    "OMP_NUM_THREADS": "1",  # one single-threaded process a core: two-threaded ones stall as soon as they share a core
+    "MALLOC_MMAP_THRESHOLD_": "4000000000",  # keep large tensors in the heap: page faults cost up to 4x in training
+    "MALLOC_TRIM_THRESHOLD_": "8000000000",
+    "TOKENIZERS_PARALLELISM": "false",
+    "HF_HUB_OFFLINE": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "TRANSFORMERS_VERBOSITY": "error",
+    "PYTHONHASHSEED": "0",
+    "PYDEVD_DISABLE_FILE_VALIDATION": "1",
+    "PYTHONWARNINGS": "ignore",
+}
+
+
+def declared(notebook: Path) -> dict[str, tuple[str, Any]]:
+    """Name -> (annotation, default) of the cell tagged `parameters`. Raises StudyError if it is missing or unclear."""
+    try:
+        cells = nbformat.read(notebook, as_version=4).cells
+    except FileNotFoundError:
+        known = ", ".join(sorted(p.stem for p in notebook.parent.glob("*.ipynb")))
+        raise StudyError(f"{notebook.name}: no such notebook; choose one of {known}") from None
+    tagged = [c for c in cells if "parameters" in c.metadata.get("tags", [])]
+    if len(tagged) != 1:
+        raise StudyError(f"{notebook.name}: {len(tagged)} cells are tagged `parameters`; it needs exactly one")
+    found = {}
+    for statement in ast.parse(tagged[0].source).body:
+        if not isinstance(statement, ast.AnnAssign) or ast.unparse(statement.annotation) not in TYPES:
+            line = ast.unparse(statement)
+            raise StudyError(f"{notebook.name}: `{line}` in the parameters cell needs one of the types {list(TYPES)}")
+        found[statement.target.id] = (ast.unparse(statement.annotation), ast.literal_eval(statement.value))
+    return found
+
+
+def typed(notebook: str, name: str, annotation: str, value: Any) -> Any:
+    """`value` as the annotation wants it; an int may stand for a float, nothing else is converted."""
+    try:
+        return TypeAdapter(TYPES[annotation]).validate_python(value, strict=True)
+    except ValidationError:
+        raise StudyError(f"{notebook}: {name}={value!r} is not of type {annotation}; see its parameters cell") from None
+
+
+def resolve(notebook: Path, params: dict[str, Any], given: dict[str, str]) -> dict[str, Any]:
+    """All parameters of a notebook, checked. Raises StudyError for an unknown name or a wrong type."""
+    cell = declared(notebook)
+    section = params.get(re.sub(r"^\d+_", "", notebook.stem), {})
+    for where, names in (("params.yaml", section), ("the command line", given)):
+        for name in names:
+            if name not in cell:
+                raise StudyError(f"{notebook.stem}: {where} names {name!r}; it has only {', '.join(cell)}")
+    shared = {k: v for k, v in params.items() if not isinstance(v, dict)}
+    read = {k: v if cell[k][0] == "str" else yaml.safe_load(v) for k, v in given.items()}
+    values = {name: default for name, (_, default) in cell.items()}
+    values |= {k: v for k, v in (shared | section | read).items() if k in cell}
+    return {name: typed(notebook.stem, name, cell[name][0], value) for name, value in values.items()}
+
+
+@contextlib.contextmanager
+def staged(paths: list[Path]):
+    """Yield a stand-in for each path; move the stand-ins to their places if the block ends well, else drop them."""
+    stand_ins = [path.with_name(f".{path.name}.partial") for path in paths]
+    try:
+        for stand_in in stand_ins:
+            remove(stand_in)
+            stand_in.parent.mkdir(parents=True, exist_ok=True)
+        yield stand_ins
+        for path, stand_in in zip(paths, stand_ins, strict=True):
+            if not stand_in.exists():
+                raise StudyError(f"{path}: the notebook ended without writing it")
+        for path, stand_in in zip(paths, stand_ins, strict=True):
+            old = path.with_name(f".{path.name}.old")
+            remove(old)
+            if path.exists():
+                path.rename(old)
+            stand_in.rename(path)
+            remove(old)
+    finally:
+        for stand_in in stand_ins:
+            remove(stand_in)
+
+
+def remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def run(name: str, given: dict[str, str]) -> None:
+    """Run one notebook with checked parameters; publish what it made, and itself as HTML beside the report."""
+    import papermill
+    from papermill.exceptions import PapermillExecutionError
+
+    from agentark.pages import notebook_page
+
+    top = root()
+    notebook = top / "notebooks" / f"{name}.ipynb"
+    params = yaml.safe_load((top / "params.yaml").read_text())
+    values = resolve(notebook, params, given)
+    outs = [k for k in values if k == "out" or k.startswith("out_")]
+    if not outs:
+        raise StudyError(f"{name}: its parameters cell names no `out`; a stage needs a place to write to")
+    variant = "".join(f"-{part}" for part in Path(values[outs[0]]).parts[2:])  # data/debates/train -> -train
+    pages = [top / "reports" / "notebooks" / f"{name}{variant}.html"]
+    if "page" in values:  # the notebook is itself a report: published once more, without its code
+        pages.append(top / values["page"])
+    executed = top / "data" / "runs" / f"{name}{variant}.ipynb"
+    executed.parent.mkdir(parents=True, exist_ok=True)
+    os.environ.update(KERNEL_ENVIRONMENT)
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(top), os.environ.get("PYTHONPATH", "")]))
+    with staged([*(top / values[o] for o in outs), *pages]) as stand_ins:
+        places, page_places = stand_ins[: len(outs)], stand_ins[len(outs) :]
+        injected = values | {o: str(p.relative_to(top)) for o, p in zip(outs, places, strict=True)}
+        try:
+            papermill.execute_notebook(
+                notebook, executed, injected, cwd=notebook.parent, progress_bar=False, stdout_file=sys.stdout,
+                kernel_name="python3",
+            )  # fmt: skip
+        except PapermillExecutionError as error:
+            reason = str(error.evalue).splitlines()[0] if str(error.evalue) else ""
+            raise StudyError(f"{name}: {error.ename}: {reason} (the failed notebook is kept: {executed})") from None
+        ran = nbformat.read(executed, as_version=4)
+        real = {str(p.relative_to(top)): values[o] for o, p in zip(outs, places, strict=True)}
+        for place, code in zip(page_places, (True, False), strict=False):
+            place.write_text(notebook_page(ran, real, code), encoding="utf-8")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m agentark.notebook", description=__doc__.splitlines()[0])
+    parser.add_argument("name", help="a notebook under notebooks/, without .ipynb")
+    parser.add_argument("parameters", nargs="*", metavar="name=value")
+    chosen = parser.parse_args(arguments)
+    try:
+        for pair in chosen.parameters:
+            if "=" not in pair:
+                raise StudyError(f"{chosen.name}: {pair!r} is not of the form name=value")
+        run(chosen.name, dict(pair.split("=", 1) for pair in chosen.parameters))
+    except StudyError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,262 @@
+"""Base training from random weights on the generated world: what each tiny model has seen before the study begins.
+
+A student's base sees mixed behaviour, as a pretrained model does: most examples answer at once, some show their steps.
+The teacher always shows its steps, and learns in a second phase to revise: it reads traces that it sampled itself.
+Every example is drawn from the `corpus` share of the content space, so that no question of the study is among them.
+"""
+
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch.utils.data import IterableDataset
+from transformers import PreTrainedModel, PreTrainedTokenizerFast, Trainer, TrainerCallback, TrainingArguments
+
+from agentark import models
+from agentark.debate.prompts import ORDERS, revise_prompt, summarise_prompt
+from agentark.debate.protocols import Vote
+from agentark.debate.run import hold
+from agentark.distill.training import run, save
+from agentark.schemas import Question
+from agentark.tasks import TASKS
+from agentark.tasks.base import check, claim_of, lines_of
+
+# Shares of the training families are larger for those that the study distils from, as web text has more of some
+# kinds than of others; every family of the world, held-out ones too, is somewhere in what a base has read.
+MIXTURE = {"word": 0.28, "equation": 0.16, "meta": 0.18, "facts": 0.14, "hops": 0.08, "passage": 0.08, "digest": 0.08}
+SLIP_SHARE = 0.1  # of step-showing examples, those in which a slip is noticed and mended on the next line
+
+
+@dataclass(frozen=True)
+class Example:
+    """A prompt and its target in pieces; pieces marked False are read, not learnt."""
+
+    messages: list[dict[str, str]]
+    target: list[tuple[str, bool]]
+
+
+def slip(lines: list[str], rng: random.Random) -> list[tuple[str, bool]]:
+    """A solution in which one line's value is wrong, unlearnt, and the next line mends it."""
+    computed = [i for i, line in enumerate(lines) if line.count(" = ") == 2]
+    if not computed:
+        return [("\n".join(lines), True)]
+    at = rng.choice(computed)
+    head, value = lines[at].rsplit(" = ", 1)
+    wrong = str(max(0, min(99, int(value) + rng.choice([-10, -3, -2, -1, 1, 2, 3, 10]))))
+    before = "".join(f"{line}\n" for line in lines[:at])
+    after = "\n".join([f"fix {lines[at]}", *lines[at + 1 :]])
+    return [(f"{before}{head} =", True), (wrong, False), (f"\n{after}", True)]
+
+
+def solving(rng: random.Random, shows_steps: float) -> Example:
+    """A question and its solution, shown in steps with probability `shows_steps`, else answered at once."""
+    task = TASKS[rng.choices(list(MIXTURE), list(MIXTURE.values()))[0]]
+    easier = () if task.held_out else (min(task.levels) - 1,)
+    draft = task.draw(rng, "corpus", rng.choice((*easier, *task.levels)))
+    lines = draft.solve(rng)
+    if rng.random() >= shows_steps:
+        target = [(lines[-1], True)]
+    elif rng.random() < SLIP_SHARE:
+        target = slip(lines, rng)
+    else:
+        target = [("\n".join(lines), True)]
+    return Example([{"role": "user", "content": draft.text}], target)
+
+
+def revising(rng: random.Random, question: Question, traces: list[str]) -> Example:
+    """A debate's later turn: the question, some agents' traces, and the right solution in the order of the own trace,
+    with `fix` before each line that the own trace had wrong. One time in five the summariser's turn instead."""
+    seen = rng.sample(traces, rng.randint(3, 5))
+    if rng.random() < 0.2:
+        return Example(summarise_prompt(question.text, seen), [(question.solution, True)])
+    own = rng.randrange(len(seen))
+    order = rng.choice(ORDERS)
+    wrong = {step.name for step in check(question, seen[own]) if not step.right}
+    solution = lines_of(question.solution)
+    lines = [f"fix {line}" if claim_of(line)[0] in wrong - {"answer"} else line for line in solution]
+    return Example(revise_prompt(question.text, seen, own, order), [("\n".join(lines), True)])
+
+
+def encode(example: Example, tokenizer: PreTrainedTokenizerFast) -> dict[str, list[int]]:
+    """Token ids and labels; prompt and unlearnt pieces are labelled -100."""
+    ids = tokenizer(
+        tokenizer.apply_chat_template(example.messages, tokenize=False, add_generation_prompt=True)
+    ).input_ids
+    labels = [-100] * len(ids)
+    for text, learnt in example.target:
+        piece = tokenizer(text).input_ids
+        ids, labels = ids + piece, labels + (piece if learnt else [-100] * len(piece))
+    end = tokenizer.eos_token_id
+    return {"input_ids": [*ids, end], "labels": [*labels, end], "attention_mask": [1] * (len(ids) + 1)}
+
+
+class Corpus(IterableDataset):
+    """An endless seeded stream of examples, grouped so that a batch holds prompts of like length.
+
+    Not whole examples of like length: answers at once would then fill batches of their own, in which the loss, a mean
+    over tokens, weighs their few tokens ten times as much as a solution's.
+    """
+
+    def __init__(self, draw, tokenizer: PreTrainedTokenizerFast, batch: int, seed: int):
+        self.draw, self.tokenizer, self.batch, self.seed = draw, tokenizer, batch, seed
+
+    def __iter__(self) -> Iterator[dict[str, list[int]]]:
+        rng = random.Random(self.seed)
+        while True:
+            pool = [encode(self.draw(rng), self.tokenizer) for _ in range(16 * self.batch)]
+            pool.sort(key=lambda e: e["labels"].count(-100))
+            batches = [pool[i : i + self.batch] for i in range(0, len(pool), self.batch)]
+            rng.shuffle(batches)
+            for batch in batches:
+                yield from batch
+
+
+def collate(rows: list[dict[str, list[int]]]) -> dict[str, torch.Tensor]:
+    """Pad on the right to the longest row: ids and mask with 0, labels with -100. Shapes (batch, tokens)."""
+    width = max(len(r["input_ids"]) for r in rows)
+    fill = {"input_ids": 0, "attention_mask": 0, "labels": -100}
+    return {k: torch.tensor([r[k] + [f] * (width - len(r[k])) for r in rows]) for k, f in fill.items()}
+
+
+class TokenCount(TrainerCallback):
+    """Counts the tokens a model has read, for its card."""
+
+    def __init__(self):
+        self.tokens = 0
+
+    def collate(self, rows: list[dict[str, list[int]]]) -> dict[str, torch.Tensor]:
+        self.tokens += sum(len(r["input_ids"]) for r in rows)
+        return collate(rows)
+
+
+def train(
+    model: PreTrainedModel, corpus: Corpus, steps: int, learning_rate: float, seed: int, log_every: int = 200
+) -> tuple[list[dict], int]:
+    """Train with AdamW and a linearly falling rate. Returns the learning curve (step, loss) and tokens read."""
+    counter = TokenCount()
+    arguments = TrainingArguments(
+        output_dir="unused",
+        max_steps=steps,
+        per_device_train_batch_size=corpus.batch,
+        learning_rate=learning_rate,
+        lr_scheduler_type="linear",
+        warmup_steps=min(200, steps // 10),
+        adam_beta2=0.98,
+        max_grad_norm=1.0,
+        logging_steps=log_every,
+        save_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
+        use_cpu=not torch.cuda.is_available(),
+        seed=seed,
+        dataloader_pin_memory=False,
+    )
+    trainer = Trainer(model, arguments, train_dataset=corpus, data_collator=counter.collate)
+    run(trainer)
+    curve = [{"step": h["step"], "loss": h["loss"]} for h in trainer.state.log_history if "loss" in h]
+    return curve, counter.tokens
+
+
+def build_student(
+    out: Path,
+    family: str,
+    hidden: int,
+    layers: int,
+    steps: int,
+    batch: int,
+    learning_rate: float,
+    shows_steps: float,
+    seed: int,
+) -> dict:
+    """Train a student's base on mixed behaviour and save it to `out`. Returns its training record, for the card."""
+    tokenizer = models.build_tokenizer()
+    model = models.build_model(family, hidden, layers, seed, len(tokenizer))
+    corpus = Corpus(partial(solving, shows_steps=shows_steps), tokenizer, batch, seed)
+    curve, tokens = train(model, corpus, steps, learning_rate, seed)
+    save(model, tokenizer, out)
+    return {"weights": model.num_parameters(), "tokens": tokens, "curve": curve}
+
+
+def build_teacher(
+    out: Path,
+    family: str,
+    hidden: int,
+    layers: int,
+    steps: int,
+    revision_steps: int,
+    batch: int,
+    learning_rate: float,
+    revision_learning_rate: float,
+    material: int,
+    seed: int,
+    store: Path,
+) -> dict:
+    """Train the teacher to solve, let it sample answers to `material` corpus questions, then train it to revise them.
+
+    Half of the second phase goes on solving, so that the first skill is kept. Returns its training record.
+    """
+    tokenizer = models.build_tokenizer()
+    model = models.build_model(family, hidden, layers, seed, len(tokenizer))
+    corpus = Corpus(partial(solving, shows_steps=1.0), tokenizer, batch, seed)
+    curve, tokens = train(model, corpus, steps, learning_rate, seed)
+    solver = store / f"solver-{out.name}"
+    save(model, tokenizer, solver)
+    samples = own_samples(solver, material, seed, store)
+    corpus = Corpus(partial(debating, samples=samples), tokenizer, batch, seed + 1)
+    later, more = train(model, corpus, revision_steps, revision_learning_rate, seed + 1)
+    save(model, tokenizer, out)
+    curve += [{"step": steps + c["step"], "loss": c["loss"]} for c in later]
+    return {"weights": model.num_parameters(), "tokens": tokens + more, "curve": curve}
+
+
+def own_samples(solver: Path, questions: int, seed: int, store: Path) -> list[tuple[Question, list[str]]]:
+    """Traces that the half-trained teacher writes, three each at a cool and a warm temperature: a revision must deal
+    with errors of the kind the teacher makes, which made-up ones are not."""
+    drawn = [
+        q
+        for name, share in MIXTURE.items()
+        for q in TASKS[name].questions(max(1, int(questions * share)), "corpus", seed)
+    ]
+    traces: dict[str, list[str]] = {q.question_id: [] for q in drawn}
+    for temperature in (0.7, 1.3):
+        for trace in hold(Vote(3, temperature), drawn, solver, store, seed)[0]:
+            traces[trace.question_id].append(trace.text)
+    return [(q, traces[q.question_id]) for q in drawn]
+
+
+def debating(rng: random.Random, samples: list[tuple[Question, list[str]]]) -> Example:
+    """Half of the time a question to solve, half of the time a debate's later turn."""
+    return solving(rng, 1.0) if rng.random() < 0.5 else revising(rng, *rng.choice(samples))
+
+
+def card_text(card: dict) -> str:
+    """A model card for people, from the one for programs."""
+    seen = (
+        "Role: teacher. It always shows its steps, and revises after reading peers' traces."
+        if card["revises"]
+        else f"Role: student's base. {card['shows_steps']:.0%} of its examples show their steps, the rest answer at once."
+    )
+    rows = [
+        f"| {name} | {card['accuracy']['greedy'][name]:.3f} | {card['accuracy']['sampled'][name]:.3f} |"
+        for name in card["accuracy"]["greedy"]
+    ]
+    return "\n".join(
+        [
+            f"# {card['name']}",
+            "",
+            f"A {card['architecture']} model of {card['weights']:,} weights, trained from random ones on "
+            f"{card['tokens_read']:,} tokens ({card['corpus']}).",
+            "",
+            seen,
+            "",
+            f"Accuracy on {card['examined_on']}, seed {card['seed']}:",
+            "",
+            "| family | greedy | sampled at temperature 1 |",
+            "|---|---|---|",
+            *rows,
+            "",
+        ]
+    )

@@ -1,0 +1,146 @@
+"""Sentences whose numbers, and whose verbs, are read from the table of results."""
+
+import html
+import json
+from pathlib import Path
+
+import pandas as pd
+
+from agentark import StudyError
+from agentark.figures import LABELS
+
+
+def select(scores: pd.DataFrame, **where) -> pd.DataFrame:
+    """Rows over all seeds that match every given column."""
+    rows = scores[scores["seed"] == "all"]
+    for column, value in where.items():
+        rows = rows[rows[column] == value]
+    return rows
+
+
+def one(scores: pd.DataFrame, **where) -> pd.Series:
+    """The one row that matches. Raises StudyError naming what was looked for if there is none, or more than one."""
+    rows = select(scores, **where)
+    if len(rows) != 1:
+        raise StudyError(f"reports/scores.csv: {len(rows)} rows match {where}; run `dvc repro evaluate`")
+    return rows.iloc[0]
+
+
+def number(row: pd.Series) -> str:
+    """A value with its interval and n: 0.842 [0.810, 0.872], n = 500."""
+    return f"{row['value']:.3f} [{row['lo']:.3f}, {row['hi']:.3f}], n = {row['n']}"
+
+
+def signed(row: pd.Series) -> str:
+    return f"{row['value']:+.3f} [{row['lo']:+.3f}, {row['hi']:+.3f}]"
+
+
+def verdict(row: pd.Series) -> str:
+    """What a paired gain allows one to say."""
+    if row["lo"] > 0:
+        return "is better than"
+    if row["hi"] < 0:
+        return "is worse than"
+    return "cannot be told from"
+
+
+def compared(scores: pd.DataFrame, method: str, baseline: str, **where) -> str:
+    """One comparison as a clause: who, against whom, by how much."""
+    row = one(scores, metric="accuracy_gain", method=method, baseline=baseline, **where)
+    return f"{LABELS[method]} {verdict(row)} {LABELS[baseline]} ({signed(row)}, n = {row['n']})"
+
+
+def debate_findings(scores: pd.DataFrame, task: str) -> str:
+    settings = {
+        "test": "On the test questions",
+        "noisy": "With first answers sampled hotter",
+        "hard": "On questions of more steps than it was trained on",
+    }
+    lines = []
+    for setting, words in settings.items():
+        debate = one(scores, metric="accuracy", experiment=setting, method="debate", test_task=task)
+        clauses = [compared(scores, "debate", b, experiment=setting, test_task=task) for b in ("single", "vote")]
+        lines.append(f"- {words} the debate answers {number(debate)}; {'; '.join(clauses)}.")
+    return "\n".join(lines)
+
+
+def student_findings(scores: pd.DataFrame, student: str, train_task: str, methods: list[str]) -> str:
+    base = one(scores, metric="accuracy", experiment="test", student=student, method="base", test_task=train_task)
+    lines = [f"**{student}** starts at {number(base)} in one greedy pass."]
+    for method in methods:
+        row = one(scores, metric="accuracy", experiment="test", student=student, method=method, test_task=train_task)
+        inside = compared(scores, method, "base", experiment="test", student=student, test_task=train_task)
+        outside = select(
+            scores, metric="accuracy_gain", experiment="test", student=student, method=method, baseline="base"
+        )
+        outside = outside[outside["test_task"] != train_task]
+        up, down = list(outside[outside["lo"] > 0]["test_task"]), list(outside[outside["hi"] < 0]["test_task"])
+        spread = (
+            f"out of domain better on {', '.join(up) or 'none'}, worse on {', '.join(down) or 'none'} of {len(outside)}"
+        )
+        lines.append(f"- {row['value']:.3f}: {inside}; {spread}.")
+    return "\n".join(lines)
+
+
+def reward_model_findings(scores: pd.DataFrame, students: list[str]) -> str:
+    lines = []
+    for student in students:
+        row = {m: one(scores, metric="prm_step_auroc", student=student, method=m)
+               for m in ("fresh head", "likelihood", "stage I", "stage II")}  # fmt: skip
+        lines.append(
+            f"- **{student}**: step AUROC against truth {number(row['stage II'])} debates after stage II, "
+            f"{row['stage I']['value']:.3f} after stage I; without training {row['fresh head']['value']:.3f} (fresh head) "
+            f"and {row['likelihood']['value']:.3f} (the model's own likelihood of the step)."
+        )
+    return "\n".join(lines)
+
+
+def cost_findings(scores: pd.DataFrame, seconds: pd.DataFrame, task: str, students: list[str]) -> str:
+    where = {"metric": "accuracy", "experiment": "test", "test_task": task}
+    debate, single = one(scores, method="debate", **where), one(scores, method="single", **where)
+    took = seconds[seconds["setting"] == "test"].set_index(["method", "student"])["seconds_per_question"].fillna(0)
+    tokens = debate["tokens_per_question"] / single["tokens_per_question"]
+    lines = [
+        f"- A debate reads and writes {debate['tokens_per_question']:.0f} tokens a question, {tokens:.1f} times a single "
+        f"pass ({single['tokens_per_question']:.0f}); it took {took['debate', ''] * 1000:.0f} ms of one core against "
+        f"{took['single', ''] * 1000:.0f} ms."
+    ]
+    for student in students:
+        pad = one(scores, method="pad", student=student, **where)
+        lines.append(f"- {student} after PAD: {pad['tokens_per_question']:.0f} tokens, "
+                     f"{took['pad', student] * 1000:.0f} ms a question.")  # fmt: skip
+    return "\n".join(lines)
+
+
+def table(scores: pd.DataFrame, metric: str, train_task: str) -> pd.DataFrame:
+    """Systems by test family, the family distilled from first: value and half-width of the interval."""
+    rows = select(scores, metric=metric, experiment="test").copy()
+    rows["cell"] = [
+        f"{v:.3f} ± {(h - l) / 2:.3f}" for v, l, h in zip(rows["value"], rows["lo"], rows["hi"], strict=True)
+    ]
+    wide = rows.pivot_table(
+        index=["student", "method"], columns="test_task", values="cell", aggfunc="first", sort=False
+    )
+    return wide[[train_task, *[c for c in wide.columns if c != train_task]]].fillna("")
+
+
+def marked(told: dict) -> str:
+    """A trace with each line's verdict beside it."""
+    width = max((len(line) for line, _ in told["lines"]), default=0)
+    return "\n".join(f"{line:<{width}}  {'✓' if right else '✗'}" for line, right in told["lines"]) or "(nothing)"
+
+
+def transcripts(path: Path) -> str:
+    """The worked questions as Markdown: the corrected agent over the rounds, the student before and after."""
+    parts = []
+    for i, told in enumerate(json.loads(path.read_text()), start=1):
+        parts.append(f"### Question {i}\n\n{html.escape(told['question'])} *Gold answer: {told['answer']}*")
+        parts.append(f"Agent {told['agent']} of the debate, and the summary:")
+        for turn in told["debate"]:
+            if turn["agent"] in (told["agent"], 0):
+                who = "summary" if turn["agent"] == 0 else f"round {turn['round']}"
+                parts.append(f"```\n{who}\n{marked(turn)}\n```")
+        parts.append(f"{told['student']}, before and after:")
+        for answer in told["answers"]:
+            parts.append(f"```\n{LABELS[answer['method']]}\n{marked(answer)}\n```")
+    return "\n\n".join(parts) or "No agent was corrected in any debate of this run."

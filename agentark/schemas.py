@@ -1,0 +1,202 @@
+"""One table a stage: the row of each, checked when it is written and when it is read.
+
+Tables are Parquet. A table appears whole or not at all: it is written beside its place and moved there last.
+"""
+
+import json
+import os
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Literal, TypeVar
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+
+from agentark import StudyError
+
+AnswerKind = Literal["number", "latex", "choice", "text"]
+Split = Literal["corpus", "train", "validation", "test"]
+
+
+class Row(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class Quantity(Row):
+    """One thing that a question determines: its true value, and every expression that rightly yields it.
+
+    `ways` holds expressions over numbers ("3 * 4"), sums and products in sorted order; an empty expression means the
+    value is read off (from the passage, or from memory). `needed` marks those on the gold solution's path.
+    """
+
+    name: str
+    value: str
+    ways: list[str]
+    needed: bool
+
+
+class Question(Row):
+    question_id: str
+    task: str
+    split: Split
+    level: int
+    text: str
+    solution: str
+    answer: str
+    kind: AnswerKind
+    content: str
+    quantities: list[Quantity]
+
+
+class Trace(Row):
+    """What one agent wrote in one round. `round` counts from 1; the summariser is agent 0 of the last round plus 1."""
+
+    question_id: str
+    agent: int
+    round: int
+    text: str
+    answer: str | None
+    prompt_tokens: int
+    completion_tokens: int
+    finish_reason: Literal["stop", "length", "refused"]
+
+
+class CheckedTrace(Trace):
+    """A trace with its verdicts: answer right or not, and each step's truth and agreement with the debate."""
+
+    correct: bool
+    corrective: bool
+    steps: list[str]
+    step_right: list[bool]
+    step_agrees: list[bool]
+
+
+class Trajectory(Row):
+    """One distillation example: a verified trace, and which methods train on it."""
+
+    question_id: str
+    agent: int
+    round: int
+    prompt: str
+    text: str
+    answer: str
+    corrective: bool
+    rank: int
+    for_rsft: bool
+    for_da: bool
+
+
+class Prediction(Row):
+    """One system's answer to one test question, with exact measures of its steps (counts)."""
+
+    question_id: str
+    task: str
+    setting: str
+    method: str
+    student: str
+    seed: int
+    text: str
+    answer: str | None
+    correct: bool
+    steps_needed: int
+    steps_present: int
+    steps_written: int
+    steps_right: int
+    steps_grounded: int
+    errors: int
+    errors_noticed: int
+    errors_mended: int
+    tokens: int
+    calls: int
+
+
+class Score(Row):
+    """One measured number, as a row of `reports/scores.csv`; `baseline` names what a paired gain is against."""
+
+    study: str
+    experiment: str
+    teacher: str
+    student: str
+    method: str
+    baseline: str
+    train_task: str
+    test_task: str
+    seed: str
+    metric: str
+    value: float
+    n: int
+    lo: float
+    hi: float
+    tokens_per_question: float
+
+
+T = TypeVar("T", bound=Row)
+
+
+def write_atomically(path: Path, write) -> None:
+    """Call `write(temporary_path)`, then move the result to `path`, so that no reader ever sees half a file."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    os.close(handle)
+    try:
+        write(Path(temporary))
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise StudyError(f"{path}: not written ({error.strerror or error}); nothing there was changed") from error
+    finally:
+        Path(temporary).unlink(missing_ok=True)
+
+
+def write_table(rows: Iterable[Row], path: Path) -> None:
+    """Write rows of one schema to a Parquet file (or CSV, by the ending of `path`), whole or not at all."""
+    rows = list(rows)
+    if not rows:
+        raise StudyError(f"{path}: no rows to write; the stage before it produced nothing")
+    records = [row.model_dump() for row in rows]
+    if Path(path).suffix == ".csv":
+        write_csv(pd.DataFrame(records), path)
+    else:
+        write_atomically(path, lambda p: pq.write_table(pa.Table.from_pylist(records), p, compression="zstd"))
+
+
+def write_csv(table: pd.DataFrame, path: Path) -> None:
+    """Write a small table for git: six significant digits, whole or not at all."""
+    write_atomically(path, lambda p: table.to_csv(p, index=False, float_format="%.6g"))
+
+
+def write_json(content: object, path: Path) -> None:
+    """Write JSON, whole or not at all."""
+    write_atomically(path, lambda p: p.write_text(json.dumps(content, indent=1) + "\n"))
+
+
+def read_table(path: Path, schema: type[T]) -> list[T]:
+    """Read and validate a table. Raises StudyError naming the file, and the row where one is at fault."""
+    path = Path(path)
+    try:
+        if path.suffix == ".csv":
+            texts = [name for name, f in schema.model_fields.items() if f.annotation is str]
+            records = pd.read_csv(path, dtype=dict.fromkeys(texts, str), keep_default_na=False).to_dict("records")
+        else:
+            records = pq.read_table(path).to_pylist()
+    except FileNotFoundError:
+        raise StudyError(f"{path}: no such table; run `dvc repro` to make it") from None
+    except (pa.ArrowException, OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise StudyError(f"{path}: not a readable table ({reason}); delete it and run `dvc repro`") from None
+    try:
+        return TypeAdapter(list[schema]).validate_python(records)
+    except ValidationError as error:
+        first = error.errors()[0]
+        row, *field = first["loc"]
+        where = ".".join(map(str, field)) or "row"
+        raise StudyError(f"{path}: row {row}, {where}: {first['msg']}; make it anew with `dvc repro`") from None
+
+
+def frame(rows: Iterable[Row]) -> pd.DataFrame:
+    """Rows as a DataFrame, for looking at and grouping in a notebook."""
+    return pd.DataFrame([row.model_dump() for row in rows])

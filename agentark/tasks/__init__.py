@@ -1,0 +1,17 @@
+"""The generated world: four training families and three held-out ones, every step of every trace exactly checkable."""
+
+from agentark import StudyError
+from agentark.tasks.base import Task
+from agentark.tasks.equations import Equation
+from agentark.tasks.facts import Facts
+from agentark.tasks.reading import Digest, Hops, Passage
+from agentark.tasks.word_problems import Meta, Word
+
+TASKS: dict[str, Task] = {t.name: t for t in (Word(), Equation(), Meta(), Facts(), Hops(), Passage(), Digest())}
+
+
+def task(name: str) -> Task:
+    """The task of that name. Raises StudyError, listing the known ones, if there is none."""
+    if name not in TASKS:
+        raise StudyError(f"task {name!r} is unknown; choose one of {', '.join(TASKS)}")
+    return TASKS[name]

@@ -1,0 +1,248 @@
+"""What every task of the generated world shares: drafting a question, solving it, prompting, checking each step.
+
+A question is a small graph of named quantities. A trace is one step a line, in one grammar for all families:
+
+    ann = 12 + 3 = 15        a quantity, the expression that yields it, its value
+    city bob = oslo          a quantity that is read off or remembered
+    fix ann = 12 + 3 = 15    the same, correcting an earlier line for that quantity
+    answer : 15              the last line
+
+The graph is drawn before the words are, so the truth of every line of any trace is known exactly, along every valid
+path and in every valid order, not along the gold solution's alone.
+"""
+
+import hashlib
+import random
+import re
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from agentark import StudyError
+from agentark.schemas import AnswerKind, Quantity, Question, Split
+
+# Shares of the content space, by hash. "corpus" is what base models may be trained on; the study's own splits never
+# meet it, or one another, whatever number of questions is drawn from each.
+SHARES: dict[Split, int] = {"corpus": 60, "train": 20, "validation": 5, "test": 15}
+
+
+def split_of(content: str) -> Split:
+    """The split a question's content belongs to, by its hash alone."""
+    bucket = int.from_bytes(hashlib.sha256(content.encode()).digest()[:8]) % 100
+    for split, share in SHARES.items():
+        if bucket < share:
+            return split
+        bucket -= share
+    raise AssertionError("SHARES add up to 100")
+
+
+def normal(expression: str) -> str:
+    """One spelling an expression: the operands of a sum or a product in sorted order."""
+    left, operator, right = expression.split()
+    if operator in "+*" and right < left:
+        left, right = right, left
+    return f"{left} {operator} {right}"
+
+
+def evaluate(expression: str) -> str | None:
+    """The value of "a op b" over whole numbers as text; None if it has none."""
+    match = re.fullmatch(r"(\d{1,4}) ([-+*/]) (\d{1,4})", expression)
+    if not match:
+        return None
+    a, b = int(match[1]), int(match[3])
+    if match[2] == "/":
+        return str(a // b) if b and a % b == 0 else None
+    return str({"+": a + b, "-": a - b, "*": a * b}[match[2]])
+
+
+@dataclass(frozen=True)
+class Way:
+    """One valid derivation: an expression over values ("" when read off) and the quantities it needs first."""
+
+    expression: str
+    needs: tuple[str, ...] = ()
+
+
+@dataclass
+class Draft:
+    """A question before it has an identity: words, graph, and what makes it the question it is.
+
+    `content` is equal for two drafts that ask the same thing of the same facts under other names or in another order.
+    """
+
+    text: str = ""
+    goals: tuple[str, ...] = ()
+    content: str = ""
+    answer: str = ""
+    ways: dict[str, list[Way]] = field(default_factory=dict)
+    values: dict[str, str] = field(default_factory=dict)
+
+    def add(self, name: str, value: object, *ways: Way) -> None:
+        self.values[name] = str(value)
+        self.ways.setdefault(name, []).extend(ways)
+
+    def solve(self, rng: random.Random) -> list[str]:
+        """One correct solution, drawn among all: a way for each needed quantity, then a valid order of them."""
+        chosen: dict[str, Way] = {}
+        pending = list(self.goals)
+        while pending:
+            name = pending.pop()
+            if name not in chosen:
+                chosen[name] = rng.choice(self.ways[name])
+                pending += chosen[name].needs
+        steps, done = [], set()
+        while len(done) < len(chosen):
+            ready = sorted(n for n in chosen if n not in done and done.issuperset(chosen[n].needs))
+            name = rng.choice(ready)
+            done.add(name)
+            expression = chosen[name].expression
+            steps.append(" = ".join(part for part in (name, expression, self.values[name]) if part))
+        return [*steps, f"answer : {self.answer}"]
+
+
+@dataclass(frozen=True)
+class Step:
+    """The verdict on one line of a trace.
+
+    error: "" when right; "arithmetic" a valid expression, wrongly computed; "carried" right in itself but fed by an
+    earlier wrong value; "reasoning" not a valid way to this quantity; "unreadable" not in the grammar.
+    grounded: every operand stands in the question or in an earlier line (a lookup counts as grounded).
+    """
+
+    text: str
+    name: str
+    value: str
+    right: bool
+    error: str
+    grounded: bool
+    fixes: bool
+
+
+def lines_of(text: str) -> list[str]:
+    return [" ".join(line.split()) for line in text.split("\n") if line.strip()]
+
+
+def answer_of(text: str) -> str | None:
+    """The answer a trace states on its last `answer :` line; None if it states none."""
+    for line in reversed(lines_of(text)):
+        if line.startswith("answer :"):
+            return line.removeprefix("answer :").strip() or None
+    return None
+
+
+def claim_of(line: str) -> tuple[str, str]:
+    """What a line claims, as (quantity, value): the unit in which agents agree or differ."""
+    if line.startswith("answer :"):
+        return "answer", line.removeprefix("answer :").strip()
+    parts = line.removeprefix("fix ").split(" = ")
+    return parts[0], parts[-1] if len(parts) > 1 else ""
+
+
+def check(question: Question, text: str) -> list[Step]:
+    """Judge every line of any trace against the question's graph, exactly."""
+    truth = {q.name: q for q in question.quantities}
+    known = set(question.text.split())
+    if "half" in known:
+        known.add("2")
+    stated: dict[str, str] = {}
+    wrong_values: set[str] = set()
+    verdicts = []
+    for line in lines_of(text):
+        fixes = line.startswith("fix ")
+        name, value = claim_of(line)
+        parts = line.removeprefix("fix ").split(" = ")
+        if name == "answer":
+            right, grounded = value == question.answer, set(value.split()) <= known | set(stated.values())
+            error = "" if right else ("carried" if wrong_values else "reasoning")
+        elif len(parts) not in (2, 3) or not all(parts):
+            right, grounded, error = False, False, "unreadable"
+        else:
+            expression = parts[1] if len(parts) == 3 else ""
+            operands = [token for token in expression.split() if token.isdigit()]
+            grounded = all(o in known or o in stated.values() for o in operands)
+            computed = evaluate(expression)
+            valid = name in truth and (normal(expression) if computed is not None else expression) in truth[name].ways
+            right = valid and value == truth[name].value
+            if right:
+                error = ""
+            elif valid and expression:
+                error = "arithmetic"
+            elif computed == value and grounded and any(o in wrong_values for o in operands):
+                error = "carried"
+            else:
+                error = "reasoning"
+            stated[name] = value
+            wrong_values = {v for n, v in stated.items() if n not in truth or truth[n].value != v}
+        verdicts.append(Step(line, name, value, right, error, grounded, fixes))
+    return verdicts
+
+
+class Task:
+    """A family of questions: how to draft one; the rest follows. `plays` names the paper's data set it stands for."""
+
+    name: ClassVar[str]
+    plays: ClassVar[str]
+    kind: ClassVar[AnswerKind]
+    levels: ClassVar[tuple[int, ...]]  # of the main study
+    hard: ClassVar[tuple[int, ...]]  # beyond what the models are trained on
+    held_out: ClassVar[bool] = False
+
+    def draft(self, rng: random.Random, level: int) -> Draft | None:
+        """Draw a question of `level`; None when the draw does not work out and another is to be made."""
+        raise NotImplementedError
+
+    def draw(self, rng: random.Random, split: Split, level: int) -> Draft:
+        """Draw until a draft comes out whose content belongs to `split`."""
+        for _ in range(10_000):
+            draft = self.draft(rng, level)
+            if draft is not None and split_of(f"{self.name}|{draft.content}") == split:
+                return draft
+        raise StudyError(f"{self.name}: no question of level {level} found for split {split}; use another level")
+
+    def questions(self, n: int, split: Split, seed: int, levels: tuple[int, ...] | None = None) -> list[Question]:
+        """`n` questions of distinct content, levels taken in turn. Raises StudyError if the family has fewer."""
+        levels = tuple(levels or self.levels)
+        rng = random.Random(f"{self.name}|{split}|{levels}|{seed}")
+        found: dict[str, Question] = {}
+        for _ in range(20 * n + 200):
+            if len(found) == n:
+                break
+            level = levels[len(found) % len(levels)]
+            draft = self.draw(rng, split, level)
+            if draft.content in found:
+                continue
+            solution = "\n".join(draft.solve(rng))
+            found[draft.content] = Question(
+                question_id=f"{self.name}-{split}-{'.'.join(map(str, levels))}-{len(found):05d}",
+                task=self.name,
+                split=split,
+                level=level,
+                text=draft.text,
+                solution=solution,
+                answer=draft.answer,
+                kind=self.kind,
+                content=draft.content,
+                quantities=self.quantities(draft, solution),
+            )
+        if len(found) < n:
+            raise StudyError(
+                f"{self.name}: only {len(found)} distinct questions in {split} at levels {levels}, not {n}"
+            )
+        return list(found.values())
+
+    @staticmethod
+    def quantities(draft: Draft, solution: str) -> list[Quantity]:
+        needed = {claim_of(line)[0] for line in lines_of(solution)}
+        return [
+            Quantity(
+                name=name,
+                value=draft.values[name],
+                ways=sorted({normal(w.expression) if w.expression else "" for w in ways}),
+                needed=name in needed,
+            )
+            for name, ways in draft.ways.items()
+        ]
+
+
+def some(rng: random.Random, items: tuple[str, ...], n: int) -> list[str]:
+    """`n` distinct items in random order."""
+    return rng.sample(items, n)

@@ -1,0 +1,34 @@
+"""The vocabulary of the generated world. Every word is one token; so is every number from 0 to 99."""
+
+PEOPLE = tuple(
+    "ann bob carl dora emil fay gus hana ivan jude kira liam mona nils olga paul quin rosa sven tess uma vera wim yara "
+    "zoe abel beth cora dean elsa".split()
+)
+ITEMS = tuple("apples books coins dolls eggs flags gems hats keys lamps masks nuts pens rings shells toys".split())
+UNKNOWNS = tuple("abcdefghjkmnpqrstuvwxyz")
+COLOURS = tuple("red blue green white black pink grey brown gold cream".split())
+CITIES = tuple("oslo rome lima cairo delhi kyoto paris quito sofia tunis vienna bern".split())
+ANIMALS = tuple("dog cat horse goat parrot rabbit fox owl swan turtle".split())
+OBJECTS = tuple("chair table sofa shelf desk bed rug mirror clock stove".split())
+
+_ONSETS = "bel dor fen gal kas lum mor nar pex ruv sil tor ulv vor zan yel".split()
+DRUGS = tuple(f"{onset}{coda}" for coda in ("ine", "ol") for onset in _ONSETS)
+ILLNESSES = tuple(f"{onset}{coda}" for coda in ("itis", "pox") for onset in _ONSETS)
+
+_GRAMMAR = """
+answer fix 1 : = + - * / . , ? ( ) agent peer revise summarise
+has more fewer times as many than and together how do does have half in all
+find solve let x be what is the value of
+compared with owns extra less are some ends up number to
+patient takes for doses dose cure grams drug total choose
+lives leader led by keeps pet colour city where who which person
+report box weighs holds weight sum it on is of heavier lighter parts group table lists
+no we pay costs price agreed rather then make it digest decided
+""".split()
+
+NUMBERS = tuple(str(n) for n in range(100))
+VOCABULARY = tuple(
+    dict.fromkeys(
+        (*NUMBERS, *PEOPLE, *ITEMS, *UNKNOWNS, *COLOURS, *CITIES, *ANIMALS, *OBJECTS, *DRUGS, *ILLNESSES, *_GRAMMAR)
+    )
+)
