@@ -99,7 +99,7 @@ def distance(a: str, b: str) -> float:
 
 def diverse(traces: Sequence[CheckedTrace], most: int) -> list[CheckedTrace]:
     """Up to `most` traces, the first kept, each next the farthest from those kept, while at least MIN_DISTANCE away."""
-    kept = list(traces[:1])
+    kept = list(traces[: min(most, 1)])
     while len(kept) < min(most, len(traces)):
         nearest = {i: min(distance(t.text, k.text) for k in kept) for i, t in enumerate(traces) if t not in kept}
         if not nearest:
@@ -131,7 +131,10 @@ def select(
     for key, group in itertools.groupby(trajectories(checked), key=lambda t: t.question_id):
         debate = list(group)
         correct = sorted((t for t in debate if t.correct), key=lambda t: (not t.corrective, t.agent == 0, t.agent))
-        distinct = list({t.text: t for t in reversed(correct)}.values())[::-1]
+        first: dict[str, CheckedTrace] = {}
+        for trace in correct:
+            first.setdefault(trace.text, trace)
+        distinct = list(first.values())
         count["questions"] += 1
         count["trajectories"] += len(debate)
         count["dropped: no answer stated"] += sum(t.answer is None for t in debate)

@@ -13,14 +13,18 @@ import os
 import re
 import shutil
 import sys
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
 import nbformat
+import psutil
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from agentark import StudyError, root
+from agentark.schemas import write_json
 
 TYPES = {"int": int, "float": float, "str": str, "bool": bool, "list[int]": list[int], "list[str]": list[str]}
 KERNEL_ENVIRONMENT = {
@@ -46,15 +50,29 @@ def declared(notebook: Path) -> dict[str, tuple[str, Any]]:
     except FileNotFoundError:
         known = ", ".join(sorted(p.stem for p in notebook.parent.glob("*.ipynb")))
         raise StudyError(f"{notebook.name}: no such notebook; choose one of {known}") from None
+    except Exception as error:  # whatever nbformat makes of a file that is no notebook
+        raise StudyError(
+            f"{notebook.name}: not a notebook ({str(error).splitlines()[0]}); restore it from git"
+        ) from None
     tagged = [c for c in cells if "parameters" in c.metadata.get("tags", [])]
     if len(tagged) != 1:
         raise StudyError(f"{notebook.name}: {len(tagged)} cells are tagged `parameters`; it needs exactly one")
+    try:
+        statements = ast.parse(tagged[0].source).body
+    except SyntaxError as error:
+        raise StudyError(f"{notebook.name}: line {error.lineno} of the parameters cell is not Python") from None
     found = {}
-    for statement in ast.parse(tagged[0].source).body:
-        if not isinstance(statement, ast.AnnAssign) or ast.unparse(statement.annotation) not in TYPES:
+    for statement in statements:
+        try:
+            annotation = ast.unparse(statement.annotation)
+            found[statement.target.id] = (annotation, ast.literal_eval(statement.value))
+            TYPES[annotation]
+        except (AttributeError, KeyError, TypeError, ValueError):
             line = ast.unparse(statement)
-            raise StudyError(f"{notebook.name}: `{line}` in the parameters cell needs one of the types {list(TYPES)}")
-        found[statement.target.id] = (ast.unparse(statement.annotation), ast.literal_eval(statement.value))
+            raise StudyError(
+                f"{notebook.name}: `{line}` in the parameters cell is not `name: type = value` "
+                f"with a plain value and one of the types {', '.join(TYPES)}"
+            ) from None
     return found
 
 
@@ -66,19 +84,50 @@ def typed(notebook: str, name: str, annotation: str, value: Any) -> Any:
         raise StudyError(f"{notebook}: {name}={value!r} is not of type {annotation}; see its parameters cell") from None
 
 
+def parsed(notebook: str, name: str, annotation: str, text: str) -> Any:
+    """A command line's text as a value: YAML, but numbers are read as Python reads them (YAML takes 1e-3 for text)."""
+    if annotation == "str":
+        return text
+    try:
+        return float(text) if annotation == "float" else yaml.safe_load(text)
+    except (ValueError, yaml.YAMLError):
+        raise StudyError(f"{notebook}: {name}={text!r} is not of type {annotation}; see its parameters cell") from None
+
+
 def resolve(notebook: Path, params: dict[str, Any], given: dict[str, str]) -> dict[str, Any]:
     """All parameters of a notebook, checked. Raises StudyError for an unknown name or a wrong type."""
     cell = declared(notebook)
-    section = params.get(re.sub(r"^\d+_", "", notebook.stem), {})
+    section = params.get(re.sub(r"^\d+_", "", notebook.stem)) or {}
     for where, names in (("params.yaml", section), ("the command line", given)):
         for name in names:
             if name not in cell:
                 raise StudyError(f"{notebook.stem}: {where} names {name!r}; it has only {', '.join(cell)}")
     shared = {k: v for k, v in params.items() if not isinstance(v, dict)}
-    read = {k: v if cell[k][0] == "str" else yaml.safe_load(v) for k, v in given.items()}
+    read = {k: parsed(notebook.stem, k, cell[k][0], v) for k, v in given.items()}
     values = {name: default for name, (_, default) in cell.items()}
     values |= {k: v for k, v in (shared | section | read).items() if k in cell}
     return {name: typed(notebook.stem, name, cell[name][0], value) for name, value in values.items()}
+
+
+@contextlib.contextmanager
+def watched(note: Path):
+    """Write to `note` how long the block took and the most memory its child processes held together (sampled)."""
+    start, peak, done = time.perf_counter(), [0], threading.Event()
+
+    def sample() -> None:
+        while not done.wait(0.5):
+            held = 0
+            for child in psutil.Process().children(recursive=True):
+                with contextlib.suppress(psutil.Error):
+                    held += child.memory_info().rss
+            peak[0] = max(peak[0], held)
+
+    threading.Thread(target=sample, daemon=True).start()
+    try:
+        yield
+    finally:
+        done.set()
+        write_json({"seconds": time.perf_counter() - start, "peak_mb": peak[0] / 2**20}, note)
 
 
 @contextlib.contextmanager
@@ -116,6 +165,7 @@ def run(name: str, given: dict[str, str]) -> None:
     """Run one notebook with checked parameters; publish what it made, and itself as HTML beside the report."""
     import papermill
     from papermill.exceptions import PapermillExecutionError
+    from traitlets.config import Config
 
     from agentark.pages import notebook_page
 
@@ -134,14 +184,20 @@ def run(name: str, given: dict[str, str]) -> None:
     executed.parent.mkdir(parents=True, exist_ok=True)
     os.environ.update(KERNEL_ENVIRONMENT)
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(top), os.environ.get("PYTHONPATH", "")]))
-    with staged([*(top / values[o] for o in outs), *pages]) as stand_ins:
+    with watched(executed.with_suffix(".json")), staged([*(top / values[o] for o in outs), *pages]) as stand_ins:
         places, page_places = stand_ins[: len(outs)], stand_ins[len(outs) :]
         injected = values | {o: str(p.relative_to(top)) for o, p in zip(outs, places, strict=True)}
         try:
             papermill.execute_notebook(
-                notebook, executed, injected, cwd=notebook.parent, progress_bar=False, stdout_file=sys.stdout,
+                notebook,
+                executed,
+                injected,
+                cwd=notebook.parent,
+                progress_bar=False,
+                stdout_file=sys.stdout,
                 kernel_name="python3",
-            )  # fmt: skip
+                config=Config({"KernelManager": {"transport": "ipc"}}),  # no port, nobody else's to reach
+            )
         except PapermillExecutionError as error:
             reason = str(error.evalue).splitlines()[0] if str(error.evalue) else ""
             raise StudyError(f"{name}: {error.ename}: {reason} (the failed notebook is kept: {executed})") from None

@@ -24,9 +24,11 @@ from agentark.schemas import Question
 from agentark.tasks import TASKS
 from agentark.tasks.base import check, claim_of, lines_of
 
-# Shares of the training families are larger for those that the study distils from, as web text has more of some
-# kinds than of others; every family of the world, held-out ones too, is somewhere in what a base has read.
+# How often a base reads of each family. All seven are in it, the held-out ones too: what is out of domain in this study
+# is out of the distillation's domain, as for a pretrained model, which has read a little of everything.
 MIXTURE = {"word": 0.28, "equation": 0.16, "meta": 0.18, "facts": 0.14, "hops": 0.08, "passage": 0.08, "digest": 0.08}
+# The teacher's second phase dwells on the family that the study distils from.
+FOCUS = {"word": 0.20, "equation": 0.40, "meta": 0.16, "facts": 0.09, "hops": 0.05, "passage": 0.05, "digest": 0.05}
 SLIP_SHARE = 0.1  # of step-showing examples, those in which a slip is noticed and mended on the next line
 
 
@@ -51,9 +53,9 @@ def slip(lines: list[str], rng: random.Random) -> list[tuple[str, bool]]:
     return [(f"{before}{head} =", True), (wrong, False), (f"\n{after}", True)]
 
 
-def solving(rng: random.Random, shows_steps: float) -> Example:
+def solving(rng: random.Random, shows_steps: float, mixture: dict[str, float] = MIXTURE) -> Example:
     """A question and its solution, shown in steps with probability `shows_steps`, else answered at once."""
-    task = TASKS[rng.choices(list(MIXTURE), list(MIXTURE.values()))[0]]
+    task = TASKS[rng.choices(list(mixture), list(mixture.values()))[0]]
     easier = () if task.held_out else (min(task.levels) - 1,)
     draft = task.draw(rng, "corpus", rng.choice((*easier, *task.levels)))
     lines = draft.solve(rng)
@@ -217,7 +219,7 @@ def own_samples(solver: Path, questions: int, seed: int, store: Path) -> list[tu
     with errors of the kind the teacher makes, which made-up ones are not."""
     drawn = [
         q
-        for name, share in MIXTURE.items()
+        for name, share in FOCUS.items()
         for q in TASKS[name].questions(max(1, int(questions * share)), "corpus", seed)
     ]
     traces: dict[str, list[str]] = {q.question_id: [] for q in drawn}
@@ -229,7 +231,7 @@ def own_samples(solver: Path, questions: int, seed: int, store: Path) -> list[tu
 
 def debating(rng: random.Random, samples: list[tuple[Question, list[str]]]) -> Example:
     """Half of the time a question to solve, half of the time a debate's later turn."""
-    return solving(rng, 1.0) if rng.random() < 0.5 else revising(rng, *rng.choice(samples))
+    return solving(rng, 1.0, FOCUS) if rng.random() < 0.5 else revising(rng, *rng.choice(samples))
 
 
 def card_text(card: dict) -> str:

@@ -139,17 +139,19 @@ T = TypeVar("T", bound=Row)
 def write_atomically(path: Path, write) -> None:
     """Call `write(temporary_path)`, then move the result to `path`, so that no reader ever sees half a file."""
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(handle)
+    temporary = None
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        os.close(handle)
         write(Path(temporary))
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
     except OSError as error:
         raise StudyError(f"{path}: not written ({error.strerror or error}); nothing there was changed") from error
     finally:
-        Path(temporary).unlink(missing_ok=True)
+        if temporary is not None:
+            Path(temporary).unlink(missing_ok=True)
 
 
 def write_table(rows: Iterable[Row], path: Path) -> None:
@@ -188,6 +190,8 @@ def read_table(path: Path, schema: type[T]) -> list[T]:
     except (pa.ArrowException, OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise StudyError(f"{path}: not a readable table ({reason}); delete it and run `dvc repro`") from None
+    if not records:
+        raise StudyError(f"{path}: a table with no rows; delete it and run `dvc repro`")
     try:
         return TypeAdapter(list[schema]).validate_python(records)
     except ValidationError as error:

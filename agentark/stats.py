@@ -42,6 +42,8 @@ def gain(values: Sequence[float], baseline: Sequence[float]) -> Estimate:
 def ratio(parts: Sequence[float], wholes: Sequence[float]) -> Estimate:
     """Sum of parts over sum of wholes, resampled by question: the right mean where questions weigh differently."""
     a, b = np.asarray(parts, dtype=float), np.asarray(wholes, dtype=float)
+    if len(a) != len(b):
+        raise ValueError(f"a ratio needs as many parts as wholes: {len(a)} and {len(b)}")
     if b.sum() == 0:
         return Estimate(float("nan"), float("nan"), float("nan"), 0)
     rng = np.random.default_rng(SEED)

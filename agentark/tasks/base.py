@@ -25,13 +25,17 @@ from agentark.schemas import AnswerKind, Quantity, Question, Split
 SHARES: dict[Split, int] = {"corpus": 60, "train": 20, "validation": 5, "test": 15}
 
 
-def split_of(content: str) -> Split:
-    """The split a question's content belongs to, by its hash alone."""
-    bucket = int.from_bytes(hashlib.sha256(content.encode()).digest()[:8]) % 100
+def split_of(*spellings: str) -> Split:
+    """The split a question's content belongs to, by hash alone: of all its spellings' splits, the first in SHARES.
+
+    So a question that comes to the same as one in the corpus is in the corpus too.
+    """
+    buckets = [int.from_bytes(hashlib.sha256(s.encode()).digest()[:8]) % 100 for s in spellings]
+    bound = 0
     for split, share in SHARES.items():
-        if bucket < share:
+        bound += share
+        if min(buckets) < bound:
             return split
-        bucket -= share
     raise AssertionError("SHARES add up to 100")
 
 
@@ -67,12 +71,15 @@ class Draft:
     """A question before it has an identity: words, graph, and what makes it the question it is.
 
     `content` is equal for two drafts that ask the same thing of the same facts under other names or in another order.
+    `spellings` lists the contents of all questions that come to the same (operands swapped, reworded); with its own if
+    left empty.
     """
 
     text: str = ""
     goals: tuple[str, ...] = ()
     content: str = ""
     answer: str = ""
+    spellings: tuple[str, ...] = ()
     ways: dict[str, list[Way]] = field(default_factory=dict)
     values: dict[str, str] = field(default_factory=dict)
 
@@ -150,7 +157,7 @@ def check(question: Question, text: str) -> list[Step]:
         fixes = line.startswith("fix ")
         name, value = claim_of(line)
         parts = line.removeprefix("fix ").split(" = ")
-        if name == "answer":
+        if line.startswith("answer :"):
             right, grounded = value == question.answer, set(value.split()) <= known | set(stated.values())
             error = "" if right else ("carried" if wrong_values else "reasoning")
         elif len(parts) not in (2, 3) or not all(parts):
@@ -192,9 +199,9 @@ class Task:
 
     def draw(self, rng: random.Random, split: Split, level: int) -> Draft:
         """Draw until a draft comes out whose content belongs to `split`."""
-        for _ in range(10_000):
+        for _ in range(50_000):
             draft = self.draft(rng, level)
-            if draft is not None and split_of(f"{self.name}|{draft.content}") == split:
+            if draft is not None and split_of(*(draft.spellings or (draft.content,))) == split:
                 return draft
         raise StudyError(f"{self.name}: no question of level {level} found for split {split}; use another level")
 

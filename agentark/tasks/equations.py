@@ -1,9 +1,17 @@
 """Symbolic equations (played after MATH): definitions by formulas, and linear equations to be solved on the way."""
 
+import itertools
 import random
+import re
 
 from agentark.tasks.base import Draft, Task, Way, some
 from agentark.tasks.words import UNKNOWNS
+
+
+def swap(shape: str) -> str:
+    """A sum's or a product's shape with its two unknowns swapped; any other shape as it is."""
+    match = re.fullmatch(r"(\d+)([+*])(\d+)", shape)
+    return f"{match[3]}{match[2]}{match[1]}" if match else shape
 
 
 class Equation(Task):
@@ -53,6 +61,8 @@ class Equation(Task):
             return None
         if rng.random() < 1 / 3:
             rng.shuffle(clauses)
-        draft.content = " ".join(shapes)
+        swapped = itertools.product(*({shape, swap(shape)} for shape in shapes))
+        draft.spellings = tuple(sorted(f"equation|{' '.join(spelling)}" for spelling in swapped))
+        draft.content = draft.spellings[0]
         draft.text = " ".join([*clauses, f"find {name} ."])
         return draft

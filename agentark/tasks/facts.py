@@ -55,7 +55,6 @@ class Facts(Task):
             return None
         listed = " ".join(f"{letter} ) {option}" for letter, option in zip(LETTERS, options, strict=True))
         draft.text = f"a patient takes {' and '.join(phrases)} . how many grams in all ? choose {listed}"
-        draft.content = " ".join(sorted(f"{source}" for source, _, _ in taken)) + (
-            " by " + " ".join(sorted(n for n in draft.ways if n.startswith("cure")))
-        )
+        named_by_illness = sorted(n for n in draft.ways if n.startswith("cure"))
+        draft.content = f"facts|{' '.join(sorted(source for source, _, _ in taken))} by {' '.join(named_by_illness)}"
         return draft

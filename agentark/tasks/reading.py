@@ -40,7 +40,7 @@ class Hops(Task):
                 described = f"the {noun} of {described}"
         draft.goals, draft.answer = (name,), value
         draft.text = " ".join([*sentences, f"what is {described} ?"])
-        draft.content = " ".join([*draft.ways, value])
+        draft.content = "hops|" + " ".join([*draft.ways, value])
         return draft
 
 
@@ -88,7 +88,7 @@ class Passage(Task):
         if any(int(v) > 99 for v in draft.values.values()) or len(draft.solve(rng)) - 1 != level:
             return None
         draft.text = " ".join(["report .", *sentences, asked])
-        draft.content = f"{asked} {[table[c] for c in picked]}"
+        draft.content = f"passage|{asked} {[table[c] for c in picked]}"
         return draft
 
 
@@ -120,5 +120,5 @@ class Digest(Task):
         for thing in things:
             draft.add(thing, settled[thing], Way(""))
         draft.text = " ".join([*story, f"digest : {asked}"])
-        draft.content = " ".join(f"{t}:{settled[t]}" for t in sorted(things))
+        draft.content = "digest|" + " ".join(f"{t}:{settled[t]}" for t in sorted(things))
         return draft

@@ -1,5 +1,6 @@
 """Multi-step word problems (played after GSM8K), and the same reworded and reversed (after MetaMathQA)."""
 
+import itertools
 import random
 
 from agentark.tasks.base import Draft, Task, Way, some
@@ -118,7 +119,13 @@ def hold(rng: random.Random, level: int) -> tuple[Holdings, Draft] | None:
         goal = "more"
         draft.add("more", high - low, Way(f"{high} - {low}", (*world.derived(a), *world.derived(b))))
         asked = f"how many more {world.item} does {a} have than {b} ?"
-    draft.content = world.content(asked.replace(world.item, "items"))
+    asked_alike = [asked.replace(world.item, "items")]
+    if ask == "together":  # the same sum, its terms in any order
+        orders = itertools.permutations(sorted(members, key=world.people.index))
+        asked_alike = [f"how many items do {' and '.join(order)} have together ?" for order in orders]
+    # A rewording comes to the same as the problem it rewords.
+    draft.spellings = tuple(f"{name}|{world.content(a)}" for name in ("word", "meta") for a in asked_alike)
+    draft.content = draft.spellings[0]
     draft.goals, draft.answer = (goal,), draft.values[goal]
     draft.text = asked
     if int(draft.answer) > LIMIT or len(draft.solve(rng)) - 1 != level:
@@ -195,5 +202,5 @@ class Meta(Task):
         sentences += [world.sentence(p) for p in world.people[1:]]
         asked = f"how many {world.item} does {world.people[0]} have ?"
         draft.text = tell(rng, sentences, f"{last} ends up with {world.amount[last]} . {asked}")
-        draft.content = "reversed " + world.content(str(world.amount[last]))
+        draft.content = "meta|reversed " + world.content(str(world.amount[last]))
         return draft

@@ -1,0 +1,228 @@
+"""`make bench`: speed as ratios measured in one run, alternately and several times; peak memory of each stage.
+
+Ratios, not seconds, since the machines this runs on differ and are shared. Results: `reports/benchmarks.csv`.
+"""
+
+import json
+import platform
+import random
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from importlib.metadata import version
+from pathlib import Path
+
+import pandas as pd
+import torch
+from datasets import Dataset
+from trl import SFTConfig, SFTTrainer
+
+from agentark import models, root
+from agentark.debate.prompts import revise_prompt, solve_prompt
+from agentark.debate.run import MAX_TOKENS
+from agentark.distill import policy, sft
+from agentark.distill.training import run, settings
+from agentark.engines import Request, Store
+from agentark.engines.local import ROWS, Transformers
+from agentark.schemas import Question, write_csv
+from agentark.tasks import task
+
+REPEATS = 3
+TEACHER, STUDENT = "data/models/teacher", "data/models/qwen3-small"
+
+
+def timed(function) -> float:
+    start = time.perf_counter()
+    function()
+    return time.perf_counter() - start
+
+
+def spread(what: str, ratios: list[float], note: str) -> dict:
+    return {
+        "what": what,
+        "median": statistics.median(ratios),
+        "least": min(ratios),
+        "most": max(ratios),
+        "n": len(ratios),
+        "note": note,
+    }
+
+
+def plain(engine: Transformers, requests: list[Request], rows: int) -> None:
+    """transformers' `generate` as its documentation shows it: chats padded together, `rows` at a time, as they come."""
+    for start in range(0, len(requests), rows):
+        chats = [r.messages for r in requests[start : start + rows]]
+        inputs = engine.tokenizer.apply_chat_template(
+            chats, add_generation_prompt=True, padding=True, return_tensors="pt", return_dict=True
+        )
+        with torch.inference_mode():
+            output = engine.model.generate(
+                **inputs, max_new_tokens=MAX_TOKENS, do_sample=True, temperature=requests[start].temperature
+            )
+        engine.tokenizer.batch_decode(output[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+
+
+def generation(questions: list[Question]) -> list[dict]:
+    """A debate's first two rounds: through our engine and store, one call at a time, and by plain batches."""
+    engine = Transformers(root() / TEACHER)
+    rng = random.Random(0)
+    traces = {q.question_id: [q.solution] * 5 for q in questions}
+    first = [Request(solve_prompt(q.text), 1.0, MAX_TOKENS, a) for q in questions for a in range(5)]
+    second = [
+        Request(revise_prompt(q.text, traces[q.question_id], a, "shared"), 0.2, MAX_TOKENS, a)
+        for q in questions
+        for a in range(5)
+    ]
+    few = [*rng.sample(first, 20), *rng.sample(second, 20)]
+    alone, batched = [], []
+    for _ in range(REPEATS):
+        with tempfile.TemporaryDirectory() as folder:
+            ours = timed(lambda: Store(Path(folder)).generate(engine, [*first, *second]))
+        one = timed(lambda: [plain(engine, [r], 1) for r in few]) * len([*first, *second]) / len(few)
+        together = timed(lambda: (plain(engine, first, ROWS), plain(engine, second, ROWS)))
+        alone.append(one / ours)
+        batched.append(together / ours)
+    calls = f"{len(first) + len(second)} calls"
+    return [
+        spread("debate: one call at a time / ours", alone, f"{calls}; single calls timed on {len(few)} of them"),
+        spread("debate: plain batched generate / ours", batched, f"{calls}, plain batches of {ROWS}"),
+    ]
+
+
+def sft_defaults(pairs: list[tuple[str, str]], steps: int, held: list[tuple[str, str]]) -> tuple[float, float]:
+    """TRL as it comes, but for our learning rate and schedule. Returns seconds and the loss on held-out examples."""
+    model, tokenizer = models.load(root() / STUDENT)
+    data = [
+        Dataset.from_list(
+            [
+                {"prompt": [{"role": "user", "content": q}], "completion": [{"role": "assistant", "content": a}]}
+                for q, a in p
+            ]
+        )
+        for p in (pairs, held)
+    ]
+    ours = {k: settings(0)[k] for k in ("output_dir", "save_strategy", "report_to", "disable_tqdm", "use_cpu", "seed")}
+    arguments = SFTConfig(**ours, bf16=False, max_steps=steps, learning_rate=1e-3, lr_scheduler_type="linear")
+    trainer = SFTTrainer(model, arguments, train_dataset=data[0], eval_dataset=data[1], processing_class=tokenizer)
+    seconds = timed(lambda: run(trainer))
+    return seconds, trainer.evaluate()["eval_loss"]
+
+
+def sft_ours(pairs: list[tuple[str, str]], steps: int, held: list[tuple[str, str]]) -> tuple[float, float]:
+    """R-SFT as the study runs it, on as many examples. Seconds include loading and saving."""
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "student"
+        seconds = timed(lambda: sft.distil(root() / STUDENT, pairs, out, 0, steps, 24, 1e-3))
+        model, tokenizer = models.load(out)
+    losses = []
+    for question, answer in held:
+        prompt = tokenizer(
+            tokenizer.apply_chat_template(solve_prompt(question), tokenize=False, add_generation_prompt=True)
+        )
+        target = [*tokenizer(answer).input_ids, tokenizer.eos_token_id]
+        ids = torch.tensor([prompt.input_ids + target])
+        labels = torch.tensor([[-100] * len(prompt.input_ids) + target])
+        with torch.inference_mode():
+            losses += [model(input_ids=ids, labels=labels).loss.item()] * len(target)
+    return seconds, statistics.fmean(losses)
+
+
+def imitation(questions: list[Question]) -> list[dict]:
+    """R-SFT: our settings against TRL's defaults, on equally many examples."""
+    pairs, held = [(q.text, q.solution) for q in questions[:600]], [(q.text, q.solution) for q in questions[600:700]]
+    ratios, losses = [], []
+    for _ in range(REPEATS):
+        theirs, their_loss = sft_defaults(pairs, 300, held)  # 300 batches of 8
+        ours, our_loss = sft_ours(pairs, 100, held)  # 100 batches of 24
+        ratios.append(theirs / ours)
+        losses.append(their_loss - our_loss)
+    note = "2,400 examples each; both with one thread and the same allocator"
+    return [
+        spread("R-SFT tokens/s: ours / TRL's defaults", ratios, note),
+        spread("R-SFT held-out loss: TRL's defaults minus ours", losses, "nats a token; above 0: ours is lower"),
+    ]
+
+
+def grpo(questions: list[Question]) -> list[dict]:
+    """One GRPO step, split into generation, scoring by the reward model, and the rest (the update)."""
+    spent = {"generation": 0.0, "scoring": 0.0}
+
+    def clocked(name, function):
+        def wrapped(*args, **kwargs):
+            start = time.perf_counter()
+            try:
+                return function(*args, **kwargs)
+            finally:
+                spent[name] += time.perf_counter() - start
+
+        return wrapped
+
+    kept = policy.GRPOTrainer._generate, policy.process_reward
+    policy.GRPOTrainer._generate = clocked("generation", kept[0])
+    policy.process_reward = lambda scorer, how: clocked("scoring", kept[1](scorer, how))
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            start = time.perf_counter()
+            base = root() / STUDENT
+            policy.train(base, base, questions[:64], Path(folder) / "pad", 0, 6, 16, 8, 5e-4, 1.0, 0.001, "mean", 0.0)
+            whole = time.perf_counter() - start
+    finally:
+        policy.GRPOTrainer._generate, policy.process_reward = kept
+    spent["update"] = whole - sum(spent.values())
+    note = "share of 6 steps of 16 questions x 8 outputs, loading included in the update"
+    return [spread(f"GRPO: {name}", [seconds / whole], note) for name, seconds in spent.items()]
+
+
+def idle() -> list[dict]:
+    """`dvc repro` when nothing has changed, in seconds."""
+    seconds = [timed(lambda: subprocess.run(["dvc", "repro", "--quiet", "--dry"], check=True)) for _ in range(REPEATS)]
+    return [spread("idle dvc repro --dry, seconds", seconds, "")]
+
+
+def memory() -> list[dict]:
+    """Peak memory of each stage's processes together, as noted by its last run here, in MB."""
+    notes = sorted((root() / "data" / "runs").glob("*.json"))
+    return [
+        spread(f"peak memory of {n.stem}, MB", [note["peak_mb"]], f"{note['seconds']:.0f} s")
+        for n in notes
+        for note in [json.loads(n.read_text())]
+    ]
+
+
+def main() -> int:
+    if shutil.which("dvc") is None:
+        print("error: dvc is not on the path; run `make bench`", file=sys.stderr)
+        return 1
+    questions = task("word").questions(700, "train", 0)
+    rows = []
+    for part in (
+        lambda: generation(questions[:64]),
+        lambda: imitation(questions),
+        lambda: grpo(questions),
+        idle,
+        memory,
+    ):
+        rows += part()
+        print(pd.DataFrame(rows[-3:]).to_string(index=False), flush=True)
+    table = pd.DataFrame(rows)
+    table["machine"] = processor()
+    table["versions"] = " ".join(f"{p} {version(p)}" for p in ("torch", "transformers", "trl", "dvc"))
+    write_csv(table, root() / "reports" / "benchmarks.csv")
+    print("\nwritten: reports/benchmarks.csv")
+    return 0
+
+
+def processor() -> str:
+    """The processor's name, where the system tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,25 @@
+import subprocess
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+from small_study import copy_of_project, environment
+
+settings.register_profile("study", max_examples=40, deadline=None, derandomize=True, database=None)
+settings.load_profile("study")
+
+
+@pytest.fixture(scope="session")
+def studies(tmp_path_factory) -> list[Path]:
+    """Two clean runs of the small study, side by side on two cores."""
+    folders = [copy_of_project(tmp_path_factory.mktemp(f"study-{i}")) for i in range(2)]
+    running = [
+        subprocess.Popen(
+            ["dvc", "repro"], cwd=f, env=environment(f), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+        for f in folders
+    ]
+    outputs = [process.communicate()[0] for process in running]
+    for process, output in zip(running, outputs, strict=True):
+        assert process.returncode == 0, output[-4000:]
+    return folders

@@ -1,0 +1,63 @@
+"""One question small enough to check by hand, right and wrong traces of it, and short ways to build rows."""
+
+import random
+
+from agentark.schemas import Quantity, Question, Trace
+from agentark.tasks import TASKS
+from agentark.tasks.base import Draft, answer_of
+
+EVERY_LEVEL = [(name, level) for name, task in TASKS.items() for level in sorted({*task.levels, *task.hard})]
+
+KEYS = Question(
+    question_id="keys",
+    task="word",
+    split="train",
+    level=3,
+    text="ann has 12 keys . bob has 3 more keys than ann . carl has 2 times as many keys as ann . "
+    "how many keys do bob and carl have together ?",
+    solution="bob = 12 + 3 = 15\ncarl = 12 * 2 = 24\ntotal = 15 + 24 = 39\nanswer : 39",
+    answer="39",
+    kind="number",
+    content="keys",
+    quantities=[
+        Quantity(name="bob", value="15", ways=["12 + 3"], needed=True),
+        Quantity(name="carl", value="24", ways=["12 * 2"], needed=True),
+        Quantity(name="total", value="39", ways=["15 + 24"], needed=True),
+    ],
+)
+GOLD = KEYS.solution
+SWAPPED = "carl = 12 * 2 = 24\nbob = 12 + 3 = 15\ntotal = 15 + 24 = 39\nanswer : 39"
+SLIPPED = "bob = 12 + 3 = 16\ncarl = 12 * 2 = 24\ntotal = 16 + 24 = 40\nanswer : 40"
+MUTE = "bob = 12 + 3 = 15"
+
+
+def posed(name: str, level: int, seed: int) -> tuple[Draft, Question]:
+    """A draft of a family and the question it makes."""
+    task, rng = TASKS[name], random.Random(seed)
+    draft = task.draw(rng, "train", level)
+    solution = "\n".join(draft.solve(rng))
+    return draft, Question(
+        question_id=f"{name}-{seed}",
+        task=name,
+        split="train",
+        level=level,
+        text=draft.text,
+        solution=solution,
+        answer=draft.answer,
+        kind=task.kind,
+        content=draft.content,
+        quantities=task.quantities(draft, solution),
+    )
+
+
+def said(agent: int, round: int, text: str, question: str = "keys") -> Trace:
+    return Trace(
+        question_id=question,
+        agent=agent,
+        round=round,
+        text=text,
+        answer=answer_of(text),
+        prompt_tokens=30,
+        completion_tokens=20,
+        finish_reason="stop",
+    )

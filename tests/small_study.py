@@ -1,0 +1,70 @@
+"""A whole study at a very small setting, in a copy of the project, through the same notebooks and stages."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import yaml
+
+PROJECT = Path(__file__).resolve().parent.parent
+
+SMALL = {
+    "seeds": [0, 1],
+    "students": ["llama-small"],
+    "questions": {"seed": 0, "train": 40, "validation": 8, "test": 16, "test_other": 3, "test_hard": 8},
+    "debate": {"agents": 3, "rounds": 2, "revision_temperature": 0.2, "order": "shared", "seed": 0},
+    "distill": {"steps": 6, "batch": 8, "learning_rate": 0.001, "lora_rank": 0},
+    "reward_model": {"loss": "paper", "stage_1_steps": 3, "stage_2_steps": 6, "batch": 4, "learning_rate": 0.001},
+    "policy": {
+        "steps": 2,
+        "prompts": 2,
+        "generations": 4,
+        "temperature": 1.0,
+        "learning_rate": 0.0005,
+        "kl": 0.001,
+        "aggregate": "mean",
+        "outcome_weight": 0.0,
+    },
+}
+
+
+def environment(folder: Path) -> dict[str, str]:
+    """The Makefile's, with the copy's package in front of the installed one."""
+    return os.environ | {
+        "PYTHONPATH": str(folder),
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "OMP_NUM_THREADS": "1",
+        "AGENTARK_WORKERS": "1",  # two small studies run side by side
+    }
+
+
+def call(folder: Path, *command: str, check: bool = True) -> subprocess.CompletedProcess:
+    """Run a command in a copy; its output is shown when it fails."""
+    done = subprocess.run(command, cwd=folder, env=environment(folder), capture_output=True, text=True)
+    assert not check or done.returncode == 0, f"{' '.join(command)}\n{done.stdout[-4000:]}\n{done.stderr[-4000:]}"
+    return done
+
+
+def stage(folder: Path, *arguments: str, check: bool = True) -> subprocess.CompletedProcess:
+    return call(folder, sys.executable, "-m", "agentark.notebook", *arguments, check=check)
+
+
+def copy_of_project(folder: Path) -> Path:
+    """What git tracks (and would track), with the small setting, as a repository of its own."""
+    listed = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"], cwd=PROJECT, capture_output=True, text=True
+    )
+    for name in filter(None, listed.stdout.splitlines()):
+        if (PROJECT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(PROJECT / name, folder / name)
+    params = yaml.safe_load((PROJECT / "params.yaml").read_text()) | SMALL
+    (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+    (folder / "dvc.lock").unlink(missing_ok=True)
+    call(folder, "git", "init", "--quiet")
+    # The base models are taken as they are in git; a test of its own trains one.
+    for name in params["models"]:
+        call(folder, "dvc", "commit", "--force", "--quiet", f"base_models@{name}")
+    return folder

@@ -1,0 +1,86 @@
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agentark.stats import Estimate, gain, mean, ratio
+
+RNG = np.random.default_rng(0)
+ANSWERS = (RNG.random(400) < 0.3).astype(float)
+
+
+def width(estimate):
+    return estimate.hi - estimate.lo
+
+
+def test_the_interval_of_a_proportion_is_near_the_normal_one():
+    estimate = mean(ANSWERS)
+    half = 1.96 * ANSWERS.std() / math.sqrt(400)
+    assert estimate.value == ANSWERS.mean()
+    assert (estimate.lo, estimate.hi) == pytest.approx((estimate.value - half, estimate.value + half), abs=0.006)
+    assert estimate.n == 400
+
+
+def test_intervals_cover_the_truth_about_95_times_in_100():
+    estimates = [mean(np.random.default_rng(seed).normal(1.0, 2.0, 80)) for seed in range(100)]
+    assert 88 <= sum(e.lo <= 1.0 <= e.hi for e in estimates) <= 99
+
+
+@pytest.mark.parametrize("n", [1, 2, 50])
+def test_a_constant_has_no_spread(n):
+    assert mean([0.25] * n) == Estimate(0.25, 0.25, 0.25, n)
+
+
+def test_nothing_has_no_mean():
+    assert math.isnan(mean([]).value) and mean([]).n == 0
+
+
+@given(st.lists(st.floats(-100, 100), min_size=1, max_size=20))
+def test_the_mean_lies_within_its_interval(values):
+    estimate = mean(values)
+    assert estimate.lo - 1e-9 <= estimate.value <= estimate.hi + 1e-9
+
+
+def test_a_gain_is_paired():
+    hard = RNG.normal(size=300)
+    first, second = hard + 0.1 * RNG.normal(size=300), hard + 0.1 * RNG.normal(size=300) - 0.5
+    paired = gain(first, second)
+    assert paired.value == pytest.approx(first.mean() - second.mean())
+    assert paired.lo > 0.4 and paired.n == 300
+    assert width(paired) < 0.3 * math.hypot(width(mean(first)), width(mean(second)))
+
+
+def test_a_gain_over_itself_is_nothing():
+    assert gain(ANSWERS, ANSWERS) == Estimate(0.0, 0.0, 0.0, 400)
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), st.integers(5, 9)), min_size=1, max_size=20))
+def test_a_ratio_is_sum_over_sum(pairs):
+    parts, wholes = zip(*pairs, strict=True)
+    estimate = ratio(parts, wholes)
+    assert estimate.value == sum(parts) / sum(wholes)
+    assert estimate.lo - 1e-9 <= estimate.value <= estimate.hi + 1e-9
+    assert estimate.n == len(pairs)
+
+
+def test_a_ratio_of_equal_wholes_has_the_interval_of_the_mean():
+    of_parts, of_means = ratio(ANSWERS * 4, np.full(400, 4)), mean(ANSWERS)
+    assert (of_parts.lo, of_parts.hi) == pytest.approx((of_means.lo, of_means.hi), abs=0.006)
+
+
+def test_a_ratio_over_nothing_is_none():
+    assert math.isnan(ratio([0, 0], [0, 0]).value) and ratio([0, 0], [0, 0]).n == 0
+
+
+def test_equal_data_give_equal_intervals():
+    assert mean(ANSWERS) == mean(ANSWERS.tolist())
+    assert ratio(ANSWERS, ANSWERS + 1) == ratio(ANSWERS, ANSWERS + 1)
+
+
+@pytest.mark.parametrize("compare", [gain, ratio])
+@pytest.mark.parametrize(("one", "other"), [([1, 0], [1, 0, 1]), ([1, 0, 1], [1, 0])])
+def test_different_questions_are_not_compared(compare, one, other):
+    with pytest.raises(ValueError):
+        compare(one, other)

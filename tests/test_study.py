@@ -1,0 +1,240 @@
+"""The whole study, small, through the same notebooks: it runs, it reruns only what changed, its bytes repeat."""
+
+import hashlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+from small_study import SMALL, call, environment, stage
+
+UNREPEATABLE = ("seconds.parquet", "seconds.csv")  # what things took
+
+
+def digests(folder: Path, *below: str) -> dict[str, str]:
+    files = [
+        f for part in below for f in sorted((folder / part).rglob("*")) if f.is_file() and f.name not in UNREPEATABLE
+    ]
+    return {str(f.relative_to(folder)): hashlib.sha256(f.read_bytes()).hexdigest() for f in files}
+
+
+def test_it_ends_in_a_report_with_every_part(studies):
+    page = (studies[0] / "reports" / "index.html").read_text()
+    for heading in (
+        "What was found",
+        "Accuracy against cost",
+        "The reward model",
+        "Learning curves",
+        "followed through",
+    ):
+        assert heading in page
+    assert page.count("data:image/png") >= 8
+    scores = pd.read_csv(studies[0] / "reports" / "scores.csv", keep_default_na=False)
+    assert {"single", "vote", "debate", "greedy", "base", "sft", "rsft", "da", "pad"} <= set(scores["method"])
+    assert {"accuracy", "accuracy_gain", "step_accuracy", "prm_step_auroc"} <= set(scores["metric"])
+    assert scores[scores["metric"] == "accuracy"]["test_task"].nunique() == 7
+    assert not scores["value"].isna().any()
+
+
+def test_two_clean_runs_give_the_same_bytes(studies):
+    made = (
+        "data/questions",
+        "data/debates",
+        "data/extracted",
+        "data/students",
+        "data/reward_models",
+        "data/predictions",
+    )
+    tables = [digests(s, *made, "reports") for s in studies]
+    assert len(tables[0]) > 40
+    pages = {
+        name for name in tables[0] if name in ("reports/index.html", "reports/notebooks/10_report.html")
+    }  # show seconds
+    assert {k: v for k, v in tables[0].items() if k not in pages} == {
+        k: v for k, v in tables[1].items() if k not in pages
+    }
+
+
+def test_a_second_repro_does_nothing(studies):
+    done = call(studies[0], "dvc", "repro")
+    assert "Running stage" not in done.stdout
+
+
+def test_a_changed_parameter_reruns_only_what_depends_on_it(studies):
+    params = studies[0] / "params.yaml"
+    kept = params.read_text()
+    changed = yaml.safe_load(kept)
+    changed["policy"]["steps"] += 1
+    params.write_text(yaml.safe_dump(changed, sort_keys=False))
+    planned = call(studies[0], "dvc", "repro", "--dry").stdout
+    params.write_text(kept)
+    running = [line for line in planned.splitlines() if line.startswith("Running stage")]
+    assert any("policy" in line for line in running) and any("evaluate" in line for line in running)
+    assert not any(
+        name in line for line in running for name in ("debate", "extract", "distill", "reward_model", "base_models")
+    )
+
+
+def test_the_report_is_redrawn_from_tables_alone(studies):
+    before = (studies[1] / "reports" / "index.html").read_bytes()
+    stage(studies[1], "10_report")
+    assert (studies[1] / "reports" / "index.html").read_bytes() == before
+
+
+def test_a_changed_table_changes_the_sentence_that_quotes_it(studies, tmp_path):
+    scores = pd.read_csv(studies[1] / "reports" / "scores.csv", dtype={"seed": str}, keep_default_na=False)
+    at = (scores["method"] == "debate") & (scores["metric"] == "accuracy") & (scores["experiment"] == "hard")
+    scores.loc[at, "value"] = 0.12345
+    kept = (studies[1] / "reports" / "scores.csv").read_bytes()
+    scores.to_csv(studies[1] / "reports" / "scores.csv", index=False)
+    stage(studies[1], "10_report", "page=reports/other.html")
+    (studies[1] / "reports" / "scores.csv").write_bytes(kept)
+    assert "0.123" in (studies[1] / "reports" / "other.html").read_text()
+
+
+def test_the_headline_tells_sameness_and_difference(studies):
+    folder = studies[0]
+    call(folder, "git", "add", "--all", "reports")
+    call(folder, "git", "-c", "user.name=a", "-c", "user.email=a@b", "commit", "--quiet", "-m", "results")
+    assert "identical, byte for byte" in call(folder, sys.executable, "-m", "agentark.headline").stdout
+    kept = (folder / "reports" / "scores.csv").read_text()
+    first = kept.splitlines()[1]
+    (folder / "reports" / "scores.csv").write_text(kept.replace(first, first.replace(",main,", ",other,", 1), 1))
+    changed = pd.read_csv(folder / "reports" / "scores.csv", keep_default_na=False)
+    changed.loc[3, "value"] += 0.5
+    changed.to_csv(folder / "reports" / "scores.csv", index=False)
+    assert "1 differ" in call(folder, sys.executable, "-m", "agentark.headline").stdout
+    (folder / "reports" / "scores.csv").write_text(kept)
+
+
+@pytest.fixture(scope="module")
+def debate_arguments(studies) -> list[str]:
+    return ["03_debate", "split=noisy", "agents=5", "rounds=3", "temperature=1.3", "questions=data/more"]
+
+
+def test_a_debate_killed_five_times_ends_in_the_same_bytes(studies, debate_arguments, tmp_path):
+    whole, cut = studies
+    for folder in studies:
+        stage(folder, "01_questions", "test=256", "train=1", "test_other=1", "test_hard=1", "out=data/more")
+    stage(whole, *debate_arguments, "out=data/debates/whole", "store=data/store-whole")
+    total = len(list((whole / "data" / "store-whole").rglob("*.json")))
+    rng = random.Random(5)
+    marks = sorted(rng.sample(range(1, total), 5))
+    store = cut / "data" / "store-cut"
+    command = [
+        sys.executable,
+        "-m",
+        "agentark.notebook",
+        *debate_arguments,
+        "out=data/debates/cut",
+        "store=data/store-cut",
+    ]
+    finished: dict[Path, int] = {}
+    for mark in marks:
+        process = subprocess.Popen(
+            command, cwd=cut, env=environment(cut), start_new_session=True,
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        while len(list(store.rglob("*.json"))) < mark and process.poll() is None:
+            time.sleep(0.02)
+        time.sleep(rng.random() / 2)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        time.sleep(0.5)
+        assert not (cut / "data" / "debates" / "cut").exists()
+        for file, when in finished.items():
+            assert file.stat().st_mtime_ns == when, "a finished generation was repeated"
+        finished = {f: f.stat().st_mtime_ns for f in store.rglob("*.json")}
+    call(cut, *command)
+    assert all(file.stat().st_mtime_ns == when for file, when in finished.items())
+    assert len(list(store.rglob("*.json"))) == total
+    tables = [digests(f, f"data/debates/{name}") for f, name in ((whole, "whole"), (cut, "cut"))]
+    assert list(tables[0].values()) == list(tables[1].values())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["03_debate", "agnets=3"], "agnets"),
+        (["03_debate", "agents=three"], "agents='three' is not of type int"),
+        (["03_debate", "train_task=algebra"], "task 'algebra' is unknown"),
+        (["03_debate", "teacher=data/models/nobody"], "no model here"),
+        (["07_poilcy"], "no such notebook"),
+        (["05_distill", "method=osmosis"], "method 'osmosis' is unknown"),
+    ],
+)
+def test_bad_input_is_told_in_one_line_and_loses_nothing(studies, arguments, said):
+    before = digests(studies[0], "data/debates", "data/students", "reports")
+    done = stage(studies[0], *arguments, check=False)
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert done.returncode != 0 and len(errors) == 1 and said in errors[0]
+    assert digests(studies[0], "data/debates", "data/students", "reports") == before
+
+
+@pytest.mark.parametrize("damage", ["truncated", "corrupted", "missing", "no answer"])
+def test_a_damaged_table_is_named(studies, damage):
+    folder = studies[1]
+    table = folder / "data" / "questions" / "questions.parquet"
+    kept, before = table.read_bytes(), digests(folder, "data/debates", "reports")
+    try:
+        if damage == "truncated":
+            table.write_bytes(kept[: len(kept) // 2])
+        elif damage == "corrupted":
+            table.write_bytes(b"PAR1" + os.urandom(500) + b"PAR1")
+        elif damage == "missing":
+            table.unlink()
+        else:
+            broken = pd.read_parquet(table)
+            broken.loc[broken["split"] == "train", "answer"] = ""
+            broken.to_parquet(table)
+        done = stage(folder, "04_extract", check=False)
+    finally:
+        table.write_bytes(kept)
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert done.returncode != 0 and len(errors) == 1
+    assert ("questions.parquet" in errors[0]) or (damage == "no answer" and "without a gold answer" in errors[0])
+    assert digests(folder, "data/debates", "reports") == before
+
+
+def test_a_base_model_is_built_with_its_card(studies):
+    folder = studies[0]
+    stage(
+        folder, "02_base_models", "name=tiny", "role=teacher", "hidden=32", "layers=1", "steps=6", "revision_steps=3",
+        "material=14", "examined=2", "out=data/models/tiny",
+    )  # fmt: skip
+    card = json.loads((folder / "data" / "models" / "tiny" / "card.json").read_text())
+    assert card["tokens_read"] > 0 and set(card["accuracy"]["greedy"]) >= {"word", "digest"}
+    assert "| word |" in (folder / "data" / "models" / "tiny" / "README.md").read_text()
+
+
+def test_lora_and_the_public_codes_loss_train_too(studies):
+    folder = studies[0]
+    stage(
+        folder, "05_distill", "student=llama-small", "seeds=[0]", "steps=2", "lora_rank=4", "out=data/students/try/rsft"
+    )
+    assert (folder / "data/students/try/rsft/seed-0/model.safetensors").is_file()
+    stage(
+        folder, "06_reward_model", "student=llama-small", "seeds=[0]", "loss=code", "stage_1_steps=2", "stage_2_steps=2",
+        "out=data/reward_models/try",
+    )  # fmt: skip
+    assert (folder / "data/reward_models/try/quality.csv").is_file()
+    stage(
+        folder, "07_policy", "student=llama-small", "seeds=[0]", "steps=1", "prompts=2", "generations=2", "lora_rank=4",
+        "outcome_weight=1.0", "out=data/students/try/pad",
+    )  # fmt: skip
+    assert (folder / "data/students/try/pad/seed-0/model.safetensors").is_file()
+
+
+def test_small_is_the_same_study_with_smaller_numbers():
+    params = yaml.safe_load((Path(__file__).parent.parent / "params.yaml").read_text())
+    assert SMALL.keys() <= params.keys()
+    for name, section in SMALL.items():
+        if isinstance(section, dict):
+            assert section.keys() >= params[name].keys()
