@@ -45,18 +45,19 @@ def _bars(axis, table: pd.DataFrame, labels: list[str], colours: list) -> None:
     axis.set_xticks(x, labels, rotation=30, ha="right")
 
 
-def accuracy_by_method(scores: pd.DataFrame, student: str, task: str) -> plt.Figure:
-    """Accuracy of every system on one task, with 95 % intervals and the value of each seed as a dot."""
+def accuracy_by_method(scores: pd.DataFrame, students: list[str], task: str) -> plt.Figure:
+    """Accuracy of every system on one task, a panel a student, with 95 % intervals and each seed's value as a dot."""
     style()
-    rows = scores[(scores["experiment"] == "main") & (scores["test_task"] == task) & (scores["metric"] == "accuracy")]
-    rows = rows[rows["student"].isin([student, ""])]
-    table = rows[rows["seed"] == "all"].set_index("method").reindex([m for m in METHODS if m in set(rows["method"])])
-    figure, axis = plt.subplots(figsize=(WIDTH, 3.6))
-    _bars(axis, table, [LABELS[m] for m in table.index], [COLOURS[m] for m in table.index])
-    for x, method in enumerate(table.index):
-        one = rows[(rows["method"] == method) & (rows["seed"] != "all")]["value"]
-        axis.plot([x] * len(one), one, ".", color="black", ms=4)
-    axis.set(ylabel=f"accuracy on {task}", ylim=(0, 1))
+    rows = scores[(scores["experiment"] == "test") & (scores["test_task"] == task) & (scores["metric"] == "accuracy")]
+    figure, axes = plt.subplots(len(students), 1, figsize=(WIDTH, 3.4 * len(students)), squeeze=False)
+    for axis, student in zip(axes[:, 0], students, strict=True):
+        own = rows[rows["student"].isin([student, ""])]
+        table = own[own["seed"] == "all"].set_index("method").reindex([m for m in METHODS if m in set(own["method"])])
+        _bars(axis, table, [LABELS[m] for m in table.index], [COLOURS[m] for m in table.index])
+        for x, method in enumerate(table.index):
+            one = own[(own["method"] == method) & (own["seed"] != "all")]["value"]
+            axis.plot([x] * len(one), one, ".", color="black", ms=4)
+        axis.set(title=student, ylabel=f"accuracy on {task}", ylim=(0, 1))
     return figure
 
 
@@ -84,7 +85,7 @@ def gains(scores: pd.DataFrame, train_task: str) -> plt.Figure:
 def cost(scores: pd.DataFrame, task: str) -> plt.Figure:
     """Accuracy against tokens a question, logarithmic: one pass, vote, debate, and every student."""
     style()
-    rows = scores[(scores["experiment"] == "main") & (scores["test_task"] == task) & (scores["metric"] == "accuracy")]
+    rows = scores[(scores["experiment"] == "test") & (scores["test_task"] == task) & (scores["metric"] == "accuracy")]
     rows = rows[rows["seed"] == "all"]
     figure, axis = plt.subplots(figsize=(WIDTH, 4))
     markers = dict(zip(sorted(rows["student"].unique()), "Dos^v", strict=False))
@@ -104,7 +105,10 @@ def cost(scores: pd.DataFrame, task: str) -> plt.Figure:
         plt.Line2D([], [], marker=mark, ls="", color="grey", label=name or "teacher") for name, mark in markers.items()
     ]
     axis.legend(handles=handles, fontsize=8, ncols=2, loc="center left", bbox_to_anchor=(1, 0.5))
-    axis.set(xscale="log", xlabel="tokens read and written a question", ylabel=f"accuracy on {task}", ylim=(0, 1))
+    axis.set_xscale("log", subs=[2, 5])
+    for ticks in (axis.xaxis.set_major_formatter, axis.xaxis.set_minor_formatter):
+        ticks("{x:.0f}")
+    axis.set(xlabel="tokens read and written a question", ylabel=f"accuracy on {task}", ylim=(0, 1))
     return figure
 
 

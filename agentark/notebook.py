@@ -13,6 +13,7 @@ import os
 import re
 import shutil
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -133,7 +134,7 @@ def watched(note: Path):
 @contextlib.contextmanager
 def staged(paths: list[Path]):
     """Yield a stand-in for each path; move the stand-ins to their places if the block ends well, else drop them."""
-    stand_ins = [path.with_name(f".{path.name}.partial") for path in paths]
+    stand_ins = [path.with_name(f".partial-{path.name}") for path in paths]
     try:
         for stand_in in stand_ins:
             remove(stand_in)
@@ -143,7 +144,7 @@ def staged(paths: list[Path]):
             if not stand_in.exists():
                 raise StudyError(f"{path}: the notebook ended without writing it")
         for path, stand_in in zip(paths, stand_ins, strict=True):
-            old = path.with_name(f".{path.name}.old")
+            old = path.with_name(f".old-{path.name}")
             remove(old)
             if path.exists():
                 path.rename(old)
@@ -184,7 +185,11 @@ def run(name: str, given: dict[str, str]) -> None:
     executed.parent.mkdir(parents=True, exist_ok=True)
     os.environ.update(KERNEL_ENVIRONMENT)
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(top), os.environ.get("PYTHONPATH", "")]))
-    with watched(executed.with_suffix(".json")), staged([*(top / values[o] for o in outs), *pages]) as stand_ins:
+    with (
+        tempfile.TemporaryDirectory() as sockets,
+        watched(executed.with_suffix(".json")),
+        staged([*(top / values[o] for o in outs), *pages]) as stand_ins,
+    ):
         places, page_places = stand_ins[: len(outs)], stand_ins[len(outs) :]
         injected = values | {o: str(p.relative_to(top)) for o, p in zip(outs, places, strict=True)}
         try:
@@ -196,7 +201,7 @@ def run(name: str, given: dict[str, str]) -> None:
                 progress_bar=False,
                 stdout_file=sys.stdout,
                 kernel_name="python3",
-                config=Config({"KernelManager": {"transport": "ipc"}}),  # no port, nobody else's to reach
+                config=Config({"KernelManager": {"transport": "ipc", "ip": f"{sockets}/kernel"}}),  # no open port
             )
         except PapermillExecutionError as error:
             reason = str(error.evalue).splitlines()[0] if str(error.evalue) else ""

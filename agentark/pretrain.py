@@ -5,7 +5,9 @@ The teacher always shows its steps, and learns in a second phase to revise: it r
 Every example is drawn from the `corpus` share of the content space, so that no question of the study is among them.
 """
 
+import json
 import random
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -15,7 +17,7 @@ import torch
 from torch.utils.data import IterableDataset
 from transformers import PreTrainedModel, PreTrainedTokenizerFast, Trainer, TrainerCallback, TrainingArguments
 
-from agentark import models
+from agentark import StudyError, models
 from agentark.debate.prompts import ORDERS, revise_prompt, summarise_prompt
 from agentark.debate.protocols import Vote
 from agentark.debate.run import hold
@@ -27,8 +29,34 @@ from agentark.tasks.base import check, claim_of, lines_of
 # How often a base reads of each family. All seven are in it, the held-out ones too: what is out of domain in this study
 # is out of the distillation's domain, as for a pretrained model, which has read a little of everything.
 MIXTURE = {"word": 0.28, "equation": 0.16, "meta": 0.18, "facts": 0.14, "hops": 0.08, "passage": 0.08, "digest": 0.08}
-# The teacher's second phase dwells on the family that the study distils from.
-FOCUS = {"word": 0.20, "equation": 0.40, "meta": 0.16, "facts": 0.09, "hops": 0.05, "passage": 0.05, "digest": 0.05}
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A phase in which the teacher learns to revise what it wrote itself at some temperatures.
+
+    mixture: families, those distilled from foremost; revising: share of examples that are a debate's later turn, the
+    rest are solved, so that the first skill is kept; questions: how many it samples answers to.
+    """
+
+    mixture: dict[str, float]
+    temperatures: tuple[float, float]
+    revising: float
+    questions: int
+    steps: int
+    learning_rate: float
+
+
+REVISION = (
+    Phase(
+        {"word": 0.20, "equation": 0.40, "meta": 0.16, "facts": 0.09, "hops": 0.05, "passage": 0.05, "digest": 0.05},
+        temperatures=(0.7, 1.3),
+        revising=0.5,
+        questions=4000,
+        steps=4000,
+        learning_rate=1e-3,
+    ),
+)
 SLIP_SHARE = 0.1  # of step-showing examples, those in which a slip is noticed and mended on the next line
 
 
@@ -188,50 +216,61 @@ def build_teacher(
     hidden: int,
     layers: int,
     steps: int,
-    revision_steps: int,
     batch: int,
     learning_rate: float,
-    revision_learning_rate: float,
-    material: int,
     seed: int,
     store: Path,
+    phases: tuple[Phase, ...] = REVISION,
 ) -> dict:
-    """Train the teacher to solve, let it sample answers to `material` corpus questions, then train it to revise them.
-
-    Half of the second phase goes on solving, so that the first skill is kept. Returns its training record.
-    """
+    """Train the teacher to solve, then, in `phases`, to revise answers it sampled itself. Returns its record."""
     tokenizer = models.build_tokenizer()
     model = models.build_model(family, hidden, layers, seed, len(tokenizer))
     corpus = Corpus(partial(solving, shows_steps=1.0), tokenizer, batch, seed)
     curve, tokens = train(model, corpus, steps, learning_rate, seed)
-    solver = store / f"solver-{out.name}"
-    save(model, tokenizer, solver)
-    samples = own_samples(solver, material, seed, store)
-    corpus = Corpus(partial(debating, samples=samples), tokenizer, batch, seed + 1)
-    later, more = train(model, corpus, revision_steps, revision_learning_rate, seed + 1)
+    for number, phase in enumerate(phases, start=1):
+        so_far = store / f"phase-{number}-{out.name}"
+        save(model, tokenizer, so_far)
+        samples = own_samples(so_far, phase, seed, store)
+        corpus = Corpus(partial(debating, phase=phase, samples=samples), tokenizer, batch, seed + number)
+        later, more = train(model, corpus, phase.steps, phase.learning_rate, seed + number)
+        done = curve[-1]["step"] if curve else 0
+        curve += [{"step": done + c["step"], "loss": c["loss"]} for c in later]
+        tokens += more
     save(model, tokenizer, out)
-    curve += [{"step": steps + c["step"], "loss": c["loss"]} for c in later]
-    return {"weights": model.num_parameters(), "tokens": tokens + more, "curve": curve}
+    return {"weights": model.num_parameters(), "tokens": tokens, "curve": curve}
 
 
-def own_samples(solver: Path, questions: int, seed: int, store: Path) -> list[tuple[Question, list[str]]]:
+def adopt(trained: Path, out: Path) -> dict:
+    """Copy a model trained before, with the record of its training, to `out`. Raises StudyError if either is missing."""
+    models.load(trained)
+    try:
+        record = json.loads((trained / "training.json").read_text())
+    except (FileNotFoundError, json.JSONDecodeError):
+        raise StudyError(f"{trained / 'training.json'}: no readable record of a training; rebuild the model") from None
+    shutil.copytree(trained, out, dirs_exist_ok=True)
+    return record
+
+
+def own_samples(solver: Path, phase: Phase, seed: int, store: Path) -> list[tuple[Question, list[str]]]:
     """Traces that the half-trained teacher writes, three each at a cool and a warm temperature: a revision must deal
     with errors of the kind the teacher makes, which made-up ones are not."""
     drawn = [
         q
-        for name, share in FOCUS.items()
-        for q in TASKS[name].questions(max(1, int(questions * share)), "corpus", seed)
+        for name, share in phase.mixture.items()
+        for q in TASKS[name].questions(max(1, int(phase.questions * share)), "corpus", seed)
     ]
     traces: dict[str, list[str]] = {q.question_id: [] for q in drawn}
-    for temperature in (0.7, 1.3):
+    for temperature in phase.temperatures:
         for trace in hold(Vote(3, temperature), drawn, solver, store, seed)[0]:
             traces[trace.question_id].append(trace.text)
     return [(q, traces[q.question_id]) for q in drawn]
 
 
-def debating(rng: random.Random, samples: list[tuple[Question, list[str]]]) -> Example:
-    """Half of the time a question to solve, half of the time a debate's later turn."""
-    return solving(rng, 1.0, FOCUS) if rng.random() < 0.5 else revising(rng, *rng.choice(samples))
+def debating(rng: random.Random, phase: Phase, samples: list[tuple[Question, list[str]]]) -> Example:
+    """A question to solve, or a debate's later turn, by the phase's shares."""
+    if rng.random() < phase.revising:
+        return revising(rng, *rng.choice(samples))
+    return solving(rng, 1.0, phase.mixture)
 
 
 def card_text(card: dict) -> str:

@@ -114,7 +114,7 @@ def cost_findings(scores: pd.DataFrame, seconds: pd.DataFrame, task: str, studen
 
 def table(scores: pd.DataFrame, metric: str, train_task: str) -> pd.DataFrame:
     """Systems by test family, the family distilled from first: value and half-width of the interval."""
-    rows = select(scores, metric=metric, experiment="test").copy()
+    rows = select(scores, metric=metric, experiment="test").replace({"student": {"": "teacher"}})
     rows["cell"] = [
         f"{v:.3f} ± {(h - l) / 2:.3f}" for v, l, h in zip(rows["value"], rows["lo"], rows["hi"], strict=True)
     ]

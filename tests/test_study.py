@@ -206,8 +206,8 @@ def test_a_damaged_table_is_named(studies, damage):
 def test_a_base_model_is_built_with_its_card(studies):
     folder = studies[0]
     stage(
-        folder, "02_base_models", "name=tiny", "role=teacher", "hidden=32", "layers=1", "steps=6", "revision_steps=3",
-        "material=14", "examined=2", "out=data/models/tiny",
+        folder, "02_base_models", "name=tiny", "hidden=32", "layers=1", "steps=6",
+        "examined=2", "out=data/models/tiny",
     )  # fmt: skip
     card = json.loads((folder / "data" / "models" / "tiny" / "card.json").read_text())
     assert card["tokens_read"] > 0 and set(card["accuracy"]["greedy"]) >= {"word", "digest"}

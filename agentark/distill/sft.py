@@ -1,5 +1,7 @@
 """Supervised distillation by TRL: answer-only SFT, R-SFT and DA differ in their examples alone (method, section 3)."""
 
+import math
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,14 +18,16 @@ METHODS = ("sft", "rsft", "da")
 def examples(trajectories: Sequence[Trajectory], method: str) -> list[tuple[str, str]]:
     """(question, target) pairs.
 
-    sft: -log p(y* | x), the bare answer; rsft: one verified trace a question; da: its diverse traces. DA's loss is the
-    mean over a question's traces, so questions with more traces are not to count for more: the sampler sees each
-    question's traces equally often in total only if all have as many; the paper's code weighs traces alike, so do we.
+    sft: -log p(y* | x), the bare answer; rsft: one verified trace a question; da: its diverse traces, the likelihood
+    averaged over them: each is repeated so often that all questions weigh alike, whatever their number of traces.
     """
     if method not in METHODS:
         raise StudyError(f"method {method!r} is unknown; choose one of {', '.join(METHODS)}")
     if method == "da":
-        return [(t.prompt, t.text) for t in trajectories if t.for_da]
+        chosen = [t for t in trajectories if t.for_da]
+        traces = Counter(t.question_id for t in chosen)
+        whole = math.lcm(*traces.values())
+        return [(t.prompt, t.text) for t in chosen for _ in range(whole // traces[t.question_id])]
     chosen = [t for t in trajectories if t.for_rsft]
     return [(t.prompt, t.text if method == "rsft" else f"answer : {t.answer}") for t in chosen]
 

@@ -1,0 +1,92 @@
+"""The losses against their formulas, the encodings against their texts."""
+
+import math
+
+import pytest
+import torch
+from examples import GOLD, KEYS, SLIPPED
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agentark import StudyError, models
+from agentark.distill import policy, prm, sft
+from agentark.schemas import Trajectory
+
+TOKENIZER = models.build_tokenizer()
+
+
+def trajectory(text: str, rank: int, da: bool, question: str = "keys") -> Trajectory:
+    return Trajectory(
+        question_id=question, agent=1, round=1, prompt=KEYS.text, text=text, answer="39", corrective=False, rank=rank,
+        for_rsft=rank == 0, for_da=da,
+    )  # fmt: skip
+
+
+def test_methods_differ_in_their_examples_alone():
+    rows = [trajectory(GOLD, 0, True), trajectory("other", 1, True), trajectory("third", 2, False)]
+    assert sft.examples(rows, "sft") == [(KEYS.text, "answer : 39")]
+    assert sft.examples(rows, "rsft") == [(KEYS.text, GOLD)]
+    assert sft.examples(rows, "da") == [(KEYS.text, GOLD), (KEYS.text, "other")]
+    more = [*rows, trajectory(SLIPPED, 0, True, "other")]
+    assert sorted(t for _, t in sft.examples(more, "da")) == sorted([GOLD, "other", SLIPPED, SLIPPED])
+    with pytest.raises(StudyError, match="osmosis"):
+        sft.examples(rows, "osmosis")
+
+
+def test_scores_are_read_at_the_end_of_each_step():
+    ids, ends = prm.encode(KEYS.text, GOLD, TOKENIZER)
+    pieces = [TOKENIZER.decode(ids[a + 1 : b]) for a, b in zip([ends[0] - 9, *ends], ends, strict=False)]
+    assert len(ends) == 4 and ids[ends[-1]] == TOKENIZER.eos_token_id
+    assert all(TOKENIZER.decode([ids[e]]) == "\n" for e in ends[:-1])
+    assert pieces[1:] == GOLD.split("\n")[1:]
+
+
+def test_a_batch_marks_steps_by_question_and_agreement():
+    debate = prm.DebateSteps(KEYS.text, [GOLD, SLIPPED], [[True] * 4, [False, True, False, False]])
+    labels = prm.collate([debate, debate], TOKENIZER)["labels"]
+    marks = [row[row >= 0].tolist() for row in labels]
+    assert marks == [[1, 1, 1, 1], [0, 1, 0, 0], [3, 3, 3, 3], [2, 3, 2, 2]]
+
+
+@given(st.lists(st.tuples(st.floats(-4, 4), st.integers(0, 2), st.booleans()), min_size=1, max_size=12))
+def test_the_papers_loss_is_its_formula(steps):
+    scores, question, good = (torch.tensor(column) for column in zip(*steps, strict=True))
+    sigmoid = [1 / (1 + math.exp(-s)) / prm.TEMPERATURE for s, _, _ in steps]
+    terms = []
+    for i, (_, q, g) in enumerate(steps):
+        bad = [math.exp(sigmoid[j]) for j, (_, r, h) in enumerate(steps) if r == q and not h]
+        if g and bad:
+            terms.append(-math.log(math.exp(sigmoid[i]) / (math.exp(sigmoid[i]) + sum(bad))))
+    expected = sum(terms) / len(terms) if terms else 0.0
+    assert prm.contrastive_loss(scores.float(), question, good).item() == pytest.approx(expected, abs=1e-3)
+
+
+def test_both_losses_fall_when_good_steps_score_higher():
+    question, good = torch.tensor([0, 0, 0, 0]), torch.tensor([True, True, False, False])
+    apart, alike = torch.tensor([2.0, 2, -2, -2]), torch.tensor([0.0, 0, 0, 0])
+    assert prm.contrastive_loss(apart, question, good) < prm.contrastive_loss(alike, question, good)
+    sorted_states = torch.tensor([[1.0, 0], [1, 0], [0, 1], [0, 1]])
+    mixed_states = torch.tensor([[1.0, 0], [0, 1], [1, 0], [0, 1]])
+    assert prm.code_loss(apart, good, sorted_states) < prm.code_loss(alike, good, mixed_states)
+
+
+def test_first_errors():
+    right = [[True, False, False], [True, True], [False, True]]
+    assert prm.first_error_located([[0.9, 0.1, 0.1], [0.9, 0.1], [0.9, 0.1]], right, 0.5) == [True, False]
+    assert prm.best_threshold([[0.9, 0.2], [0.8, 0.9]], [[True, False], [True, True]]) <= 0.9
+
+
+def test_auroc_of_a_perfect_a_reversed_and_a_blind_scorer():
+    right = [[True, False], [True, True, False]]
+    assert prm.step_auroc([[1.0, 0.0], [1.0, 1.0, 0.0]], right) == 1
+    assert prm.step_auroc([[0.0, 1.0], [0.0, 0.0, 1.0]], right) == 0
+    assert prm.step_auroc([[0.5, 0.5], [0.5, 0.5, 0.5]], right) == 0.5
+
+
+def test_rewards():
+    assert prm.aggregate([0.2, 0.8], "mean") == 0.5 and prm.aggregate([0.2, 0.8], "min") == 0.2
+    assert prm.aggregate([], "mean") == 0
+    with pytest.raises(StudyError, match="median"):
+        prm.aggregate([1.0], "median")
+    said = [[{"content": GOLD}], [{"content": SLIPPED}], [{"content": ""}]]
+    assert policy.outcome_reward([None] * 3, said, ["39"] * 3, ["number"] * 3) == [1.0, 0.0, 0.0]

@@ -1,0 +1,95 @@
+"""Generation by a real tiny model: the shared prefix changes nothing, the store repeats nothing."""
+
+import pytest
+from examples import posed
+
+from agentark import StudyError, models
+from agentark.debate.prompts import revise_prompt, solve_prompt
+from agentark.engines import Request, Store, local
+from agentark.engines.local import Transformers
+
+
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory) -> Transformers:
+    folder = tmp_path_factory.mktemp("model")
+    tokenizer = models.build_tokenizer()
+    models.build_model("llama", 32, 1, 0, len(tokenizer)).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return Transformers(folder)
+
+
+@pytest.fixture(scope="module")
+def requests() -> list[Request]:
+    asked = [posed("equation", 2 + i % 3, i)[1] for i in range(6)]
+    first = [Request(solve_prompt(q.text), 1.0, 12, agent) for q in asked for agent in range(3)]
+    traces = {q.question_id: [q.solution, "answer : 3", "a = 1 + 2 = 3\nanswer : 3"] for q in asked}
+    later = [
+        Request(revise_prompt(q.text, traces[q.question_id], agent, "shared"), 0.0, 12, agent)
+        for q in asked
+        for agent in range(3)
+    ]
+    return [*first, *later]
+
+
+def test_text_survives_the_tokenizer():
+    tokenizer = models.build_tokenizer()
+    for seed in range(20):
+        question = posed("word", 3, seed)[1]
+        for text in (question.text, question.solution):
+            ids = tokenizer(text).input_ids
+            assert tokenizer.decode(ids) == text and tokenizer.unk_token_id not in ids
+
+
+def test_a_shared_prefix_changes_no_greedy_text(engine, requests, monkeypatch):
+    batch = [r for r in requests if r.temperature == 0]
+    shared = engine.run(batch, 0)
+    monkeypatch.setattr(local, "SUFFIX", 10**6)
+    assert [r.text for r in engine.run(batch, 0)] == [r.text for r in shared]
+
+
+def test_batches_hold_every_request_once_and_one_sampling_each(engine, requests):
+    batches = engine.batches(requests)
+    assert sorted(i for b in batches for i in b) == list(range(len(requests)))
+    assert all(len({requests[i].temperature for i in b}) == 1 for b in batches)
+
+
+def test_equal_prompts_in_a_batch_get_samples_of_their_own(engine, requests):
+    hot = [Request(requests[0].messages, 1.5, 12, agent) for agent in range(8)]
+    assert len({r.text for r in engine.run(hot, 1)}) > 1
+
+
+def test_a_batch_is_generated_once(engine, requests, tmp_path):
+    store = Store(tmp_path)
+    first = store.generate(engine, requests)
+    files = {f: f.stat().st_mtime_ns for f in tmp_path.rglob("*.json")}
+    assert store.generate(engine, requests) == first
+    assert {f: f.stat().st_mtime_ns for f in tmp_path.rglob("*.json")} == files
+
+
+def test_a_damaged_batch_is_generated_again_to_the_same_text(engine, requests, tmp_path):
+    store = Store(tmp_path)
+    first = [r.text for r in store.generate(engine, requests)]
+    next(tmp_path.rglob("*.json")).write_text('[{"text": "an')
+    assert [r.text for r in store.generate(engine, requests)] == first
+
+
+def test_counts_and_finish_reasons(engine, requests):
+    for reply in engine.run(requests[:3], 0):
+        assert reply.prompt_tokens > 0 and 0 < reply.completion_tokens <= 12 and reply.seconds > 0
+        if reply.finish_reason == "length":
+            assert reply.completion_tokens == 12
+
+
+def test_no_model_is_named(tmp_path):
+    with pytest.raises(StudyError, match="no model here"):
+        models.load(tmp_path / "nobody")
+
+
+def test_damaged_weights_are_named(engine, tmp_path):
+    tokenizer = models.build_tokenizer()
+    models.build_model("qwen3", 32, 1, 0, len(tokenizer)).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(StudyError, match="not a loadable model"):
+        models.load(tmp_path)

@@ -1,0 +1,103 @@
+"""Exact step measures by hand; paired gains over the same questions."""
+
+import random
+
+import pandas as pd
+import pytest
+from examples import GOLD, KEYS, SLIPPED
+
+from agentark import StudyError, evaluate, models, pretrain
+from agentark.debate.prompts import ORDERS
+from agentark.schemas import Trace
+from agentark.tasks import TASKS
+from agentark.tasks.base import answer_of
+
+MENDED = "bob = 12 + 3 = 16\nfix bob = 12 + 3 = 15\ncarl = 12 * 2 = 24\ntotal = 15 + 24 = 39\nanswer : 39"
+
+
+def said(text: str, agent: int, round: int, question: str = "keys") -> Trace:
+    return Trace(
+        question_id=question, agent=agent, round=round, text=text, answer=answer_of(text), prompt_tokens=10,
+        completion_tokens=5, finish_reason="stop",
+    )  # fmt: skip
+
+
+def test_counts_of_a_right_a_slipped_and_a_mended_trace():
+    gold = evaluate.step_counts(KEYS, GOLD)
+    assert gold["steps_present"] == gold["steps_needed"] == gold["steps_right"] == 3 and gold["errors"] == 0
+    slipped = evaluate.step_counts(KEYS, SLIPPED)
+    assert slipped["steps_right"] == 1 and slipped["errors"] == 2 and slipped["errors_noticed"] == 0
+    assert slipped["steps_grounded"] == 3
+    mended = evaluate.step_counts(KEYS, MENDED)
+    assert mended["errors"] == mended["errors_noticed"] == mended["errors_mended"] == 1
+
+
+def test_a_debate_answers_by_its_summary_and_a_vote_by_its_majority():
+    debate = [said(SLIPPED, 1, 1), said(SLIPPED, 2, 1), said(GOLD, 0, 2)]
+    vote = [said(SLIPPED, 1, 1), said(GOLD, 2, 1), said(GOLD, 3, 1)]
+    for spoken in (debate, vote):
+        (row,) = evaluate.predict(spoken, [KEYS], "test", "any")
+        assert row.correct and row.text == GOLD and row.calls == 3 and row.tokens == 45
+
+
+def test_gains_are_paired_and_over_seeds():
+    rows = []
+    for i in range(40):
+        question = KEYS.model_copy(update={"question_id": f"q{i:02d}"})
+        for seed in range(3):
+            text = GOLD if i < 20 + 10 * (seed > 0) else SLIPPED
+            rows += evaluate.predict([said(text, 1, 1, question.question_id)], [question], "test", "rsft", "s", seed)
+        text = GOLD if i < 20 else SLIPPED
+        rows += evaluate.predict([said(text, 1, 1, question.question_id)], [question], "test", "base", "s", 0)
+    table = pd.DataFrame([r.model_dump() for r in rows])
+    scores = evaluate.scores(table, "teacher", "word", evaluate.baselines)
+    (gain,) = [s for s in scores if s.metric == "accuracy_gain"]
+    assert gain.value == pytest.approx((0 + 0.25 + 0.25) / 3) and gain.n == 40 and gain.lo > 0
+    by_seed = {s.seed: s.value for s in scores if s.metric == "accuracy" and s.method == "rsft"}
+    assert by_seed == pytest.approx({"0": 0.5, "1": 0.75, "2": 0.75, "all": 2 / 3})
+
+
+def test_uses_of_questions_do_not_overlap_but_noisy_with_test():
+    questions = [q for t in TASKS.values() for q in (*t.questions(4, "train", 0), *t.questions(4, "test", 0))]
+    questions += TASKS["equation"].questions(4, "test", 0, TASKS["equation"].hard)
+    picked = {
+        use: {q.question_id for q in evaluate.pick(questions, use, "equation")}
+        for use in ("train", "test", "noisy", "hard")
+    }
+    assert len(picked["test"]) == 28 and picked["noisy"] < picked["test"]
+    assert len(picked["train"]) == len(picked["hard"]) == 4
+    assert not picked["train"] & picked["test"] and not picked["hard"] & picked["test"]
+    with pytest.raises(StudyError, match="exam"):
+        evaluate.pick(questions, "exam", "equation")
+
+
+def test_what_a_base_reads_is_of_the_corpus_and_slips_are_not_learnt():
+    tokenizer = models.build_tokenizer()
+    rng = random.Random(0)
+    for _ in range(200):
+        example = pretrain.solving(rng, 1.0)
+        row = pretrain.encode(example, tokenizer)
+        assert tokenizer.unk_token_id not in row["input_ids"]
+        learnt = [t for t in row["labels"] if t != -100]
+        assert tokenizer.decode(learnt[:-1]).replace(" \n", "\n") and learnt[-1] == tokenizer.eos_token_id
+        for text, taught in example.target:
+            assert taught or text.isdigit()
+
+
+def test_revisions_teach_the_solution_and_mark_what_was_wrong():
+    seen = set()
+    for seed in range(60):
+        example = pretrain.revising(random.Random(seed), KEYS, [GOLD, SLIPPED, SLIPPED, GOLD, SLIPPED])
+        text = example.target[0][0]
+        assert text.replace("fix ", "") == KEYS.solution
+        seen.add((len(example.messages), "fix bob" in text))
+    assert {(1, False), (1, True), (3, False), (3, True)} <= seen and len(ORDERS) == 2
+
+
+def test_a_teacher_is_built_through_its_phases(tmp_path):
+    shares = {"equation": 0.5, "word": 0.5}
+    phases = tuple(pretrain.Phase(shares, (0.7, 1.3), 0.5, questions=8, steps=2, learning_rate=1e-3) for _ in range(2))
+    record = pretrain.build_teacher(tmp_path / "teacher", "qwen3", 32, 1, 4, 4, 1e-3, 0, tmp_path / "store", phases)
+    assert record["tokens"] > 0 and record["weights"] == models.load(tmp_path / "teacher")[0].num_parameters()
+    with pytest.raises(StudyError, match="no readable record"):
+        pretrain.adopt(tmp_path / "teacher", tmp_path / "copy")
