@@ -176,7 +176,7 @@ def train(
         warmup_steps=min(200, steps // 10),
         adam_beta2=0.98,
         max_grad_norm=1.0,
-        logging_steps=log_every,
+        logging_steps=min(log_every, steps),
         save_strategy="no",
         report_to="none",
         disable_tqdm=True,

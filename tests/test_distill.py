@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from agentark import StudyError, models
 from agentark.distill import policy, prm, sft
-from agentark.schemas import Trajectory
+from agentark.schemas import CheckedTrace, Trajectory
 
 TOKENIZER = models.build_tokenizer()
 
@@ -90,3 +90,16 @@ def test_rewards():
         prm.aggregate([1.0], "median")
     said = [[{"content": GOLD}], [{"content": SLIPPED}], [{"content": ""}]]
     assert policy.outcome_reward([None] * 3, said, ["39"] * 3, ["number"] * 3) == [1.0, 0.0, 0.0]
+
+
+def test_only_debates_that_ended_right_teach_the_reward_model():
+    def debate(key: str, right: bool) -> list[CheckedTrace]:
+        common = dict(question_id=key, prompt_tokens=1, completion_tokens=1, finish_reason="stop", corrective=False)
+        steps = dict(steps=GOLD.split("\n"), step_right=[True] * 4, step_agrees=[True, True, True, right])
+        return [
+            CheckedTrace(agent=a, round=r, text=GOLD, answer="39", correct=right, **common, **steps)
+            for a, r in ((1, 1), (0, 2))
+        ]
+
+    (kept,) = prm.debates([*debate("right", True), *debate("wrong", False)], {"right": "?", "wrong": "!"})
+    assert kept == prm.DebateSteps("?", [GOLD], [[True] * 4])

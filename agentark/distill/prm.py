@@ -1,7 +1,8 @@
 """The process reward model (method, section 3, PAD part 1): a scalar read at the end of each step of a trace.
 
 It starts from the student's weights. Stage I trains the last layer and the new head, stage II all weights. It learns
-from the debate alone: a step counts as good if it agrees with the debate's consensus. Truth is used only to judge it.
+from debates whose final answer was verified: a step counts as good if it agrees with the debate's consensus. The truth
+about steps is used only to judge it.
 """
 
 import itertools
@@ -24,6 +25,7 @@ from transformers import (
 
 from agentark import StudyError, models, stats
 from agentark.debate.prompts import solve_prompt
+from agentark.debate.protocols import SUMMARISER
 from agentark.distill.training import curve, run, save, settings
 from agentark.schemas import CheckedTrace, Score
 from agentark.tasks.base import lines_of
@@ -43,10 +45,16 @@ class DebateSteps:
 
 
 def debates(checked: Sequence[CheckedTrace], questions: dict[str, str]) -> list[DebateSteps]:
-    """One item a debate: its distinct traces, in the order spoken, each step marked by agreement."""
+    """One item a debate that ended right: its distinct traces, in the order spoken, each step marked by agreement.
+
+    Extraction has verified the debates' answers; what agents agree on where they ended wrong would teach their errors.
+    """
     items = []
     for key, group in itertools.groupby(checked, key=lambda t: t.question_id):
-        distinct = {t.text: t.step_agrees for t in group if t.steps}
+        debate = list(group)
+        if not any(t.agent == SUMMARISER and t.correct for t in debate):
+            continue
+        distinct = {t.text: t.step_agrees for t in debate if t.steps}
         items.append(DebateSteps(questions[key], list(distinct), list(distinct.values())))
     return items
 
