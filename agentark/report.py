@@ -64,6 +64,10 @@ def debate_findings(scores: pd.DataFrame, task: str) -> str:
     return "\n".join(lines)
 
 
+def listed(names: list[str]) -> str:
+    return ", ".join(names) or "none"
+
+
 def student_findings(scores: pd.DataFrame, student: str, train_task: str, methods: list[str]) -> str:
     base = one(scores, metric="accuracy", experiment="test", student=student, method="base", test_task=train_task)
     lines = [f"**{student}** starts at {number(base)} in one greedy pass."]
@@ -75,9 +79,7 @@ def student_findings(scores: pd.DataFrame, student: str, train_task: str, method
         )
         outside = outside[outside["test_task"] != train_task]
         up, down = list(outside[outside["lo"] > 0]["test_task"]), list(outside[outside["hi"] < 0]["test_task"])
-        spread = (
-            f"out of domain better on {', '.join(up) or 'none'}, worse on {', '.join(down) or 'none'} of {len(outside)}"
-        )
+        spread = f"of {len(outside)} families out of domain, better on {listed(up)}, worse on {listed(down)}"
         lines.append(f"- {row['value']:.3f}: {inside}; {spread}.")
     return "\n".join(lines)
 
