@@ -12,7 +12,7 @@ export HF_HUB_DISABLE_TELEMETRY = 1
 export DVC_NO_ANALYTICS = 1
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: study report test lint models bench lab env
+.PHONY: study report test lint models search bench lab env
 
 env: .venv/ready
 
@@ -30,8 +30,11 @@ report: env  ## redraw report and figures from the tables in git, running nothin
 	python -m agentark.notebook 10_report
 	@echo "report: reports/index.html"
 
-models: env  ## rebuild the base models from random weights (about two hours on two cores)
+models: env  ## rebuild the base models from random weights (about an hour and a half)
 	dvc repro --force --single-item base_models
+
+search: env  ## choose the reward model's training on validation questions; rewrites reports/search_reward_model.csv
+	python -m agentark.notebook search_reward_model
 
 test: env lint  ## all tests, a whole small study among them
 	python -m pytest

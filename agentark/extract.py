@@ -16,13 +16,16 @@ MIN_DISTANCE = 0.25  # DA: a further trace must differ in at least a quarter of 
 
 
 def check_traces(traces: Sequence[Trace], questions: Iterable[Question]) -> list[CheckedTrace]:
-    """Mark every trace and every step: right by the truth, and in agreement with its debate's consensus."""
+    """Mark every trace and every step: right by the truth, and in agreement with its debate's consensus.
+
+    The consensus is that of the debate's verified traces, of any round; where there is none, no step agrees.
+    """
     gold = {q.question_id: q for q in questions}
     checked = []
     for key, group in itertools.groupby(traces, key=lambda t: t.question_id):
         debate = list(group)
-        agreed = consensus(last_traces(debate))
         right = {id(t): is_correct(t.answer, gold[key].answer, gold[key].kind) for t in debate}
+        agreed = consensus(t for t in debate if t.agent != SUMMARISER and right[id(t)])
         erred = {t.agent: min((o.round for o in debate if o.agent == t.agent and not right[id(o)]), default=None)
                  for t in debate}  # fmt: skip
         for trace in debate:
@@ -47,7 +50,7 @@ def last_traces(debate: Iterable[Trace]) -> list[Trace]:
 
 
 def consensus(traces: Iterable[Trace]) -> dict[str, str]:
-    """For each quantity that agents name, the value that most of them give it; quantities in a tie are left out."""
+    """For each quantity that traces name, the value that most of them give it; quantities in a tie are left out."""
     votes: dict[str, Counter[str]] = defaultdict(Counter)
     for trace in traces:
         for name, value in dict(claim_of(line) for line in lines_of(trace.text)).items():

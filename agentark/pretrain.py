@@ -2,14 +2,19 @@
 
 A student's base sees mixed behaviour, as a pretrained model does: most examples answer at once, some show their steps.
 The teacher always shows its steps, and learns in a second phase to revise: it reads traces that it sampled itself.
-Every example is drawn from the `corpus` share of the content space, so that no question of the study is among them.
+Before either, each learns to look things up: lists of pairs, read and then asked for in another order. Models of this
+size otherwise mix up which number belongs to whom long after they can reckon (the copying heads that looking up needs
+form late or never where little of the text rewards them; see Olsson et al. 2022, "In-context learning and induction
+heads").
+
+Every question is drawn from the `corpus` share of the content space, so that none of the study's is among them.
 """
 
 import json
 import random
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -25,10 +30,21 @@ from agentark.distill.training import run, save
 from agentark.schemas import Question
 from agentark.tasks import TASKS
 from agentark.tasks.base import check, claim_of, lines_of
+from agentark.tasks.words import ANIMALS, CITIES, COLOURS, NUMBERS, OBJECTS, PEOPLE, UNKNOWNS
 
 # How often a base reads of each family. All seven are in it, the held-out ones too: what is out of domain in this study
 # is out of the distillation's domain, as for a pretrained model, which has read a little of everything.
 MIXTURE = {"word": 0.28, "equation": 0.16, "meta": 0.18, "facts": 0.14, "hops": 0.08, "passage": 0.08, "digest": 0.08}
+
+
+NAMES = (*PEOPLE, *UNKNOWNS, *COLOURS, *CITIES, *ANIMALS, *OBJECTS)
+LINKS = (
+    "=",
+    "has",
+    "is",
+    "weighs",
+    "has as many as",
+)  # how far a value stands from its name in the families' questions
 
 
 @dataclass(frozen=True)
@@ -49,14 +65,16 @@ class Phase:
 
 REVISION = (
     Phase(
-        {"word": 0.20, "equation": 0.40, "meta": 0.16, "facts": 0.09, "hops": 0.05, "passage": 0.05, "digest": 0.05},
-        temperatures=(0.7, 1.3),
-        revising=0.5,
+        {"word": 0.22, "equation": 0.32, "meta": 0.16, "facts": 0.12, "hops": 0.06, "passage": 0.06, "digest": 0.06},
+        temperatures=(1.0, 1.5),
+        revising=0.6,
         questions=4000,
-        steps=4000,
+        steps=2500,
         learning_rate=1e-3,
     ),
 )
+MUON = 7.0  # the hidden matrices' learning rate over the others': 0.02 at 0.003, as in Muon's own examples
+DRILL_BATCH = 48  # lists are short
 SLIP_SHARE = 0.1  # of step-showing examples, those in which a slip is noticed and mended on the next line
 
 
@@ -94,6 +112,16 @@ def solving(rng: random.Random, shows_steps: float, mixture: dict[str, float] = 
     else:
         target = [("\n".join(lines), True)]
     return Example([{"role": "user", "content": draft.text}], target)
+
+
+def drill(rng: random.Random) -> Example:
+    """A list of pairs, then the same in another order; only what belongs to each name is learnt."""
+    names = rng.sample(NAMES, rng.randint(2, 8))
+    link = rng.choice(LINKS) if rng.random() < 0.5 else ""
+    pairs = [(f"{name} {link}".strip(), rng.choice(rng.choice((NUMBERS, NAMES)))) for name in names]
+    told = " , ".join(f"{name} {value}" for name, value in pairs)
+    asked = [piece for name, value in rng.sample(pairs, len(pairs)) for piece in ((f"{name}", False), (value, True))]
+    return Example([{"role": "user", "content": told}], asked)
 
 
 def revising(rng: random.Random, question: Question, traces: list[str]) -> Example:
@@ -162,10 +190,31 @@ class TokenCount(TrainerCallback):
         return collate(rows)
 
 
+class Muon(torch.optim.Optimizer):
+    """Muon for the hidden matrices, AdamW for embeddings and norms, as its author advises (Jordan et al. 2024).
+
+    Here it reaches AdamW's loss in about 0.6 of the steps.
+    """
+
+    def __init__(self, model: PreTrainedModel, learning_rate: float):
+        embedding = model.get_input_embeddings().weight
+        hidden = [p for p in model.parameters() if p.dim() == 2 and p is not embedding]
+        other = [p for p in model.parameters() if p.dim() != 2 or p is embedding]
+        muon = torch.optim.Muon(hidden, lr=MUON * learning_rate, weight_decay=0.0)
+        adamw = torch.optim.AdamW(other, lr=learning_rate, betas=(0.9, 0.98), weight_decay=0.0, fused=True)
+        super().__init__([*hidden, *other], {})
+        self.parts = (muon, adamw)
+        self.param_groups = [group for part in self.parts for group in part.param_groups]  # what a schedule acts on
+
+    def step(self, closure=None) -> None:
+        for part in self.parts:
+            part.step()
+
+
 def train(
     model: PreTrainedModel, corpus: Corpus, steps: int, learning_rate: float, seed: int, log_every: int = 200
 ) -> tuple[list[dict], int]:
-    """Train with AdamW and a linearly falling rate. Returns the learning curve (step, loss) and tokens read."""
+    """Train by Muon with a linearly falling rate. Returns the learning curve (step, loss) and tokens read."""
     counter = TokenCount()
     arguments = TrainingArguments(
         output_dir="unused",
@@ -174,7 +223,6 @@ def train(
         learning_rate=learning_rate,
         lr_scheduler_type="linear",
         warmup_steps=min(200, steps // 10),
-        adam_beta2=0.98,
         max_grad_norm=1.0,
         logging_steps=min(log_every, steps),
         save_strategy="no",
@@ -184,10 +232,47 @@ def train(
         seed=seed,
         dataloader_pin_memory=False,
     )
-    trainer = Trainer(model, arguments, train_dataset=corpus, data_collator=counter.collate)
+    trainer = Trainer(
+        model,
+        arguments,
+        train_dataset=corpus,
+        data_collator=counter.collate,
+        optimizers=(Muon(model, learning_rate), None),
+    )
     run(trainer)
     curve = [{"step": h["step"], "loss": h["loss"]} for h in trainer.state.log_history if "loss" in h]
     return curve, counter.tokens
+
+
+@dataclass
+class Training:
+    """A base in the making: its model, and the record of what it has read, for the card."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerFast
+    seed: int
+    tokens: int = 0
+    curve: list[dict] = field(default_factory=list)
+
+    def read(self, draw, steps: int, batch: int, learning_rate: float) -> None:
+        """Train on examples drawn by `draw(rng)`; each call goes on where the one before ended."""
+        done = self.curve[-1]["step"] if self.curve else 0
+        corpus = Corpus(draw, self.tokenizer, batch, self.seed + done)
+        curve, tokens = train(self.model, corpus, steps, learning_rate, self.seed)
+        self.curve += [{"step": done + c["step"], "loss": c["loss"]} for c in curve]
+        self.tokens += tokens
+
+    def finish(self, out: Path) -> dict:
+        save(self.model, self.tokenizer, out)
+        return {"weights": self.model.num_parameters(), "tokens": self.tokens, "curve": self.curve}
+
+
+def drilled(family: str, hidden: int, layers: int, drill_steps: int, learning_rate: float, seed: int) -> Training:
+    """A model of random weights that has learnt to look things up."""
+    tokenizer = models.build_tokenizer()
+    training = Training(models.build_model(family, hidden, layers, seed, len(tokenizer)), tokenizer, seed)
+    training.read(drill, drill_steps, DRILL_BATCH, learning_rate)
+    return training
 
 
 def build_student(
@@ -195,6 +280,7 @@ def build_student(
     family: str,
     hidden: int,
     layers: int,
+    drill_steps: int,
     steps: int,
     batch: int,
     learning_rate: float,
@@ -202,12 +288,9 @@ def build_student(
     seed: int,
 ) -> dict:
     """Train a student's base on mixed behaviour and save it to `out`. Returns its training record, for the card."""
-    tokenizer = models.build_tokenizer()
-    model = models.build_model(family, hidden, layers, seed, len(tokenizer))
-    corpus = Corpus(partial(solving, shows_steps=shows_steps), tokenizer, batch, seed)
-    curve, tokens = train(model, corpus, steps, learning_rate, seed)
-    save(model, tokenizer, out)
-    return {"weights": model.num_parameters(), "tokens": tokens, "curve": curve}
+    training = drilled(family, hidden, layers, drill_steps, learning_rate, seed)
+    training.read(partial(solving, shows_steps=shows_steps), steps, batch, learning_rate)
+    return training.finish(out)
 
 
 def build_teacher(
@@ -215,6 +298,7 @@ def build_teacher(
     family: str,
     hidden: int,
     layers: int,
+    drill_steps: int,
     steps: int,
     batch: int,
     learning_rate: float,
@@ -223,21 +307,14 @@ def build_teacher(
     phases: tuple[Phase, ...] = REVISION,
 ) -> dict:
     """Train the teacher to solve, then, in `phases`, to revise answers it sampled itself. Returns its record."""
-    tokenizer = models.build_tokenizer()
-    model = models.build_model(family, hidden, layers, seed, len(tokenizer))
-    corpus = Corpus(partial(solving, shows_steps=1.0), tokenizer, batch, seed)
-    curve, tokens = train(model, corpus, steps, learning_rate, seed)
+    training = drilled(family, hidden, layers, drill_steps, learning_rate, seed)
+    training.read(partial(solving, shows_steps=1.0), steps, batch, learning_rate)
     for number, phase in enumerate(phases, start=1):
         so_far = store / f"phase-{number}-{out.name}"
-        save(model, tokenizer, so_far)
+        training.finish(so_far)
         samples = own_samples(so_far, phase, seed, store)
-        corpus = Corpus(partial(debating, phase=phase, samples=samples), tokenizer, batch, seed + number)
-        later, more = train(model, corpus, phase.steps, phase.learning_rate, seed + number)
-        done = curve[-1]["step"] if curve else 0
-        curve += [{"step": done + c["step"], "loss": c["loss"]} for c in later]
-        tokens += more
-    save(model, tokenizer, out)
-    return {"weights": model.num_parameters(), "tokens": tokens, "curve": curve}
+        training.read(partial(debating, phase=phase, samples=samples), phase.steps, batch, phase.learning_rate)
+    return training.finish(out)
 
 
 def adopt(trained: Path, out: Path) -> dict:

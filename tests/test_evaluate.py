@@ -84,6 +84,19 @@ def test_what_a_base_reads_is_of_the_corpus_and_slips_are_not_learnt():
             assert taught or text.isdigit()
 
 
+def test_a_drill_asks_for_what_its_list_says():
+    tokenizer = models.build_tokenizer()
+    rng = random.Random(0)
+    for _ in range(200):
+        example = pretrain.drill(rng)
+        told = dict(pair.rsplit(" ", 1) for pair in example.messages[0]["content"].split(" , "))
+        texts = [text for text, _ in example.target]
+        assert dict(zip(texts[::2], texts[1::2], strict=True)) == told
+        row = pretrain.encode(example, tokenizer)
+        assert tokenizer.unk_token_id not in row["input_ids"]
+        assert sum(label != -100 for label in row["labels"]) == len(told) + 1  # the values, and the end
+
+
 def test_revisions_teach_the_solution_and_mark_what_was_wrong():
     seen = set()
     for seed in range(60):
@@ -97,7 +110,7 @@ def test_revisions_teach_the_solution_and_mark_what_was_wrong():
 def test_a_teacher_is_built_through_its_phases(tmp_path):
     shares = {"equation": 0.5, "word": 0.5}
     phases = tuple(pretrain.Phase(shares, (0.7, 1.3), 0.5, questions=8, steps=2, learning_rate=1e-3) for _ in range(2))
-    record = pretrain.build_teacher(tmp_path / "teacher", "qwen3", 32, 1, 4, 4, 1e-3, 0, tmp_path / "store", phases)
+    record = pretrain.build_teacher(tmp_path / "teacher", "qwen3", 32, 1, 4, 4, 4, 1e-3, 0, tmp_path / "store", phases)
     assert record["tokens"] > 0 and record["weights"] == models.load(tmp_path / "teacher")[0].num_parameters()
     with pytest.raises(StudyError, match="no readable record"):
         pretrain.adopt(tmp_path / "teacher", tmp_path / "copy")

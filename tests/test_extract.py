@@ -82,11 +82,16 @@ def test_a_trace_is_corrective_when_its_agent_was_wrong_before():
     assert {(t.agent, t.round) for t in traces if t.corrective} == {(1, 2), (3, 2), (1, 3), (2, 3)}
 
 
-def test_steps_are_marked_by_truth_and_by_consensus():
+def test_steps_are_marked_by_truth_and_by_the_consensus_of_verified_traces():
     _, slipped, *_ = checked(said(1, 1, GOLD), said(2, 1, SLIPPED), said(3, 1, SLIPPED), said(SUMMARISER, 2, GOLD))
     assert slipped.steps == lines_of(SLIPPED)
     assert slipped.step_right == [False, True, False, False]
-    assert slipped.step_agrees == [True, True, True, True]
+    assert slipped.step_agrees == [False, True, False, False]
+
+
+def test_where_no_agent_was_right_no_step_agrees():
+    traces = checked(said(1, 1, SLIPPED), said(2, 1, SLIPPED), said(SUMMARISER, 2, GOLD))
+    assert not any(agrees for t in traces for agrees in t.step_agrees)
 
 
 def test_debates_are_checked_each_by_its_own_question():

@@ -205,7 +205,7 @@ def test_a_damaged_table_is_named(studies, damage):
 def test_a_base_model_is_built_with_its_card(studies):
     folder = studies[0]
     stage(
-        folder, "02_base_models", "name=tiny", "hidden=32", "layers=1", "steps=6",
+        folder, "02_base_models", "name=tiny", "hidden=32", "layers=1", "drill_steps=6", "steps=6",
         "examined=2", "out=data/models/tiny",
     )  # fmt: skip
     card = json.loads((folder / "data" / "models" / "tiny" / "card.json").read_text())

@@ -1,8 +1,8 @@
 """The process reward model (method, section 3, PAD part 1): a scalar read at the end of each step of a trace.
 
-It starts from the student's weights. Stage I trains the last layer and the new head, stage II all weights. It learns
-from debates whose final answer was verified: a step counts as good if it agrees with the debate's consensus. The truth
-about steps is used only to judge it.
+It starts from the student's weights. Stage I trains the last layer and the new head, stage II all weights. A step counts
+as good if it agrees with the consensus of its debate's verified traces, those that extraction found to end right. The
+truth about steps is used only to judge it.
 """
 
 import itertools
@@ -45,14 +45,12 @@ class DebateSteps:
 
 
 def debates(checked: Sequence[CheckedTrace], questions: dict[str, str]) -> list[DebateSteps]:
-    """One item a debate that ended right: its distinct traces, in the order spoken, each step marked by agreement.
-
-    Extraction has verified the debates' answers; what agents agree on where they ended wrong would teach their errors.
-    """
+    """One item a debate in which some agent was right: its distinct traces, in the order spoken, each step marked by
+    agreement. Where nobody was right there is no consensus to learn from."""
     items = []
     for key, group in itertools.groupby(checked, key=lambda t: t.question_id):
         debate = list(group)
-        if not any(t.agent == SUMMARISER and t.correct for t in debate):
+        if not any(t.correct and t.agent != SUMMARISER for t in debate):
             continue
         distinct = {t.text: t.step_agrees for t in debate if t.steps}
         items.append(DebateSteps(questions[key], list(distinct), list(distinct.values())))

@@ -148,7 +148,7 @@ def check(question: Question, text: str) -> list[Step]:
     """Judge every line of any trace against the question's graph, exactly."""
     truth = {q.name: q for q in question.quantities}
     known = set(question.text.split())
-    if "half" in known:
+    if known & {"half", "halved"}:
         known.add("2")
     stated: dict[str, str] = {}
     wrong_values: set[str] = set()

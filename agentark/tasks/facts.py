@@ -53,7 +53,7 @@ class Facts(Task):
         draft.goals = (last,)
         if len(draft.solve(rng)) - 1 != level:
             return None
-        listed = " ".join(f"{letter} ) {option}" for letter, option in zip(LETTERS, options, strict=True))
+        listed = " ".join(f"{option} ( {letter} )" for letter, option in zip(LETTERS, options, strict=True))
         draft.text = f"a patient takes {' and '.join(phrases)} . how many grams in all ? choose {listed}"
         named_by_illness = sorted(n for n in draft.ways if n.startswith("cure"))
         draft.content = f"facts|{' '.join(sorted(source for source, _, _ in taken))} by {' '.join(named_by_illness)}"

@@ -58,11 +58,11 @@ class Holdings:
             return f"{person} has {self.amount[person]} {self.item} ."
         kind, of, k = self.relation[person]
         return {
-            "more": f"{person} has {k} more {self.item} than {of} .",
-            "fewer": f"{person} has {k} fewer {self.item} than {of} .",
-            "times": f"{person} has {k} times as many {self.item} as {of} .",
-            "half": f"{person} has half as many {self.item} as {of} .",
-            "sum": f"{person} has as many {self.item} as {of} and {k} together .",
+            "more": f"{person} has as many as {of} and {k} more .",
+            "fewer": f"{person} has as many as {of} but {k} fewer .",
+            "times": f"{person} has as many as {of} times {k} .",
+            "half": f"{person} has as many as {of} halved .",
+            "sum": f"{person} has as many as {of} and {k} together .",
         }[kind]
 
     def reworded(self, person: str) -> str:
@@ -70,11 +70,11 @@ class Holdings:
             return f"the number of {self.item} {person} owns is {self.amount[person]} ."
         kind, of, k = self.relation[person]
         return {
-            "more": f"compared with {of} , {person} owns {k} extra {self.item} .",
-            "fewer": f"compared with {of} , {person} owns {k} less {self.item} .",
-            "times": f"the {self.item} of {person} are {k} times the {self.item} of {of} .",
-            "half": f"the {self.item} of {person} are half the {self.item} of {of} .",
-            "sum": f"the {self.item} of {person} are the {self.item} of {of} and {k} in all .",
+            "more": f"{person} owns what {of} owns , {k} extra .",
+            "fewer": f"{person} owns what {of} owns , {k} less .",
+            "times": f"{person} owns what {of} owns , {k} times .",
+            "half": f"{person} owns what {of} owns , half .",
+            "sum": f"{person} owns what {of} owns , {k} added .",
         }[kind]
 
     def content(self, asked: str) -> str:

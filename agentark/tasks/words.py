@@ -16,10 +16,10 @@ DRUGS = tuple(f"{onset}{coda}" for coda in ("ine", "ol") for onset in _ONSETS)
 ILLNESSES = tuple(f"{onset}{coda}" for coda in ("itis", "pox") for onset in _ONSETS)
 
 _GRAMMAR = """
-answer fix 1 : = + - * / . , ? ( ) agent peer revise summarise
+answer fix tell : = + - * / . , ? ( ) agent peer revise summarise
 has more fewer times as many than and together how do does have half in all
 find solve let x be what is the value of
-compared with owns extra less are some ends up number to
+owns extra less added but halved some ends up with number
 patient takes for doses dose cure grams drug total choose
 lives leader led by keeps pet colour city where who which person
 report box weighs holds weight sum it on is of heavier lighter parts group table lists
