@@ -39,6 +39,12 @@ class Quantity(Row):
 
 
 class Question(Row):
+    """One question of any task. `quantities` is empty where no steps are known to check (published data sets).
+
+    `references` are further right answers beside `answer` (QASPER has several annotators), a prediction being scored by
+    the best match; `distractors` are answers known to be wrong (TruthfulQA). Both are empty where none are published.
+    """
+
     question_id: str
     task: str
     split: Split
@@ -49,6 +55,8 @@ class Question(Row):
     kind: AnswerKind
     content: str
     quantities: list[Quantity]
+    references: list[str] = []
+    distractors: list[str] = []
 
 
 class Trace(Row):
