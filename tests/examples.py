@@ -1,7 +1,12 @@
 """One question small enough to check by hand, right and wrong traces of it, and short ways to build rows."""
 
+import os
 import random
+from pathlib import Path
 
+import pytest
+
+from agentark import root
 from agentark.schemas import Quantity, Question, Trace
 from agentark.tasks import TASKS
 from agentark.tasks.base import Draft, answer_of
@@ -61,3 +66,11 @@ def said(agent: int, round: int, text: str, question: str = "keys") -> Trace:
         completion_tokens=20,
         finish_reason="stop",
     )
+
+
+def shared_data() -> Path:
+    """The folder of real data files beside the project; the test is skipped where there is none."""
+    folder = Path(os.environ.get("AGENTARK_SHARED_DATA") or root().parent / "shared" / "data")
+    if not folder.is_dir():
+        pytest.skip(f"{folder}: no real data here; name their folder in AGENTARK_SHARED_DATA")
+    return folder
