@@ -385,6 +385,13 @@ def test_questions_survive_the_study_table(tmp_path):
     assert read_table(tmp_path / "questions.parquet", Question) == questions
 
 
+@pytest.mark.parametrize("name", ROWS)
+def test_questions_of_one_data_set_survive_the_study_table_alone(name, tmp_path):
+    questions = load_rows(tmp_path, name, ROWS[name]).questions
+    write_table(questions, tmp_path / "questions.parquet")
+    assert read_table(tmp_path / "questions.parquet", Question) == questions
+
+
 def test_a_question_without_references_is_read_as_one_with_none():
     fields = posed("gsm8k", "test", "How many?").model_dump(exclude={"references", "distractors"})
     assert Question(**fields).references == Question(**fields).distractors == []
@@ -425,6 +432,8 @@ def test_a_column_that_is_missing_empty_or_of_the_wrong_type_sets_the_row_aside(
         ("hotpotqa", {"context": []}, "the document has no text"),
         ("qasper", {"qas": []}, "the row has no question"),
         ("qasper", {"qas": [{"question": "Why?", "answers": [{"answer": ANNOTATION}]}]}, "no answer of any kind"),
+        ("qasper", {"qas": [{"question": "Why?", "answers": [{"answer": {**ANNOTATION, "extractive_spans": [" "]}}]}]}, "no answer"),
+        ("qasper", {"full_text": []}, "column full_text is empty"),
         ("qasper", {"qas": {"question": ["Why?"], "answers": []}}, "lists of different lengths"),
         ("qmsum", {"meeting_transcripts": [{"content": "Hello ."}]}, "column speaker is missing"),
     ],
@@ -564,6 +573,14 @@ def test_boxes_are_read_with_the_braces_within_them(contents):
 )
 def test_boxes_are_found_in_every_spelling(solution, found):
     assert boxes(solution) == found
+
+
+def test_several_answers_asked_for_are_all_the_answer_and_two_forms_of_one_are_not():
+    asked = "Enter the solutions, separated by commas."
+    assert boxed_gold(asked, r"$x = \boxed{-1}$ or $x = \boxed{2}$") == "-1, 2"
+    assert boxed_gold(asked, r"\boxed{1/2}, that is \boxed{0.5}") == "0.5"
+    with pytest.raises(StudyError, match="different answers"):
+        boxed_gold("Write it without commas.", r"\boxed{1} or \boxed{2}")
 
 
 def test_the_same_answer_boxed_twice_is_one_answer():

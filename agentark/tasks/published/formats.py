@@ -129,9 +129,9 @@ def boxes(solution: str) -> list[str]:
 def boxed_gold(problem: str, solution: str) -> str:
     """The gold answer that a solution boxes.
 
-    Most solutions box one answer, some the same one twice. Where the boxes differ, the last is not simply the answer:
-    a problem that asks for several answers, separated by commas, has them boxed one by one, and all of them are the
-    answer. Other differing boxes leave open which is meant: StudyError.
+    Most solutions box one answer, some the same one again in another form. Where the boxes differ in meaning, the last
+    is not simply the answer: a problem that asks for several answers, separated by commas, has them boxed one by one,
+    and all of them are the answer. Other differing boxes leave open which is meant: StudyError.
     """
     found = {re.sub(r"\s", "", box): box for box in boxes(solution)}
     if not found or "" in found:
@@ -139,10 +139,10 @@ def boxed_gold(problem: str, solution: str) -> str:
     *others, last = found.values()
     if not others:
         return last
-    if re.search(r"\bcommas?\b", problem) and not any("," in box for box in found):
-        return ", ".join(found.values())
     if all(is_correct(f"${other}$", f"${last}$", "latex") for other in others):
         return last
+    if re.search(r"separated by commas?|comma[- ]separated", problem) and not any("," in box for box in found):
+        return ", ".join(found.values())
     raise StudyError(f"column solution boxes different answers ({'; '.join(found.values())}), which is meant is open")
 
 
@@ -273,8 +273,8 @@ def qasper_answer(annotation: dict) -> str:
         raise StudyError(f"an annotator's answer is a {type(answer).__name__}, not a record")
     if answer.get("unanswerable"):
         return "Unanswerable"
-    if answer.get("extractive_spans"):
-        return ", ".join(texts_in(answer, "extractive_spans"))
+    if answer.get("extractive_spans") and (spans := texts_in(answer, "extractive_spans")):
+        return ", ".join(spans)
     if answer.get("free_form_answer"):
         return text_in(answer, "free_form_answer")
     if answer.get("yes_no") is not None:
