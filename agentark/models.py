@@ -57,7 +57,7 @@ def build_model(family: str, hidden: int, layers: int, seed: int, vocabulary: in
         intermediate_size=hidden * 8 // 3 // 8 * 8,
         num_hidden_layers=layers,
         num_attention_heads=(heads := hidden // 32),
-        num_key_value_heads=heads if heads % 2 else heads // 2,
+        num_key_value_heads=heads,
         head_dim=32,
         max_position_embeddings=2048,
         tie_word_embeddings=True,
