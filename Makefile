@@ -33,7 +33,8 @@ report: env  ## redraw report and figures from the tables in git, running nothin
 models: env  ## rebuild the base models from random weights (about an hour and a half)
 	dvc repro --force --single-item base_models
 
-search: env  ## choose the reward model's training on validation questions; rewrites reports/search_reward_model.csv
+search: env  ## what was chosen on validation questions: debate temperatures, the reward model's training
+	python -m agentark.notebook search_debate
 	python -m agentark.notebook search_reward_model
 
 test: env lint  ## all tests, a whole small study among them

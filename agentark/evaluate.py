@@ -26,11 +26,12 @@ STEP_METRICS = {
 
 
 def pick(questions: Iterable[Question], use: str, train_task: str) -> list[Question]:
-    """The questions of one use: "train" and "noisy" (its test questions) of the family distilled from; "hard", the same
-    family at levels beyond its own; "test", every family's test questions."""
+    """The questions of one use: "train", "validation" and "noisy" (its test questions) of the family distilled from;
+    "hard", the same family at levels beyond its own; "test", every family's test questions."""
     levels = TASKS[task(train_task).name].levels
     chosen = {
         "train": lambda q: q.split == "train" and q.task == train_task,
+        "validation": lambda q: q.split == "validation" and q.task == train_task,
         "noisy": lambda q: q.split == "test" and q.task == train_task and q.level in levels,
         "hard": lambda q: q.split == "test" and q.task == train_task and q.level not in levels,
         "test": lambda q: q.split == "test" and (q.task != train_task or q.level in levels),

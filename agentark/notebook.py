@@ -27,7 +27,10 @@ from pydantic import TypeAdapter, ValidationError
 from agentark import StudyError, root
 from agentark.schemas import write_json
 
-TYPES = {"int": int, "float": float, "str": str, "bool": bool, "list[int]": list[int], "list[str]": list[str]}
+TYPES = {
+    "int": int, "float": float, "str": str, "bool": bool,
+    "list[int]": list[int], "list[float]": list[float], "list[str]": list[str],
+}  # fmt: skip
 KERNEL_ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",  # one single-threaded process a core: two-threaded ones stall as soon as they share a core
     "MALLOC_MMAP_THRESHOLD_": "4000000000",  # keep large tensors in the heap: page faults cost up to 4x in training
@@ -85,14 +88,17 @@ def typed(notebook: str, name: str, annotation: str, value: Any) -> Any:
         raise StudyError(f"{notebook}: {name}={value!r} is not of type {annotation}; see its parameters cell") from None
 
 
-def parsed(notebook: str, name: str, annotation: str, text: str) -> Any:
-    """A command line's text as a value: YAML, but numbers are read as Python reads them (YAML takes 1e-3 for text)."""
+def parsed(annotation: str, text: str) -> Any:
+    """A command line's text as a value: YAML, but numbers are read as Python reads them (YAML takes 1e-3 for text).
+
+    What is not readable stays text, for `typed` to reject.
+    """
     if annotation == "str":
         return text
     try:
         return float(text) if annotation == "float" else yaml.safe_load(text)
     except (ValueError, yaml.YAMLError):
-        raise StudyError(f"{notebook}: {name}={text!r} is not of type {annotation}; see its parameters cell") from None
+        return text
 
 
 def resolve(notebook: Path, params: dict[str, Any], given: dict[str, str]) -> dict[str, Any]:
@@ -104,7 +110,7 @@ def resolve(notebook: Path, params: dict[str, Any], given: dict[str, str]) -> di
             if name not in cell:
                 raise StudyError(f"{notebook.stem}: {where} names {name!r}; it has only {', '.join(cell)}")
     shared = {k: v for k, v in params.items() if not isinstance(v, dict)}
-    read = {k: parsed(notebook.stem, k, cell[k][0], v) for k, v in given.items()}
+    read = {k: parsed(cell[k][0], v) for k, v in given.items()}
     values = {name: default for name, (_, default) in cell.items()}
     values |= {k: v for k, v in (shared | section | read).items() if k in cell}
     return {name: typed(notebook.stem, name, cell[name][0], value) for name, value in values.items()}

@@ -68,8 +68,8 @@ REVISION = (
         {"word": 0.22, "equation": 0.32, "meta": 0.16, "facts": 0.12, "hops": 0.06, "passage": 0.06, "digest": 0.06},
         temperatures=(1.0, 1.5),
         revising=0.6,
-        questions=4000,
-        steps=2500,
+        questions=2400,
+        steps=1500,
         learning_rate=1e-3,
     ),
 )
