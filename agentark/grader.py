@@ -1,0 +1,148 @@
+"""Whether two answers mean the same in mathematics: math-verify, in a process of its own.
+
+Parsing and comparing what a model wrote can take any time and any memory, and math-verify's own alarm works in a main
+thread only. So both happen in one kept worker process, which ends itself when a pair takes too long; the next pair
+starts a new one. In the worker no text is ever run as code, and nothing can be written, opened for writing or started.
+
+Run as a program, this file is the worker: pairs come in on standard input as lines of JSON, verdicts go out as lines.
+It must not import agentark, so that it starts from its path alone.
+"""
+
+import atexit
+import json
+import os
+import re
+import subprocess
+import sys
+import threading
+from typing import Literal
+
+Verdict = Literal["equal", "different", "unreadable gold", "unreadable prediction"]
+
+SECONDS = 5  # of processor time for one pair, so that a busy machine changes no verdict; honest pairs take well under one
+PATIENCE = 15 * SECONDS  # seconds on the wall, should the worker be kept from computing at all
+MEMORY = 4 << 30  # bytes
+
+_lock = threading.Lock()
+_worker: subprocess.Popen | None = None
+
+
+def compare(gold: list[str], prediction: list[str]) -> Verdict | None:
+    """The verdict on two final answers in LaTeX or plain numbers; None where reading or comparing them took too long.
+
+    Safe to call from several threads and from forked processes.
+    """
+    with _lock:
+        try:
+            worker = _started()
+            worker.stdin.write(json.dumps([gold, prediction]).encode() + b"\n")
+            verdict = worker.stdout.readline().decode().strip()
+        except BrokenPipeError:  # the last pair was answered, and then the worker died
+            verdict = ""
+        except BaseException:  # an interrupt between question and answer would leave the answer to the next question
+            stop()
+            raise
+        if not verdict:
+            stop()
+        return verdict or None
+
+
+def stop() -> None:
+    """End the worker, if there is one."""
+    global _worker
+    if _worker is not None:
+        _worker.kill()
+        _worker.communicate()
+        _worker = None
+
+
+def _started() -> subprocess.Popen:
+    """The running worker; a new one if there is none or if it has died."""
+    global _worker
+    if _worker is not None and _worker.poll() is not None:
+        stop()
+    if _worker is None:
+        _worker = subprocess.Popen(
+            [sys.executable, "-P", "-B", __file__],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            bufsize=0,
+            start_new_session=True,  # an interrupt from the keyboard is for the study, not for the worker
+            env=os.environ | {"PYTHONHASHSEED": "0"},  # sympy's order of terms, hence its verdicts, hang on hashes
+        )
+        if _worker.stdout.readline() != b"ready\n":
+            stop()
+            raise RuntimeError(f"{__file__} does not start; run it by hand to see why")
+    return _worker
+
+
+def _forget() -> None:
+    """A forked process starts its own worker: the parent's pipes are not to be shared."""
+    global _lock, _worker
+    _lock = threading.Lock()
+    if _worker is not None:
+        _worker.stdin.close()
+        _worker.stdout.close()
+        _worker.returncode = 0  # another process's child: not to be waited for here
+        _worker = None
+
+
+os.register_at_fork(after_in_child=_forget)
+atexit.register(stop)
+
+
+def _serve() -> None:
+    """The worker: read a pair, write the verdict, until the input ends."""
+    import resource
+    import signal
+
+    import sympy
+    from math_verify import parse, parser, verify
+    from sympy.core.random import seed
+    from sympy.parsing import parse_expr, sympy_parser
+
+    def read(spellings: list[str]) -> list:
+        return [meaning for text in spellings for meaning in parse(text, parsing_timeout=None)]
+
+    def judge(gold: list[str], prediction: list[str]) -> Verdict:
+        seed(0)  # sympy tries equalities out at random points
+        truth = read(gold)
+        if not truth:
+            return "unreadable gold"
+        answer = read(prediction)
+        if not answer:
+            return "unreadable prediction"
+        same = verify(truth, answer, allow_set_relation_comp=True, timeout_seconds=None)
+        return "equal" if same else "different"
+
+    def arithmetic(text: str, *rest, **options) -> sympy.Basic:
+        if not re.fullmatch(r"[\d\s.+\-*/×÷^()]*", text):
+            raise ValueError(f"not run as code: {text!r}")
+        return parse_expr(text, *rest, **options)
+
+    def forbid(event: str, arguments: tuple) -> None:
+        writes = event == "open" and arguments[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
+        acts = event.startswith(("os.", "subprocess.", "socket.", "shutil.", "ctypes.", "pty.", "webbrowser."))
+        if writes or (acts and event not in ("os.listdir", "os.scandir")):
+            raise PermissionError(f"the grader does not {event}")
+
+    judge(["$x^2 - 1$"], ["$(x - 1)(x + 1)$"])  # loads what sympy loads late
+    parser.parse_expr = sympy_parser.parse_expr = arithmetic  # it evaluates text as Python, for sympify too
+    sys.addaudithook(forbid)
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    for name in (signal.SIGPROF, signal.SIGALRM):
+        signal.signal(name, signal.SIG_DFL)  # which ends the process, also from within a long computation in C
+    print("ready", flush=True)
+    for line in sys.stdin:
+        signal.setitimer(signal.ITIMER_PROF, SECONDS)
+        signal.setitimer(signal.ITIMER_REAL, PATIENCE)
+        verdict = judge(*json.loads(line))
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        print(verdict, flush=True)
+
+
+if __name__ == "__main__":
+    _serve()
