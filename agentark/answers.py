@@ -76,7 +76,7 @@ def spelt(content: str) -> list[str]:
     content = UNIT.sub("", content.replace("\\$", ""))
     if mixed := MIXED.fullmatch(content):
         return ["${}\\frac{{{}}}{{{}}}$".format(*mixed.groups())]
-    if re.fullmatch(r"-?\d+(?:,-?\d+)+", content):
+    marked = re.search(r"\$|\\\(|\\\[", content) or re.fullmatch(rf"(?:{NUMBER})\s*%?|[-\d.\s%/]+", content)
+    if not marked and re.fullmatch(r"-?\d+,\d{2,}", content):
         return [content, f"${content}$"]
-    marked = re.search(r"\$|\\\(|\\\[", content) or re.fullmatch(r"[-\d.,\s%/]+", content)
     return [content if marked or PROSE.search(content) else f"${content}$"]

@@ -73,7 +73,9 @@ def _started() -> subprocess.Popen:
         )
         if _worker.stdout.readline() != b"ready\n":
             stop()
-            raise RuntimeError(f"{__file__} does not start; run it by hand to see why")
+            from agentark import StudyError  # here, because the worker itself must start without agentark
+
+            raise StudyError(f"{__file__} does not start; run it with python -P to see why")
     return _worker
 
 

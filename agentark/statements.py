@@ -48,7 +48,7 @@ DRESS = re.compile(r"\\(?:text|textbf|mathrm|mathbf)\b|\\[,!;: ]|\*\*|\\?\$|[€
 CHOICE = re.compile(
     r"\b(?:answer|option|choice)\b[^.\n]{0,60}?(?:\bis\b|\bbe\b|:)[\s\W]{0,12}(?:(?-i:([A-J]))\b(?!['’])|([A-J])\W*$)"
     r"|\b(?:is|be|are)\b[\s\W]{0,6}\(([A-J])\)"
-    r"|\b(?:is|be|are|therefore|thus|hence|so|option|choice|answer)\b[\s,:]*(?-i:([A-J]))\W{0,12}$"
+    r"|\b(?:is|(?<!it to )be|are|therefore|thus|hence|so|option|choice|answer)\b[\s,:]*(?-i:([A-J]))\W{0,12}$"
     r"|\b(?:go with|choose|select|pick)\b(?: the)?(?: option| answer| choice)?[\s\W]{0,6}(?-i:([A-J]))\b(?!['’])"
     r"|(?-i:\b([A-J]))\b\)?(?: is| would be)(?: the)? (?:(?:most|best|only) )*(?:correct|right|accurate|appropriate|answer)"
     r"|\\boxed\s*\{\W{0,12}(?:\\text\w*\{)?\W{0,12}(?-i:([A-J]))\b"

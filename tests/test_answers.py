@@ -35,6 +35,101 @@ def test_latex_is_compared_by_meaning(prediction, gold):
     assert not is_correct("$x + 2$", gold, "latex")
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "She sells 13 and keeps 5.\n#### 18",
+        "12 + 6 = 18\nA: 18",
+        "12 + 6 = 18\nanswer : 18",
+        "The answer is: 18",
+        "The answer is 18 because 20 - 2 = 18.",
+        "So the final answer is **18**. I hope it is correct.",
+        "# Answer\n\n    \\$18\n",
+        "**Final Answer:** $\\boxed{18}$ dollars",
+        "\\boxed{12} is wrong. The total is \\boxed{18\\text{ eggs}}, which settles it for the 7 of them.",
+        "<think>Is it 17? The answer is 17.</think>\n\nShe has 18 eggs left.",
+        "She pays 12 + 6 = $18.00 every day.",
+        "Twice 9 equals 18.",
+        "It is 18 (not 20).",
+    ],
+)
+def test_the_last_stated_number_of_a_text_counts(text):
+    assert is_correct(text, "Long before. 5 + 13 = <<5+13=18>>18\n#### 18", "number")
+    assert not is_correct(text, "17", "number")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<think>The answer is 18",
+        "<think>The answer is 18</think>",
+        "The answer is 18. Wait, let me count again.",
+        "The answer is 18 or 19.",
+        "The answer is not 18",
+        "\\boxed{18}. Hmm, that cannot be right.",
+        "#### 18\n#### 19",
+        "The answer is eighteen",
+    ],
+)
+def test_a_text_that_ends_undecided_or_elsewhere_is_wrong(text):
+    assert not is_correct(text, "18", "number")
+
+
+@pytest.mark.parametrize(
+    ("text", "gold"),
+    [
+        ("Thus the answer is $x + 1$.", "1 + x"),
+        ("The answer is \\(\\frac{1}{2}\\).", "1/2"),
+        ("\\[ x = \\boxed{\\dfrac{3}{4}} \\]", "0.75"),
+        ("Thus $n = \\boxed{1}$ or $n = \\boxed{-2}$.", "-2, 1"),
+        ("The final answer is Evelyn", "\\text{Evelyn}"),
+        ("\\boxed{4210_5}", "4210_{5}"),
+        ("10 square units", "10"),
+        ("\\boxed{2x + 3}", "y = 2x + 3"),
+    ],
+)
+def test_the_last_stated_formula_of_a_text_counts(text, gold):
+    assert is_correct(text, gold)
+
+
+@pytest.mark.parametrize(
+    ("text", "gold"),
+    [("\\boxed{(2, 1)}", "(1, 2)"), ("$[1, 2)$", "$(1, 2)$"), ("\\boxed{2516_7}", "2516_8"), ("\\boxed{4}", "3, 4")],
+)
+def test_a_formula_close_to_the_right_one_is_wrong(text, gold):
+    assert not is_correct(text, gold)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "B",
+        "(b)",
+        "**B**",
+        "B. It cannot be A or C.",
+        "The answer: B, it makes no sense for it to be A",
+        "A is tempting. Therefore, the best choice is:\n\n(B) Huggins",
+        "I'll go with option B.",
+        "So B is correct, and the rest is not.",
+        "\\boxed{\\text{(B)}}",
+        "Therefore, B.",
+        "<think>The answer is A.</think>\n\nB",
+    ],
+)
+def test_the_last_chosen_option_of_a_text_counts(text):
+    assert is_correct(text, "B", "choice")
+    assert not is_correct(text, "A", "choice")
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["A or B", "A patient needs B", "The answer is not A", "It is A. Wait, B fits too", "A) 1\nB) 2\nNone of these"],
+)
+def test_a_text_that_chooses_no_option_is_wrong(text):
+    assert not is_correct(text, "A", "choice")
+    assert not is_correct(text, "B", "choice")
+
+
 def test_choices_and_texts_are_compared_without_case_and_spacing():
     assert is_correct(" B", "b", "choice")
     assert not is_correct("c", "b", "choice")
