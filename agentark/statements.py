@@ -130,8 +130,11 @@ def letter(text: str) -> str | None:
     if alone := re.fullmatch(r"\W*([A-J])\W*", text, re.IGNORECASE):
         return alone[1].upper()
     if choices := list(CHOICE.finditer(text)):
-        last = choices[-1]
-        taken_back = DOUBT.search(text, last.end()) or REFUSAL.search(text, last.end())
-        return None if taken_back else next(filter(None, last.groups())).upper()
-    opening = OPENING.match(text)
-    return opening[1] if opening else None
+        choice = choices[-1]
+        taken_back = DOUBT.search(text, choice.end()) or REFUSAL.search(text, choice.end())
+        return None if taken_back else next(filter(None, choice.groups())).upper()
+    if opening := OPENING.match(text):
+        return opening[1]
+    last = text.split("\n\n")[-1]  # "(D) fits best" may stand anywhere in it, if no other option does
+    named = set(re.findall(r"\(([A-J])\)", last))
+    return named.pop() if len(named) == 1 and not DOUBT.search(last) else None

@@ -113,6 +113,7 @@ def test_a_formula_close_to_the_right_one_is_wrong(text, gold):
         "So B is correct, and the rest is not.",
         "\\boxed{\\text{(B)}}",
         "Therefore, B.",
+        "A was close.\n\nThe capital market (B) fits best.",
         "<think>The answer is A.</think>\n\nB",
     ],
 )
