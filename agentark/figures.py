@@ -154,12 +154,13 @@ def learning_curves(curves: pd.DataFrame, metric: str, label: str) -> plt.Figure
     style()
     rows = curves.dropna(subset=[metric])
     methods = [m for m in METHODS if m in set(rows["method"])]
+    rows = rows.assign(method=rows["method"].map(LABELS))
     students = sorted(rows["student"].unique())
     figure, axes = plt.subplots(1, len(students), figsize=(WIDTH, 2.9), sharey=True, squeeze=False)
     for axis, student in zip(axes[0], students, strict=True):
         sns.lineplot(
             rows[rows["student"] == student], x="step", y=metric, hue="method", units="seed", estimator=None,
-            hue_order=methods, palette=COLOURS, lw=1, ax=axis,
+            hue_order=[LABELS[m] for m in methods], palette=[COLOURS[m] for m in methods], lw=1, ax=axis,
         )  # fmt: skip
         axis.set(title=student, xlabel="optimiser step", ylabel=label)
         axis.legend(fontsize=8)
