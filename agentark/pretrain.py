@@ -72,6 +72,14 @@ REVISION = (
         steps=1500,
         learning_rate=1e-3,
     ),
+    Phase(  # the family the study distils from once more
+        {"word": 0.15, "equation": 0.50, "meta": 0.13, "facts": 0.07, "hops": 0.05, "passage": 0.05, "digest": 0.05},
+        temperatures=(1.0, 1.5),
+        revising=0.4,
+        questions=800,
+        steps=1200,
+        learning_rate=1e-3,
+    ),
 )
 MUON = 7.0  # the hidden matrices' learning rate over the others': 0.02 at 0.003, as in Muon's own examples
 DRILL_BATCH = 48  # lists are short
