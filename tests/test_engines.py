@@ -42,9 +42,9 @@ def test_text_survives_the_tokenizer():
 
 def test_a_shared_prefix_changes_no_greedy_text(engine, requests, monkeypatch):
     batch = [r for r in requests if r.temperature == 0]
-    shared = engine.run(batch, 0)
+    shared = engine.generate(batch, 0)
     monkeypatch.setattr(local, "SUFFIX", 10**6)
-    assert [r.text for r in engine.run(batch, 0)] == [r.text for r in shared]
+    assert [r.text for r in engine.generate(batch, 0)] == [r.text for r in shared]
 
 
 def test_batches_hold_every_request_once_and_one_sampling_each(engine, requests):
@@ -55,7 +55,7 @@ def test_batches_hold_every_request_once_and_one_sampling_each(engine, requests)
 
 def test_equal_prompts_in_a_batch_get_samples_of_their_own(engine, requests):
     hot = [Request(requests[0].messages, 1.5, 12, agent) for agent in range(8)]
-    assert len({r.text for r in engine.run(hot, 1)}) > 1
+    assert len({r.text for r in engine.generate(hot, 1)}) > 1
 
 
 def test_a_batch_is_generated_once(engine, requests, tmp_path):
@@ -74,7 +74,7 @@ def test_a_damaged_batch_is_generated_again_to_the_same_text(engine, requests, t
 
 
 def test_counts_and_finish_reasons(engine, requests):
-    for reply in engine.run(requests[:3], 0):
+    for reply in engine.generate(requests[:3], 0):
         assert reply.prompt_tokens > 0 and 0 < reply.completion_tokens <= 12 and reply.seconds > 0
         if reply.finish_reason == "length":
             assert reply.completion_tokens == 12

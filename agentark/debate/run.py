@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from agentark.debate.protocols import Protocol, Turn
-from agentark.engines import Engine, Reply, Request, Store
+from agentark.engines import Engine, Reply, Request, Store, batches_itself, engine
 from agentark.parallel import each
 from agentark.schemas import Question, Row, Trace
 from agentark.tasks.base import answer_of
@@ -48,20 +48,25 @@ def converse(
     return [entry for q in questions for entry in spoken[q.question_id]]
 
 
-def _group(protocol: Protocol, questions: Sequence[Question], model: Path, store: Path, seed: int):
-    """One group in one worker process."""
-    from agentark.engines.local import engine  # in the worker: it alone needs the model
-
+def _group(protocol: Protocol, questions: Sequence[Question], model: str | Path, store: Path, seed: int):
+    """One group in one worker process, which alone loads the model."""
     return converse(protocol, questions, engine(model), Store(store), seed)
 
 
 def hold(
-    protocol: Protocol, questions: Sequence[Question], model: Path, store: Path, seed: int
+    protocol: Protocol, questions: Sequence[Question], model: str | Path, store: Path, seed: int
 ) -> tuple[list[Trace], list[Seconds]]:
-    """Run `protocol` on every question with `model` as every agent, on all cores, resuming what `store` holds."""
-    groups = [questions[i : i + GROUP] for i in range(0, len(questions), GROUP)]
-    calls = [dict(protocol=protocol, questions=g, model=model, store=store, seed=seed) for g in groups]
-    results = each(_group, calls)
+    """Run `protocol` on every question with `model` as every agent, resuming what `store` holds.
+
+    `model` is what `engines.engine` takes. With transformers, groups of questions share the cores; an engine that
+    batches by itself is given all questions of a round at once.
+    """
+    if batches_itself(model):
+        results = [_group(protocol, questions, model, store, seed)]
+    else:
+        groups = [questions[i : i + GROUP] for i in range(0, len(questions), GROUP)]
+        calls = [dict(protocol=protocol, questions=g, model=model, store=store, seed=seed) for g in groups]
+        results = each(_group, calls)
     traces, seconds = [], []
     for key, turn, reply in (entry for group in results for entry in group):
         traces.append(

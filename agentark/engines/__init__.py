@@ -2,22 +2,26 @@
 
 Finished generations live in a content-addressed store outside every stage's outputs. Its unit is the batch, since a
 batch's numbers (padding, matrix shapes) decide the last bits of its samples: what was interrupted is taken up batch by
-batch, and ends in the same bytes as if nothing had happened.
+batch, and ends in the same bytes as if nothing had happened. An engine that batches by itself (vLLM, a server) has
+batches of one request.
 """
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
+from agentark import root
 from agentark.schemas import write_atomically
 
 
 @dataclass(frozen=True)
 class Request:
-    """One chat to be continued. `seed` tells apart requests that are otherwise equal."""
+    """One chat to be continued, sampled at `temperature` from the whole distribution (no top-k, no top-p), greedily at
+    0. `seed` tells apart requests that are otherwise equal."""
 
     messages: list[dict[str, str]]
     temperature: float
@@ -27,13 +31,20 @@ class Request:
 
 @dataclass(frozen=True)
 class Reply:
-    """A continuation. `seconds` is the request's share of its batch's wall-clock time."""
+    """A continuation. `completion_tokens` counts the end of turn; `seconds` is the request's share of wall-clock time."""
 
     text: str
     prompt_tokens: int
     completion_tokens: int
     finish_reason: Literal["stop", "length", "refused"]
     seconds: float
+
+
+class Batch(NamedTuple):
+    """Requests generated together, with a seed that only this batch has."""
+
+    requests: list[Request]
+    seed: int
 
 
 class Engine(Protocol):
@@ -44,8 +55,11 @@ class Engine(Protocol):
     def batches(self, requests: Sequence[Request]) -> list[list[int]]:
         """Indices of `requests`, grouped into the batches that `run` is to be called with."""
 
-    def run(self, batch: list[Request], seed: int) -> list[Reply]:
-        """Generate for one batch; the same batch and seed give the same replies."""
+    def run(self, batches: Sequence[Batch]) -> Iterator[tuple[int, list[Reply]]]:
+        """Generate all batches and yield each one's index and replies as soon as it is finished, in any order.
+
+        Raises StudyError for a request that cannot be answered, after all finished ones are yielded.
+        """
 
 
 @dataclass(frozen=True)
@@ -55,19 +69,23 @@ class Store:
     folder: Path
 
     def generate(self, engine: Engine, requests: Sequence[Request]) -> list[Reply]:
-        """Replies in the order of `requests`; only batches that are not in the store are generated."""
-        replies: list[Reply | None] = [None] * len(requests)
+        """Replies in the order of `requests`; only batches that are not in the store are generated, each written at
+        once when it is finished."""
+        places: dict[str, list[list[int]]] = {}  # equal batches are one
         for indices in engine.batches(requests):
-            batch = [requests[i] for i in indices]
-            asked = json.dumps([engine.fingerprint, [asdict(r) for r in batch]])
-            key = hashlib.sha256(asked.encode()).hexdigest()
-            done = self.read(key)
-            if done is None:
-                done = engine.run(batch, seed=int(key[:15], 16))
-                self.write(key, done)
-            for i, reply in zip(indices, done, strict=True):
-                replies[i] = reply
-        return replies
+            asked = json.dumps([engine.fingerprint, [asdict(requests[i]) for i in indices]])
+            places.setdefault(hashlib.sha256(asked.encode()).hexdigest(), []).append(indices)
+        finished = {key: self.read(key) for key in places}
+        missing = [key for key in places if finished[key] is None]
+        batches = [Batch([requests[i] for i in places[key][0]], int(key[:15], 16)) for key in missing]
+        for number, done in engine.run(batches):
+            self.write(missing[number], done)
+            finished[missing[number]] = done
+        replies: dict[int, Reply] = {}
+        for key, copies in places.items():
+            for indices in copies:
+                replies.update(zip(indices, finished[key], strict=True))
+        return [replies[i] for i in range(len(requests))]
 
     def path(self, key: str) -> Path:
         return self.folder / key[:2] / f"{key}.json"
@@ -82,3 +100,30 @@ class Store:
     def write(self, key: str, replies: list[Reply]) -> None:
         text = json.dumps([asdict(r) for r in replies])
         write_atomically(self.path(key), lambda p: p.write_text(text))
+
+
+def batches_itself(name: str | Path) -> bool:
+    """Whether the engine of that name takes any number of requests at once, so that one process is all it wants."""
+    return str(name).startswith(("http://", "https://", "vllm:"))
+
+
+@lru_cache(maxsize=2)
+def engine(name: str | Path) -> Engine:
+    """The engine of that name, loaded once a process.
+
+    data/models/teacher              a folder (below the project's, or absolute): transformers, in this process
+    vllm:data/models/teacher         vLLM, in this process; a folder or a name on the hub
+    http://127.0.0.1:8000/v1#model   an OpenAI-compatible server, and which of its models
+    """
+    name = str(name)
+    if name.startswith(("http://", "https://")):
+        from agentark.engines.server import Server
+
+        return Server(*name.partition("#")[::2])
+    if name.startswith("vllm:"):
+        from agentark.engines.vllm import VLLM
+
+        return VLLM(name.removeprefix("vllm:"))
+    from agentark.engines.local import Transformers
+
+    return Transformers(root() / name)

@@ -1,9 +1,7 @@
 """Generation by transformers, in this process."""
 
-import hashlib
 import time
-from collections.abc import Sequence
-from functools import lru_cache
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -11,7 +9,7 @@ import transformers
 from transformers import DynamicCache
 
 from agentark import models
-from agentark.engines import Reply, Request
+from agentark.engines import Batch, Reply, Request
 
 ROWS = 320  # a batch's limit: 64 questions of five agents; larger ones gain nothing on two cores
 SUFFIX = 8  # tokens that each row computes for itself; what stands before is computed once for all rows that share it
@@ -24,11 +22,9 @@ class Transformers:
         self.model, self.tokenizer = models.load(folder)
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         self.model.to(self.device).eval()
-        digest = hashlib.sha256(f"{transformers.__version__} {torch.__version__} {self.device}".encode())
-        for file in sorted(Path(folder).glob("*")):
-            if file.suffix in (".safetensors", ".json", ".jinja"):
-                digest.update(file.name.encode() + file.read_bytes())
-        self.fingerprint = digest.hexdigest()
+        self.window = self.model.config.get_text_config().max_position_embeddings
+        self.ends = models.ends_of_turn(self.model.generation_config, self.tokenizer)
+        self.fingerprint = models.digest(folder, f"{transformers.__version__} {torch.__version__} {self.device}")
 
     def batches(self, requests: Sequence[Request]) -> list[list[int]]:
         """Equal sampling together, prompts of like length together, so that little is padding."""
@@ -47,13 +43,18 @@ class Transformers:
             batches[-1].append(i)
         return batches
 
+    def run(self, batches: Sequence[Batch]) -> Iterator[tuple[int, list[Reply]]]:
+        for number, (requests, seed) in enumerate(batches):
+            yield number, self.generate(requests, seed)
+
     @torch.inference_mode()
-    def run(self, batch: list[Request], seed: int) -> list[Reply]:
+    def generate(self, batch: list[Request], seed: int) -> list[Reply]:
+        """Generate for one batch of equal temperature and length; the same batch and seed give the same replies.
+
+        Raises StudyError if a prompt and what may follow it do not fit into the model's window.
+        """
         start = time.perf_counter()
-        chats = [
-            self.tokenizer.apply_chat_template(r.messages, tokenize=False, add_generation_prompt=True) for r in batch
-        ]
-        prompts = [self.tokenizer(chat, add_special_tokens=False).input_ids for chat in chats]
+        prompts = [models.prompt_ids(self.tokenizer, r.messages, self.window - r.max_tokens) for r in batch]
         inputs = self.tokenizer.pad({"input_ids": prompts}, return_tensors="pt", padding_side="left").to(self.device)
         torch.manual_seed(seed)
         sampled = batch[0].temperature > 0
@@ -64,15 +65,15 @@ class Transformers:
             do_sample=sampled,
             **({"temperature": batch[0].temperature, "top_k": 0, "top_p": 1.0} if sampled else {}),
             pad_token_id=self.tokenizer.pad_token_id,
-            eos_token_id=self.tokenizer.eos_token_id,
+            eos_token_id=self.ends,
         )
         seconds = (time.perf_counter() - start) / len(batch)
         replies = []
         for prompt, row in zip(prompts, output[:, inputs["input_ids"].shape[1] :].tolist(), strict=True):
-            ended = self.tokenizer.eos_token_id in row
-            ids = row[: row.index(self.tokenizer.eos_token_id)] if ended else row
-            text = self.tokenizer.decode(ids, skip_special_tokens=True)
-            replies.append(Reply(text, len(prompt), len(ids) + ended, "stop" if ended else "length", seconds))
+            length = next((i for i, token in enumerate(row) if token in self.ends), len(row))
+            ended = length < len(row)
+            text = self.tokenizer.decode(row[:length], skip_special_tokens=True)
+            replies.append(Reply(text, len(prompt), length + ended, "stop" if ended else "length", seconds))
         return replies
 
     def shared_prefix(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> dict[str, DynamicCache]:
@@ -89,9 +90,3 @@ class Transformers:
         self.model.model(input_ids=prefix, attention_mask=mask, position_ids=position, past_key_values=cache)
         cache.batch_select_indices(row)
         return {"past_key_values": cache}
-
-
-@lru_cache(maxsize=2)
-def engine(folder: Path) -> Transformers:
-    """The engine for a model's folder, loaded once a process."""
-    return Transformers(folder)

@@ -1,0 +1,105 @@
+"""Generation by vLLM, in this process: continuous batching, prefixes computed once.
+
+Several GPUs, quantisation and the like are better served than named here: start vLLM's own server and give its address.
+"""
+
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+from huggingface_hub import snapshot_download
+from transformers import AutoConfig
+
+from agentark import StudyError, models, root
+from agentark.engines import Batch, Reply, Request
+
+MISSING = (
+    "vllm: not installed here; add it with `pip install -e .[gpu]` (for a try on CPU see `make test-vllm`), "
+    "or name the model without `vllm:`"
+)
+
+
+class VLLM:
+    """A checkpoint in the hub's format, from a folder or by its name on the hub, at its own precision.
+
+    Requests are seeded one by one, but share their matrices with whatever runs beside them, so the last bits of a
+    sample may differ from run to run (not with VLLM_BATCH_INVARIANT=1, where the GPU supports it).
+    """
+
+    def __init__(self, name: str):
+        try:
+            import vllm
+        except ImportError:
+            raise StudyError(MISSING) from None
+        folder = located(name)
+        config = AutoConfig.from_pretrained(folder).get_text_config()
+        cuda = torch.cuda.is_available()
+        self.llm = vllm.LLM(
+            str(folder),
+            dtype=config.dtype or "auto",  # "auto" would cut weights of 32 bits to 16
+            enable_prefix_caching=True,
+            enforce_eager=not cuda,  # on a CPU compiling costs minutes and gains little
+            disable_log_stats=True,
+        )
+        self.tokenizer = models.load_tokenizer(folder)
+        self.window = self.llm.llm_engine.model_config.max_model_len
+        self.fingerprint = models.digest(folder, "vllm", vllm.__version__, "cuda" if cuda else "cpu")
+
+    def batches(self, requests: Sequence[Request]) -> list[list[int]]:
+        return [[i] for i in range(len(requests))]
+
+    def run(self, batches: Sequence[Batch]) -> Iterator[tuple[int, list[Reply]]]:
+        from vllm import SamplingParams
+
+        prompts = [
+            models.prompt_ids(self.tokenizer, request.messages, self.window - request.max_tokens)
+            for (request,), _ in batches
+        ]
+        engine, waiting = self.llm.llm_engine, set()
+        try:
+            for number, (((request,), _), prompt) in enumerate(zip(batches, prompts, strict=True)):
+                how = SamplingParams(
+                    temperature=request.temperature,
+                    top_p=1.0,
+                    top_k=0,
+                    max_tokens=request.max_tokens,
+                    seed=request.seed,
+                    detokenize=False,
+                )
+                engine.add_request(str(number), {"prompt_token_ids": prompt}, how)
+                waiting.add(str(number))
+            start = time.perf_counter()
+            while waiting:
+                finished = [output for output in engine.step() if output.finished]
+                for output in finished:
+                    waiting.remove(output.request_id)
+                    # What has passed since the last ones finished: so the shares add up to the wall-clock time.
+                    seconds = (time.perf_counter() - start) / len(finished)
+                    yield int(output.request_id), [self.reply(output, seconds)]
+                if finished:
+                    start = time.perf_counter()
+        finally:
+            engine.abort_request(list(waiting))
+
+    def reply(self, output, seconds: float) -> Reply:
+        """A finished vLLM RequestOutput as a Reply. Raises StudyError if vLLM gave it up."""
+        (made,) = output.outputs
+        if made.finish_reason not in ("stop", "length"):
+            raise StudyError(f"vllm: a request ended by {made.finish_reason!r}, not by the model; run the same again")
+        ids = list(made.token_ids)
+        spoken = ids[:-1] if made.finish_reason == "stop" else ids
+        text = self.tokenizer.decode(spoken, skip_special_tokens=True)
+        return Reply(text, len(output.prompt_token_ids), len(ids), made.finish_reason, seconds)
+
+
+def located(name: str) -> Path:
+    """The folder of a model: below the project's (or absolute), else the hub's copy. Raises StudyError without either."""
+    folder = root() / name
+    if folder.is_dir():
+        return folder
+    try:
+        return Path(snapshot_download(name))
+    except Exception as error:  # a name in no hub format, no copy while offline, no such model, no right to it
+        reason = str(error).splitlines()[0]
+        raise StudyError(f"{name}: no folder, nor to be had from the hub ({reason}); see `hf download`") from None
