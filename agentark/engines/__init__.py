@@ -78,7 +78,7 @@ class Store:
         finished = {key: self.read(key) for key in places}
         missing = [key for key in places if finished[key] is None]
         batches = [Batch([requests[i] for i in places[key][0]], int(key[:15], 16)) for key in missing]
-        for number, done in engine.run(batches):
+        for number, done in engine.run(batches) if batches else ():
             self.write(missing[number], done)
             finished[missing[number]] = done
         replies: dict[int, Reply] = {}

@@ -16,21 +16,16 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NoReturn
 
 from aiohttp import web
 
-from agentark import StudyError, models
+from agentark import StudyError, models, root
 from agentark.engines import Request
 from agentark.engines.local import Transformers
+from agentark.engines.vllm import located, settings
 
 KNOWN = {"model", "messages", "temperature", "top_p", "max_tokens", "seed"}
-
-
-def served_name(model: str) -> str:
-    """What a server calls the model: a folder's name with a digest of its files, so that it stands for one set of
-    weights; a hub name as it is."""
-    folder = Path(model)
-    return f"{folder.resolve().name}@{models.digest(folder)[:8]}" if folder.is_dir() else model
 
 
 def wanted(body: dict, engine: Transformers) -> Request:
@@ -97,17 +92,18 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         prog="python -m agentark.engines.serve", description="An OpenAI-compatible server."
     )
-    parser.add_argument("model", help="a folder in the hub's format; with vLLM also a name on the hub")
+    parser.add_argument("model", help="a folder in the hub's format, or a name on the hub")
     parser.add_argument("port", type=int)
     chosen = parser.parse_args()
-    name = served_name(chosen.model)
-    print(f"teacher=http://127.0.0.1:{chosen.port}/v1#{name}", flush=True)
-    if importlib.util.find_spec("vllm"):
-        command = ["-m", "vllm.entrypoints.openai.api_server", "--model", chosen.model, "--served-model-name", name]
-        os.execv(sys.executable, [sys.executable, *command, "--host", "127.0.0.1", "--port", str(chosen.port)])
     try:
-        engine = Transformers(Path(chosen.model))
-        web.run_app(app(engine, name), host="127.0.0.1", port=chosen.port, print=None)
+        folder = located(chosen.model)
+        # A folder's name with a digest of its files, so that it stands for one set of weights; a hub name as it is.
+        local = (root() / chosen.model).is_dir()
+        name = f"{folder.resolve().name}@{models.digest(folder)[:8]}" if local else chosen.model
+        print(f"teacher=http://127.0.0.1:{chosen.port}/v1#{name}", flush=True)
+        if importlib.util.find_spec("vllm"):
+            replace_by_vllm(folder, name, chosen.port)
+        web.run_app(app(Transformers(folder), name), host="127.0.0.1", port=chosen.port, print=None)
     except StudyError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -115,6 +111,14 @@ def main() -> int:
         print(f"error: port {chosen.port}: {error.strerror}; name another with PORT=", file=sys.stderr)
         return 1
     return 0
+
+
+def replace_by_vllm(folder: Path, name: str, port: int) -> NoReturn:
+    """Go on as vLLM's own server."""
+    how = settings(folder)
+    options = ["--model", str(folder), "--served-model-name", name, "--dtype", how["dtype"]]
+    options += ["--host", "127.0.0.1", "--port", str(port), *(["--enforce-eager"] if how["enforce_eager"] else [])]
+    os.execv(sys.executable, [sys.executable, "-m", "vllm.entrypoints.openai.api_server", *options])
 
 
 if __name__ == "__main__":

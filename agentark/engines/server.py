@@ -78,8 +78,6 @@ class Server:
         return [[i] for i in range(len(requests))]
 
     def run(self, batches: Sequence[Batch]) -> Iterator[tuple[int, list[Reply]]]:
-        if not batches:
-            return
         key = os.environ.get("OPENAI_API_KEY")
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         limits = httpx.Limits(max_connections=IN_FLIGHT)

@@ -33,18 +33,10 @@ class VLLM:
         except ImportError:
             raise StudyError(MISSING) from None
         folder = located(name)
-        config = AutoConfig.from_pretrained(folder).get_text_config()
-        cuda = torch.cuda.is_available()
-        self.llm = vllm.LLM(
-            str(folder),
-            dtype=config.dtype or "auto",  # "auto" would cut weights of 32 bits to 16
-            enable_prefix_caching=True,
-            enforce_eager=not cuda,  # on a CPU compiling costs minutes and gains little
-            disable_log_stats=True,
-        )
+        self.llm = vllm.LLM(str(folder), enable_prefix_caching=True, disable_log_stats=True, **settings(folder))
         self.tokenizer = models.load_tokenizer(folder)
         self.window = self.llm.llm_engine.model_config.max_model_len
-        self.fingerprint = models.digest(folder, "vllm", vllm.__version__, "cuda" if cuda else "cpu")
+        self.fingerprint = models.digest(folder, "vllm", vllm.__version__, str(settings(folder)))
 
     def batches(self, requests: Sequence[Request]) -> list[list[int]]:
         return [[i] for i in range(len(requests))]
@@ -52,31 +44,21 @@ class VLLM:
     def run(self, batches: Sequence[Batch]) -> Iterator[tuple[int, list[Reply]]]:
         from vllm import SamplingParams
 
-        prompts = [
-            models.prompt_ids(self.tokenizer, request.messages, self.window - request.max_tokens)
-            for (request,), _ in batches
-        ]
-        engine, waiting = self.llm.llm_engine, set()
+        requests = [request for (request,), _ in batches]
+        prompts = [models.prompt_ids(self.tokenizer, r.messages, self.window - r.max_tokens) for r in requests]
+        rendered = self.llm.renderer.render_cmpl([{"prompt_token_ids": p} for p in prompts])
+        engine, waiting = self.llm.llm_engine, {str(number): number for number in range(len(requests))}
+        start = time.perf_counter()
         try:
-            for number, (((request,), _), prompt) in enumerate(zip(batches, prompts, strict=True)):
-                how = SamplingParams(
-                    temperature=request.temperature,
-                    top_p=1.0,
-                    top_k=0,
-                    max_tokens=request.max_tokens,
-                    seed=request.seed,
-                    detokenize=False,
-                )
-                engine.add_request(str(number), {"prompt_token_ids": prompt}, how)
-                waiting.add(str(number))
-            start = time.perf_counter()
+            for key, r, prompt in zip(waiting, requests, rendered, strict=True):
+                how = SamplingParams(temperature=r.temperature, max_tokens=r.max_tokens, seed=r.seed, top_p=1, top_k=0)
+                engine.add_request(key, prompt, how)
             while waiting:
                 finished = [output for output in engine.step() if output.finished]
                 for output in finished:
-                    waiting.remove(output.request_id)
                     # What has passed since the last ones finished: so the shares add up to the wall-clock time.
                     seconds = (time.perf_counter() - start) / len(finished)
-                    yield int(output.request_id), [self.reply(output, seconds)]
+                    yield waiting.pop(output.request_id), [self.reply(output, seconds)]
                 if finished:
                     start = time.perf_counter()
         finally:
@@ -91,6 +73,13 @@ class VLLM:
         spoken = ids[:-1] if made.finish_reason == "stop" else ids
         text = self.tokenizer.decode(spoken, skip_special_tokens=True)
         return Reply(text, len(output.prompt_token_ids), len(ids), made.finish_reason, seconds)
+
+
+def settings(folder: Path) -> dict[str, object]:
+    """What vLLM would choose otherwise: the checkpoint's own precision (`auto` cuts weights of 32 bits to 16), and on a
+    CPU no compiling, which costs minutes and gains little."""
+    precision = AutoConfig.from_pretrained(folder).get_text_config().dtype
+    return {"dtype": str(precision or "auto").removeprefix("torch."), "enforce_eager": not torch.cuda.is_available()}
 
 
 def located(name: str) -> Path:
