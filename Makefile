@@ -12,7 +12,7 @@ export HF_HUB_DISABLE_TELEMETRY = 1
 export DVC_NO_ANALYTICS = 1
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: study report test lint models search bench lab env
+.PHONY: study report test test-vllm lint models search bench serve lab env
 
 env: .venv/ready
 
@@ -40,12 +40,27 @@ search: env  ## what was chosen on validation questions: debate temperatures, th
 test: env lint  ## all tests, a whole small study among them
 	python -m pytest
 
+# vLLM wants a package or two at other versions than the study's, so it has an environment of its own.
+.venv-vllm/ready: requirements-vllm.lock
+	$(PYTHON) -m venv .venv-vllm
+	.venv-vllm/bin/pip install --quiet --disable-pip-version-check --no-deps --requirement requirements-vllm.lock
+	touch $@
+
+test-vllm: .venv-vllm/ready  ## the engines' tests with vLLM among them, on the CPU
+	VLLM_ENABLE_V1_MULTIPROCESSING=0 VLLM_CPU_OMP_THREADS_BIND=nobind VLLM_CPU_KVCACHE_SPACE=1 VLLM_NO_USAGE_STATS=1 \
+	PYTHONPATH=. .venv-vllm/bin/python -m pytest tests/test_conformance.py
+
 lint: env
 	ruff check .
 	ruff format --check .
 
 bench: env  ## measure speed and memory; rewrites reports/benchmarks.csv
 	python -m agentark.bench
+
+MODEL ?= data/models/teacher
+PORT ?= 8000
+serve: env  ## an OpenAI-compatible server for MODEL (a folder or a hub name) at PORT; prints the `teacher=` for notebooks
+	python -m agentark.engines.serve $(MODEL) $(PORT)
 
 lab: env  ## open the notebooks
 	jupyter lab notebooks

@@ -115,10 +115,13 @@ def main() -> int:
 
 def replace_by_vllm(folder: Path, name: str, port: int) -> NoReturn:
     """Go on as vLLM's own server."""
-    how = settings(folder)
-    options = ["--model", str(folder), "--served-model-name", name, "--dtype", how["dtype"]]
-    options += ["--host", "127.0.0.1", "--port", str(port), *(["--enforce-eager"] if how["enforce_eager"] else [])]
-    os.execv(sys.executable, [sys.executable, "-m", "vllm.entrypoints.openai.api_server", *options])
+    options = {"model": folder, "served-model-name": name, "host": "127.0.0.1", "port": port, **settings(folder)}
+    switches = {True: "--{}", False: "--no-{}"}
+    command = ["-m", "vllm.entrypoints.openai.api_server"]
+    for key, value in options.items():
+        option = key.replace("_", "-")
+        command += [switches[value].format(option)] if isinstance(value, bool) else [f"--{option}", str(value)]
+    os.execv(sys.executable, [sys.executable, *command])
 
 
 if __name__ == "__main__":

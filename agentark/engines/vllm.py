@@ -76,10 +76,11 @@ class VLLM:
 
 
 def settings(folder: Path) -> dict[str, object]:
-    """What vLLM would choose otherwise: the checkpoint's own precision (`auto` cuts weights of 32 bits to 16), and on a
-    CPU no compiling, which costs minutes and gains little."""
-    precision = AutoConfig.from_pretrained(folder).get_text_config().dtype
-    return {"dtype": str(precision or "auto").removeprefix("torch."), "enforce_eager": not torch.cuda.is_available()}
+    """What vLLM would choose otherwise: the checkpoint's own precision (`auto` cuts weights of 32 bits to 16); on a CPU
+    no compiling, which costs minutes and gains little, and no prompt in parts, which ends vLLM 0.32 there if seeded."""
+    precision, cuda = AutoConfig.from_pretrained(folder).get_text_config().dtype, torch.cuda.is_available()
+    on_cpu = {} if cuda else {"enforce_eager": True, "enable_chunked_prefill": False}
+    return {"dtype": str(precision or "auto").removeprefix("torch."), **on_cpu}
 
 
 def located(name: str) -> Path:
