@@ -1,6 +1,5 @@
 """Tiny language models of real architectures, in the hub's own format: tokenizer, configuration, weights, card."""
 
-import hashlib
 from pathlib import Path
 
 import torch
@@ -8,11 +7,9 @@ from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_toke
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
-    GenerationConfig,
     LlamaConfig,
     LlamaForCausalLM,
     PreTrainedModel,
-    PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
     Qwen3Config,
     Qwen3ForCausalLM,
@@ -87,34 +84,3 @@ def load(folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
     except Exception as error:  # whatever a damaged file makes the loader raise
         reason = str(error).splitlines()[0]
         raise StudyError(f"{folder}: not a loadable model ({reason}); restore it from git") from error
-
-
-def digest(folder: Path, *facts: str) -> str:
-    """SHA-256 over `facts` and a model's files (weights, tokenizer, template, configuration), names included."""
-    sha = hashlib.sha256(" ".join(facts).encode())
-    for file in sorted(Path(folder).glob("*")):
-        if file.suffix in (".safetensors", ".json", ".jinja"):
-            sha.update(file.name.encode())
-            with file.open("rb") as content:
-                while part := content.read(2**24):
-                    sha.update(part)
-    return sha.hexdigest()
-
-
-def prompt_ids(tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]], most: int) -> list[int]:
-    """A chat as token ids by the model's own template. Raises StudyError if it has more than `most` tokens."""
-    chat = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-    ids = tokenizer(chat, add_special_tokens=False).input_ids
-    if len(ids) > most:
-        start = " ".join(messages[-1]["content"].split())[:40]
-        raise StudyError(
-            f"prompt {start!r}...: {len(ids)} tokens, but the model's window leaves room for {most}; "
-            "shorten it, ask fewer agents, or lower the tokens a reply may have"
-        )
-    return ids
-
-
-def ends_of_turn(settings: GenerationConfig, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Tokens that end a turn: the tokenizer's, and those of the checkpoint's generation settings (Gemma's, say)."""
-    told = settings.eos_token_id
-    return sorted({tokenizer.eos_token_id, *(told if isinstance(told, list) else [told])} - {None})

@@ -10,6 +10,7 @@ from transformers import DynamicCache
 
 from agentark import models
 from agentark.engines import Batch, Reply, Request
+from agentark.engines.checkpoint import digest, ends_of_turn, prompt_ids
 
 ROWS = 320  # a batch's limit: 64 questions of five agents; larger ones gain nothing on two cores
 SUFFIX = 8  # tokens that each row computes for itself; what stands before is computed once for all rows that share it
@@ -23,8 +24,8 @@ class Transformers:
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         self.model.to(self.device).eval()
         self.window = self.model.config.get_text_config().max_position_embeddings
-        self.ends = models.ends_of_turn(self.model.generation_config, self.tokenizer)
-        self.fingerprint = models.digest(folder, f"{transformers.__version__} {torch.__version__} {self.device}")
+        self.ends = ends_of_turn(self.model.generation_config, self.tokenizer)
+        self.fingerprint = digest(folder, f"{transformers.__version__} {torch.__version__} {self.device}")
 
     def batches(self, requests: Sequence[Request]) -> list[list[int]]:
         """Equal sampling together, prompts of like length together, so that little is padding."""
@@ -54,7 +55,7 @@ class Transformers:
         Raises StudyError if a prompt and what may follow it do not fit into the model's window.
         """
         start = time.perf_counter()
-        prompts = [models.prompt_ids(self.tokenizer, r.messages, self.window - r.max_tokens) for r in batch]
+        prompts = [prompt_ids(self.tokenizer, r.messages, self.window - r.max_tokens) for r in batch]
         inputs = self.tokenizer.pad({"input_ids": prompts}, return_tensors="pt", padding_side="left").to(self.device)
         torch.manual_seed(seed)
         sampled = batch[0].temperature > 0

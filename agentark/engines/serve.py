@@ -20,10 +20,11 @@ from typing import NoReturn
 
 from aiohttp import web
 
-from agentark import StudyError, models, root
+from agentark import StudyError, root
 from agentark.engines import Request
+from agentark.engines.checkpoint import digest, located, prompt_ids
 from agentark.engines.local import Transformers
-from agentark.engines.vllm import located, settings
+from agentark.engines.vllm import settings
 
 KNOWN = {"model", "messages", "temperature", "top_p", "max_tokens", "seed"}
 
@@ -35,7 +36,7 @@ def wanted(body: dict, engine: Transformers) -> Request:
         raise StudyError(f"{', '.join(unknown) or 'top_p'}: not served here; leave it out")
     try:
         messages = [{"role": str(m["role"]), "content": str(m["content"])} for m in body["messages"]]
-        room = engine.window - len(models.prompt_ids(engine.tokenizer, messages, engine.window - 1))
+        room = engine.window - len(prompt_ids(engine.tokenizer, messages, engine.window - 1))
         request = Request(
             messages,
             float(body.get("temperature", 1.0)),
@@ -99,7 +100,7 @@ def main() -> int:
         folder = located(chosen.model)
         # A folder's name with a digest of its files, so that it stands for one set of weights; a hub name as it is.
         local = (root() / chosen.model).is_dir()
-        name = f"{folder.resolve().name}@{models.digest(folder)[:8]}" if local else chosen.model
+        name = f"{folder.resolve().name}@{digest(folder)[:8]}" if local else chosen.model
         print(f"teacher=http://127.0.0.1:{chosen.port}/v1#{name}", flush=True)
         if importlib.util.find_spec("vllm"):
             replace_by_vllm(folder, name, chosen.port)

@@ -8,11 +8,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
-from huggingface_hub import snapshot_download
 from transformers import AutoConfig
 
-from agentark import StudyError, models, root
+from agentark import StudyError, models
 from agentark.engines import Batch, Reply, Request
+from agentark.engines.checkpoint import digest, located, prompt_ids
 
 MISSING = (
     "vllm: not installed here; add it with `pip install -e .[gpu]` (for a try on CPU see `make test-vllm`), "
@@ -36,7 +36,7 @@ class VLLM:
         self.llm = vllm.LLM(str(folder), enable_prefix_caching=True, disable_log_stats=True, **settings(folder))
         self.tokenizer = models.load_tokenizer(folder)
         self.window = self.llm.llm_engine.model_config.max_model_len
-        self.fingerprint = models.digest(folder, "vllm", vllm.__version__, str(settings(folder)))
+        self.fingerprint = digest(folder, "vllm", vllm.__version__, str(settings(folder)))
 
     def batches(self, requests: Sequence[Request]) -> list[list[int]]:
         return [[i] for i in range(len(requests))]
@@ -45,7 +45,7 @@ class VLLM:
         from vllm import SamplingParams
 
         requests = [request for (request,), _ in batches]
-        prompts = [models.prompt_ids(self.tokenizer, r.messages, self.window - r.max_tokens) for r in requests]
+        prompts = [prompt_ids(self.tokenizer, r.messages, self.window - r.max_tokens) for r in requests]
         rendered = self.llm.renderer.render_cmpl([{"prompt_token_ids": p} for p in prompts])
         engine, waiting = self.llm.llm_engine, {str(number): number for number in range(len(requests))}
         start = time.perf_counter()
@@ -81,15 +81,3 @@ def settings(folder: Path) -> dict[str, object]:
     precision, cuda = AutoConfig.from_pretrained(folder).get_text_config().dtype, torch.cuda.is_available()
     on_cpu = {} if cuda else {"enforce_eager": True, "enable_chunked_prefill": False}
     return {"dtype": str(precision or "auto").removeprefix("torch."), **on_cpu}
-
-
-def located(name: str) -> Path:
-    """The folder of a model: below the project's (or absolute), else the hub's copy. Raises StudyError without either."""
-    folder = root() / name
-    if folder.is_dir():
-        return folder
-    try:
-        return Path(snapshot_download(name))
-    except Exception as error:  # a name in no hub format, no copy while offline, no such model, no right to it
-        reason = str(error).splitlines()[0]
-        raise StudyError(f"{name}: no folder, nor to be had from the hub ({reason}); see `hf download`") from None
