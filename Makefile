@@ -12,7 +12,7 @@ export HF_HUB_DISABLE_TELEMETRY = 1
 export DVC_NO_ANALYTICS = 1
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: study report test test-vllm lint models search bench serve lab env
+.PHONY: study report test test-vllm lint models search bench prompt-order serve lab env
 
 env: .venv/ready
 
@@ -48,7 +48,7 @@ test: env lint  ## all tests, a whole small study among them
 
 test-vllm: .venv-vllm/ready  ## the engines' tests with vLLM among them, on the CPU
 	VLLM_ENABLE_V1_MULTIPROCESSING=0 VLLM_CPU_OMP_THREADS_BIND=nobind VLLM_CPU_KVCACHE_SPACE=1 VLLM_NO_USAGE_STATS=1 \
-	PYTHONPATH=. .venv-vllm/bin/python -m pytest tests/test_conformance.py
+	PYTHONPATH=. .venv-vllm/bin/python -m pytest tests/test_conformance.py tests/test_prefixes.py
 
 lint: env
 	ruff check .
@@ -56,6 +56,9 @@ lint: env
 
 bench: env  ## measure speed and memory; rewrites reports/benchmarks.csv
 	python -m agentark.bench
+
+prompt-order: env  ## count what prefix caching saves in each order of prompts; rewrites reports/prompt_order.csv
+	python -m agentark.debate.prefixes
 
 MODEL ?= data/models/teacher
 PORT ?= 8000

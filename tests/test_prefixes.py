@@ -1,0 +1,66 @@
+"""What prefix caching saves is counted right: against a count by hand, by definition, and by vLLM itself."""
+
+import importlib.util
+
+import pytest
+from examples import posed
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agentark import root
+from agentark.debate.prefixes import as_calls, computed
+from agentark.debate.prompts import ORDERS
+from agentark.debate.protocols import Debate
+from agentark.debate.run import converse
+from agentark.engines import Store, engine
+
+TOKENS = st.lists(st.integers(0, 1), max_size=8)
+CALLS = st.lists(st.tuples(st.lists(st.integers(0, 1), min_size=1, max_size=8), TOKENS), max_size=8)
+
+
+def test_a_count_by_hand():
+    calls = [([1, 2, 3, 4, 5], [6, 7]), ([1, 2, 3, 4, 5], []), ([1, 2, 3, 4, 5, 6, 7, 8], []), ([9], [])]
+    assert computed(calls, 1) == [5, 1, 2, 1]  # 7 was written, but never read
+    assert computed(calls, 2) == [5, 1, 2, 1]
+    assert computed(calls, 4) == [5, 1, 4, 1]
+    assert computed(calls, 16) == [5, 5, 8, 1]
+
+
+@given(CALLS)
+def test_exactly_is_the_longest_common_prefix(calls):
+    before: list[list[int]] = []
+    for (prompt, reply), count in zip(calls, computed(calls, 1), strict=True):
+        usable = prompt[:-1]
+        longest = max(
+            (n for n in range(len(usable) + 1) if any(b[:n] == usable[:n] and len(b) >= n for b in before)), default=0
+        )
+        assert count == len(prompt) - longest
+        before.append(prompt + reply[:-1])
+
+
+@given(CALLS, st.integers(1, 5))
+def test_blocks_save_no_more_than_exact_prefixes_and_whole_blocks_only(calls, block):
+    for (prompt, _), whole, exact in zip(calls, computed(calls, block), computed(calls, 1), strict=True):
+        assert 1 <= exact <= whole <= len(prompt)
+        assert (len(prompt) - whole) % block == 0
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_the_count_is_vllm_s_own(order, tmp_path):
+    if not importlib.util.find_spec("vllm"):
+        pytest.skip("vllm is not installed; `make test-vllm` runs this with it")
+    from vllm import SamplingParams
+
+    questions = [posed("equation", 2 + i % 3, 90 + i)[1] for i in range(4)]
+    teacher = engine(f"vllm:{root() / 'data/models/teacher'}")
+    spoken = converse(Debate(3, 3, 1.3, 0.2, order), questions, teacher, Store(tmp_path), 0)
+    calls = as_calls(teacher.tokenizer, spoken)
+    assert teacher.llm.reset_prefix_cache()
+    once, counted = SamplingParams(max_tokens=1, temperature=0), []
+    for prompt, reply in calls:  # then the reply too, as far as it was read
+        (output,) = teacher.llm.generate({"prompt_token_ids": prompt}, once, use_tqdm=False)
+        counted.append(len(prompt) - output.num_cached_tokens)
+        teacher.llm.generate({"prompt_token_ids": [*prompt, *reply[:-1]]}, once, use_tqdm=False)
+    block = teacher.llm.llm_engine.vllm_config.cache_config.block_size
+    assert counted == computed(calls, block)
+    assert sum(counted) < sum(len(prompt) for prompt, _ in calls)
