@@ -16,7 +16,7 @@ from servers import answering, completion, free_port, kill, start
 from agentark import StudyError, root
 from agentark.debate.protocols import Debate
 from agentark.debate.run import hold
-from agentark.engines import Reply, Request, Store, server
+from agentark.engines import Reply, Request, Store, engine, serve, server
 from agentark.engines.server import Server
 
 HELLO = Request([{"role": "user", "content": "how many ?"}], 0.7, 9, 3)
@@ -217,6 +217,33 @@ def test_no_answer_of_another_form_becomes_a_reply(answer):
     with contextlib.suppress(ValueError, LookupError, TypeError, AttributeError):
         made = server.reply(answer)
         assert made.text == (answer["choices"][0]["message"]["content"] or "")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"stream": True},
+        {"n": 2},
+        {"top_p": 0.9},
+        {"top_k": 5},
+        {"messages": []},
+        {"messages": "how many ?"},
+        {"messages": [{"role": "user"}]},
+        {"temperature": -1},
+        {"temperature": "hot"},
+        {"max_tokens": 0},
+        {"messages": [{"role": "user", "content": "how many ? " * 800}]},
+    ],
+)
+def test_our_own_server_refuses_what_it_would_not_do(body):
+    asked = {"model": "teacher", "messages": HELLO.messages}
+    assert serve.wanted(asked | {"max_tokens": 9, "seed": 3, "temperature": 0.7, "top_p": 1}, teacher()) == HELLO
+    with pytest.raises(StudyError):
+        serve.wanted(asked | body, teacher())
+
+
+def teacher():
+    return engine(root() / "data/models/teacher")
 
 
 @pytest.fixture(scope="module")

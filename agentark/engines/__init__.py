@@ -58,7 +58,7 @@ class Engine(Protocol):
     def run(self, batches: Sequence[Batch]) -> Iterator[tuple[int, list[Reply]]]:
         """Generate all batches and yield each one's index and replies as soon as it is finished, in any order.
 
-        Raises StudyError for a request that cannot be answered, after all finished ones are yielded.
+        Raises StudyError for a request that cannot be answered; what is finished by then is yielded first.
         """
 
 

@@ -58,14 +58,15 @@ def app(engine: Transformers, name: str) -> web.Application:
 
     async def complete(http: web.Request) -> web.Response:
         try:
-            body = await http.json()
-            if body.get("model") != name:
-                return refusal(404, f"no model {body.get('model')!r} here, only {name}")
+            body = dict(await http.json())
+        except (ValueError, TypeError):
+            return refusal(400, "the body is not a JSON object")
+        if body.get("model") != name:
+            return refusal(404, f"no model {body.get('model')!r} here, only {name}")
+        try:
             request = wanted(body, engine)
             loop = asyncio.get_running_loop()
             (reply,) = await loop.run_in_executor(one_at_a_time, engine.generate, [request], request.seed)
-        except (ValueError, AttributeError):
-            return refusal(400, "the body is not a JSON object")
         except StudyError as error:
             return refusal(400, str(error))
         message = {"role": "assistant", "content": reply.text}

@@ -33,9 +33,9 @@ PATIENCE = 20 * 60  # seconds after which a request that meets nothing but passi
 TIMEOUT = httpx.Timeout(10 * 60, connect=10)  # seconds a server may be silent: it sends an answer only when it is whole
 LONGEST_PAUSE = 30  # seconds between two tries, unless the server asks for more
 PASSING = (408, 409, 425, 429)  # and 5xx: the same request may succeed later
-# How to switch off what a server would otherwise do to the distribution unasked, by what it calls itself. Others know
-# temperature and top_p only, and may refuse a field that they do not know.
-UNSHAPED = {
+# How to switch off what a server may otherwise do to the distribution unasked, by what it calls itself: vLLM follows a
+# checkpoint's generation settings, llama.cpp has its own. Others may refuse a field that is not in the API.
+PLAIN_SAMPLING = {
     "vllm": {"top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0},
     "sglang": {"top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0},
     "llamacpp": {"top_k": 0, "min_p": 0.0, "repeat_penalty": 1.0},
@@ -71,8 +71,8 @@ class Server:
         if urlsplit(address).username:
             raise StudyError("an address with a user or key in it would be written into results; use OPENAI_API_KEY")
         self.address, self.model, self.where = address.rstrip("/"), model, where
-        self.fingerprint = f"openai-compatible chat, unshaped distribution: {model}"
-        self.shape: dict | None = None  # known when the server has been met
+        self.fingerprint = f"openai-compatible chat, plain sampling: {model}"
+        self.extra: dict | None = None  # known when the server has been met
 
     def batches(self, requests: Sequence[Request]) -> list[list[int]]:
         return [[i] for i in range(len(requests))]
@@ -86,8 +86,8 @@ class Server:
             httpx.Client(headers=headers, timeout=TIMEOUT, limits=limits) as client,
             ThreadPoolExecutor(IN_FLIGHT) as pool,
         ):
-            if self.shape is None:
-                self.shape = self.greet(client)
+            if self.extra is None:
+                self.extra = self.greet(client)
             calls = {pool.submit(self.ask, client, b.requests[0], halt): i for i, b in enumerate(batches)}
             start = time.perf_counter()
             try:
@@ -112,7 +112,7 @@ class Server:
             raise failure
 
     def greet(self, client: httpx.Client) -> dict:
-        """What to send for an unshaped distribution. Raises StudyError at once if no server or no such model is there: a
+        """What to send for plain sampling. Raises StudyError at once if no server or no such model is there: a
         misspelt address is not worth waiting for, a server that was met and is lost is."""
         try:
             told = client.get(f"{self.address}/models", timeout=30)
@@ -129,7 +129,7 @@ class Server:
             return {}  # it does not list its models: the first request will tell
         if self.model not in served:
             raise StudyError(f"{self.where}: the server has only {', '.join(served)}; name one of them after #")
-        return UNSHAPED.get(served[self.model], {})
+        return PLAIN_SAMPLING.get(served[self.model], {})
 
     def ask(self, client: httpx.Client, request: Request, halt: Event) -> Reply:
         """One answer, through all passing failures. Raises StudyError when patience ends or the request is at fault."""
@@ -157,7 +157,7 @@ class Server:
             "top_p": 1.0,
             "max_tokens": request.max_tokens,
             "seed": request.seed,
-            **self.shape,
+            **self.extra,
         }
         try:
             response = client.post(f"{self.address}/chat/completions", json=body)

@@ -55,12 +55,12 @@ class VLLM:
                 engine.add_request(key, prompt, how)
             while waiting:
                 finished = [output for output in engine.step() if output.finished]
+                # What has passed since the last ones finished: so the shares add up to the wall-clock time.
+                passed = time.perf_counter() - start
                 for output in finished:
-                    # What has passed since the last ones finished: so the shares add up to the wall-clock time.
-                    seconds = (time.perf_counter() - start) / len(finished)
-                    yield waiting.pop(output.request_id), [self.reply(output, seconds)]
+                    yield waiting.pop(output.request_id), [self.reply(output, passed / len(finished))]
                 if finished:
-                    start = time.perf_counter()
+                    start += passed
         finally:
             engine.abort_request(list(waiting))
 
