@@ -13,7 +13,10 @@ from agentark.debate.prompts import ORDERS
 from agentark.debate.protocols import Debate
 from agentark.debate.run import converse
 from agentark.engines import Store, engine
+from agentark.engines.vllm import settings
 
+TEACHER = root() / "data/models/teacher"
+BLOCK = 32
 TOKENS = st.lists(st.integers(0, 1), max_size=8)
 CALLS = st.lists(st.tuples(st.lists(st.integers(0, 1), min_size=1, max_size=8), TOKENS), max_size=8)
 
@@ -45,22 +48,28 @@ def test_blocks_save_no_more_than_exact_prefixes_and_whole_blocks_only(calls, bl
         assert (len(prompt) - whole) % block == 0
 
 
-@pytest.mark.parametrize("order", ORDERS)
-def test_the_count_is_vllm_s_own(order, tmp_path):
+@pytest.fixture(scope="module")
+def vllm():
+    """vLLM with the smallest blocks that its CPU build takes."""
     if not importlib.util.find_spec("vllm"):
         pytest.skip("vllm is not installed; `make test-vllm` runs this with it")
+    from vllm import LLM
+
+    return LLM(str(TEACHER), block_size=BLOCK, enable_prefix_caching=True, **settings(TEACHER))
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_the_count_is_vllm_s_own(vllm, order, tmp_path):
     from vllm import SamplingParams
 
-    questions = [posed("equation", 2 + i % 3, 90 + i)[1] for i in range(4)]
-    teacher = engine(f"vllm:{root() / 'data/models/teacher'}")
+    questions, teacher = [posed("equation", 2 + i % 3, 90 + i)[1] for i in range(4)], engine(TEACHER)
     spoken = converse(Debate(3, 3, 1.3, 0.2, order), questions, teacher, Store(tmp_path), 0)
     calls = as_calls(teacher.tokenizer, spoken)
-    assert teacher.llm.reset_prefix_cache()
+    assert vllm.reset_prefix_cache()
     once, counted = SamplingParams(max_tokens=1, temperature=0), []
     for prompt, reply in calls:  # then the reply too, as far as it was read
-        (output,) = teacher.llm.generate({"prompt_token_ids": prompt}, once, use_tqdm=False)
+        (output,) = vllm.generate({"prompt_token_ids": prompt}, once, use_tqdm=False)
         counted.append(len(prompt) - output.num_cached_tokens)
-        teacher.llm.generate({"prompt_token_ids": [*prompt, *reply[:-1]]}, once, use_tqdm=False)
-    block = teacher.llm.llm_engine.vllm_config.cache_config.block_size
-    assert counted == computed(calls, block)
+        vllm.generate({"prompt_token_ids": [*prompt, *reply[:-1]]}, once, use_tqdm=False)
+    assert counted == computed(calls, BLOCK)
     assert sum(counted) < sum(len(prompt) for prompt, _ in calls)
