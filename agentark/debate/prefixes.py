@@ -8,21 +8,20 @@ import sys
 from collections.abc import Iterable, Sequence
 
 import pandas as pd
+import yaml
 from transformers import PreTrainedTokenizerBase
 
-from agentark import StudyError, root, stats
+from agentark import StudyError, models, root, stats
 from agentark.answers import is_correct
 from agentark.debate.prompts import ORDERS
 from agentark.debate.protocols import Debate, Turn
 from agentark.debate.run import GROUP, converse
 from agentark.engines import Reply, Store, engine
 from agentark.engines.checkpoint import prompt_ids
-from agentark.schemas import Question, write_csv
+from agentark.schemas import write_csv
 from agentark.tasks import task
 from agentark.tasks.base import answer_of
 
-TEACHER = "data/models/teacher"
-QUESTIONS = 128  # of validation, of the family that is distilled from
 BLOCKS = (1, 16)  # tokens: prefixes matched exactly; in whole blocks of vLLM's size on GPUs
 
 
@@ -59,18 +58,23 @@ def as_calls(
     return calls
 
 
-def measure(questions: Sequence[Question], orders: Sequence[str] = ORDERS) -> pd.DataFrame:
-    """A row an order: accuracy of the teacher's debates with its interval, calls and prompt tokens a debate, those to be
-    computed by block size, and their share of all."""
-    teacher, store = engine(TEACHER), Store(root() / "data" / "store")
+def measure(orders: Sequence[str] = ORDERS) -> pd.DataFrame:
+    """A row an order: accuracy of the teacher's debates on validation questions with its interval, calls and prompt
+    tokens a debate, those to be computed by block size, and their share of all. Settings are those of `params.yaml`."""
+    params = yaml.safe_load((root() / "params.yaml").read_text())
+    how, drawn = params["debate"], params["questions"]
+    questions = task(params["train_task"]).questions(drawn["validation"], "validation", drawn["seed"])
+    groups = [questions[i : i + GROUP] for i in range(0, len(questions), GROUP)]
+    tokenizer = models.load_tokenizer(root() / params["teacher"])
+    teacher, store = engine(params["teacher"]), Store(root() / params["store"])
+    warmth = params["debates"]["test"]["temperature"]
     rows = []
     for order in orders:
-        protocol = Debate(agents=5, rounds=3, temperature=1.3, revision_temperature=0.2, order=order)
-        groups = [questions[i : i + GROUP] for i in range(0, len(questions), GROUP)]
-        spoken = [entry for group in groups for entry in converse(protocol, group, teacher, store, 0)]
+        protocol = Debate(how["agents"], how["rounds"], warmth, how["revision_temperature"], order)
+        spoken = [entry for group in groups for entry in converse(protocol, group, teacher, store, how["seed"])]
         last = {key: answer_of(reply.text) for key, _, reply in spoken}  # the summariser speaks last
         right = stats.mean([is_correct(last[q.question_id], q.answer, q.kind) for q in questions])
-        calls = as_calls(teacher.tokenizer, spoken)
+        calls = as_calls(tokenizer, spoken)
         row = {"order": order, "accuracy": right.value, "lo": right.lo, "hi": right.hi, "n": right.n}
         row |= {"calls": len(calls) / right.n, "prompt_tokens": sum(len(p) for p, _ in calls) / right.n}
         for block in BLOCKS:
@@ -82,7 +86,7 @@ def measure(questions: Sequence[Question], orders: Sequence[str] = ORDERS) -> pd
 
 def main() -> int:
     try:
-        table = measure(task("equation").questions(QUESTIONS, "validation", 0))
+        table = measure()
         write_csv(table, root() / "reports" / "prompt_order.csv")
     except StudyError as error:
         print(f"error: {error}", file=sys.stderr)
