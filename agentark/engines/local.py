@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 import transformers
-from transformers import DynamicCache
+from transformers import DynamicCache, GenerationConfig
 
 from agentark import models
 from agentark.engines import Batch, Reply, Request
@@ -25,6 +25,9 @@ class Transformers:
         self.model.to(self.device).eval()
         self.window = self.model.config.get_text_config().max_position_embeddings
         self.ends = ends_of_turn(self.model.generation_config, self.tokenizer)
+        self.model.generation_config = (
+            GenerationConfig()
+        )  # a checkpoint's own top-k or penalty is not what is asked for
         self.fingerprint = digest(folder, f"{transformers.__version__} {torch.__version__} {self.device}")
 
     def batches(self, requests: Sequence[Request]) -> list[list[int]]:
