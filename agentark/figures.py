@@ -108,6 +108,7 @@ def cost(scores: pd.DataFrame, task: str) -> plt.Figure:
     axis.set_xscale("log", subs=[2, 5])
     for ticks in (axis.xaxis.set_major_formatter, axis.xaxis.set_minor_formatter):
         ticks("{x:.0f}")
+    axis.tick_params(axis="x", which="both", length=0, pad=6)  # 50 and 100 on one line
     axis.set(xlabel="tokens read and written a question", ylabel=f"accuracy on {task}", ylim=(0, 1))
     return figure
 
@@ -173,5 +174,7 @@ def rounds(table: pd.DataFrame) -> plt.Figure:
     figure, axes = plt.subplots(1, 2, figsize=(WIDTH, 3), sharey=True)
     for axis, (metric, label) in zip(axes, {"single": "one agent", "vote": "vote of agents"}.items(), strict=True):
         sns.lineplot(table, x="round", y=metric, hue="setting", marker="o", palette="colorblind", ax=axis)
-        axis.set(ylabel=f"accuracy, {label}", xlabel="round", xticks=sorted(table["round"].unique()), ylim=(0, 1))
+        axis.set(title=label, ylabel="accuracy", xlabel="round", xticks=sorted(table["round"].unique()), ylim=(0, 1))
+    axes[0].get_legend().remove()
+    sns.move_legend(axes[1], "upper left", bbox_to_anchor=(1.02, 1))
     return figure
