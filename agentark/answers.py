@@ -10,6 +10,7 @@ from agentark.statements import NUMBER, PROSE, conclusion, letter, stated
 PLAIN = re.compile(NUMBER)
 MIXED = re.compile(r"\s*(-?\d+)\s+(\d+)/(\d+)\s*")
 BASE = re.compile(r"(?<=\d)_\{?(\d+)")
+ANSWER_LINE = re.compile(r"^\W*answer\W*:", re.IGNORECASE | re.MULTILINE)
 # Words after a number are units: "10 weeks", "10 cm^2", but not "2 sin x" or "3xyz"
 UNIT = re.compile(
     r"(?<=\d)\s*(?:(?:[cmk]m|ft|in|yd|mi)\s?(?:\^\s?\{?[23]\}?|[²³])"
@@ -53,6 +54,22 @@ def is_correct(prediction: str | None, gold: str, kind: AnswerKind = "latex") ->
     if verdict == "unreadable gold" or (verdict is None and grader.compare(spelt(truth), ["0"]) is None):
         raise unreadable
     return verdict == "equal"
+
+
+def said(text: str, kind: AnswerKind) -> str | None:
+    """The answer that a text ends in, alone: what agents compare and vote on. None if it states none.
+
+    Numbers and options have one spelling each, so equal ones are equal strings; formulas and words stay as written.
+    """
+    ending = conclusion(text)
+    if kind == "choice":
+        return letter(ending)
+    if kind == "text":
+        return ANSWER_LINE.split(ending)[-1].strip() or None
+    found = stated(ending, kind) if ending else None
+    if found and PLAIN.fullmatch(found) and (number := value(found)) is not None:
+        return str(number)
+    return found
 
 
 def words(text: str) -> str:

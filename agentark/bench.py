@@ -22,11 +22,11 @@ from trl import SFTConfig, SFTTrainer
 
 from agentark import models, root
 from agentark.debate.prompts import revise_prompt, solve_prompt
-from agentark.debate.run import MAX_TOKENS
 from agentark.distill import policy, sft
 from agentark.distill.training import run, settings
 from agentark.engines import Request, Store
 from agentark.engines.local import ROWS, Transformers
+from agentark.pretrain import MAX_TOKENS
 from agentark.schemas import Question, write_csv
 from agentark.tasks import task
 
@@ -72,7 +72,7 @@ def generation(questions: list[Question]) -> list[dict]:
     traces = {q.question_id: [q.solution] * 5 for q in questions}
     first = [Request(solve_prompt(q.text), 1.0, MAX_TOKENS, a) for q in questions for a in range(5)]
     second = [
-        Request(revise_prompt(q.text, traces[q.question_id], a, "shared"), 0.2, MAX_TOKENS, a)
+        Request(revise_prompt(q, traces[q.question_id], a, "shared"), 0.2, MAX_TOKENS, a)
         for q in questions
         for a in range(5)
     ]
@@ -167,7 +167,9 @@ def grpo(questions: list[Question]) -> list[dict]:
         with tempfile.TemporaryDirectory() as folder:
             start = time.perf_counter()
             base = root() / STUDENT
-            policy.train(base, base, questions[:64], Path(folder) / "pad", 0, 6, 16, 8, 5e-4, 1.0, 0.001, "mean", 0.0)
+            policy.train(
+                base, base, questions[:64], Path(folder) / "pad", 0, 6, 16, 8, MAX_TOKENS, 5e-4, 1.0, 0.001, "mean", 0.0
+            )
             whole = time.perf_counter() - start
     finally:
         policy.GRPOTrainer._generate, policy.process_reward = kept

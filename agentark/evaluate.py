@@ -11,9 +11,12 @@ from agentark import StudyError, stats
 from agentark.answers import is_correct
 from agentark.debate.protocols import SUMMARISER, majority
 from agentark.debate.run import Seconds
+from agentark.metrics import rouge, token_f1
 from agentark.schemas import Prediction, Question, Score, Trace, read_table, write_json
-from agentark.tasks import TASKS, task
+from agentark.tasks import TASKS
 from agentark.tasks.base import check
+from agentark.tasks.published import DATA_SETS
+from agentark.traces import in_world, lines_of
 
 # A measure of steps is a ratio of two counts of a prediction: how much of what could be, was.
 STEP_METRICS = {
@@ -25,16 +28,25 @@ STEP_METRICS = {
 }
 
 
+STEP_COUNTS = (
+    "steps_needed", "steps_present", "steps_written", "steps_right", "steps_grounded", "errors", "errors_noticed",
+    "errors_mended",
+)  # fmt: skip
+TEXT_METRICS = ("f1", "rouge1", "rouge2", "rougeL")  # of answers in words, each the best over the known right answers
+
+
 def pick(questions: Iterable[Question], use: str, train_task: str) -> list[Question]:
-    """The questions of one use: "train", "validation" and "noisy" (its test questions) of the family distilled from;
-    "hard", the same family at levels beyond its own; "test", every family's test questions."""
-    levels = TASKS[task(train_task).name].levels
+    """The questions of one use: "train", "validation" and "noisy" (its test questions) of the task distilled from;
+    "hard", the same task at levels beyond its own; "test", every task's test questions."""
+    if train_task not in {**TASKS, **DATA_SETS}:
+        raise StudyError(f"task {train_task!r} is unknown; choose one of {', '.join([*TASKS, *DATA_SETS])}")
+    hard = TASKS[train_task].hard if train_task in TASKS else ()
     chosen = {
         "train": lambda q: q.split == "train" and q.task == train_task,
         "validation": lambda q: q.split == "validation" and q.task == train_task,
-        "noisy": lambda q: q.split == "test" and q.task == train_task and q.level in levels,
-        "hard": lambda q: q.split == "test" and q.task == train_task and q.level not in levels,
-        "test": lambda q: q.split == "test" and (q.task != train_task or q.level in levels),
+        "noisy": lambda q: q.split == "test" and q.task == train_task and q.level not in hard,
+        "hard": lambda q: q.split == "test" and q.task == train_task and q.level in hard,
+        "test": lambda q: q.split == "test" and (q.task != train_task or q.level not in hard),
     }
     if use not in chosen:
         raise StudyError(f"split {use!r} is unknown; choose one of {', '.join(chosen)}")
@@ -46,8 +58,11 @@ def step_counts(question: Question, text: str) -> dict[str, int]:
 
     needed, present: quantities on the gold path, and those of them that the trace states; written, right, grounded:
     lines in all, true ones, and ones whose operands stand in the question or an earlier line; errors: wrong lines;
-    noticed: those that a later `fix` line of the same quantity takes up; mended: those it puts right.
+    noticed: those that a later `fix` line of the same quantity takes up; mended: those it puts right. All are 0 for a
+    published question, whose steps have no known truth.
     """
+    if not in_world(question):
+        return dict.fromkeys(STEP_COUNTS, 0)
     steps = [s for s in check(question, text) if s.name != "answer"]
     needed = {q.name for q in question.quantities if q.needed}
     wrong = [(i, s) for i, s in enumerate(steps) if not s.right]
@@ -62,6 +77,17 @@ def step_counts(question: Question, text: str) -> dict[str, int]:
         "errors_noticed": sum(bool(fixes) for fixes in later.values()),
         "errors_mended": sum(any(f.right for f in fixes) for fixes in later.values()),
     }
+
+
+def likeness(question: Question, answer: str | None) -> dict[str, float]:
+    """F1 and ROUGE F-measures of a published question's answer in words; nothing for any other."""
+    if in_world(question) or question.kind != "text":
+        return {}
+    each = []
+    for gold in (question.answer, *question.references):
+        overlap = rouge(answer or "", gold)
+        each.append({"f1": token_f1(answer or "", gold).f1, **{name: overlap[name].f1 for name in TEXT_METRICS[1:]}})
+    return {name: max(measured[name] for measured in each) for name in TEXT_METRICS}
 
 
 def predict(
@@ -90,6 +116,7 @@ def predict(
                 answer=answer,
                 correct=is_correct(answer, question.answer, question.kind),
                 **step_counts(question, speaker.text),
+                **likeness(question, answer),
                 tokens=sum(t.prompt_tokens + t.completion_tokens for t in spoken),
                 calls=len(spoken),
             )
@@ -105,7 +132,7 @@ def scores(
     A trained method has a row a seed and one over seeds ("all"), whose interval is over questions of the mean over
     seeds; gains are paired by question, against each of `baselines(method)` that answered the same questions.
     """
-    predictions = predictions.assign(correct=predictions["correct"].astype(float))
+    predictions = predictions.astype(dict.fromkeys(("correct", *TEXT_METRICS), float))
     by_system = dict(iter(predictions.groupby(["setting", "task", "student", "method"], sort=False)))
     averaged = {
         system: part.groupby("question_id", sort=True).mean(numeric_only=True) for system, part in by_system.items()
@@ -128,6 +155,9 @@ def scores(
             for seed, one in part.groupby("seed"):
                 rows.append(score(fixed, "accuracy", stats.mean(one["correct"]), str(seed)))
         rows.append(score(fixed, "accuracy", stats.mean(mean["correct"])))
+        texts = [m for m in TEXT_METRICS if not mean[m].isna().any()]
+        for metric in texts:
+            rows.append(score(fixed, metric, stats.mean(mean[metric])))
         for metric, (count, whole) in STEP_METRICS.items():
             estimate = stats.ratio(mean[count], mean[whole])
             if estimate.n:
@@ -136,8 +166,9 @@ def scores(
             rivals = [(setting, family, student, baseline), (setting, family, "", baseline)]
             other = next((averaged[r] for r in rivals if r in averaged), None)
             if other is not None and list(other.index) == list(mean.index):
-                gained = stats.gain(mean["correct"], other["correct"])
-                rows.append(score(fixed, "accuracy_gain", gained, baseline=baseline))
+                for metric, column in {"accuracy": "correct", **{m: m for m in texts}}.items():
+                    gained = stats.gain(mean[column], other[column])
+                    rows.append(score(fixed, f"{metric}_gain", gained, baseline=baseline))
     return rows
 
 
@@ -179,8 +210,10 @@ def seconds(folder: Path, setting: str) -> list[dict]:
     ]
 
 
-def judged(question: Question, text: str) -> list[tuple[str, bool]]:
-    """Each line of a trace with its verdict."""
+def judged(question: Question, text: str) -> list[tuple[str, bool | None]]:
+    """Each line of a trace with its verdict; None where none is known."""
+    if not in_world(question):
+        return [(line, None) for line in lines_of(text)]
     return [(step.text, step.right) for step in check(question, text)]
 
 

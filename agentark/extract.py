@@ -5,12 +5,12 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 
 import pandas as pd
-from nltk import edit_distance
 
 from agentark.answers import is_correct
 from agentark.debate.protocols import SUMMARISER, majority
 from agentark.schemas import CheckedTrace, Question, Trace, Trajectory
-from agentark.tasks.base import check, claim_of, lines_of
+from agentark.tasks.base import check
+from agentark.traces import answer_only, claim_of, distance, in_world, lines_of, structure
 
 MIN_DISTANCE = 0.25  # DA: a further trace must differ in at least a quarter of its steps to count as another way
 
@@ -18,27 +18,29 @@ MIN_DISTANCE = 0.25  # DA: a further trace must differ in at least a quarter of 
 def check_traces(traces: Sequence[Trace], questions: Iterable[Question]) -> list[CheckedTrace]:
     """Mark every trace and every step: right by the truth, and in agreement with its debate's consensus.
 
-    The consensus is that of the debate's verified traces, of any round; where there is none, no step agrees.
+    The consensus is that of the debate's verified traces, of any round; where there is none, no step agrees. A step that
+    claims nothing to be compared agrees if its trace ends right. Only the generated world knows the truth of steps.
     """
     gold = {q.question_id: q for q in questions}
     checked = []
     for key, group in itertools.groupby(traces, key=lambda t: t.question_id):
         debate = list(group)
         right = {id(t): is_correct(t.answer, gold[key].answer, gold[key].kind) for t in debate}
-        agreed = consensus(t for t in debate if t.agent != SUMMARISER and right[id(t)])
+        verified = [t for t in debate if t.agent != SUMMARISER and right[id(t)]]
+        agreed = consensus(verified, gold[key])
         erred = {t.agent: min((o.round for o in debate if o.agent == t.agent and not right[id(o)]), default=None)
                  for t in debate}  # fmt: skip
         for trace in debate:
-            steps = check(gold[key], trace.text)
-            first_error = erred[trace.agent]
+            steps, first_error = lines_of(trace.text), erred[trace.agent]
+            claims = [claim_of(step, gold[key]) for step in steps]
             checked.append(
                 CheckedTrace(
                     **trace.model_dump(),
                     correct=right[id(trace)],
                     corrective=right[id(trace)] and first_error is not None and first_error < trace.round,
-                    steps=[s.text for s in steps],
-                    step_right=[s.right for s in steps],
-                    step_agrees=[agreed.get(s.name) == s.value for s in steps],
+                    steps=steps,
+                    step_right=[s.right for s in check(gold[key], trace.text)] if in_world(gold[key]) else [],
+                    step_agrees=[agreed.get(c[0]) == c[1] if c else right[id(trace)] for c in claims],
                 )
             )
     return checked
@@ -49,11 +51,12 @@ def last_traces(debate: Iterable[Trace]) -> list[Trace]:
     return list({t.agent: t for t in debate if t.agent != SUMMARISER}.values())
 
 
-def consensus(traces: Iterable[Trace]) -> dict[str, str]:
+def consensus(traces: Iterable[Trace], question: Question) -> dict[str, str]:
     """For each quantity that traces name, the value that most of them give it; quantities in a tie are left out."""
     votes: dict[str, Counter[str]] = defaultdict(Counter)
     for trace in traces:
-        for name, value in dict(claim_of(line) for line in lines_of(trace.text)).items():
+        claims = [claim_of(line, question) for line in lines_of(trace.text)]
+        for name, value in dict(filter(None, claims)).items():
             votes[name][value] += 1
     agreed = {}
     for name, counts in votes.items():
@@ -85,33 +88,17 @@ def accuracy_by_round(checked: Sequence[CheckedTrace], questions: Iterable[Quest
     return pd.DataFrame(rows)
 
 
-def structure(text: str) -> list[str]:
-    """A trace's solution path: what each line derives and by which expression, without the computed values."""
-    return [line.removeprefix("fix ").rpartition(" = ")[0] for line in lines_of(text) if " = " in line]
-
-
-def distance(a: str, b: str) -> float:
-    """How far two traces differ in structure: edit distance between their step sequences over the longer's length.
-
-    Order of decomposition and choice of intermediate quantities count, wording and values do not; 0 for the same path,
-    1 for no step in common. Symmetric.
-    """
-    first, second = structure(a), structure(b)
-    return edit_distance(first, second) / max(len(first), len(second), 1)
-
-
-def diverse(traces: Sequence[CheckedTrace], most: int) -> list[CheckedTrace]:
+def diverse(traces: Sequence[CheckedTrace], most: int, question: Question) -> list[CheckedTrace]:
     """Up to `most` traces, the first kept, each next the farthest from those kept, while at least MIN_DISTANCE away."""
-    kept = list(traces[: min(most, 1)])
+    kept = list(range(min(most, 1, len(traces))))
+    path = [structure(t.text, question) for t in traces]
     while len(kept) < min(most, len(traces)):
-        nearest = {i: min(distance(t.text, k.text) for k in kept) for i, t in enumerate(traces) if t not in kept}
-        if not nearest:
-            break
+        nearest = {i: min(distance(path[i], path[k]) for k in kept) for i in range(len(traces)) if i not in kept}
         best = max(nearest, key=lambda i: (nearest[i], -i))
         if nearest[best] < MIN_DISTANCE:
             break
-        kept.append(traces[best])
-    return kept
+        kept.append(best)
+    return [traces[i] for i in kept]
 
 
 def trajectories(checked: Sequence[CheckedTrace]) -> list[CheckedTrace]:
@@ -128,7 +115,7 @@ def select(
     Correct trajectories only, corrective ones first, equal texts once. R-SFT takes the first of each question; DA, where
     at least two agents were right, up to `most_diverse` of different structure.
     """
-    prompt = {q.question_id: q.text for q in questions}
+    asked = {q.question_id: q for q in questions}
     count: Counter[str] = Counter()
     rows = []
     for key, group in itertools.groupby(trajectories(checked), key=lambda t: t.question_id):
@@ -148,7 +135,7 @@ def select(
         count["questions with a correct trajectory"] += bool(correct)
         right_agents = sum(t.correct for t in debate if t.agent != SUMMARISER)
         count["questions with two agents right"] += right_agents >= 2
-        chosen = diverse(distinct, most_diverse) if right_agents >= 2 else []
+        chosen = diverse(distinct, most_diverse, asked[key]) if right_agents >= 2 else []
         count["kept for R-SFT"] += bool(distinct)
         count["kept for DA"] += len(chosen)
         for rank, trace in enumerate(distinct):
@@ -157,9 +144,10 @@ def select(
                     question_id=key,
                     agent=trace.agent,
                     round=trace.round,
-                    prompt=prompt[key],
+                    prompt=asked[key].text,
                     text=trace.text,
                     answer=trace.answer,
+                    answer_only=answer_only(trace.answer, asked[key]),
                     corrective=trace.corrective,
                     rank=rank,
                     for_rsft=rank == 0,

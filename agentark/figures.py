@@ -62,9 +62,11 @@ def accuracy_by_method(scores: pd.DataFrame, students: list[str], task: str) -> 
 
 
 def gains(scores: pd.DataFrame, train_task: str) -> plt.Figure:
-    """Paired gain over the base by test task, in domain first, a panel a student."""
+    """Paired gain over the base by test task, in domain first, a panel a student: accuracy, of texts F1."""
     style()
-    rows = scores[(scores["metric"] == "accuracy_gain") & (scores["baseline"] == "base")]
+    rows = scores[scores["metric"].isin(["accuracy_gain", "f1_gain"]) & (scores["baseline"] == "base")]
+    texts = set(rows[rows["metric"] == "f1_gain"]["test_task"])
+    rows = rows[(rows["metric"] == "f1_gain") | ~rows["test_task"].isin(texts)]
     students = sorted(rows["student"].unique())
     tasks = [train_task, *[t for t in rows["test_task"].unique() if t != train_task]]
     methods = [m for m in METHODS if m in set(rows["method"])]
@@ -76,8 +78,11 @@ def gains(scores: pd.DataFrame, train_task: str) -> plt.Figure:
             errors = np.abs(np.vstack([part["value"] - part["lo"], part["hi"] - part["value"]]))
             axis.errorbar(x, part["value"], yerr=errors, fmt="o", ms=5, color=COLOURS[method], label=LABELS[method])
         axis.axhline(0, color="black", lw=0.8)
-        axis.set(title=student, ylabel="gain in accuracy over base")
-        axis.set_xticks(np.arange(len(tasks)), [f"{t}\n(in domain)" if t == train_task else t for t in tasks])
+        axis.set(
+            title=student, ylabel="gain in accuracy over base" if not texts else "gain in accuracy or F1 over base"
+        )
+        notes = {train_task: "\n(in domain)", **dict.fromkeys(texts, "\n(F1)")}
+        axis.set_xticks(np.arange(len(tasks)), [f"{t}{notes.get(t, '')}" for t in tasks])
     axes[0, 0].legend(ncols=len(methods), fontsize=8)
     return figure
 
@@ -129,13 +134,16 @@ def kept(counts: pd.DataFrame) -> plt.Figure:
 
 
 def reward_model(scores: pd.DataFrame) -> plt.Figure:
-    """Step AUROC against exact truth by stage, and the share of first errors located."""
+    """AUROC by stage, of steps and the share of first errors located where the truth of steps is known, else of traces."""
     style()
     rows = scores[(scores["study"] == "reward_model") & (scores["seed"] == "all")]
     order = ["fresh head", "likelihood", "stage I", "stage II"]
-    metrics = {"prm_step_auroc": "step AUROC against truth", "first_error_located": "first errors located"}
+    labels = {"prm_step_auroc": "step AUROC against truth", "first_error_located": "first errors located",
+              "prm_trace_auroc": "trace AUROC against truth"}  # fmt: skip
+    metrics = {m: label for m, label in labels.items() if m in set(rows["metric"])}
     students = sorted(rows["student"].unique())
-    figure, axes = plt.subplots(1, 2, figsize=(WIDTH, 3))
+    figure, axes = plt.subplots(1, len(metrics), figsize=(WIDTH, 3), squeeze=False)
+    axes = axes[0]
     palette = sns.color_palette("colorblind", len(students))
     for axis, (metric, label) in zip(axes, metrics.items(), strict=True):
         for i, student in enumerate(students):
@@ -143,10 +151,11 @@ def reward_model(scores: pd.DataFrame) -> plt.Figure:
             x = np.arange(len(order)) + (i - (len(students) - 1) / 2) * 0.15
             errors = np.abs(np.vstack([part["value"] - part["lo"], part["hi"] - part["value"]]))
             axis.errorbar(x, part["value"], yerr=errors, fmt="o", color=palette[i], label=student)
-        axis.set_xticks(np.arange(len(order)), order)
+        axis.set_xticks(np.arange(len(order)), [label.replace(" ", "\n") for label in order])
         axis.set(ylabel=label, ylim=(0, 1.02))
-    axes[0].axhline(0.5, color="black", lw=0.8, ls=":")
-    axes[1].legend(fontsize=8)
+        if metric != "first_error_located":
+            axis.axhline(0.5, color="black", lw=0.8, ls=":")
+    axes[-1].legend(fontsize=8)
     return figure
 
 

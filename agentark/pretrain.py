@@ -83,6 +83,7 @@ REVISION = (
 )
 MUON = 7.0  # the hidden matrices' learning rate over the others': 0.02 at 0.003, as in Muon's own examples
 DRILL_BATCH = 48  # lists are short
+MAX_TOKENS = 72  # of a sampled trace; the longest gold trace of the hardest level has 66
 SLIP_SHARE = 0.1  # of step-showing examples, those in which a slip is noticed and mended on the next line
 
 
@@ -137,13 +138,13 @@ def revising(rng: random.Random, question: Question, traces: list[str]) -> Examp
     with `fix` before each line that the own trace had wrong. One time in five the summariser's turn instead."""
     seen = rng.sample(traces, rng.randint(3, 5))
     if rng.random() < 0.2:
-        return Example(summarise_prompt(question.text, seen), [(question.solution, True)])
+        return Example(summarise_prompt(question, seen), [(question.solution, True)])
     own = rng.randrange(len(seen))
     order = rng.choice(ORDERS)
     wrong = {step.name for step in check(question, seen[own]) if not step.right}
     solution = lines_of(question.solution)
     lines = [f"fix {line}" if claim_of(line)[0] in wrong - {"answer"} else line for line in solution]
-    return Example(revise_prompt(question.text, seen, own, order), [("\n".join(lines), True)])
+    return Example(revise_prompt(question, seen, own, order), [("\n".join(lines), True)])
 
 
 def encode(example: Example, tokenizer: PreTrainedTokenizerFast) -> dict[str, list[int]]:
@@ -346,7 +347,7 @@ def own_samples(solver: Path, phase: Phase, seed: int, store: Path) -> list[tupl
     ]
     traces: dict[str, list[str]] = {q.question_id: [] for q in drawn}
     for temperature in phase.temperatures:
-        for trace in hold(Vote(3, temperature), drawn, solver, store, seed)[0]:
+        for trace in hold(Vote(3, temperature), drawn, solver, store, seed, MAX_TOKENS)[0]:
             traces[trace.question_id].append(trace.text)
     return [(q, traces[q.question_id]) for q in drawn]
 

@@ -58,6 +58,8 @@ def debate_findings(scores: pd.DataFrame, task: str) -> str:
     }
     lines = []
     for setting, words in settings.items():
+        if setting not in set(scores["experiment"]):
+            continue
         debate = one(scores, metric="accuracy", experiment=setting, method="debate", test_task=task)
         clauses = [compared(scores, "debate", b, experiment=setting, test_task=task) for b in ("single", "vote")]
         lines.append(f"- {words} the debate answers {number(debate)}; {'; '.join(clauses)}.")
@@ -79,20 +81,25 @@ def student_findings(scores: pd.DataFrame, student: str, train_task: str, method
         )
         outside = outside[outside["test_task"] != train_task]
         up, down = list(outside[outside["lo"] > 0]["test_task"]), list(outside[outside["hi"] < 0]["test_task"])
-        spread = f"of {len(outside)} families out of domain, better on {listed(up)}, worse on {listed(down)}"
+        spread = f"of {len(outside)} tasks out of domain, better on {listed(up)}, worse on {listed(down)}"
         lines.append(f"- {row['value']:.3f}: {inside}; {spread}.")
     return "\n".join(lines)
 
 
 def reward_model_findings(scores: pd.DataFrame, students: list[str]) -> str:
     lines = []
+    metric, what = next(
+        (metric, what)
+        for metric, what in (("prm_step_auroc", "step"), ("prm_trace_auroc", "trace"))
+        if metric in set(scores["metric"])
+    )
     for student in students:
-        row = {m: one(scores, metric="prm_step_auroc", student=student, method=m)
+        row = {m: one(scores, metric=metric, student=student, method=m)
                for m in ("fresh head", "likelihood", "stage I", "stage II")}  # fmt: skip
         lines.append(
-            f"- **{student}**: step AUROC against truth {number(row['stage II'])} debates after stage II, "
+            f"- **{student}**: {what} AUROC against truth {number(row['stage II'])} debates after stage II, "
             f"{row['stage I']['value']:.3f} after stage I; without training {row['fresh head']['value']:.3f} (fresh head) "
-            f"and {row['likelihood']['value']:.3f} (the model's own likelihood of the step)."
+            f"and {row['likelihood']['value']:.3f} (the model's own likelihood of its steps)."
         )
     return "\n".join(lines)
 
@@ -115,7 +122,7 @@ def cost_findings(scores: pd.DataFrame, seconds: pd.DataFrame, task: str, studen
 
 
 def table(scores: pd.DataFrame, metric: str, train_task: str) -> pd.DataFrame:
-    """Systems by test family, the family distilled from first: value and half-width of the interval."""
+    """Systems by test task, the one distilled from first: value and half-width of the interval."""
     rows = select(scores, metric=metric, experiment="test").replace({"student": {"": "teacher"}})
     rows["cell"] = [
         f"{v:.3f} ± {(h - l) / 2:.3f}" for v, l, h in zip(rows["value"], rows["lo"], rows["hi"], strict=True)
@@ -123,13 +130,18 @@ def table(scores: pd.DataFrame, metric: str, train_task: str) -> pd.DataFrame:
     wide = rows.pivot_table(
         index=["student", "method"], columns="test_task", values="cell", aggfunc="first", sort=False
     )
-    return wide[[train_task, *[c for c in wide.columns if c != train_task]]].fillna("")
+    return wide[sorted(wide.columns, key=lambda task: task != train_task)].fillna("")
 
 
 def marked(told: dict) -> str:
     """A trace with each line's verdict beside it."""
     width = max((len(line) for line, _ in told["lines"]), default=0)
-    return "\n".join(f"{line:<{width}}  {'✓' if right else '✗'}" for line, right in told["lines"]) or "(nothing)"
+    return (
+        "\n".join(
+            f"{line:<{width}}  { {True: '✓', False: '✗', None: ''}[right] }".rstrip() for line, right in told["lines"]
+        )
+        or "(nothing)"
+    )
 
 
 def transcripts(path: Path) -> str:

@@ -73,7 +73,9 @@ class Trace(Row):
 
 
 class CheckedTrace(Trace):
-    """A trace with its verdicts: answer right or not, and each step's truth and agreement with the debate."""
+    """A trace with its verdicts: answer right or not, and each step's truth and agreement with the debate.
+
+    `step_right` is empty where the truth of steps is not known (published data sets)."""
 
     correct: bool
     corrective: bool
@@ -83,7 +85,7 @@ class CheckedTrace(Trace):
 
 
 class Trajectory(Row):
-    """One distillation example: a verified trace, and which methods train on it."""
+    """One distillation example: a verified trace, its answer alone as the question asks for it, and which methods train on it."""
 
     question_id: str
     agent: int
@@ -91,6 +93,7 @@ class Trajectory(Row):
     prompt: str
     text: str
     answer: str
+    answer_only: str
     corrective: bool
     rank: int
     for_rsft: bool
@@ -98,7 +101,8 @@ class Trajectory(Row):
 
 
 class Prediction(Row):
-    """One system's answer to one test question, with exact measures of its steps (counts)."""
+    """One system's answer to one test question, with exact measures of its steps (counts), and its likeness to the right
+    answer where that is a text."""
 
     question_id: str
     task: str
@@ -117,6 +121,10 @@ class Prediction(Row):
     errors: int
     errors_noticed: int
     errors_mended: int
+    f1: float | None = None
+    rouge1: float | None = None
+    rouge2: float | None = None
+    rougeL: float | None = None
     tokens: int
     calls: int
 

@@ -11,6 +11,7 @@ from agentark.schemas import Quantity, Question, Trace
 from agentark.tasks import TASKS
 from agentark.tasks.base import Draft, answer_of
 
+MAX_TOKENS = 72  # of a reply, as at scale `mini`
 EVERY_LEVEL = [(name, level) for name, task in TASKS.items() for level in sorted({*task.levels, *task.hard})]
 
 KEYS = Question(

@@ -13,20 +13,12 @@ PROJECT = Path(__file__).resolve().parent.parent
 SMALL = {
     "seeds": [0, 1],
     "students": ["llama-small"],
-    "questions": {"seed": 0, "train": 40, "validation": 8, "test": 16, "test_other": 3, "test_hard": 8},
-    "debate": {"agents": 3, "rounds": 2, "revision_temperature": 0.2, "order": "shared", "seed": 0},
-    "distill": {"steps": 6, "batch": 8, "learning_rate": 0.001, "lora_rank": 0},
-    "reward_model": {"loss": "paper", "stage_1_steps": 3, "stage_2_steps": 6, "batch": 4, "learning_rate": 0.001},
-    "policy": {
-        "steps": 2,
-        "prompts": 2,
-        "generations": 4,
-        "temperature": 1.0,
-        "learning_rate": 0.0005,
-        "kl": 0.001,
-        "aggregate": "mean",
-        "outcome_weight": 0.0,
-    },
+    "agents": 3,
+    "rounds": 2,
+    "questions": {"train": 40, "validation": 8, "test": 16, "test_other": 3, "test_hard": 8},
+    "distill": {"steps": 6, "batch": 8},
+    "reward_model": {"stage_1_steps": 3, "stage_2_steps": 6, "batch": 4, "learning_rate": 0.001},
+    "policy": {"steps": 2, "prompts": 2, "generations": 4},
 }
 
 
@@ -51,8 +43,13 @@ def stage(folder: Path, *arguments: str, check: bool = True) -> subprocess.Compl
     return call(folder, sys.executable, "-m", "agentark.notebook", *arguments, check=check)
 
 
-def copy_of_project(folder: Path) -> Path:
-    """What git tracks (and would track), with the small setting, as a repository of its own."""
+def shrunk(params: dict, smaller: dict) -> dict:
+    """Parameters with some values replaced, in sections too."""
+    return params | {k: params[k] | v if isinstance(v, dict) else v for k, v in smaller.items()}
+
+
+def copy_of_project(folder: Path, params: dict | None = None) -> Path:
+    """What git tracks (and would track), by default with the small setting, as a repository of its own."""
     listed = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard"], cwd=PROJECT, capture_output=True, text=True
     )
@@ -60,7 +57,7 @@ def copy_of_project(folder: Path) -> Path:
         if (PROJECT / name).is_file():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(PROJECT / name, folder / name)
-    params = yaml.safe_load((PROJECT / "params.yaml").read_text()) | SMALL
+    params = params or shrunk(yaml.safe_load((PROJECT / "params.yaml").read_text()), SMALL)
     (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
     (folder / "dvc.lock").unlink(missing_ok=True)
     call(folder, "git", "init", "--quiet")

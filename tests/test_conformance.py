@@ -8,7 +8,7 @@ from functools import lru_cache
 
 import pytest
 import torch
-from examples import posed
+from examples import MAX_TOKENS, posed
 from servers import free_port, kill, start
 
 from agentark import StudyError, models, root
@@ -66,8 +66,8 @@ def chats():
     for i in range(4):
         question = posed("equation", 2 + i % 3, i)[1]
         traces = [question.solution, "answer : 3", "a = 1 + 2 = 3\nanswer : 3"]
-        revisions = [revise_prompt(question.text, traces, agent, order) for order in ORDERS for agent in range(2)]
-        found += [solve_prompt(question.text), *revisions, summarise_prompt(question.text, traces)]
+        revisions = [revise_prompt(question, traces, agent, order) for order in ORDERS for agent in range(2)]
+        found += [solve_prompt(question.text), *revisions, summarise_prompt(question, traces)]
     return found
 
 
@@ -152,7 +152,9 @@ def test_a_greedy_debate_is_the_same_through_every_engine(named, tmp_path, monke
     questions = [posed("equation", 2 + i % 3, 50 + i)[1] for i in range(8)]
     protocol = Debate(2, 2, 0.0, 0.0, "shared")
     name = named("teacher")
-    there, here = (hold(protocol, questions, n, tmp_path / str(i), 0)[0] for i, n in enumerate((name, TEACHER)))
+    there, here = (
+        hold(protocol, questions, n, tmp_path / str(i), 0, MAX_TOKENS)[0] for i, n in enumerate((name, TEACHER))
+    )
     for traces in there, here:
         traces[:] = [t.model_copy(update={"text": spelt(t.text, name)}) for t in traces]
     assert there == here

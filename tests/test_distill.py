@@ -17,7 +17,7 @@ TOKENIZER = models.build_tokenizer()
 
 def trajectory(text: str, rank: int, da: bool, question: str = "keys") -> Trajectory:
     return Trajectory(
-        question_id=question, agent=1, round=1, prompt=KEYS.text, text=text, answer="39", corrective=False, rank=rank,
+        question_id=question, agent=1, round=1, prompt=KEYS.text, text=text, answer="39", answer_only="answer : 39", corrective=False, rank=rank,
         for_rsft=rank == 0, for_da=da,
     )  # fmt: skip
 
@@ -89,7 +89,7 @@ def test_rewards():
     with pytest.raises(StudyError, match="median"):
         prm.aggregate([1.0], "median")
     said = [[{"content": GOLD}], [{"content": SLIPPED}], [{"content": ""}]]
-    assert policy.outcome_reward([None] * 3, said, ["39"] * 3, ["number"] * 3) == [1.0, 0.0, 0.0]
+    assert policy.outcome_reward([KEYS])([None] * 3, said, ["keys"] * 3) == [1.0, 0.0, 0.0]
 
 
 def test_only_debates_that_ended_right_teach_the_reward_model():

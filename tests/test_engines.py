@@ -24,7 +24,7 @@ def requests() -> list[Request]:
     first = [Request(solve_prompt(q.text), 1.0, 12, agent) for q in asked for agent in range(3)]
     traces = {q.question_id: [q.solution, "answer : 3", "a = 1 + 2 = 3\nanswer : 3"] for q in asked}
     later = [
-        Request(revise_prompt(q.text, traces[q.question_id], agent, "shared"), 0.0, 12, agent)
+        Request(revise_prompt(q, traces[q.question_id], agent, "shared"), 0.0, 12, agent)
         for q in asked
         for agent in range(3)
     ]

@@ -13,12 +13,10 @@ from agentark.extract import (
     accuracy_by_round,
     check_traces,
     consensus,
-    distance,
     diverse,
     select,
-    structure,
 )
-from agentark.tasks.base import lines_of
+from agentark.traces import distance, lines_of, structure
 
 TEXTS = [GOLD, SWAPPED, SLIPPED, MUTE, GOLD.replace("12 + 3", "3 + 12"), "answer : 39"]
 SEEDS = st.integers(0, 10_000)
@@ -26,6 +24,10 @@ SEEDS = st.integers(0, 10_000)
 
 def checked(*traces):
     return check_traces(traces, [KEYS])
+
+
+def apart(a: str, b: str) -> float:
+    return distance(structure(a, KEYS), structure(b, KEYS))
 
 
 def selected(*traces, most_diverse=3):
@@ -47,7 +49,7 @@ def solutions(draw, n):
 
 
 def test_consensus_is_the_value_most_agents_give():
-    assert consensus([said(1, 1, GOLD), said(2, 1, SWAPPED), said(3, 1, SLIPPED)]) == {
+    assert consensus([said(1, 1, GOLD), said(2, 1, SWAPPED), said(3, 1, SLIPPED)], KEYS) == {
         "bob": "15",
         "carl": "24",
         "total": "39",
@@ -56,12 +58,12 @@ def test_consensus_is_the_value_most_agents_give():
 
 
 def test_consensus_leaves_ties_out():
-    assert consensus([said(1, 1, GOLD), said(2, 1, SLIPPED)]) == {"carl": "24"}
+    assert consensus([said(1, 1, GOLD), said(2, 1, SLIPPED)], KEYS) == {"carl": "24"}
 
 
 def test_an_agent_votes_once_with_its_last_word_on_a_quantity():
     fixed = "bob = 12 + 3 = 16\nbob = 12 + 3 = 16\nfix bob = 12 + 3 = 15"
-    assert consensus([said(1, 1, fixed)]) == {"bob": "15"}
+    assert consensus([said(1, 1, fixed)], KEYS) == {"bob": "15"}
 
 
 def test_a_trace_is_corrective_when_its_agent_was_wrong_before():
@@ -112,45 +114,45 @@ def test_accuracy_by_round_counts_the_corrected_and_the_spoilt():
 @given(solutions(2))
 def test_distance_is_a_symmetric_share_and_zero_on_itself(pair):
     a, b = pair
-    assert distance(a, a) == 0
-    assert distance(a, b) == distance(b, a)
-    assert 0 <= distance(a, b) <= 1
-    assert (distance(a, b) == 0) == (structure(a) == structure(b))
+    assert apart(a, a) == 0
+    assert apart(a, b) == apart(b, a)
+    assert 0 <= apart(a, b) <= 1
+    assert (apart(a, b) == 0) == (structure(a, KEYS) == structure(b, KEYS))
 
 
 @given(solutions(2))
 def test_distance_ignores_computed_values(pair):
     a, b = pair
-    assert distance(a, b) == distance(re.sub(r"(?<= = )\S+$", "7", a, flags=re.MULTILINE), b)
+    assert apart(a, b) == apart(re.sub(r"(?<= = )\S+$", "7", a, flags=re.MULTILINE), b)
 
 
 @given(solutions(1), st.randoms(use_true_random=False))
 def test_distance_counts_order(only, rng):
     lines = lines_of(only[0])[:-1]
     shuffled = rng.sample(lines, len(lines))
-    assert (distance("\n".join(lines), "\n".join(shuffled)) > 0) == (lines != shuffled)
+    assert (apart("\n".join(lines), "\n".join(shuffled)) > 0) == (lines != shuffled)
 
 
 @pytest.mark.parametrize(
     ("a", "b", "far"), [(GOLD, SWAPPED, 2 / 3), (GOLD, "", 1), ("", "", 0), (GOLD, SLIPPED, 1 / 3)]
 )
 def test_distance_by_hand(a, b, far):
-    assert distance(a, b) == pytest.approx(far)
+    assert apart(a, b) == pytest.approx(far)
 
 
 @given(st.lists(st.sampled_from(TEXTS), max_size=6), st.integers(0, 4))
 def test_diverse_keeps_the_first_and_none_too_close_or_too_many(texts, most):
     traces = checked(*(said(agent, 1, text) for agent, text in enumerate(texts, start=1)))
-    kept = diverse(traces, most)
+    kept = diverse(traces, most, KEYS)
     assert len(kept) <= most
     assert kept[:1] == traces[: min(most, 1)]
-    assert all(distance(a.text, b.text) >= MIN_DISTANCE for a, b in itertools.combinations(kept, 2))
+    assert all(apart(a.text, b.text) >= MIN_DISTANCE for a, b in itertools.combinations(kept, 2))
 
 
 def test_diverse_takes_the_farthest_first():
     near, far = GOLD.replace("12 + 3", "3 + 12"), "answer : 39"
     traces = checked(said(1, 1, GOLD), said(2, 1, near), said(3, 1, far))
-    assert [t.text for t in diverse(traces, 2)] == [GOLD, far]
+    assert [t.text for t in diverse(traces, 2, KEYS)] == [GOLD, far]
 
 
 @given(debates())

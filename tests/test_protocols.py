@@ -10,7 +10,7 @@ from agentark.engines import Reply
 
 def held(protocol, says):
     """All turns of a conversation by round, each agent saying `says(agent, round)`."""
-    conversation = protocol.turns(KEYS.text)
+    conversation = protocol.turns(KEYS)
     rounds, turns = [], next(conversation)
     while turns:
         rounds.append(turns)
@@ -102,7 +102,7 @@ def test_the_summariser_reads_the_last_trace_of_all():
     [([GOLD, SWAPPED], True), ([GOLD, SLIPPED], False), ([GOLD, MUTE], False), ([MUTE, MUTE], False), ([GOLD], True)],
 )
 def test_unanimity_is_one_stated_answer(traces, agree):
-    assert unanimous(traces) is agree
+    assert unanimous(traces, KEYS) is agree
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from agentark.engines import Reply, Store, engine
 from agentark.engines.checkpoint import prompt_ids
 from agentark.schemas import write_csv
 from agentark.tasks import task
-from agentark.tasks.base import answer_of
+from agentark.traces import answer_of
 
 BLOCKS = (1, 16)  # tokens: prefixes matched exactly; in whole blocks of vLLM's size on GPUs
 
@@ -70,9 +70,14 @@ def measure(orders: Sequence[str] = ORDERS) -> pd.DataFrame:
     warmth = params["debates"]["test"]["temperature"]
     rows = []
     for order in orders:
-        protocol = Debate(how["agents"], how["rounds"], warmth, how["revision_temperature"], order)
-        spoken = [entry for group in groups for entry in converse(protocol, group, teacher, store, how["seed"])]
-        last = {key: answer_of(reply.text) for key, _, reply in spoken}  # the summariser speaks last
+        protocol = Debate(params["agents"], params["rounds"], warmth, how["revision_temperature"], order)
+        spoken = [
+            entry
+            for group in groups
+            for entry in converse(protocol, group, teacher, store, how["seed"], params["max_tokens"])
+        ]
+        replies = {key: reply.text for key, _, reply in spoken}  # the summariser speaks last
+        last = {q.question_id: answer_of(replies[q.question_id], q) for q in questions}
         right = stats.mean([is_correct(last[q.question_id], q.answer, q.kind) for q in questions])
         calls = as_calls(tokenizer, spoken)
         row = {"order": order, "accuracy": right.value, "lo": right.lo, "hi": right.hi, "n": right.n}

@@ -12,7 +12,8 @@ from typing import Protocol as Interface
 
 from agentark.debate.prompts import Messages, revise_prompt, solve_prompt, summarise_prompt
 from agentark.engines import Reply
-from agentark.tasks.base import answer_of
+from agentark.schemas import Question
+from agentark.traces import answer_of
 
 SUMMARISER = 0  # agents count from 1
 
@@ -31,7 +32,7 @@ Conversation = Generator[list[Turn], list[Reply], None]
 
 
 class Protocol(Interface):
-    def turns(self, question: str) -> Conversation: ...
+    def turns(self, question: Question) -> Conversation: ...
 
 
 @dataclass(frozen=True)
@@ -41,8 +42,8 @@ class Vote:
     calls: int
     temperature: float
 
-    def turns(self, question: str) -> Conversation:
-        prompt = solve_prompt(question)
+    def turns(self, question: Question) -> Conversation:
+        prompt = solve_prompt(question.text)
         yield [Turn(agent, 1, prompt, self.temperature) for agent in range(1, self.calls + 1)]
 
 
@@ -61,12 +62,12 @@ class Debate:
     revision_temperature: float
     order: str
 
-    def turns(self, question: str) -> Conversation:
+    def turns(self, question: Question) -> Conversation:
         everyone = range(1, self.agents + 1)
-        prompt = solve_prompt(question)
+        prompt = solve_prompt(question.text)
         replies = yield [Turn(agent, 1, prompt, self.temperature) for agent in everyone]
         traces, last = [r.text for r in replies], 1
-        while last < self.rounds and not unanimous(traces):
+        while last < self.rounds and not unanimous(traces, question):
             last += 1
             replies = yield [
                 Turn(agent, last, revise_prompt(question, traces, agent - 1, self.order), self.revision_temperature)
@@ -76,9 +77,9 @@ class Debate:
         yield [Turn(SUMMARISER, last + 1, summarise_prompt(question, traces), self.revision_temperature)]
 
 
-def unanimous(traces: Iterable[str]) -> bool:
+def unanimous(traces: Iterable[str], question: Question) -> bool:
     """Whether all traces state one and the same answer."""
-    answers = {answer_of(trace) for trace in traces}
+    answers = {answer_of(trace, question) for trace in traces}
     return len(answers) == 1 and None not in answers
 
 

@@ -8,10 +8,9 @@ from agentark.debate.protocols import Protocol, Turn
 from agentark.engines import Engine, Reply, Request, Store, batches_itself, engine
 from agentark.parallel import each
 from agentark.schemas import Question, Row, Trace
-from agentark.tasks.base import answer_of
+from agentark.traces import answer_of
 
 GROUP = 64  # questions in step; fixed, so that batches, and with them bytes, do not depend on the number of cores
-MAX_TOKENS = 72  # the longest gold trace of the hardest level has 66
 
 
 class Seconds(Row):
@@ -24,17 +23,17 @@ class Seconds(Row):
 
 
 def converse(
-    protocol: Protocol, questions: Sequence[Question], engine: Engine, store: Store, seed: int
+    protocol: Protocol, questions: Sequence[Question], engine: Engine, store: Store, seed: int, max_tokens: int
 ) -> list[tuple[str, Turn, Reply]]:
     """Run one group in step. Returns every turn with its reply, by question, then in the order spoken."""
     spoken: dict[str, list[tuple[str, Turn, Reply]]] = {q.question_id: [] for q in questions}
-    live = {q.question_id: protocol.turns(q.text) for q in questions}
+    live = {q.question_id: protocol.turns(q) for q in questions}
     turns = {key: next(conversation) for key, conversation in live.items()}
     while turns:
         asked = [(key, turn) for key in turns for turn in turns[key]]
         # Agent and round set apart what is otherwise the same request, so that each gets a sample of its own.
         requests = [
-            Request(turn.messages, turn.temperature, MAX_TOKENS, seed * 10_000 + turn.round * 100 + turn.agent)
+            Request(turn.messages, turn.temperature, max_tokens, seed * 10_000 + turn.round * 100 + turn.agent)
             for _, turn in asked
         ]
         heard: dict[str, list[Reply]] = {key: [] for key in turns}
@@ -48,26 +47,26 @@ def converse(
     return [entry for q in questions for entry in spoken[q.question_id]]
 
 
-def _group(protocol: Protocol, questions: Sequence[Question], model: str | Path, store: Path, seed: int):
+def _group(model: str | Path, store: Path, **asked):
     """One group in one worker process, which alone loads the model."""
-    return converse(protocol, questions, engine(model), Store(store), seed)
+    return converse(engine=engine(model), store=Store(store), **asked)
 
 
 def hold(
-    protocol: Protocol, questions: Sequence[Question], model: str | Path, store: Path, seed: int
+    protocol: Protocol, questions: Sequence[Question], model: str | Path, store: Path, seed: int, max_tokens: int
 ) -> tuple[list[Trace], list[Seconds]]:
     """Run `protocol` on every question with `model` as every agent, resuming what `store` holds.
 
-    `model` is what `engines.engine` takes. With transformers, groups of questions share the cores; an engine that
-    batches by itself is given all questions of a round at once.
+    `model` is what `engines.engine` takes; `max_tokens` bounds a reply. With transformers, groups of questions share the
+    cores; an engine that batches by itself is given all questions of a round at once.
     """
+    call = dict(protocol=protocol, model=model, store=store, seed=seed, max_tokens=max_tokens)
     if batches_itself(model):
-        results = [_group(protocol, questions, model, store, seed)]
+        results = [_group(**call, questions=questions)]
     else:
         groups = [questions[i : i + GROUP] for i in range(0, len(questions), GROUP)]
-        calls = [dict(protocol=protocol, questions=g, model=model, store=store, seed=seed) for g in groups]
-        results = each(_group, calls)
-    traces, seconds = [], []
+        results = each(_group, [dict(**call, questions=group) for group in groups])
+    asked, traces, seconds = {q.question_id: q for q in questions}, [], []
     for key, turn, reply in (entry for group in results for entry in group):
         traces.append(
             Trace(
@@ -75,7 +74,7 @@ def hold(
                 agent=turn.agent,
                 round=turn.round,
                 text=reply.text,
-                answer=answer_of(reply.text),
+                answer=answer_of(reply.text, asked[key]),
                 prompt_tokens=reply.prompt_tokens,
                 completion_tokens=reply.completion_tokens,
                 finish_reason=reply.finish_reason,

@@ -8,11 +8,11 @@ from trl import GRPOConfig, GRPOTrainer
 
 from agentark import models
 from agentark.answers import is_correct
-from agentark.debate.run import MAX_TOKENS
+from agentark.debate.prompts import solve_prompt
 from agentark.distill.prm import StepScorer, aggregate
 from agentark.distill.training import curve, run, save, settings, with_lora
 from agentark.schemas import Question
-from agentark.tasks.base import answer_of
+from agentark.traces import answer_of
 
 
 def process_reward(scorer: StepScorer, how: str):
@@ -26,10 +26,15 @@ def process_reward(scorer: StepScorer, how: str):
     return process
 
 
-def outcome_reward(prompts, completions, gold, kind, **_) -> list[float]:
+def outcome_reward(questions: Sequence[Question]):
     """1 for a right final answer, else 0: the verifiable part of the public code's reward ("PRMVR")."""
-    answers = [answer_of(c[0]["content"]) for c in completions]
-    return [float(is_correct(a, g, k)) for a, g, k in zip(answers, gold, kind, strict=True)]
+    asked = {q.question_id: q for q in questions}
+
+    def outcome(prompts, completions, question_id, **_) -> list[float]:
+        pairs = [(c[0]["content"], asked[key]) for c, key in zip(completions, question_id, strict=True)]
+        return [float(is_correct(answer_of(text, q), q.answer, q.kind)) for text, q in pairs]
+
+    return outcome
 
 
 def train(
@@ -41,6 +46,7 @@ def train(
     steps: int,
     prompts: int,
     generations: int,
+    max_tokens: int,
     learning_rate: float,
     temperature: float,
     kl: float,
@@ -57,16 +63,14 @@ def train(
     model, tokenizer = models.load(base)
     rewards, weights = [process_reward(StepScorer(reward_model), aggregate)], [1.0]
     if outcome_weight:
-        rewards, weights = [*rewards, outcome_reward], [*weights, outcome_weight]
-    dataset = Dataset.from_list(
-        [{"prompt": [{"role": "user", "content": q.text}], "gold": q.answer, "kind": q.kind} for q in questions]
-    )
+        rewards, weights = [*rewards, outcome_reward(questions)], [*weights, outcome_weight]
+    dataset = Dataset.from_list([{"prompt": solve_prompt(q.text), "question_id": q.question_id} for q in questions])
     arguments = GRPOConfig(
         **settings(seed),
         max_steps=steps,
         per_device_train_batch_size=prompts * generations,
         num_generations=generations,
-        max_completion_length=MAX_TOKENS,
+        max_completion_length=max_tokens,
         temperature=temperature,
         learning_rate=learning_rate,
         lr_scheduler_type="linear",

@@ -28,7 +28,7 @@ from agentark.debate.prompts import solve_prompt
 from agentark.debate.protocols import SUMMARISER
 from agentark.distill.training import curve, run, save, settings
 from agentark.schemas import CheckedTrace, Score
-from agentark.tasks.base import lines_of
+from agentark.traces import lines_of
 
 LOSSES = ("paper", "code")
 TEMPERATURE = 0.1  # tau of the contrastive loss; the paper prints none, the public code's contrastive term uses 0.1
@@ -284,9 +284,10 @@ def quality(
     student: str,
     task: str,
 ) -> list[Score]:
-    """Step AUROC and first errors located on `test` traces, for two baselines and both stages.
+    """AUROC of traces, of steps, and first errors located on `test` traces, for two baselines and both stages.
 
-    Intervals are over debates: a debate's traces are resampled together, since they share a question. Trained scorers
+    A trace's score is the mean of its steps', its truth whether it ends right. The other two need the truth of steps,
+    which published questions do not have: without it they are left out. Intervals are over debates: a debate's traces are resampled together, since they share a question. Trained scorers
     have a row a seed and one of their mean scores' measures over seeds ("all").
     """
     distinct = list({(t.question_id, t.text): t for t in test if t.steps}.values())
@@ -300,15 +301,24 @@ def quality(
     measured: dict[str, dict[int, dict[str, stats.Estimate]]] = {}
     for (method, seed), scorer in systems.items():
         scores = scorer([questions[t.question_id] for t in distinct], [t.text for t in distinct])
-        own = scorer([questions[t.question_id] for t in tuned], [t.text for t in tuned])
-        threshold = best_threshold(own, [t.step_agrees for t in tuned])
-        measured.setdefault(method, {})[seed] = {
-            "prm_step_auroc": auroc_by_debate(scores, distinct),
-            "first_error_located": stats.mean(first_error_located(scores, [t.step_right for t in distinct], threshold)),
-        }
+        whole = [[aggregate(s, "mean")] for s in scores]
+        found = {}
+        if len({t.correct for t in distinct}) == 2:
+            found["prm_trace_auroc"] = auroc_by_debate(whole, distinct, [[t.correct] for t in distinct])
+        if all(t.step_right for t in distinct):
+            truth = [t.step_right for t in distinct]
+            own = scorer([questions[t.question_id] for t in tuned], [t.text for t in tuned])
+            threshold = best_threshold(own, [t.step_agrees for t in tuned])
+            found["prm_step_auroc"] = auroc_by_debate(scores, distinct, truth)
+            found["first_error_located"] = stats.mean(first_error_located(scores, truth, threshold))
+        if not found:
+            raise StudyError(
+                f"{trained.name}: the traces to judge by are {'all' if distinct[0].correct else 'never'} right; use more"
+            )
+        measured.setdefault(method, {})[seed] = found
     rows = []
     for method, by_seed in measured.items():
-        for metric in ("prm_step_auroc", "first_error_located"):
+        for metric in next(iter(by_seed.values())):
             each = {str(seed): estimates[metric] for seed, estimates in by_seed.items()}
             mean = [float(np.mean([getattr(e, f) for e in each.values()])) for f in ("value", "lo", "hi")]
             entries = {"all": stats.Estimate(*mean, next(iter(each.values())).n)} | (each if len(each) > 1 else {})
@@ -322,19 +332,22 @@ def quality(
     return rows
 
 
-def auroc_by_debate(scores: Sequence[Sequence[float]], traces: Sequence[CheckedTrace]) -> stats.Estimate:
-    """Step AUROC with a bootstrap interval over debates; n counts debates."""
+def auroc_by_debate(
+    scores: Sequence[Sequence[float]], traces: Sequence[CheckedTrace], truth: Sequence[Sequence[bool]]
+) -> stats.Estimate:
+    """AUROC of all scores of all traces with a bootstrap interval over debates; n counts debates."""
     by_debate: dict[str, tuple[list[float], list[bool]]] = {}
-    for s, t in zip(scores, traces, strict=True):
+    for s, t, r in zip(scores, traces, truth, strict=True):
         values, right = by_debate.setdefault(t.question_id, ([], []))
         values += s
-        right += t.step_right
+        right += r
     pairs = [(np.asarray(v), np.asarray(r)) for v, r in by_debate.values()]
     whole = step_auroc([v for v, _ in pairs], [r for _, r in pairs])
     rng = np.random.default_rng(stats.SEED)
     draws = []
     for _ in range(200):  # each draw sorts all steps; 200 fix the interval's ends to about 0.003
         drawn = [pairs[i] for i in rng.integers(0, len(pairs), len(pairs))]
-        draws.append(step_auroc([v for v, _ in drawn], [r for _, r in drawn]))
+        if np.ptp(np.concatenate([r for _, r in drawn])):  # with right ones alone, or wrong ones, there is none
+            draws.append(step_auroc([v for v, _ in drawn], [r for _, r in drawn]))
     lo, hi = np.quantile(draws, (0.025, 0.975))
     return stats.Estimate(whole, float(lo), float(hi), len(pairs))

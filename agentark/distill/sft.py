@@ -29,7 +29,7 @@ def examples(trajectories: Sequence[Trajectory], method: str) -> list[tuple[str,
         whole = math.lcm(*traces.values())
         return [(t.prompt, t.text) for t in chosen for _ in range(whole // traces[t.question_id])]
     chosen = [t for t in trajectories if t.for_rsft]
-    return [(t.prompt, t.text if method == "rsft" else f"answer : {t.answer}") for t in chosen]
+    return [(t.prompt, t.text if method == "rsft" else t.answer_only) for t in chosen]
 
 
 def distil(

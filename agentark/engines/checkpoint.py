@@ -1,10 +1,14 @@
 """What engines must agree on about a checkpoint: where it is, which it is, its chats as tokens, what ends a turn."""
 
 import hashlib
+import math
+import os
+import shutil
 from pathlib import Path
 
-from huggingface_hub import snapshot_download
-from transformers import GenerationConfig, PreTrainedTokenizerBase
+from huggingface_hub import ModelCard, snapshot_download
+from safetensors import safe_open
+from transformers import AutoConfig, GenerationConfig, PreTrainedTokenizerBase
 
 from agentark import StudyError, root
 
@@ -19,6 +23,54 @@ def located(name: str) -> Path:
     except Exception as error:  # a name in no hub format, no copy while offline, no such model, no right to it
         reason = str(error).splitlines()[0]
         raise StudyError(f"{name}: no folder, nor to be had from the hub ({reason}); see `hf download`") from None
+
+
+def fetched(source: str, revision: str, out: Path) -> None:
+    """A checkpoint's files in `out`: linked or copied from a folder below the project's (or absolute), else from the hub.
+
+    Raises StudyError where there is neither, or no right to it.
+    """
+    folder = root() / source
+    if folder.is_dir():
+        shutil.copytree(folder, out, copy_function=linked, dirs_exist_ok=True)
+        return
+    try:
+        snapshot_download(source, revision=revision, local_dir=out, ignore_patterns=["*.bin", "*.pth", "original/*"])
+    except Exception as error:  # a name in no hub format, no such model, no right to it, no network
+        reason = str(error).splitlines()[0]
+        raise StudyError(f"{source}: no folder, nor to be had from the hub ({reason}); see `hf download`") from None
+
+
+def linked(here: str, there: str) -> str:
+    """A hard link, which costs no disk, where the file system allows one; else a copy."""
+    try:
+        os.link(here, there)
+    except OSError:
+        shutil.copy2(here, there)
+    return there
+
+
+def described(folder: Path) -> dict[str, str | int]:
+    """What a checkpoint says of itself: architecture, number of weights, window in tokens, precision, licence.
+
+    Raises StudyError if its configuration or its weights are missing.
+    """
+    files = sorted(Path(folder).glob("*.safetensors"))
+    if not files or not (Path(folder) / "config.json").is_file():
+        raise StudyError(f"{folder}: no checkpoint in the hub's format (config.json, *.safetensors); fetch it again")
+    config, weights = AutoConfig.from_pretrained(folder), 0
+    for file in files:
+        with safe_open(file, "pt") as tensors:
+            weights += sum(math.prod(tensors.get_slice(key).get_shape()) for key in tensors.keys())  # noqa: SIM118
+    text, card = config.get_text_config(), Path(folder) / "README.md"
+    licence = ModelCard.load(card).data.get("license") if card.is_file() else None
+    return {
+        "architecture": (config.architectures or [config.model_type])[0],
+        "weights": weights,
+        "window": text.max_position_embeddings,
+        "precision": str(text.dtype or "not stated").removeprefix("torch."),
+        "licence": licence or "not stated",
+    }
 
 
 def digest(folder: Path, *facts: str) -> str:
