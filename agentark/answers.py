@@ -65,11 +65,11 @@ def said(text: str, kind: AnswerKind) -> str | None:
     if kind == "choice":
         return letter(ending)
     if kind == "text":
-        return ANSWER_LINE.split(ending)[-1].strip() or None
+        return ANSWER_LINE.split(ending)[-1].strip("* \n") or None
     found = stated(ending, kind) if ending else None
     if found and PLAIN.fullmatch(found) and (number := value(found)) is not None:
         return str(number)
-    return found
+    return found.strip("$") if found and found.count("$") == 2 else found
 
 
 def words(text: str) -> str:

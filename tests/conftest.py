@@ -10,8 +10,9 @@ settings.load_profile("study")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]):
-    """The whole studies first: they take as long as all other files together, which the other core passes meanwhile."""
-    items.sort(key=lambda item: item.path.name != "test_study.py")
+    """The longest files first, so that both cores end at the same time: the whole studies take as long as all others."""
+    longest = ["test_study.py", "test_rehearsal.py", "test_interruption.py"]
+    items.sort(key=lambda item: longest.index(item.path.name) if item.path.name in longest else len(longest))
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,6 @@
 """A whole study at a very small setting, in a copy of the project, through the same notebooks and stages."""
 
+import hashlib
 import os
 import shutil
 import subprocess
@@ -20,6 +21,16 @@ SMALL = {
     "reward_model": {"stage_1_steps": 3, "stage_2_steps": 6, "batch": 4, "learning_rate": 0.001},
     "policy": {"steps": 2, "prompts": 2, "generations": 4},
 }
+
+
+UNREPEATABLE = ("seconds.parquet", "seconds.csv")  # what things took
+
+
+def digests(folder: Path, *below: str) -> dict[str, str]:
+    files = [
+        f for part in below for f in sorted((folder / part).rglob("*")) if f.is_file() and f.name not in UNREPEATABLE
+    ]
+    return {str(f.relative_to(folder)): hashlib.sha256(f.read_bytes()).hexdigest() for f in files}
 
 
 def environment(folder: Path) -> dict[str, str]:

@@ -1,29 +1,15 @@
 """The whole study, small, through the same notebooks: it runs, it reruns only what changed, its bytes repeat."""
 
-import hashlib
 import json
 import os
-import random
 import shutil
-import signal
-import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pandas as pd
 import pytest
 import yaml
-from small_study import SMALL, call, environment, stage
-
-UNREPEATABLE = ("seconds.parquet", "seconds.csv")  # what things took
-
-
-def digests(folder: Path, *below: str) -> dict[str, str]:
-    files = [
-        f for part in below for f in sorted((folder / part).rglob("*")) if f.is_file() and f.name not in UNREPEATABLE
-    ]
-    return {str(f.relative_to(folder)): hashlib.sha256(f.read_bytes()).hexdigest() for f in files}
+from small_study import SMALL, call, digests, stage
 
 
 def test_it_ends_in_a_report_with_every_part(studies):
@@ -111,51 +97,6 @@ def test_the_headline_tells_sameness_and_difference(studies):
     changed.to_csv(folder / "reports" / "scores.csv", index=False)
     assert "1 differ" in call(folder, sys.executable, "-m", "agentark.headline").stdout
     (folder / "reports" / "scores.csv").write_text(kept)
-
-
-@pytest.fixture(scope="module")
-def debate_arguments(studies) -> list[str]:
-    return ["03_debate", "split=noisy", "agents=5", "rounds=3", "temperature=1.3", "questions=data/more"]
-
-
-def test_a_debate_killed_five_times_ends_in_the_same_bytes(studies, debate_arguments, tmp_path):
-    whole, cut = studies
-    for folder in studies:
-        stage(folder, "01_questions", "test=256", "train=1", "test_other=1", "test_hard=1", "out=data/more")
-    stage(whole, *debate_arguments, "out=data/debates/whole", "store=data/store-whole")
-    total = len(list((whole / "data" / "store-whole").rglob("*.json")))
-    rng = random.Random(5)
-    marks = sorted(rng.sample(range(1, total), 5))
-    store = cut / "data" / "store-cut"
-    command = [
-        sys.executable,
-        "-m",
-        "agentark.notebook",
-        *debate_arguments,
-        "out=data/debates/cut",
-        "store=data/store-cut",
-    ]
-    finished: dict[Path, int] = {}
-    for mark in marks:
-        process = subprocess.Popen(
-            command, cwd=cut, env=environment(cut), start_new_session=True,
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
-        while len(list(store.rglob("*.json"))) < mark and process.poll() is None:
-            time.sleep(0.02)
-        time.sleep(rng.random() / 2)
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-        time.sleep(0.5)
-        assert not (cut / "data" / "debates" / "cut").exists()
-        for file, when in finished.items():
-            assert file.stat().st_mtime_ns == when, "a finished generation was repeated"
-        finished = {f: f.stat().st_mtime_ns for f in store.rglob("*.json")}
-    call(cut, *command)
-    assert all(file.stat().st_mtime_ns == when for file, when in finished.items())
-    assert len(list(store.rglob("*.json"))) == total
-    tables = [digests(f, f"data/debates/{name}") for f, name in ((whole, "whole"), (cut, "cut"))]
-    assert list(tables[0].values()) == list(tables[1].values())
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,74 @@
+"""The study's questions, of both kinds, from one function."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from examples import shared_data
+
+from agentark import StudyError, models, root
+from agentark.questions import collect
+from agentark.tasks.published import instructions
+
+STUDENT = root() / "data" / "models" / "qwen3-small"
+WANTED = dict(seed=0, train=3, validation=2, test=3, test_other=2, test_hard=2, room=300)
+
+
+def test_generated_questions_are_drawn_as_each_family_draws_them():
+    drawn = collect(["word", "equation"], "equation", student=STUDENT, **WANTED)
+    found = [(q.task, q.split) for q in drawn.questions]
+    assert (
+        found
+        == [("word", "validation")] * 2
+        + [("word", "test")] * 2
+        + [("equation", "train")] * 3
+        + [("equation", "validation")] * 2
+        + [("equation", "test")] * 5
+    )
+    assert len(drawn.account) == 0
+
+
+@pytest.fixture
+def local(tmp_path) -> Path:
+    """Real rows, a folder a data set; one training question stands in the test file too, one row is broken."""
+    data = shared_data()
+    for name, file, to in (
+        ("gsm8k", "gsm8k/train.sample.jsonl", "train.jsonl"),
+        ("gsm8k", "gsm8k/test.sample.jsonl", "test.jsonl"),
+        ("qmsum", "qmsum/test.sample.jsonl", "test.jsonl"),
+    ):
+        (tmp_path / name).mkdir(exist_ok=True)
+        shutil.copy(data / file, tmp_path / name / to)
+    train = tmp_path / "gsm8k" / "train.jsonl"
+    twice = (tmp_path / "gsm8k" / "test.jsonl").read_text().splitlines()[0]
+    train.write_text(train.read_text() + twice + "\n" + json.dumps({"question": "How many?", "answer": "many"}) + "\n")
+    return tmp_path
+
+
+def test_published_questions_are_separated_fitted_and_told_how_to_end(local):
+    drawn = collect(["gsm8k", "qmsum"], "gsm8k", student=STUDENT, local=local, **WANTED)
+    assert [(q.task, q.split) for q in drawn.questions] == [("gsm8k", "train")] * 3 + [("gsm8k", "validation")] * 2 + [
+        ("gsm8k", "test")
+    ] * 3 + [("qmsum", "test")] * 2
+    assert all(q.text.endswith(f"\n\n{instructions(q.kind)}") for q in drawn.questions)
+    tokenizer = models.load_tokenizer(STUDENT)
+    meetings = [q.text.removesuffix(f"\n\n{instructions('text')}") for q in drawn.questions if q.task == "qmsum"]
+    assert all(len(tokenizer(text).input_ids) <= 300 and "[turns left out: " in text for text in meetings)
+    told = dict(zip(drawn.account["what"], drawn.account["n"], strict=True))
+    assert told["train questions loaded"] == 501 and told["train questions also in gsm8k"] == 1
+    assert told["documents shortened to 300 tokens"] == 2
+    assert any("row 502: column answer does not end in" in what for what in told)
+
+
+@pytest.mark.parametrize(
+    ("tasks", "train_task", "said"),
+    [
+        (["word", "chess"], "word", "'chess' is unknown"),
+        (["word"], "meta", "'meta' is not among `tasks`"),
+        (["word", "gsm8k"], "word", "mixes the generated world with published"),
+    ],
+)
+def test_tasks_that_do_not_go_together_are_told_in_one_line(tasks, train_task, said):
+    with pytest.raises(StudyError, match=said):
+        collect(tasks, train_task, student=STUDENT, **WANTED)

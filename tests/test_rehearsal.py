@@ -1,0 +1,97 @@
+"""Scale `full` from end to end with nothing but sizes changed: real rows, real architectures, tiny weights."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+from checkpoints import build
+from examples import shared_data
+from small_study import PROJECT, call, copy_of_project, shrunk
+
+from agentark.distill import sft
+from agentark.questions import collect
+
+FILES = {
+    "gsm8k/train.jsonl": "gsm8k/train.sample.jsonl",
+    "gsm8k/test.jsonl": "gsm8k/test.sample.jsonl",
+    "math500/test.jsonl": "math/math500.half.jsonl",
+    "medmcqa/dev.jsonl": "medmcqa/test.sample.jsonl",
+    "hotpotqa/dev.json": "hotpotqa/distractor.half.json",
+    "qasper/test.json": "qasper/fixture_small.json",
+    "qmsum/test.jsonl": "qmsum/test.sample.jsonl",
+    "truthfulqa/TruthfulQA.csv": "truthfulqa/TruthfulQA.sample.csv",
+}
+STUDENTS = {"qwen3-0.6b": "qwen3", "llama3-8b": "llama", "gemma3-27b": "gemma3", "qwen2.5-vl-3b": "qwen2.5-vl"}
+SIZES = {
+    "scale": "rehearsal",
+    "teacher": "data/models/qwen3-32b",  # through transformers: vLLM has tests of its own
+    "engine": "",
+    "students": list(STUDENTS),
+    "seeds": [0],
+    "methods": ["rsft", "da"],
+    "agents": 3,
+    "rounds": 2,
+    "max_tokens": 24,
+    "questions": {"train": 16, "validation": 2, "test": 8, "test_other": 2, "room": 300, "local": "published"},
+    "debates": {"train": {"split": "train", "temperature": 1.0}, "test": {"split": "test", "temperature": 1.0}},
+    "distill": {"steps": 2, "batch": 4, "lora_rank": 4},
+    "reward_model": {"stage_1_steps": 1, "stage_2_steps": 1, "batch": 2},
+    "policy": {"steps": 1, "prompts": 2, "generations": 2, "lora_rank": 4},
+}
+
+
+def taught(folder: Path, random: Path, local: Path) -> None:
+    """A teacher that knows some answers by heart: nothing could be distilled from one that never ends right."""
+    drawn = SIZES["questions"] | {"test_hard": 0}
+    asked = collect(["gsm8k"], "gsm8k", seed=0, student=random, **drawn | {"local": local}).questions
+    pairs = [(q.text, f"It is 1 * {q.answer} = {q.answer}.\n\\boxed{{{q.answer}}}") for q in asked]
+    sft.distil(random, pairs, folder, seed=0, steps=150, batch=8, learning_rate=3e-3)
+
+
+@pytest.fixture(scope="module")
+def rehearsed(tmp_path_factory) -> Path:
+    """A copy of the project at scale `full`, shrunk, after `dvc repro`."""
+    folder, data = tmp_path_factory.mktemp("rehearsal"), shared_data()
+    for there, here in FILES.items():
+        (folder / "published" / there).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(data / here, folder / "published" / there)
+    for name, family in STUDENTS.items():
+        build(family, folder / "checkpoints" / name)
+    taught(folder / "checkpoints" / "qwen3-32b", folder / "checkpoints" / "qwen3-0.6b", folder / "published")
+    sources = {name: {"source": f"checkpoints/{name}"} for name in ("qwen3-32b", *STUDENTS)}
+    full = yaml.safe_load((PROJECT / "params.yaml").read_text().replace("<<: *mini", "<<: *full"))
+    copy_of_project(folder, shrunk(full, SIZES) | {"checkpoints": sources})
+    print(call(folder, "dvc", "repro").stdout[-2000:])
+    return folder
+
+
+def test_it_ends_in_a_report_that_says_what_it_is(rehearsed):
+    page = (rehearsed / "reports" / "index.html").read_text()
+    assert "The numbers below mean nothing" in page and "What was found" in page
+
+
+def test_every_student_was_trained_by_every_method_and_asked_every_task(rehearsed):
+    scores = pd.read_csv(rehearsed / "reports" / "scores.csv", keep_default_na=False)
+    accuracy = scores[(scores["metric"] == "accuracy") & (scores["seed"] == "all")]
+    tasks = {Path(name).parts[0] for name in FILES}
+    for student in STUDENTS:
+        own = accuracy[accuracy["student"] == student]
+        assert set(own["method"]) == {"base", "rsft", "da", "pad"}
+        assert all(set(part["test_task"]) == tasks for _, part in own.groupby("method"))
+    texts = scores[scores["metric"] == "rougeL"]
+    assert set(texts["test_task"]) == {"hotpotqa", "qasper", "qmsum", "truthfulqa"}
+
+
+def test_what_was_done_to_the_questions_is_told(rehearsed):
+    account = pd.read_csv(rehearsed / "data" / "questions" / "account.csv")
+    assert account["what"].str.contains("documents shortened to 300 tokens").any()
+    assert dict(zip(account["task"], account["n"], strict=False))["qmsum"] > 0
+
+
+def test_checkpoints_are_described_by_what_they_hold(rehearsed):
+    for name in STUDENTS:
+        card = json.loads((rehearsed / "data" / "models" / name / "card.json").read_text())
+        assert card["weights"] > 10_000 and card["source"] == f"checkpoints/{name}"

@@ -1,0 +1,96 @@
+"""Traces in words, read by rules; those of the generated world, by its grammar (see test_tasks.py, test_extract.py)."""
+
+import json
+
+import pytest
+from examples import GOLD, KEYS, SLIPPED, shared_data
+from examples import said as spoken
+
+from agentark.answers import is_correct, said
+from agentark.extract import check_traces, diverse
+from agentark.schemas import Question, Trace
+from agentark.traces import answer_of, answer_only, claim_of, distance, structure
+
+EGGS = Question(
+    question_id="eggs", task="gsm8k", split="train", level=0, text="How many eggs are left?", solution="", answer="9",
+    kind="number", content="eggs", quantities=[],
+)  # fmt: skip
+RIGHT = "She has 16 - 3 = 13 eggs.\n\nThen 13 - 4 = 9 are left.\nSo \\boxed{9}."
+OTHER = "Gone are 3 + 4 = 7 eggs.\nLeft are 16 - 7 = 9.\n\\boxed{9}"
+WRONG = "She has 16 - 3 = 13 eggs.\nThen 13 - 4 = 8 are left.\nHappy hens.\n\\boxed{8}"
+
+
+def wrote(agent: int, text: str, round: int = 1) -> Trace:
+    return spoken(agent, round, text, "eggs").model_copy(update={"answer": answer_of(text, EGGS)})
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "answer"),
+    [
+        ("so \\boxed{1,000}", "number", "1000"),
+        ("#### 0.50", "number", "1/2"),
+        ("The answer is: \\frac{1}{2}", "latex", "\\frac{1}{2}"),
+        ("The answer is (b).", "choice", "B"),
+        ("Because of this.\nAnswer: the red fox", "text", "the red fox"),
+        ("**Answer:** two words", "text", "two words"),
+        ("nobody knows", "number", None),
+        ("<think>it is 4", "number", None),
+        ("", "text", None),
+    ],
+)
+def test_the_answer_a_text_ends_in(text, kind, answer):
+    assert said(text, kind) == answer
+
+
+@pytest.mark.parametrize(
+    ("file", "kind"), [("gsm8k/debate_messages_labelled.jsonl", "number"), ("math/qwq_outputs_labelled.jsonl", "latex")]
+)
+def test_an_answer_alone_is_judged_as_the_text_it_ends(file, kind):
+    rows = [json.loads(line) for line in (shared_data() / file).read_text().splitlines()]
+    texts = [row.get("text") or "\n\n".join(row["solution_steps"]) for row in rows]
+    golds = [row["gold"].rpartition("####")[2].strip() for row in rows]
+    judged = [(is_correct(said(t, kind), g, kind), is_correct(t, g, kind)) for t, g in zip(texts, golds, strict=True)]
+    print(f"{file}: {sum(a for a, _ in judged)} right of {len(judged)}")
+    assert all(alone == whole for alone, whole in judged)
+    assert sum(alone for alone, _ in judged) > len(judged) / 3
+
+
+def test_a_question_says_how_its_traces_are_read():
+    assert answer_of(GOLD, KEYS) == "39" and answer_of(RIGHT, EGGS) == "9"
+    assert claim_of("bob = 12 + 3 = 15", KEYS) == ("bob", "15")
+    assert claim_of("Then 13 - 4 = 9 are left.", EGGS) == ("9", "9")
+    assert claim_of("Happy hens.", EGGS) is None
+    assert claim_of("Option 3 it is", EGGS.model_copy(update={"kind": "choice"})) is None
+
+
+def test_an_answer_alone_is_stated_as_asked_and_read_again():
+    assert answer_only("39", KEYS) == "answer : 39"
+    for kind, answer in (("number", "9"), ("latex", "\\frac{1}{2}"), ("choice", "B"), ("text", "a red fox")):
+        question = EGGS.model_copy(update={"kind": kind})
+        assert answer_of(answer_only(answer, question), question) == answer
+
+
+def test_structure_in_words_is_the_formulas_worked_out():
+    assert structure(RIGHT, EGGS) == ["16-3", "13-4"]
+    assert distance(structure(RIGHT, EGGS), structure(RIGHT.replace("eggs", "of them"), EGGS)) == 0
+    assert distance(structure(RIGHT, EGGS), structure(OTHER, EGGS)) == 1
+    assert structure("It is red.\nSo B", EGGS) == ["it is red.", "so b"]
+
+
+def test_steps_in_words_agree_with_what_verified_traces_reach():
+    right, other, wrong = check_traces([wrote(1, RIGHT), wrote(2, OTHER), wrote(3, WRONG)], [EGGS])
+    assert (right.correct, other.correct, wrong.correct) == (True, True, False)
+    assert all(right.step_agrees) and all(other.step_agrees)
+    assert wrong.step_agrees == [True, False, False, False]  # 13 is reached, 8 is not; no claim: as the trace ends
+    assert wrong.step_right == [] and len(wrong.steps) == 4
+
+
+def test_nothing_agrees_where_nobody_was_right():
+    (alone,) = check_traces([wrote(1, WRONG)], [EGGS])
+    assert not any(alone.step_agrees)
+
+
+def test_ways_in_words_are_told_apart():
+    checked = check_traces([wrote(1, RIGHT), wrote(2, RIGHT + " "), wrote(3, OTHER)], [EGGS])
+    assert [t.agent for t in diverse(checked, 3, EGGS)] == [1, 3]
+    assert SLIPPED not in [t.text for t in checked]
