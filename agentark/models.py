@@ -1,19 +1,28 @@
-"""Tiny language models of real architectures, in the hub's own format: tokenizer, configuration, weights, card."""
+"""Models in the hub's own format: tiny ones of real architectures built here, and loading any, as a language model or
+with a scalar read at each token."""
 
 from pathlib import Path
 
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    AutoModelForTokenClassification,
     AutoTokenizer,
+    Gemma3PreTrainedModel,
+    Gemma3TextConfig,
     LlamaConfig,
     LlamaForCausalLM,
     PreTrainedModel,
     PreTrainedTokenizerFast,
+    Qwen2_5_VLPreTrainedModel,
+    Qwen2_5_VLTextConfig,
     Qwen3Config,
     Qwen3ForCausalLM,
 )
+from transformers.modeling_layers import GenericForTokenClassification
 
 from agentark import StudyError
 from agentark.tasks.words import VOCABULARY
@@ -69,18 +78,79 @@ def build_model(family: str, hidden: int, layers: int, seed: int, vocabulary: in
     return model_class(config)
 
 
+# The library has this head for Qwen3 and Llama; the same for the language halves of the two families that lack it.
+class Gemma3TextForTokenClassification(GenericForTokenClassification, Gemma3PreTrainedModel):
+    config: Gemma3TextConfig
+
+
+class Qwen2_5_VLTextForTokenClassification(GenericForTokenClassification, Qwen2_5_VLPreTrainedModel):
+    config: Qwen2_5_VLTextConfig
+
+
+HEADS = {
+    Gemma3TextConfig: Gemma3TextForTokenClassification,
+    Qwen2_5_VLTextConfig: Qwen2_5_VLTextForTokenClassification,
+}
+# Where a language half stands within an image-text-to-text checkpoint: now, and in those published earlier.
+HALVES = {r"^model\.language_model\.": "model.", r"^language_model\.model\.": "model."}
+
+
+def device() -> str:
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def precision() -> torch.dtype:
+    """bfloat16 on a GPU, as published checkpoints have it; float32 on a CPU, which has no faster arithmetic."""
+    return torch.bfloat16 if torch.cuda.is_available() else torch.float32
+
+
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
     """The tokenizer of a model's folder. Raises StudyError if there is no model."""
     if not (Path(folder) / "config.json").is_file():
         raise StudyError(f"{folder}: no model here; name one under data/models, or build it with `make models`")
-    return AutoTokenizer.from_pretrained(folder, padding_side="left")
+    tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
+    if tokenizer.pad_token is None:  # Llama 3 has none
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
 
 
-def load(folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
-    """A causal model and its tokenizer from a folder in the hub's format. Raises StudyError if it is not loadable."""
+def load(
+    folder: Path, dtype: torch.dtype | str | None = None, **options
+) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
+    """A causal model and its tokenizer from a folder in the hub's format; one that also sees images as such, for chats
+    of text alone. `dtype` None: `precision`; "auto": the checkpoint's own. `options` go to `from_pretrained`.
+
+    Raises StudyError if it is not loadable.
+    """
     tokenizer = load_tokenizer(folder)
     try:
-        return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32), tokenizer
+        sees = type(AutoConfig.from_pretrained(folder)) in AutoModelForImageTextToText._model_mapping
+        kind = AutoModelForImageTextToText if sees else AutoModelForCausalLM
+        return kind.from_pretrained(folder, dtype=dtype or precision(), **options), tokenizer
     except Exception as error:  # whatever a damaged file makes the loader raise
-        reason = str(error).splitlines()[0]
-        raise StudyError(f"{folder}: not a loadable model ({reason}); restore it from git") from error
+        raise unloadable(folder, error) from error
+
+
+def load_scorer(folder: Path, dtype: torch.dtype | None = None) -> PreTrainedModel:
+    """The language half of a model with a linear head that reads one scalar at each token; the head is random if the
+    folder holds a language model. Raises StudyError if it is not loadable, or holds anything else."""
+    try:
+        config = AutoConfig.from_pretrained(folder).get_text_config()
+        config.num_labels = 1
+        model, report = HEADS.get(type(config), AutoModelForTokenClassification).from_pretrained(
+            folder,
+            config=config,
+            dtype=dtype or precision(),
+            key_mapping=HALVES,
+            output_loading_info=True,
+        )
+    except Exception as error:
+        raise unloadable(folder, error) from error
+    missing = sorted(name for name in report["missing_keys"] if not name.startswith("score."))
+    if missing:
+        raise StudyError(f"{folder}: no weights for {missing[0]} ({len(missing)} missing); is this a language model?")
+    return model
+
+
+def unloadable(folder: Path, error: Exception) -> StudyError:
+    return StudyError(f"{folder}: not a loadable model ({str(error).splitlines()[0]}); restore it from git")
