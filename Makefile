@@ -12,7 +12,7 @@ export HF_HUB_DISABLE_TELEMETRY = 1
 export DVC_NO_ANALYTICS = 1
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: study report test test-vllm lint models search bench prompt-order serve lab env
+.PHONY: study report test test-vllm lint models search bench gpu-bench prompt-order serve lab env
 
 env: .venv/ready
 
@@ -56,6 +56,9 @@ lint: env
 
 bench: env  ## measure speed and memory; rewrites reports/benchmarks.csv
 	python -m agentark.bench
+
+gpu-bench: env  ## measure training and generation on a GPU, by every route there is; rewrites reports/gpu.csv
+	python -m agentark.gpu_bench
 
 prompt-order: env  ## count what prefix caching saves in each order of prompts; rewrites reports/prompt_order.csv
 	python -m agentark.debate.prefixes
