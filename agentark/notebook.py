@@ -36,7 +36,7 @@ KERNEL_ENVIRONMENT = {
     "MALLOC_MMAP_THRESHOLD_": "4000000000",  # keep large tensors in the heap: page faults cost up to 4x in training
     "MALLOC_TRIM_THRESHOLD_": "8000000000",
     "TOKENIZERS_PARALLELISM": "false",
-    "HF_HUB_OFFLINE": "1",
+    "HF_HUB_OFFLINE": "1",  # scale `full` alone asks the hub
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
@@ -189,7 +189,7 @@ def run(name: str, given: dict[str, str]) -> None:
         pages.append(top / values["page"])
     executed = top / "data" / "runs" / f"{name}{variant}.ipynb"
     executed.parent.mkdir(parents=True, exist_ok=True)
-    os.environ.update(KERNEL_ENVIRONMENT)
+    os.environ.update(KERNEL_ENVIRONMENT | ({"HF_HUB_OFFLINE": "0"} if params.get("scale") == "full" else {}))
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(top), os.environ.get("PYTHONPATH", "")]))
     with (
         tempfile.TemporaryDirectory() as sockets,

@@ -94,6 +94,8 @@ def published(wanted: dict[tuple[str, Split], int], seed: int, room: int, studen
     drawn = [q for (name, split), n in wanted.items() if n for q in draw(pool, name, n, split, seed)]
     fitted, cuts = fit(drawn, models.load_tokenizer(student), room)
     name_of = {q.question_id: q.task for q in drawn}
+    if lost := sorted({q.task for q in drawn} - {q.task for q in fitted}):
+        raise StudyError(f"{lost[0]}: no question fits into {room} tokens; raise questions.room, or drop the task")
     rows += [
         dict(task=name_of[c.question_id], what=f"set aside: {c.question_id}: {c.reason}", n=1) for c in cuts if c.reason
     ]

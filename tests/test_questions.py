@@ -72,3 +72,14 @@ def test_published_questions_are_separated_fitted_and_told_how_to_end(local):
 def test_tasks_that_do_not_go_together_are_told_in_one_line(tasks, train_task, said):
     with pytest.raises(StudyError, match=said):
         collect(tasks, train_task, student=STUDENT, **WANTED)
+
+
+def test_a_task_none_of_whose_questions_fits_is_told(local):
+    with pytest.raises(StudyError, match="qmsum: no question fits into 20 tokens"):
+        collect(
+            ["gsm8k", "qmsum"],
+            "gsm8k",
+            student=STUDENT,
+            local=local,
+            **WANTED | {"room": 20, "train": 0, "test": 0, "validation": 0},
+        )

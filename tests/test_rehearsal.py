@@ -34,9 +34,8 @@ SIZES = {
     "methods": ["rsft", "da"],
     "agents": 3,
     "rounds": 2,
-    "max_tokens": 24,
-    "questions": {"train": 16, "validation": 2, "test": 8, "test_other": 2, "room": 300, "local": "published"},
-    "debates": {"train": {"split": "train", "temperature": 1.0}, "test": {"split": "test", "temperature": 1.0}},
+    "max_tokens": 32,
+    "questions": {"train": 12, "validation": 2, "test": 8, "test_other": 2, "room": 800, "local": "published"},
     "distill": {"steps": 2, "batch": 4, "lora_rank": 4},
     "reward_model": {"stage_1_steps": 1, "stage_2_steps": 1, "batch": 2},
     "policy": {"steps": 1, "prompts": 2, "generations": 2, "lora_rank": 4},
@@ -48,7 +47,7 @@ def taught(folder: Path, random: Path, local: Path) -> None:
     drawn = SIZES["questions"] | {"test_hard": 0}
     asked = collect(["gsm8k"], "gsm8k", seed=0, student=random, **drawn | {"local": local}).questions
     pairs = [(q.text, f"It is 1 * {q.answer} = {q.answer}.\n\\boxed{{{q.answer}}}") for q in asked]
-    sft.distil(random, pairs, folder, seed=0, steps=150, batch=8, learning_rate=3e-3)
+    sft.distil(random, pairs, folder, seed=0, steps=400, batch=8, learning_rate=3e-3)
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +86,7 @@ def test_every_student_was_trained_by_every_method_and_asked_every_task(rehearse
 
 def test_what_was_done_to_the_questions_is_told(rehearsed):
     account = pd.read_csv(rehearsed / "data" / "questions" / "account.csv")
-    assert account["what"].str.contains("documents shortened to 300 tokens").any()
+    assert account["what"].str.contains("documents shortened to 800 tokens").any()
     assert dict(zip(account["task"], account["n"], strict=False))["qmsum"] > 0
 
 

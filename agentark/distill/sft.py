@@ -27,9 +27,15 @@ def examples(trajectories: Sequence[Trajectory], method: str) -> list[tuple[str,
         chosen = [t for t in trajectories if t.for_da]
         traces = Counter(t.question_id for t in chosen)
         whole = math.lcm(*traces.values())
-        return [(t.prompt, t.text) for t in chosen for _ in range(whole // traces[t.question_id])]
-    chosen = [t for t in trajectories if t.for_rsft]
-    return [(t.prompt, t.text if method == "rsft" else t.answer_only) for t in chosen]
+        pairs = [(t.prompt, t.text) for t in chosen for _ in range(whole // traces[t.question_id])]
+    else:
+        chosen = [t for t in trajectories if t.for_rsft]
+        pairs = [(t.prompt, t.text if method == "rsft" else t.answer_only) for t in chosen]
+    if not pairs:
+        raise StudyError(
+            f"method {method}: extraction kept no trace for it; debate more questions, or with another teacher"
+        )
+    return pairs
 
 
 def distil(
@@ -47,8 +53,6 @@ def distil(
     `steps` optimiser steps of `batch` examples, whatever the number of pairs, so that methods compare at equal training.
     Returns the learning curve: step, loss, mean_token_accuracy.
     """
-    if not pairs:
-        raise StudyError(f"{out.name}: no examples to train on; extraction kept none")
     model, tokenizer = models.load(base)
     dataset = Dataset.from_list(
         [
