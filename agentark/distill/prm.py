@@ -347,7 +347,9 @@ def auroc_by_debate(
     draws = []
     for _ in range(200):  # each draw sorts all steps; 200 fix the interval's ends to about 0.003
         drawn = [pairs[i] for i in rng.integers(0, len(pairs), len(pairs))]
-        if np.ptp(np.concatenate([r for _, r in drawn])):  # with right ones alone, or wrong ones, there is none
+        if (
+            len(np.unique(np.concatenate([r for _, r in drawn]))) == 2
+        ):  # of right ones alone, or wrong ones, there is none
             draws.append(step_auroc([v for v, _ in drawn], [r for _, r in drawn]))
     lo, hi = np.quantile(draws, (0.025, 0.975))
     return stats.Estimate(whole, float(lo), float(hi), len(pairs))
