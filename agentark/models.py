@@ -104,6 +104,11 @@ def precision() -> torch.dtype:
     return torch.bfloat16 if torch.cuda.is_available() else torch.float32
 
 
+def window(folder: Path) -> int:
+    """Tokens that a model reads at most."""
+    return AutoConfig.from_pretrained(folder).get_text_config().max_position_embeddings
+
+
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
     """The tokenizer of a model's folder. Raises StudyError if there is no model."""
     if not (Path(folder) / "config.json").is_file():
@@ -131,7 +136,7 @@ def load(
         raise unloadable(folder, error) from error
 
 
-def load_scorer(folder: Path, dtype: torch.dtype | None = None) -> PreTrainedModel:
+def load_scorer(folder: Path, dtype: torch.dtype | str | None = None) -> PreTrainedModel:
     """The language half of a model with a linear head that reads one scalar at each token; the head is random if the
     folder holds a language model. Raises StudyError if it is not loadable, or holds anything else."""
     try:

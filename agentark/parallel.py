@@ -4,11 +4,18 @@ import os
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import torch
 from joblib import Parallel, delayed
 
 
 def workers() -> int:
-    """Processes to run at once: one a core, or AGENTARK_WORKERS. Results never depend on it."""
+    """Processes to run at once: one a core, or AGENTARK_WORKERS. Results never depend on it.
+
+    With GPUs one: models loaded side by side on one GPU are in each other's way. Trainings, which have a way of their own
+    onto GPUs (distill.launch), are then one a GPU at most.
+    """
+    if torch.cuda.is_available():
+        return 1
     return int(os.environ.get("AGENTARK_WORKERS", len(os.sched_getaffinity(0))))
 
 

@@ -174,6 +174,10 @@ def build(family: str, folder: Path, seed: int = 0) -> Path:
                 **edges,
             )
         )
+    with torch.no_grad():  # at their usual size random layers add so little that a model repeats its last word
+        for weights in model.get_decoder().layers.parameters():
+            if weights.dim() == 2:
+                weights *= 5
     model.generation_config.update(
         do_sample=True,
         temperature=0.6,

@@ -6,7 +6,7 @@ truth about steps is used only to judge it.
 """
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -15,23 +15,19 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from sklearn.metrics import roc_auc_score
-from transformers import (
-    AutoModelForTokenClassification,
-    PreTrainedModel,
-    PreTrainedTokenizerFast,
-    Trainer,
-    TrainingArguments,
-)
+from transformers import PreTrainedTokenizerFast, Trainer, TrainingArguments
 
 from agentark import StudyError, models, stats
 from agentark.debate.prompts import solve_prompt
 from agentark.debate.protocols import SUMMARISER
-from agentark.distill.training import curve, run, save, settings
+from agentark.distill.students import Origin, save
+from agentark.distill.training import curve, divided, run, settings, with_lora
 from agentark.schemas import CheckedTrace, Score
 from agentark.traces import lines_of
 
 LOSSES = ("paper", "code")
 TEMPERATURE = 0.1  # tau of the contrastive loss; the paper prints none, the public code's contrastive term uses 0.1
+ROWS, TOKENS, LOGITS = 256, 2**17, 2**31  # at most in a batch that is only scored: 8 GB of logits, a few of states
 PROJECTION = 64  # width of the projected states of the public code's loss, at this size of model
 
 
@@ -120,13 +116,17 @@ def code_loss(scores: torch.Tensor, good: torch.Tensor, projected: torch.Tensor)
     return F.binary_cross_entropy_with_logits(scores, target) + 0.5 * supervised.mean()
 
 
-def step_loss(outputs, labels: torch.Tensor, num_items_in_batch=None, *, loss: str, projection) -> torch.Tensor:
-    """Read the scores at the ends of steps and apply the chosen loss."""
+def step_loss(
+    outputs, labels: torch.Tensor, num_items_in_batch: torch.Tensor, *, loss: str, projection
+) -> torch.Tensor:
+    """Read the scores at the ends of steps and apply the chosen loss, weighted by the part's share of the steps of the
+    whole batch (`num_items_in_batch`), where that is divided."""
     at = labels >= 0
     scores, question, good = outputs.logits[..., 0][at], labels[at] // 2, labels[at] % 2 == 1
+    share = at.sum() / num_items_in_batch
     if loss == "paper":
-        return contrastive_loss(scores, question, good)
-    return code_loss(scores, good, F.normalize(projection(outputs.hidden_states[-1][at]), dim=-1))
+        return share * contrastive_loss(scores, question, good)
+    return share * code_loss(scores, good, F.normalize(projection(outputs.hidden_states[-1][at]), dim=-1))
 
 
 def train(
@@ -139,34 +139,41 @@ def train(
     stage_2_steps: int,
     batch: int,
     learning_rate: float,
+    lora_rank: int = 0,
+    per_device: int = 0,
 ) -> list[dict]:
     """Train a reward model from `base` in two stages; save stage I's to `out`/stage-1, the final one to `out`.
 
-    batch counts debates a step. Returns the learning curve over both stages: step, loss, stage.
+    batch counts debates a step; `per_device`: see training.divided. With `lora_rank` above 0 the layers train through
+    LoRA, the head as it is; by PEFT, since Unsloth has no head of this kind. Returns the learning curve over both
+    stages: step, loss, stage.
     """
     if loss not in LOSSES:
         raise StudyError(f"loss {loss!r} is unknown; choose one of {', '.join(LOSSES)}")
     mixed = [d for d in debates if len({a for trace in d.agrees for a in trace}) == 2]
     if not mixed:
         raise StudyError(f"{out.name}: no debate holds both agreeing and differing steps; nothing to learn from")
-    _, tokenizer = models.load(base)
+    shares = divided(batch, per_device)
+    tokenizer = models.load_tokenizer(base)
     torch.manual_seed(seed)
-    model = AutoModelForTokenClassification.from_pretrained(base, num_labels=1, dtype=torch.float32)
+    model = models.load_scorer(base, torch.float32 if lora_rank == 0 else None)
+    model.score.float()  # its steps are small: they would vanish in 16 bits
     model.config.output_hidden_states = loss == "code"
     projection = torch.nn.Linear(model.config.hidden_size, PROJECTION) if loss == "code" else None
+    last = f"layers.{model.config.num_hidden_layers - 1}."
+    if lora_rank:
+        model = with_lora(model, seed, lora_rank, modules_to_save=["score"])
     if projection is not None:
         model.projection = projection  # trained with the rest, dropped when saved
+    trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     history = []
     for stage, steps in ((1, stage_1_steps), (2, stage_2_steps)):
-        for parameter in model.parameters():
-            parameter.requires_grad = stage == 2
-        for module in (model.model.layers[-1], model.score, projection):
-            for parameter in module.parameters() if module is not None else ():
-                parameter.requires_grad = True
+        for name, parameter in trained:
+            parameter.requires_grad = stage == 2 or any(part in name for part in (last, "score.", "projection."))
         arguments = TrainingArguments(
             **settings(seed),
+            **shares,
             max_steps=steps,
-            per_device_train_batch_size=batch,
             learning_rate=learning_rate,
             lr_scheduler_type="linear",
             warmup_steps=steps // 20,
@@ -188,17 +195,15 @@ def train(
             {"step": start + h["step"], "loss": h["loss"], "stage": stage}
             for h in curve(trainer.state.log_history, "loss")
         ]
-        if stage == 1:
-            save_scorer(model, tokenizer, out / "stage-1")
-    save_scorer(model, tokenizer, out)
+        parameters = dict(
+            loss=loss, stage=stage, steps=steps, batch=batch, learning_rate=learning_rate, lora_rank=lora_rank
+        )
+        origin = Origin("reward model", seed, {"base": base}, [asdict(d) for d in mixed], parameters)
+        model._modules.pop("projection", None)
+        save(model, tokenizer, out / "stage-1" if stage == 1 else out, origin)
+        if projection is not None:
+            model.projection = projection
     return history
-
-
-def save_scorer(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
-    projection = model._modules.pop("projection", None)
-    save(model, tokenizer, folder)
-    if projection is not None:
-        model.projection = projection
 
 
 class StepScorer:
@@ -207,37 +212,42 @@ class StepScorer:
     def __init__(self, folder: Path):
         self.tokenizer = models.load_tokenizer(folder)
         torch.manual_seed(0)  # of a fresh head, where `folder` holds a base: the baseline without training
-        self.model = AutoModelForTokenClassification.from_pretrained(folder, num_labels=1, dtype=torch.float32).eval()
+        self.model = models.load_scorer(folder).to(models.device()).eval()
 
     @torch.inference_mode()
-    def __call__(self, questions: Sequence[str], traces: Sequence[str], rows: int = 256) -> list[list[float]]:
+    def __call__(self, questions: Sequence[str], traces: Sequence[str]) -> list[list[float]]:
         """Step scores in [0, 1] of each trace, one a line; empty for an empty trace."""
         scores = []
-        for start in range(0, len(traces), rows):
-            pairs = zip(questions[start : start + rows], traces[start : start + rows], strict=True)
-            encoded = [encode(q, t, self.tokenizer) for q, t in pairs]
-            ids = pad([ids for ids, _ in encoded], self.tokenizer.pad_token_id)
-            mask = pad([[1] * len(ids) for ids, _ in encoded], 0)
-            value = torch.sigmoid(self.model(input_ids=ids, attention_mask=mask).logits[..., 0])
-            scores += [value[i, ends].tolist() for i, (_, ends) in enumerate(encoded)]
+        for ids, mask, ends in batches(questions, traces, self.tokenizer, TOKENS, self.model.device):
+            value = torch.sigmoid(self.model(input_ids=ids, attention_mask=mask).logits[..., 0].float())
+            scores += [value[i, e].tolist() for i, e in enumerate(ends)]
         return scores
 
 
+def batches(
+    questions: Sequence[str], traces: Sequence[str], tokenizer: PreTrainedTokenizerFast, tokens: int, device
+) -> Iterator[tuple[torch.Tensor, torch.Tensor, list[list[int]]]]:
+    """Traces in batches of at most `tokens`, padding included, and ROWS rows: ids, mask, each trace's ends of steps."""
+    encoded = [encode(q, t, tokenizer) for q, t in zip(questions, traces, strict=True)]
+    rows = max(1, min(ROWS, tokens // max((len(ids) for ids, _ in encoded), default=1)))
+    for start in range(0, len(encoded), rows):
+        some = encoded[start : start + rows]
+        ids = pad([ids for ids, _ in some], tokenizer.pad_token_id).to(device)
+        mask = pad([[1] * len(ids) for ids, _ in some], 0).to(device)
+        yield ids, mask, [ends for _, ends in some]
+
+
 @torch.inference_mode()
-def likelihood_scores(
-    folder: Path, questions: Sequence[str], traces: Sequence[str], rows: int = 256
-) -> list[list[float]]:
+def likelihood_scores(folder: Path, questions: Sequence[str], traces: Sequence[str]) -> list[list[float]]:
     """The second baseline without training: a step's mean token probability under the language model itself."""
     model, tokenizer = models.load(folder)
+    model.to(models.device()).eval()
+    tokens = LOGITS // model.config.get_text_config().vocab_size
     scores = []
-    for start in range(0, len(traces), rows):
-        pairs = zip(questions[start : start + rows], traces[start : start + rows], strict=True)
-        encoded = [encode(q, t, tokenizer) for q, t in pairs]
-        ids = pad([ids for ids, _ in encoded], tokenizer.pad_token_id)
-        mask = pad([[1] * len(ids) for ids, _ in encoded], 0)
-        logits = model.eval()(input_ids=ids, attention_mask=mask).logits[:, :-1]
+    for ids, mask, ends_of_rows in batches(questions, traces, tokenizer, tokens, model.device):
+        logits = model(input_ids=ids, attention_mask=mask).logits[:, :-1]
         token = torch.softmax(logits, -1).gather(-1, ids[:, 1:, None])[..., 0]
-        for i, (_, ends) in enumerate(encoded):
+        for i, ends in enumerate(ends_of_rows):
             lengths = np.diff([ends[0] - 2, *ends]) if ends else []
             spans = zip(ends, lengths, strict=True)
             scores.append([float(token[i, max(0, end - int(n)) : end].mean()) for end, n in spans])

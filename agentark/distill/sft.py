@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from datasets import Dataset
+from transformers.trainer_pt_utils import LengthGroupedSampler
 from trl import SFTConfig, SFTTrainer
 
-from agentark import StudyError, models
-from agentark.distill.training import curve, run, save, settings, with_lora
+from agentark import StudyError
+from agentark.distill.students import Origin, save
+from agentark.distill.training import curve, divided, run, settings, trainable
 from agentark.schemas import Trajectory
 
 METHODS = ("sft", "rsft", "da")
@@ -38,6 +40,15 @@ def examples(trajectories: Sequence[Trajectory], method: str) -> list[tuple[str,
     return pairs
 
 
+class WholeBatches(SFTTrainer):
+    """Groups like lengths over a step's whole batch, not over one process's share of it: however the batch is divided,
+    a step sees the same examples."""
+
+    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> LengthGroupedSampler:
+        size = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
+        return LengthGroupedSampler(size, dataset=self.train_dataset, model_input_name="input_ids")
+
+
 def distil(
     base: Path,
     pairs: Sequence[tuple[str, str]],
@@ -47,13 +58,21 @@ def distil(
     batch: int,
     learning_rate: float,
     lora_rank: int = 0,
+    trainer: str = "auto",
+    four_bit: bool = False,
+    per_device: int = 0,
+    method: str = "rsft",
 ) -> list[dict]:
     """Fine-tune `base` on question-target pairs, loss on the target alone; save the student to `out`.
 
     `steps` optimiser steps of `batch` examples, whatever the number of pairs, so that methods compare at equal training.
+    `trainer`, `four_bit`: see training.route; `per_device`: see training.divided. Where several processes do not come out
+    even at the end of a pass over the pairs, its last step is filled up with the pass's first ones.
     Returns the learning curve: step, loss, mean_token_accuracy.
     """
-    model, tokenizer = models.load(base)
+    parameters = dict(steps=steps, batch=batch, learning_rate=learning_rate, lora_rank=lora_rank, four_bit=four_bit)
+    shares = divided(batch, per_device)
+    model, tokenizer = trainable(base, seed, lora_rank, trainer, four_bit)
     dataset = Dataset.from_list(
         [
             {"prompt": [{"role": "user", "content": q}], "completion": [{"role": "assistant", "content": a}]}
@@ -62,8 +81,8 @@ def distil(
     )
     arguments = SFTConfig(
         **settings(seed),
+        **shares,
         max_steps=steps,
-        per_device_train_batch_size=batch,
         learning_rate=learning_rate,
         lr_scheduler_type="linear",
         warmup_steps=steps // 20,
@@ -71,7 +90,7 @@ def distil(
         train_sampling_strategy="group_by_length",  # like lengths share a batch: less padding, same examples
         logging_steps=max(1, steps // 40),
     )
-    trainer = SFTTrainer(with_lora(model, lora_rank), arguments, train_dataset=dataset, processing_class=tokenizer)
-    run(trainer)
-    save(trainer.model, tokenizer, out)
-    return curve(trainer.state.log_history, "loss", "mean_token_accuracy")
+    training = WholeBatches(model, arguments, train_dataset=dataset, processing_class=tokenizer)
+    run(training)
+    save(training.model, tokenizer, out, Origin(method, seed, {"base": base}, pairs, parameters))
+    return curve(training.state.log_history, "loss", "mean_token_accuracy")

@@ -1,22 +1,158 @@
-"""What all trainings share: trainer settings that suit a small machine, LoRA or full weights, and saving."""
+"""What all trainings share: the trainable model of a base, trainer settings, and how the batch is divided."""
 
+import importlib.util
+import os
 from pathlib import Path
 
 import torch
-from peft import LoraConfig, get_peft_model
-from transformers import PreTrainedModel, PreTrainedTokenizerFast, PrinterCallback
+from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
+from transformers import BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenizerFast, PrinterCallback
+
+from agentark import StudyError, models
+
+TRAINERS = ("auto", "unsloth", "peft")
+
+
+def obstacle(lora_rank: int) -> str:
+    """Why Unsloth cannot train here; empty if nothing speaks against it."""
+    if lora_rank == 0:
+        return "all weights are trained, and Unsloth is used for LoRA alone"
+    if not torch.cuda.is_available():
+        return "no GPU here"
+    if not importlib.util.find_spec("unsloth"):
+        return "unsloth is not installed; `pip install -e .[gpu]` adds it"
+    return ""
+
+
+def route(trainer: str, lora_rank: int, four_bit: bool) -> tuple[bool, str]:
+    """Whether Unsloth trains, and a line that says so and why.
+
+    trainer: "auto" takes Unsloth where it can; "unsloth" takes nothing else; "peft" never takes it. Raises StudyError
+    if what is asked for cannot be had here.
+    """
+    if trainer not in TRAINERS:
+        raise StudyError(f"trainer {trainer!r} is unknown; choose one of {', '.join(TRAINERS)}")
+    if four_bit:
+        if lora_rank == 0:
+            raise StudyError("four_bit: weights of 4 bits cannot be trained themselves; set lora_rank above 0")
+        if not (torch.cuda.is_available() and importlib.util.find_spec("bitsandbytes")):
+            raise StudyError("four_bit: needs a GPU and bitsandbytes (`pip install bitsandbytes`); set it to false")
+    why = obstacle(lora_rank) or ("as asked" if trainer == "peft" else "")
+    if why and trainer == "unsloth":
+        raise StudyError(f"trainer unsloth: {why}; set trainer to auto to fall back")
+    plain = "transformers, all weights" if lora_rank == 0 else f"PEFT, LoRA of rank {lora_rank}"
+    return (False, f"trainer: {plain} ({why})") if why else (True, f"trainer: Unsloth, LoRA of rank {lora_rank}")
+
+
+def trainable(
+    base: Path, seed: int, lora_rank: int, trainer: str = "auto", four_bit: bool = False, generates: bool = False
+) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
+    """The language half of `base`, ready to train, and its tokenizer; what else it has (a vision tower) is frozen.
+
+    lora_rank 0: all weights, of 32 bits (a GPU computes with 16: steps at small rates vanish in weights of 16 bits).
+    Else LoRA on all linear layers, alpha = 2 r, no dropout, over weights of 16 bits on a GPU, of 4 with `four_bit`.
+    generates: vLLM is to generate during the training; Unsloth then shares the weights with it.
+    """
+    taken, _ = route(trainer, lora_rank, four_bit)
+    if taken and (unsloth := fast_language_model(trainer)):
+        return with_unsloth(unsloth, base, seed, lora_rank, four_bit, generates)
+    if lora_rank == 0:
+        model, tokenizer = models.load(base, torch.float32)
+        freeze_senses(model)
+        return model, tokenizer
+    options = {}
+    if four_bit:  # NF4 with doubly quantised constants: QLoRA, arXiv 2305.14314, section 3
+        options["quantization_config"] = BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=torch.bfloat16,
+        )
+        options["device_map"] = {"": torch.cuda.current_device()}
+    model, tokenizer = models.load(base, **options)
+    if four_bit:
+        model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)  # the trainer sees to that
+    return with_lora(model, seed, lora_rank, task_type="CAUSAL_LM"), tokenizer
+
+
+def freeze_senses(model: PreTrainedModel) -> None:
+    """Leave only the language half trainable."""
+    language = {id(p) for half in (model.get_decoder(), model.get_output_embeddings()) for p in half.parameters()}
+    for parameter in model.parameters():
+        parameter.requires_grad = id(parameter) in language
+
+
+def linear_layers(model: PreTrainedModel) -> list[str] | str:
+    """All linear layers of the language half: their last names; as a pattern of whole names where other parts of the
+    model have layers of the same names."""
+    half = model.get_decoder()
+    names = sorted({n.rpartition(".")[2] for n, m in half.named_modules() if isinstance(m, torch.nn.Linear)})
+    (prefix,) = (name for name, module in model.named_modules() if module is half)
+    beside = {n.rpartition(".")[2] for n, _ in model.named_modules() if not n.startswith(f"{prefix}.")}
+    return rf"{prefix}\..*\.({'|'.join(names)})" if beside & set(names) else names
+
+
+def with_lora(model: PreTrainedModel, seed: int, rank: int, **kind) -> PreTrainedModel:
+    """The model wrapped in LoRA by PEFT; `kind` are further settings of it, by the kind of model."""
+    torch.manual_seed(seed)
+    layers = linear_layers(model)
+    return get_peft_model(
+        model, LoraConfig(r=rank, lora_alpha=2 * rank, lora_dropout=0.0, target_modules=layers, **kind)
+    )
+
+
+def fast_language_model(trainer: str):
+    """Unsloth's FastLanguageModel; None, announced, if it cannot be imported after all and `trainer` allows that."""
+    os.environ.setdefault("UNSLOTH_DISABLE_STATISTICS", "1")
+    try:
+        from unsloth import FastLanguageModel
+    except (ImportError, NotImplementedError) as error:  # the second: no GPU that it knows
+        reason = str(error).splitlines()[0]
+        if trainer == "unsloth":
+            raise StudyError(f"trainer unsloth: {reason}; set trainer to auto to fall back") from error
+        print(f"trainer: PEFT after all (unsloth cannot be imported: {reason})", flush=True)
+        return None
+    return FastLanguageModel
+
+
+def with_unsloth(
+    unsloth, base: Path, seed: int, rank: int, four_bit: bool, generates: bool
+) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
+    """The same adapter by Unsloth, on its own kernels; of a model with other senses it takes the language half itself."""
+    tokenizer = models.load_tokenizer(base)
+    model, _ = unsloth.from_pretrained(
+        str(base),
+        max_seq_length=models.window(base),
+        dtype=torch.bfloat16,
+        load_in_4bit=four_bit,
+        use_exact_model_name=True,  # this checkpoint, not Unsloth's copy of it
+        fast_inference=generates,
+        max_lora_rank=rank,
+        random_state=seed,
+    )
+    layers = linear_layers(model)
+    model = unsloth.get_peft_model(
+        model,
+        r=rank,
+        lora_alpha=2 * rank,
+        lora_dropout=0.0,
+        target_modules=layers,
+        use_gradient_checkpointing="unsloth",
+        random_state=seed,
+    )
+    return model, tokenizer
 
 
 def settings(seed: int) -> dict:
-    """Trainer arguments of every stage. Gradient checkpointing, TRL's default, recomputes every activation to save
-    memory, which models of this size do not need; bf16 is for GPUs."""
+    """Trainer arguments of every stage. Gradient checkpointing recomputes every activation to save memory, which tiny
+    models on a CPU do not need; bf16 is for GPUs."""
     gpu = torch.cuda.is_available()
     return {
         "output_dir": "unused",  # nothing is written there: no checkpoints, no trackers
         "save_strategy": "no",
         "report_to": "none",
         "disable_tqdm": True,
-        "gradient_checkpointing": False,
+        "gradient_checkpointing": gpu,
         "bf16": gpu,
         "use_cpu": not gpu,
         "dataloader_pin_memory": gpu,
@@ -24,19 +160,15 @@ def settings(seed: int) -> dict:
     }
 
 
-def with_lora(model: PreTrainedModel, rank: int) -> PreTrainedModel:
-    """The model itself when `rank` is 0 (full fine-tuning), else wrapped in LoRA on all linear layers (alpha = 2 r)."""
-    if rank == 0:
-        return model
-    return get_peft_model(model, LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear"))
-
-
-def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
-    """Save in the hub's format; an adapter is merged, so that any engine loads the student as a plain model."""
-    if hasattr(model, "merge_and_unload"):
-        model = model.merge_and_unload()
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+def divided(batch: int, per_device: int) -> dict[str, int]:
+    """Trainer arguments by which a step sees `batch` examples, whatever the number of processes: each takes its share,
+    `per_device` at a time (0: at once), and adds up the gradients. Raises StudyError if that does not come out even."""
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    share = per_device or batch // processes
+    if share < 1 or batch % (processes * share):
+        shares = f"{processes} process(es), {per_device} at a time" if per_device else f"{processes} processes"
+        raise StudyError(f"batch: {batch} does not divide among {shares}; change batch, processes or per_device")
+    return {"per_device_train_batch_size": share, "gradient_accumulation_steps": batch // (processes * share)}
 
 
 def run(trainer) -> None:

@@ -74,10 +74,11 @@ def described(folder: Path) -> dict[str, str | int]:
 
 
 def digest(folder: Path, *facts: str) -> str:
-    """SHA-256 over `facts` and a model's files (weights, tokenizer, template, configuration), names included."""
+    """SHA-256 over `facts` and a model's files (weights, tokenizer, template, configuration), names included. Where it
+    comes from (provenance.json) is no part of what it is."""
     sha = hashlib.sha256(" ".join(facts).encode())
     for file in sorted(Path(folder).glob("*")):
-        if file.suffix in (".safetensors", ".json", ".jinja"):
+        if file.suffix in (".safetensors", ".json", ".jinja") and file.name != "provenance.json":
             sha.update(file.name.encode())
             with file.open("rb") as content:
                 while part := content.read(2**24):

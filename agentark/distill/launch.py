@@ -1,0 +1,122 @@
+"""Trainings in processes of their own: several that share one (`accelerate launch`), and all of those on GPUs.
+
+A call and its result pass through files in a folder; `python -m agentark.distill.launch FOLDER` is one such process. It
+imports nothing big before Unsloth, which has to come before the libraries that it changes. On a GPU a process sees only
+the GPUs it is to use, else the trainer would spread one batch over all of them.
+"""
+
+import contextlib
+import importlib
+import inspect
+import os
+import pickle
+import queue
+import subprocess
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from agentark import StudyError
+
+
+def each(function: Callable, calls: Iterable[dict[str, Any]], processes: int = 1) -> list:
+    """`function(**call)`, a training, for every call (a seed); results in the order of the calls.
+
+    Without a GPU a process a core takes a call each. On GPUs, or with `processes` above 1, which share a call, as many
+    calls run at once as there are GPUs for; without a GPU then one. Prints first what trains, and why. Raises StudyError
+    in one line for any failure.
+    """
+    import torch
+
+    from agentark import parallel
+    from agentark.distill.training import route
+
+    calls = list(calls)
+    defaults = {name: p.default for name, p in inspect.signature(function).parameters.items()}
+    chosen = {"trainer": "peft", "lora_rank": 0, "four_bit": False} | defaults | calls[0]
+    unsloth, line = route(chosen["trainer"], chosen["lora_rank"], chosen["four_bit"])
+    print(line, flush=True)
+    gpus = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(torch.cuda.device_count())))).split(",")
+    if not torch.cuda.is_available():
+        if processes == 1:
+            return parallel.each(function, calls)
+        groups = [""]
+    else:
+        if processes > len(gpus):
+            raise StudyError(f"processes: {processes} are more than the {len(gpus)} GPUs here; each needs one")
+        groups = [",".join(gpus[i : i + processes]) for i in range(0, len(gpus) - processes + 1, processes)]
+    free: queue.Queue[str] = queue.Queue()
+    for group in groups:
+        free.put(group)
+
+    def one(call: dict[str, Any]):
+        group = free.get()
+        try:
+            return launched(function, call, processes, group, unsloth)
+        finally:
+            free.put(group)
+
+    with ThreadPoolExecutor(len(groups)) as threads:
+        return list(threads.map(one, calls))
+
+
+def launched(function: Callable, call: dict[str, Any], processes: int, gpus: str, unsloth: bool):
+    """Run one call in `processes` processes and return its result; what they print is printed here."""
+    command = [sys.executable, "-m"]
+    if processes > 1:
+        kind = ["--multi_gpu", "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
+        port = ["--main_process_port", "0"]  # a free one
+        command += ["accelerate.commands.launch", "--num_processes", str(processes), *kind, *port, "-m"]
+    environment = {**os.environ, **({"CUDA_VISIBLE_DEVICES": gpus} if gpus else {"ACCELERATE_USE_CPU": "true"})}
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder)
+        (place / "call").write_bytes(pickle.dumps((unsloth, pickle.dumps((function, call)))))
+        with (place / "log").open("w") as log:
+            process = subprocess.Popen(
+                [*command, "agentark.distill.launch", folder],
+                env=environment, stdout=subprocess.PIPE, stderr=log, text=True,
+            )  # fmt: skip
+            try:
+                for line in process.stdout:
+                    print(line, end="", flush=True)
+                failed = process.wait()
+            finally:
+                process.terminate()
+        if (place / "error").is_file():
+            raise StudyError((place / "error").read_text())
+        if failed:
+            print((place / "log").read_text()[-4000:], file=sys.stderr)
+            raise StudyError(f"{function.__name__}: a training process ended with {failed}; its last words stand above")
+        return pickle.loads((place / "result").read_bytes())
+
+
+def main(folder: Path) -> int:
+    """One process: run the call in `folder`, leave its result there, or the one line of its error."""
+    unsloth, packed = pickle.loads((folder / "call").read_bytes())
+    if unsloth:
+        os.environ.setdefault("UNSLOTH_DISABLE_STATISTICS", "1")
+        with contextlib.suppress(ImportError, NotImplementedError):  # said, and decided on, where it is to be used
+            importlib.import_module("unsloth")
+    from accelerate import PartialState
+
+    state = PartialState(cpu="ACCELERATE_USE_CPU" in os.environ)
+    try:
+        function, call = pickle.loads(packed)
+        result = function(**call)
+    except Exception as error:
+        traceback.print_exc()
+        words = str(error).splitlines()[0] if str(error) else ""
+        line = words if isinstance(error, StudyError) else f"{function.__name__}: {type(error).__name__}: {words}"
+        (folder / "error").write_text(line)
+        return 1
+    if state.is_main_process:
+        (folder / "result").write_bytes(pickle.dumps(result))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))

@@ -1,0 +1,136 @@
+"""A trained model as a folder that others can load: weights, adapter, card, provenance.
+
+With LoRA, `folder` holds the merged model, which any engine loads plainly, and `folder`/adapter the adapter as PEFT saves
+it. Nothing written names this machine or the time, so that the same training gives the same bytes.
+"""
+
+import copy
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+from huggingface_hub import ModelCard, ModelCardData, metadata_load
+from peft import PeftModel
+from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerFast
+
+from agentark import models, root
+from agentark.engines.checkpoint import digest
+from agentark.schemas import write_atomically, write_json
+
+LIBRARIES = ("torch", "transformers", "trl", "peft", "accelerate", "tokenizers")
+OPTIONAL = ("unsloth", "bitsandbytes", "vllm")  # named where they took part
+PROCESSORS = ("preprocessor_config.json", "processor_config.json", "video_preprocessor_config.json")
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a trained model comes from. `parents`: models it was made from or against, the base first; `examples`: what
+    it was trained on, as JSON knows it; `parameters`: of the training."""
+
+    method: str
+    seed: int
+    parents: dict[str, Path]
+    examples: Sequence
+    parameters: dict[str, object]
+
+    @property
+    def base(self) -> Path:
+        return Path(next(iter(self.parents.values())))
+
+    def provenance(self) -> dict:
+        took_part = [*LIBRARIES, *(name for name in OPTIONAL if name in sys.modules)]
+        text = json.dumps(list(self.examples)).encode()
+        return {
+            "method": self.method,
+            "seed": self.seed,
+            "parameters": self.parameters,
+            **{role: {"name": named(p), "sha256": digest(p)} for role, p in self.parents.items()},
+            "examples": {"number": len(self.examples), "sha256": hashlib.sha256(text).hexdigest()},
+            "code": commit(),
+            "versions": {name: version(name) for name in took_part},
+            "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+        }
+
+    def card(self, library: str) -> ModelCard:
+        """A card in the hub's format, with the base's licence where its own card states one."""
+        path = self.base / "README.md"
+        told = (metadata_load(path) if path.is_file() else None) or {}
+        data = ModelCardData(
+            base_model=named(self.base),
+            library_name=library,
+            tags=["agentark", self.method],
+            **{key: told[key] for key in ("license", "license_name", "license_link") if key in told},
+        )
+        table = "\n".join(f"| {name} | {value} |" for name, value in {**self.parameters, "seed": self.seed}.items())
+        return ModelCard(
+            f"---\n{data.to_yaml()}\n---\n\n# {self.base.name}, {self.method}, seed {self.seed}\n\n"
+            f"Trained from {named(self.base)} by the method `{self.method}` of the study AgentArk (arXiv 2602.03955) on "
+            f"{len(self.examples)} examples.\n\n| parameter | value |\n|---|---|\n{table}\n\n"
+            "Digests of what it was made from, the commit and the versions are in `provenance.json`.\n"
+        )
+
+
+def named(model: Path) -> str:
+    """A model's name for others to read: below the project's folder its place there, elsewhere its folder's name."""
+    try:
+        return str(Path(model).absolute().relative_to(root()))
+    except ValueError:
+        return Path(model).name
+
+
+def commit() -> dict[str, object] | None:
+    """The commit checked out, and whether code or parameters differ from it; None where there is no repository."""
+
+    def git(*arguments: str) -> str:
+        done = subprocess.run(["git", *arguments], cwd=root(), capture_output=True, text=True, check=True)
+        return done.stdout.strip()
+
+    try:
+        changes = git("status", "--porcelain", "--", "agentark", "notebooks", "params.yaml", "dvc.yaml")
+        return {"commit": git("rev-parse", "HEAD"), "uncommitted_changes": bool(changes)}
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, folder: Path, origin: Origin) -> None:
+    """Save a trained model in the hub's format, at the precision of its base; `model` stays as it is. Of several
+    processes the first one saves.
+
+    An adapter is saved first and then merged, as it lies there, into the base loaded afresh: whatever trained it, at
+    whatever precision, the merged model and the adapter are the same student.
+    """
+    if os.environ.get("RANK", "0") != "0":
+        return
+    if isinstance(model, PeftModel):
+        save_adapter(model, folder / "adapter", origin)
+        scores = hasattr(model.get_base_model(), "score")
+        whole = models.load_scorer(origin.base, "auto") if scores else models.load(origin.base, "auto")[0]
+        model = PeftModel.from_pretrained(whole, folder / "adapter").merge_and_unload()
+    precision = AutoConfig.from_pretrained(origin.base).get_text_config().dtype or torch.float32
+    if model.dtype != precision:
+        model = copy.deepcopy(model).to(precision)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    for name in PROCESSORS:
+        if (origin.base / name).is_file():
+            shutil.copyfile(origin.base / name, folder / name)
+    write_atomically(folder / "README.md", lambda p: origin.card("transformers").save(p))
+    write_json(origin.provenance(), folder / "provenance.json")
+
+
+def save_adapter(model: PeftModel, folder: Path, origin: Origin) -> None:
+    config = model.peft_config["default"]
+    config.base_model_name_or_path = named(origin.base)
+    if not isinstance(config.target_modules, str):
+        config.target_modules = sorted(config.target_modules)  # a set: in an order that no two runs share
+    # "default" alone: GRPO keeps a frozen copy beside it. The vocabulary is the base's: no embeddings to save.
+    model.save_pretrained(folder, selected_adapters=["default"], save_embedding_layers=False)
+    write_atomically(folder / "README.md", lambda p: origin.card("peft").save(p))  # PEFT's own names a path

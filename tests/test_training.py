@@ -1,0 +1,276 @@
+"""Students of the real architectures, by every route of training, saving and dividing a batch."""
+
+import importlib.util
+import json
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from checkpoints import FAMILIES, build
+from peft import AutoPeftModelForCausalLM, PeftModel
+from peft.tuners.lora import LoraLayer
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
+from trl import GRPOConfig
+
+from agentark import StudyError, models
+from agentark.distill import launch, policy, prm, sft
+from agentark.distill.training import divided, route, settings, trainable
+from agentark.engines.checkpoint import digest, ends_of_turn, prompt_ids
+from agentark.tasks import TASKS
+
+QUESTIONS = TASKS["equation"].questions(24, "train", 0)
+PAIRS = [(q.text, q.solution) for q in QUESTIONS]
+WRONG = "answer : 0"
+DEBATES = [
+    prm.DebateSteps(q.text, [q.solution, WRONG], [[True] * len(q.solution.split("\n")), [False]]) for q in QUESTIONS
+]
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory) -> Path:
+    """A folder that looks like the project's, with a tiny checkpoint of each family, in which the tests run."""
+    folder, before = tmp_path_factory.mktemp("project"), Path.cwd()
+    (folder / "params.yaml").write_text("{}\n")
+    for family in FAMILIES:
+        build(family, folder / "data/models" / family)
+    os.chdir(folder)
+    yield folder
+    os.chdir(before)
+
+
+def imitate(base: Path, out: Path, **chosen) -> list[dict]:
+    """A few steps of R-SFT at a rate that moves a random model far."""
+    return sft.distil(
+        **(
+            {"base": base, "pairs": PAIRS, "out": out, "seed": 0, "steps": 4, "batch": 8, "learning_rate": 0.02}
+            | chosen
+        )
+    )
+
+
+def practise(base: Path, reward_model: Path, out: Path, **chosen) -> dict:
+    """Two steps of GRPO, as arguments."""
+    return {
+        "base": base, "reward_model": reward_model, "questions": QUESTIONS, "out": out, "seed": 0, "steps": 2,
+        "prompts": 2, "generations": 4, "max_tokens": 6, "learning_rate": 0.001, "temperature": 1.0, "kl": 0.01,
+        "aggregate": "mean", "outcome_weight": 1.0,
+    } | chosen  # fmt: skip
+
+
+def judge(base: Path, out: Path, **chosen) -> dict:
+    """A few steps of a reward model in both stages, as arguments."""
+    return {
+        "base": base, "debates": DEBATES, "out": out, "seed": 0, "loss": "paper", "stage_1_steps": 2,
+        "stage_2_steps": 3, "batch": 4, "learning_rate": 0.001,
+    } | chosen  # fmt: skip
+
+
+@torch.inference_mode()
+def answers(model, base: Path) -> list[list[int]]:
+    """Greedy continuations, as tokens."""
+    tokenizer = models.load_tokenizer(base)
+    ends = ends_of_turn(models.load(base)[0].generation_config, tokenizer)
+    said = []
+    for question, _ in PAIRS[:3]:
+        ids = torch.tensor([prompt_ids(tokenizer, [{"role": "user", "content": question}], 4000)])
+        how = {"do_sample": False, "max_new_tokens": 12, "eos_token_id": ends, "pad_token_id": tokenizer.pad_token_id}
+        said.append(model.eval().generate(input_ids=ids, attention_mask=torch.ones_like(ids), **how)[0].tolist())
+    return said
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_checkpoint_loads_as_what_it_is(project, family):
+    model, tokenizer = models.load(project / "data/models" / family)
+    assert model.dtype == torch.float32 and tokenizer.pad_token is not None
+    assert model.config.get_text_config().max_position_embeddings >= 2048 and model.num_parameters() < 400_000
+    assert len(ends_of_turn(model.generation_config, tokenizer)) == 2
+    assert hasattr(model.model, "visual") == (family == "qwen2.5-vl")
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_student_saved_by_each_route_answers_the_same(project, family):
+    base, out = project / "data/models" / family, project / "students" / family
+    imitate(base, out, lora_rank=4)
+    merged = answers(models.load(out)[0], base)
+    plain = models.load(base)[0]
+    assert merged != answers(plain, base)
+    assert answers(PeftModel.from_pretrained(plain, out / "adapter"), base) == merged
+    taught = models.load(base)[0]
+    taught.load_adapter(str(out / "adapter"))
+    assert answers(taught, base) == merged
+    if family != "qwen2.5-vl":  # the auto class knows causal models alone
+        assert answers(AutoPeftModelForCausalLM.from_pretrained(out / "adapter"), base) == merged
+        assert answers(AutoModelForCausalLM.from_pretrained(out / "adapter"), base) == merged
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_all_weights_of_the_language_half_train_and_nothing_else(project, family):
+    base, out = project / "data/models" / family, project / "students" / f"{family}-full"
+    imitate(base, out, steps=1)
+    before, after = (load_file(folder / "model.safetensors") for folder in (base, out))
+    assert before.keys() == after.keys()
+    moved = {name for name in before if not torch.equal(before[name], after[name])}
+    assert moved == {name for name in before if "visual" not in name}
+    assert models.load(out)[0].config.architectures == models.load(base)[0].config.architectures
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_adapters_are_on_all_linear_layers_of_the_language_half(project, family):
+    model, _ = trainable(project / "data/models" / family, 0, 4)
+    plain, _ = models.load(project / "data/models" / family)
+    half = plain.get_decoder()
+    linear = {n for n, m in plain.named_modules() if isinstance(m, torch.nn.Linear) and m in set(half.modules())}
+    adapted = {
+        n.partition(".lora_A")[0].removeprefix("base_model.model.")
+        for n, _ in model.named_parameters()
+        if "lora_A" in n
+    }
+    assert adapted == linear and len(linear) == 14
+    trained = {n for n, p in model.named_parameters() if p.requires_grad}
+    assert trained == {n for n, _ in model.named_parameters() if "lora_" in n}
+    scaling = {s for m in model.modules() if isinstance(m, LoraLayer) for s in m.scaling.values()}
+    assert scaling == {2.0}
+
+
+def test_adapters_start_from_the_seed(project):
+    def start(seed: int) -> torch.Tensor:
+        model, _ = trainable(project / "data/models/qwen3", seed, 4)
+        return next(p for n, p in model.named_parameters() if "lora_A" in n)
+
+    assert torch.equal(start(1), start(1)) and not torch.equal(start(1), start(2))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("lora_rank", [0, 4])
+def test_every_family_has_a_reward_model(project, family, lora_rank):
+    base, out = project / "data/models" / family, project / "judges" / f"{family}-{lora_rank}"
+    curve = prm.train(**judge(base, out, lora_rank=lora_rank, loss="code" if family == "llama" else "paper"))
+    assert {row["stage"] for row in curve} == {1, 2}
+    ((first, *_), _) = scores = prm.StepScorer(out)([PAIRS[0][0]] * 2, [PAIRS[0][1], ""])
+    assert len(scores[0]) == len(PAIRS[0][1].split("\n")) and scores[1] == [] and 0 < first < 1
+    stages = [load_file(folder / "model.safetensors") for folder in (out / "stage-1", out)]
+    fresh = models.load_scorer(base).state_dict()
+    moved = [{n for n in fresh if not torch.equal(fresh[n], s.get(n, fresh[n]))} for s in stages]
+    assert moved[0] and all("layers.1." in n or "score." in n for n in moved[0])
+    assert any("layers.0." in n for n in moved[1])
+    assert not torch.equal(stages[0]["score.weight"], stages[1]["score.weight"])
+    assert not any("projection" in n for n in stages[1])
+
+
+@pytest.mark.parametrize("family", ["gemma3", "qwen2.5-vl"])
+def test_practice_goes_with_several_ends_of_turn_and_other_senses(project, family):
+    base, judged, out = (project / place / family for place in ("data/models", "judges", "students/pad"))
+    prm.train(**judge(base, judged))
+    (first, *_) = policy.train(**practise(base, judged, out, lora_rank=4))
+    assert set(first) == {"step", "reward", "kl", "length"} and 0 <= first["reward"] <= 2
+    assert answers(PeftModel.from_pretrained(models.load(base)[0], out / "adapter"), base) == answers(
+        models.load(out)[0], base
+    )
+
+
+def test_two_processes_learn_as_one(project):
+    base = project / "data/models/qwen3"
+    one, parts = (imitate(base, project / "one" / str(n), steps=9, per_device=n) for n in (0, 2))
+    call = {"base": base, "pairs": PAIRS, "seed": 0, "steps": 9, "batch": 8, "learning_rate": 0.02}
+    (two,) = launch.each(sft.distil, [call | {"out": project / "two/0"}], 2)
+    assert len({row["loss"] for row in one}) == 9
+    for curve in parts, two:
+        assert [row["loss"] for row in curve] == pytest.approx([row["loss"] for row in one], abs=1e-5)
+    weights = [load_file(project / name / "0/model.safetensors") for name in ("one", "two")]
+    for name in weights[0]:
+        torch.testing.assert_close(weights[1][name], weights[0][name], atol=5e-3, rtol=0)
+
+
+def test_two_processes_judge_and_practise(project):
+    base, judged = project / "data/models/llama", project / "judges/two"
+    (curve,) = launch.each(prm.train, [judge(base, judged)], 2)
+    alone = prm.train(**judge(base, project / "judges/one"))
+    assert curve[0]["loss"] == pytest.approx(alone[0]["loss"], rel=0.2)  # parts differ in dropout and negatives
+    (curve,) = launch.each(policy.train, [practise(base, judged, project / "two/pad", lora_rank=4)], 2)
+    assert [row["step"] for row in curve] == [1, 2]
+    assert answers(models.load(project / "two/pad")[0], base)
+
+
+def test_a_launched_training_fails_in_one_line(project):
+    call = {"base": Path("nowhere"), "pairs": PAIRS, "seed": 0, "steps": 1, "batch": 7, "learning_rate": 0.1}
+    with pytest.raises(StudyError, match=r"^batch: 7 does not divide among 2 processes; [^\n]*$"):
+        launch.each(sft.distil, [call | {"out": project / "never"}], 2)
+    with pytest.raises(StudyError, match=r"^distil: TypeError: [^\n]*osmosis[^\n]*$"):
+        launch.launched(sft.distil, call | {"out": project / "never", "osmosis": 1}, 1, "", False)
+
+
+@pytest.mark.parametrize("processes", [1, 2, 4])
+@pytest.mark.parametrize("per_device", [0, 1, 3])
+def test_a_divided_batch_is_the_batch(processes, per_device, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", str(processes))
+    shares = divided(24, per_device)
+    assert shares["per_device_train_batch_size"] * shares["gradient_accumulation_steps"] * processes == 24
+    assert shares["per_device_train_batch_size"] == (per_device or 24 // processes)
+    with pytest.raises(StudyError, match="batch: 24"):
+        divided(24, 5)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="what a machine without a GPU refuses")
+def test_what_cannot_be_had_is_refused_or_announced(project, capsys):
+    base, out = project / "data/models/qwen3", project / "never"
+    assert route("auto", 4, False) == (False, "trainer: PEFT, LoRA of rank 4 (no GPU here)")
+    assert "all weights" in route("auto", 0, False)[1]
+    for chosen, words in (
+        ({"trainer": "unsloth", "lora_rank": 4}, "trainer unsloth: no GPU here"),
+        ({"trainer": "unsloth"}, "trainer unsloth: all weights"),
+        ({"trainer": "osmosis"}, "trainer 'osmosis' is unknown"),
+        ({"four_bit": True, "lora_rank": 4}, "four_bit: needs a GPU"),
+        ({"four_bit": True}, "four_bit: .* set lora_rank"),
+    ):
+        with pytest.raises(StudyError, match=words):
+            imitate(base, out, **chosen)
+    with pytest.raises(
+        StudyError, match="generator vllm: .*not installed" if not importlib.util.find_spec("vllm") else "GPU"
+    ):
+        policy.train(**practise(base, base, out, generator="vllm"))
+    with pytest.raises(StudyError, match="generator 'osmosis'"):
+        policy.train(**practise(base, base, out, generator="osmosis"))
+    assert not out.exists()
+    launch.each(sft.distil, [dict(base=base, pairs=PAIRS, out=out, seed=0, steps=1, batch=8, learning_rate=0.1)])
+    assert capsys.readouterr().out.startswith("trainer: transformers, all weights (")
+
+
+def test_vllm_generates_within_the_training():
+    arguments = GRPOConfig(**settings(0), **policy.generation("vllm"))
+    assert arguments.use_vllm and arguments.vllm_mode == "colocate"
+    assert not GRPOConfig(**settings(0), **policy.generation("transformers")).use_vllm
+
+
+def test_a_student_says_where_it_comes_from(project):
+    base, out = project / "data/models/llama", project / "students/told"
+    (base / "README.md").write_text("---\nlicense: llama3\n---\n\n# A base\n")
+    for place in (out, project / "students/again"):
+        imitate(base, place, lora_rank=4, per_device=4)
+    files = sorted(p.relative_to(out) for p in out.rglob("*") if p.is_file())
+    for file in files:
+        assert (out / file).read_bytes() == (project / "students/again" / file).read_bytes(), file
+        if file.suffix != ".safetensors":
+            assert str(project) not in (out / file).read_text(), file
+    told = json.loads((out / "provenance.json").read_text())
+    assert told["method"] == "rsft" and told["seed"] == 0 and told["parameters"]["lora_rank"] == 4
+    assert told["base"] == {"name": "data/models/llama", "sha256": digest(base)}
+    assert told["examples"]["number"] == len(PAIRS) and told["versions"]["torch"] == torch.__version__
+    assert (
+        json.loads((out / "adapter/adapter_config.json").read_text())["base_model_name_or_path"] == "data/models/llama"
+    )
+    for card, library in ((out, "transformers"), (out / "adapter", "peft")):
+        head = (card / "README.md").read_text()
+        assert "base_model: data/models/llama\n" in head and f"library_name: {library}\n" in head
+        assert "license: llama3\n" in head
+    imitate(base, project / "students/other", lora_rank=4, pairs=PAIRS[1:])
+    other = json.loads((project / "students/other/provenance.json").read_text())
+    assert other["examples"]["sha256"] != told["examples"]["sha256"]
+
+
+def test_where_a_student_comes_from_is_no_part_of_what_it_is(project):
+    base = project / "data/models/gemma3"
+    before = digest(base)
+    (base / "provenance.json").write_text("{}")
+    assert digest(base) == before
