@@ -46,9 +46,11 @@ test: env lint  ## all tests, a whole small study among them
 	.venv-vllm/bin/pip install --quiet --disable-pip-version-check --no-deps --requirement requirements-vllm.lock
 	touch $@
 
-test-vllm: .venv-vllm/ready  ## the engines' tests with vLLM among them, on the CPU
+test-vllm: env .venv-vllm/ready  ## the engines' tests with vLLM among them, on the CPU; and of adapters trained here
 	VLLM_ENABLE_V1_MULTIPROCESSING=0 VLLM_CPU_OMP_THREADS_BIND=nobind VLLM_CPU_KVCACHE_SPACE=1 VLLM_NO_USAGE_STATS=1 \
-	PYTHONPATH=. .venv-vllm/bin/python -m pytest tests/test_conformance.py tests/test_prefixes.py
+	PYTHONPATH=. STUDY_PYTHON=$(CURDIR)/$(BIN)/python \
+	.venv-vllm/bin/python -m pytest --override-ini addopts=-q \
+	tests/test_conformance.py tests/test_prefixes.py tests/test_adapters.py
 
 lint: env
 	ruff check .
