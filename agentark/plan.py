@@ -1,0 +1,377 @@
+"""`make plan`: what a run will take, before hours are spent; `python -m agentark.plan --check`: how right that was.
+
+A plan is what `params.yaml` asks for, times the rates of `agentark.pilot`.
+"""
+
+import argparse
+import json
+import math
+import shutil
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import pandas as pd
+import psutil
+import torch
+import yaml
+
+from agentark import StudyError, models, root, sizes
+from agentark.debate.prompts import solve_prompt
+from agentark.distill import prm, sft
+from agentark.engines.checkpoint import prompt_ids
+from agentark.pilot import (
+    Rate,
+    Step,
+    asked,
+    assumed_debate,
+    assumed_pass,
+    debate_tokens,
+    example_tokens,
+    here,
+    one,
+    size_of,
+    spoken,
+    temperature_of,
+    trained,
+)
+from agentark.schemas import CheckedTrace, Prediction, Question, Trace, Trajectory, read_table
+from agentark.sizes import CARDS, GB, REPLIES
+from agentark.tasks.published import DATA_SETS
+
+BAR = 0.15  # how far a plan's tokens may be from those of the run
+
+# The paper's own set-up (method, sections 1 and 4).
+PAPER = {"agents": 5, "rounds": 3, "max_tokens": 4096, "debate": {"order": "chat"}, "questions": {"room": 0}}
+PAPER_QUESTIONS = {"gsm8k": 7_473, "math": 500, "metamathqa": 151_000, "medmcqa": 183_000}
+PAPER_TEACHER, PAPER_STUDENT = "Qwen/Qwen3-32B", "Qwen/Qwen3-8B"
+PAPER_TRAINING = {"rsft": 1 * 6, "da": 1 * 8, "pad": 8 * 20}  # H100s x hours for an 8B student, table 6
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What a stage takes. hours: of a core at scale mini, else of a GPU; disk_gb: without DVC's cache; memory_gb: of all
+    its processes as last noted (mini), else the least on GPUs."""
+
+    stage: str
+    questions: int
+    calls: int
+    tokens_read: int
+    tokens_written: int
+    hours: float
+    disk_gb: float
+    memory_gb: float
+    basis: str
+
+
+@dataclass(frozen=True)
+class Check:
+    what: str
+    verdict: str  # ok, not ok, not known
+    note: str
+
+
+def generating(name: str, questions: int, parts: Sequence[tuple[float, Rate]], memory: float) -> Stage:
+    """A stage of generations: so many questions at each rate. Text is kept twice, in the store and in a table."""
+    calls = sum(n * r.calls for n, r in parts)
+    read, written, seconds = (
+        sum(n * r.calls * getattr(r, f) for n, r in parts) for f in ("read", "written", "seconds")
+    )
+    basis = {"measured" if r.n else "assumed" for _, r in parts}
+    disk = 2 * (calls * sizes.CALL_BYTES + written * sizes.TOKEN_BYTES) / GB
+    counts = round(calls), round(read), round(written)
+    return Stage(name, questions, *counts, seconds / 3600, disk, memory, " and ".join(sorted(basis)))
+
+
+def measured_memory(notebook: str) -> float:
+    """Peak memory in GB of a notebook's processes as `make bench` last noted it; NaN if it did not."""
+    table = pd.read_csv(root() / "reports" / "benchmarks.csv").set_index("what")["median"]
+    return float(table.get(f"peak memory of {notebook}, MB", math.nan)) / 1000
+
+
+def stages(params: dict, known: Sequence[Rate], trainings: Sequence[Step], card: str) -> list[Stage]:
+    """The plan: a row a model to be fetched and a stage that generates or trains; what others take is seconds."""
+    names = dict.fromkeys([params["teacher"], *params["students"]])
+    fetch = [n for n in names if not here(n)]
+    return [
+        *(Stage(f"fetch@{Path(n).name}", 0, 0, 0, 0, 0, size_of(params, n).disk_gb, 0, "assumed") for n in fetch),
+        *(debate_stage(params, known, key, card) for key in params["debates"]),
+        *(training_stage(params, step) for step in trainings),
+        evaluate_stage(params, known, card),
+    ]
+
+
+def generation_memory(params: dict, notebook: str, parts: Sequence[tuple[float, Rate]], card: str) -> float:
+    """Of the teacher, the largest of the models that answer; at scale mini, of the processes together."""
+    if params["scale"] == "mini" or params["teacher"].startswith("http"):
+        return measured_memory(notebook)
+    longest = max(r.read + r.written for _, r in parts)
+    return sizes.generation_gb(size_of(params, params["teacher"]), CARDS[card], longest)
+
+
+def debate_stage(params: dict, known: Sequence[Rate], key: str, card: str) -> Stage:
+    """A debate and, but for training questions, the vote: as many calls as a debate can have, each like a first one."""
+    split, temperature = params["debates"][key]["split"], params["debates"][key]["temperature"]
+    counts = asked(params, split)
+    parts = [
+        (n, r) for t, n in counts.items() for r in spoken(known, params["teacher"], t, split == "hard", temperature)
+    ]
+    if split != "train":
+        most = params["agents"] * params["rounds"] + 1
+        parts += [(n, replace(r, calls=most)) for n, r in parts if r.kind == "round 1"]
+    memory = generation_memory(params, f"03_debate-{key}", parts, card)
+    return generating(f"debate@{key}", sum(counts.values()), parts, memory)
+
+
+def training_stage(params: dict, step: Step) -> Stage:
+    """A training of all seeds. Of the reward model both stages are kept."""
+    student, size, seeds = step.student, size_of(params, step.student), len(params["seeds"])
+    reward, rank, frozen, copies = params["reward_model"], params["distill"]["lora_rank"], 0, 1
+    name, notebook = f"distill@{student}-{step.method}", f"05_distill-{student}-{step.method}"
+    times = params["distill"]["steps"]
+    if step.method == "reward_model":
+        name, notebook, rank, copies = f"reward_model@{student}", f"06_reward_model-{student}", 0, 2
+        times = reward["stage_1_steps"] + reward["stage_2_steps"]
+    elif step.method == "pad":
+        name, notebook, rank, frozen = f"policy@{student}", f"07_policy-{student}-pad", params["policy"]["lora_rank"], 2
+        times = params["policy"]["steps"]
+    if params["scale"] == "mini":
+        memory = measured_memory(notebook)
+    else:
+        memory = sizes.training_gb(size, step.tokens / step.examples, rank, frozen)
+    times *= seeds
+    calls = times * step.examples if step.written else 0
+    read, written = round(times * (step.tokens - step.written)), round(times * step.written)
+    questions, hours = asked(params, "train")[params["train_task"]], times * step.seconds / 3600
+    return Stage(name, questions, calls, read, written, hours, seeds * copies * size.disk_gb, memory, step.basis)
+
+
+def evaluate_stage(params: dict, known: Sequence[Rate], card: str) -> Stage:
+    """Every test question to the teacher, every base and every trained student, once each."""
+    parts, seeds = [], len(params["seeds"])
+    for task, n in asked(params, "test").items():
+        parts += [(n, one(known, name, task)) for name in (params["teacher"], *params["students"])]
+        parts += [
+            (n * seeds, trained(params, known, student, method, task))
+            for student in params["students"]
+            for method in (*params["methods"], "pad")
+        ]
+    memory = generation_memory(params, "08_evaluate", parts, card)
+    return generating("evaluate", sum(asked(params, "test").values()), parts, memory)
+
+
+def table(rows: Sequence[Stage], params: dict, card: str) -> pd.DataFrame:
+    """The plan with its total (sums; of memory the most), and of what the hours are."""
+    frame = pd.DataFrame([asdict(r) for r in rows])
+    sums = frame[["calls", "tokens_read", "tokens_written", "hours", "disk_gb"]].sum().to_dict()
+    sums |= {c: int(sums[c]) for c in ("calls", "tokens_read", "tokens_written")}
+    basis = " and ".join(sorted({b for r in rows for b in r.basis.split(" and ")}))
+    total = Stage("total", 0, **sums, memory_gb=frame["memory_gb"].max(), basis=basis)
+    hours_of = "core" if params["scale"] == "mini" else card
+    return pd.DataFrame([asdict(r) for r in (*rows, total)]).assign(scale=params["scale"], hours_of=hours_of)
+
+
+# Does this machine suffice?
+
+
+def checks(params: dict, rows: Sequence[Stage], card: str) -> list[Check]:
+    """Models, licences, data sets, disk and memory: one line each, with what to do where something is amiss."""
+    found = []
+    for name in dict.fromkeys([params["teacher"], *params["students"]]):
+        found += [Check(f"model {name}", "not known", "a server's; see its /models")] if name.startswith("http") else (
+            model_checks(params, name)
+        )  # fmt: skip
+    for task in asked(params, "test"):
+        data = DATA_SETS.get(task)
+        if data is None:
+            found.append(Check(f"data set {task}", "ok", "generated here"))
+        elif data.hub:
+            found.append(Check(f"data set {task}", "ok", f"{data.licence}; nothing to accept on the hub ({data.hub})"))
+        else:
+            note = f"{data.licence}; not on the hub: download its files and name their folder in questions.local"
+            found.append(Check(f"data set {task}", "ok" if params["questions"]["local"] else "not ok", note))
+    fetched = sum(r.disk_gb for r in rows if r.stage.startswith("fetch@"))
+    need, free = 2 * sum(r.disk_gb for r in rows) - fetched, shutil.disk_usage(root()).free / GB
+    note = f"{need:.1f} GB with DVC's cache, {free:.1f} GB free"
+    found.append(Check("disk", "ok" if need < free else "not ok", note if need < free else f"{note}; make room"))
+    return [*found, memory_check(params, rows, card)]
+
+
+def model_checks(params: dict, name: str) -> list[Check]:
+    """Is a model here or to be had, and on what terms?"""
+    label = Path(name).name
+    try:
+        size = size_of(params, name)
+    except StudyError as error:
+        return [Check(f"model {label}", "not ok", str(error))]
+    folder = sizes.where(name)
+    source = params["checkpoints"].get(label, {}).get("source", folder)
+    note = f"in {folder}" if here(name) else f"to be fetched from {source}, {size.disk_gb:.1f} GB"
+    card = root() / folder / "card.json"
+    own = card.is_file() and "tokens_read" in json.loads(card.read_text())  # trained in notebook 02
+    if own:
+        terms = Check(f"licence of {label}", "ok", "trained here, the project's own")
+    elif size.gated:
+        todo = f"accept it on the hub, at {source}, then `hf auth login`"
+        terms = Check(f"licence of {label}", "not known", f"{size.licence}; {todo}")
+    elif size.licence == "not stated":
+        terms = Check(f"licence of {label}", "not known", f"none in {folder}/README.md; read it where it was published")
+    else:
+        terms = Check(f"licence of {label}", "ok", f"{size.licence}; nothing to accept on the hub")
+    return [Check(f"model {label}", "ok", note), terms]
+
+
+def memory_check(params: dict, rows: Sequence[Stage], card: str) -> Check:
+    """The stage that needs most, against this machine's memory (mini), else its GPU's, else the card's planned for."""
+    known = [r for r in rows if not math.isnan(r.memory_gb)]
+    if not known:
+        return Check("memory", "not known", "no peak is on record; run `make bench` after a study")
+    most, gpu = max(known, key=lambda r: r.memory_gb), torch.cuda.is_available()
+    if params["scale"] == "mini":
+        what, room, whose = "memory", psutil.virtual_memory().total / GB, "this machine"
+    elif gpu:
+        what, room, whose = "GPU memory", torch.cuda.get_device_properties(0).total_memory / GB, "this GPU"
+    else:
+        what, room, whose = "GPU memory", CARDS[card].memory, f"the {card} planned for (no GPU is here)"
+    note = f"{most.stage} needs {most.memory_gb:.1f} GB, {whose} has {room:.0f}"
+    if most.memory_gb > room:
+        return Check(what, "not ok", f"{note}; take more or larger cards, LoRA (lora_rank) or a smaller student")
+    return Check(what, "ok" if gpu or what == "memory" else "not known", note)
+
+
+def lines(found: Sequence[Check]) -> str:
+    return "\n".join(f"{c.verdict:>9}  {c.what}: {c.note}" for c in found)
+
+
+# When does distillation pay?
+
+
+def break_even(once: float, debate: float, student: float) -> float:
+    """After how many answered questions a student has paid for itself: `once` for its debates and training, `debate` and
+    `student` a question, in one unit. Infinite where a student's answer costs as much as a debate."""
+    return once / (debate - student) if debate > student else math.inf
+
+
+def paid_back(params: dict, rows: Sequence[Stage], known: Sequence[Rate]) -> pd.DataFrame:
+    """A row a student and method: seconds (of a core or GPU) spent once on debates and on training one seed, seconds a
+    question by debate and by the student, and after how many questions that is paid."""
+    main, hours, found = params["train_task"], {r.stage: r.hours for r in rows}, []
+    talk = spoken(known, params["teacher"], main, False, temperature_of(params, "test"))
+    debate, debates = sum(r.calls * r.seconds for r in talk), hours["debate@train"] * 3600
+    for student in params["students"]:
+        for method in (*params["methods"], "pad"):
+            parts = (
+                [f"reward_model@{student}", f"policy@{student}"] if method == "pad" else [f"distill@{student}-{method}"]
+            )
+            training = sum(hours[p] for p in parts) * 3600 / len(params["seeds"])
+            own = trained(params, known, student, method, main).seconds
+            numbers = dict(debates=debates, training=training, debate_a_question=debate, student_a_question=own)
+            pays = break_even(debates + training, debate, own)
+            found.append({"student": student, "method": method, **numbers, "pays_after": pays})
+    return pd.DataFrame(found)
+
+
+def paper(card: str) -> pd.DataFrame:
+    """The paper's set-up (5 agents, 3 rounds, 342k training questions) with short, middling and the longest replies.
+
+    A row an assumption and method: calls, tokens and GPU-seconds of a question by debate, GPU-seconds of an 8B student's
+    pass, GPU-hours of all debates, H100-hours of training as published, and after how many questions that is paid.
+    """
+    n, found = sum(PAPER_QUESTIONS.values()), []
+    params = PAPER | {"checkpoints": {Path(m).name: {"source": m} for m in (PAPER_TEACHER, PAPER_STUDENT)}}
+    for label in REPLIES:
+        parts = [
+            (count / n, r)
+            for task, count in PAPER_QUESTIONS.items()
+            for r in assumed_debate(params, PAPER_TEACHER, task, False, 0.5, card, label)
+        ]
+        calls = sum(share * r.calls for share, r in parts)
+        tokens = sum(share * r.calls * (r.read + r.written) for share, r in parts)
+        debate = sum(share * r.calls * r.seconds for share, r in parts)
+        own = sum(
+            c / n * assumed_pass(params, PAPER_STUDENT, t, card, label).seconds for t, c in PAPER_QUESTIONS.items()
+        )
+        for method, training in PAPER_TRAINING.items():
+            debates = n * debate / 3600
+            row = dict(replies=label, method=method, calls=calls, tokens=tokens, debate_seconds=debate)
+            row |= dict(student_seconds=own, debates_gpu_hours=debates, training_gpu_hours=training)
+            found.append(row | {"pays_after": break_even((debates + training) * 3600, debate, own)})
+    return pd.DataFrame(found)
+
+
+# What the run then used
+
+
+def used(params: dict) -> dict[str, tuple[int, int]]:
+    """Questions and tokens of each stage that has run, from the tables under data/.
+
+    Debates and answers are counted. Trainings: the mean length of their examples, or of the outputs logged, times the
+    steps taken.
+    """
+    data, found = root() / "data", {}
+    distill, reward, practice, seeds = params["distill"], params["reward_model"], params["policy"], len(params["seeds"])
+    for key in params["debates"]:
+        files = sorted((data / "debates" / key).glob("[tv]*.parquet"))  # traces, and the vote where one was held
+        traces = [t for file in files for t in read_table(file, Trace)]
+        tokens = sum(t.prompt_tokens + t.completion_tokens for t in traces)
+        found[f"debate@{key}"] = len({t.question_id for t in traces}), tokens
+    trajectories = read_table(data / "extracted" / "trajectories.parquet", Trajectory)
+    text = {q.question_id: q.text for q in read_table(data / "questions" / "questions.parquet", Question)}
+    debates = prm.debates(read_table(data / "extracted" / "train.parquet", CheckedTrace), text)
+    n = asked(params, "train")[params["train_task"]]
+    for student in params["students"]:
+        tokenizer = models.load_tokenizer(root() / sizes.where(student))
+        for method in params["methods"]:
+            length = example_tokens(sft.examples(trajectories, method), tokenizer)
+            found[f"distill@{student}-{method}"] = n, round(length * distill["batch"] * distill["steps"] * seeds)
+        times = reward["batch"] * (reward["stage_1_steps"] + reward["stage_2_steps"]) * seeds
+        found[f"reward_model@{student}"] = n, round(debate_tokens(debates, tokenizer) * times)
+        prompts = [len(prompt_ids(tokenizer, solve_prompt(d.question), 10**9)) for d in debates]
+        length = pd.read_csv(data / "students" / student / "pad" / "curve.csv")["length"].mean()
+        times = practice["prompts"] * practice["generations"] * practice["steps"] * seeds
+        found[f"policy@{student}"] = n, round((sum(prompts) / len(prompts) + length) * times)
+    answers = read_table(data / "predictions" / "predictions.parquet", Prediction)
+    passes = [p for p in answers if p.setting == "test" and (p.student or p.method == "greedy")]
+    found["evaluate"] = len({p.question_id for p in passes}), sum(p.tokens for p in passes)
+    return found
+
+
+def compare(planned: pd.DataFrame, found: dict[str, tuple[int, int]]) -> pd.DataFrame:
+    """A row a stage, and their total: tokens planned and used, and their ratio.
+
+    Raises StudyError where plan and run are not of the same questions.
+    """
+    plan = planned.set_index("stage")
+    for name, (questions, _) in found.items():
+        if name not in plan.index or plan.loc[name, "questions"] != questions:
+            raise StudyError(
+                f"reports/plan.csv: {name} is not planned for {questions} questions; run `make plan` again"
+            )
+    rows = pd.DataFrame({"stage": list(found), "used": [tokens for _, tokens in found.values()]})
+    rows.insert(1, "planned", plan.loc[list(found), ["tokens_read", "tokens_written"]].sum(axis=1).to_numpy())
+    rows.loc[len(rows)] = ["total", rows["planned"].sum(), rows["used"].sum()]
+    return rows.assign(ratio=rows["planned"] / rows["used"])
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m agentark.plan", description=__doc__.splitlines()[0])
+    parser.add_argument("--check", action="store_true", required=True, help="compare reports/plan.csv with the run")
+    parser.parse_args(arguments)
+    try:
+        file, params = root() / "reports" / "plan.csv", yaml.safe_load((root() / "params.yaml").read_text())
+        planned = pd.read_csv(file) if file.is_file() else pd.DataFrame({"scale": []})
+        if set(planned["scale"]) != {params["scale"]}:
+            raise StudyError(f"{file}: no plan of scale {params['scale']}; run `make plan`")
+        compared = compare(planned, used(params))
+    except StudyError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(compared.round(3).to_string(index=False))
+    off = abs(compared["ratio"].iloc[-1] - 1)
+    print(f"the plan's tokens are {off:.1%} from the run's; the bar is {BAR:.0%}")
+    return int(off > BAR)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
