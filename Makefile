@@ -12,7 +12,7 @@ export HF_HUB_DISABLE_TELEMETRY = 1
 export DVC_NO_ANALYTICS = 1
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: study report test test-vllm lint models search bench gpu-bench prompt-order serve lab env
+.PHONY: study report test test-vllm lint models search plan bench gpu-bench prompt-order serve lab env
 
 env: .venv/ready
 
@@ -36,6 +36,9 @@ models: env  ## rebuild the base models from random weights (about an hour and a
 search: env  ## what was chosen on validation questions: debate temperatures, the reward model's training
 	python -m agentark.notebook search_debate
 	python -m agentark.notebook search_reward_model
+
+plan: env  ## what a run with the present parameters will take; rewrites reports/plan.csv
+	python -m agentark.notebook plan
 
 test: env lint  ## all tests, a whole small study among them
 	python -m pytest
