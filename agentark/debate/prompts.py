@@ -54,7 +54,8 @@ def wording(question: Question) -> Wording:
 
 def listed(form: str, traces: list[str]) -> str:
     """Traces one after another; what a model thought before it spoke (Qwen3's marked thinking) is its own."""
-    return "".join(form.format(i=i, trace=t.rpartition("</think>")[2].strip()) for i, t in enumerate(traces, start=1))
+    spoken = [t.rpartition("</think>")[2].strip() if "</think>" in t else t for t in traces]
+    return "".join(form.format(i=i, trace=trace) for i, trace in enumerate(spoken, start=1))
 
 
 def solve_prompt(question: str) -> Messages:
