@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from trl import GRPOConfig
 
 from agentark import StudyError, models
 from agentark.distill import launch, policy, prm, sft
+from agentark.distill.students import commit
 from agentark.distill.training import divided, route, settings, trainable
 from agentark.engines.checkpoint import digest, ends_of_turn, prompt_ids
 from agentark.tasks import TASKS
@@ -216,10 +218,13 @@ def test_a_divided_batch_is_the_batch(processes, per_device, monkeypatch):
 def test_what_cannot_be_had_is_refused_or_announced(project, capsys):
     base, out = project / "data/models/qwen3", project / "never"
     assert route("auto", 4, False) == (False, "trainer: PEFT, LoRA of rank 4 (no GPU here)")
-    assert "all weights" in route("auto", 0, False)[1]
+    assert route("auto", 0, False) == (
+        False,
+        "trainer: transformers, all weights (Unsloth is for LoRA, and lora_rank is 0)",
+    )
     for chosen, words in (
         ({"trainer": "unsloth", "lora_rank": 4}, "trainer unsloth: no GPU here"),
-        ({"trainer": "unsloth"}, "trainer unsloth: all weights"),
+        ({"trainer": "unsloth"}, "trainer unsloth: Unsloth is for LoRA"),
         ({"trainer": "osmosis"}, "trainer 'osmosis' is unknown"),
         ({"four_bit": True, "lora_rank": 4}, "four_bit: needs a GPU"),
         ({"four_bit": True}, "four_bit: .* set lora_rank"),
@@ -267,6 +272,26 @@ def test_a_student_says_where_it_comes_from(project):
     imitate(base, project / "students/other", lora_rank=4, pairs=PAIRS[1:])
     other = json.loads((project / "students/other/provenance.json").read_text())
     assert other["examples"]["sha256"] != told["examples"]["sha256"]
+
+
+def test_a_student_names_the_commit_of_its_code(tmp_path, monkeypatch):
+    def git(*arguments: str) -> str:
+        who = ["-c", "user.name=n", "-c", "user.email=e"]
+        done = subprocess.run(["git", *who, *arguments], check=True, capture_output=True, text=True)
+        return done.stdout.strip()
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "params.yaml").write_text("{}\n")
+    git("init")
+    assert commit() is None
+    git("add", "."), git("commit", "-m", "code")
+    code = git("rev-parse", "HEAD")
+    assert commit() == {"commit": code, "uncommitted_changes": False}
+    (tmp_path / "results.csv").write_text("1\n")
+    git("add", "."), git("commit", "-m", "results")
+    assert commit() == {"commit": code, "uncommitted_changes": False}
+    (tmp_path / "params.yaml").write_text("{a: 1}\n")
+    assert commit() == {"commit": code, "uncommitted_changes": True}
 
 
 def test_where_a_student_comes_from_is_no_part_of_what_it_is(project):

@@ -99,11 +99,14 @@ def main(folder: Path) -> int:
     unsloth, packed = pickle.loads((folder / "call").read_bytes())
     if unsloth:
         os.environ.setdefault("UNSLOTH_DISABLE_STATISTICS", "1")
+        os.environ.setdefault("UNSLOTH_COMPILE_LOCATION", str(folder / "compiled"))  # else in the working folder
         with contextlib.suppress(ImportError, NotImplementedError):  # said, and decided on, where it is to be used
             importlib.import_module("unsloth")
     from accelerate import PartialState
 
     state = PartialState(cpu="ACCELERATE_USE_CPU" in os.environ)
+    if not state.is_main_process:
+        sys.stdout = open(os.devnull, "w")  # what is to be said is said once
     try:
         function, call = pickle.loads(packed)
         result = function(**call)
@@ -111,7 +114,8 @@ def main(folder: Path) -> int:
         traceback.print_exc()
         words = str(error).splitlines()[0] if str(error) else ""
         line = words if isinstance(error, StudyError) else f"{function.__name__}: {type(error).__name__}: {words}"
-        (folder / "error").write_text(line)
+        with contextlib.suppress(FileExistsError), (folder / "error").open("x") as told:  # the first cause alone
+            told.write(line)
         return 1
     if state.is_main_process:
         (folder / "result").write_bytes(pickle.dumps(result))

@@ -87,17 +87,18 @@ def named(model: Path) -> str:
 
 
 def commit() -> dict[str, object] | None:
-    """The commit checked out, and whether code or parameters differ from it; None where there is no repository."""
+    """The last commit that changed code or parameters (one that only adds results is no other code), and whether they
+    differ from it by now; None where there is none."""
 
     def git(*arguments: str) -> str:
-        done = subprocess.run(["git", *arguments], cwd=root(), capture_output=True, text=True, check=True)
-        return done.stdout.strip()
+        command = ["git", *arguments, "--", "agentark", "notebooks", "params.yaml", "dvc.yaml"]
+        return subprocess.run(command, cwd=root(), capture_output=True, text=True, check=True).stdout.strip()
 
     try:
-        changes = git("status", "--porcelain", "--", "agentark", "notebooks", "params.yaml", "dvc.yaml")
-        return {"commit": git("rev-parse", "HEAD"), "uncommitted_changes": bool(changes)}
-    except (OSError, subprocess.CalledProcessError):
+        last, changes = git("log", "-1", "--format=%H"), git("status", "--porcelain")
+    except (OSError, subprocess.CalledProcessError):  # no git, no repository, no commit yet
         return None
+    return {"commit": last, "uncommitted_changes": bool(changes)} if last else None
 
 
 def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, folder: Path, origin: Origin) -> None:
@@ -114,7 +115,8 @@ def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, folder: Pat
         scores = hasattr(model.get_base_model(), "score")
         whole = models.load_scorer(origin.base, "auto") if scores else models.load(origin.base, "auto")[0]
         model = PeftModel.from_pretrained(whole, folder / "adapter").merge_and_unload()
-    precision = AutoConfig.from_pretrained(origin.base).get_text_config().dtype or torch.float32
+    config = AutoConfig.from_pretrained(origin.base)
+    precision = config.dtype or config.get_text_config().dtype or torch.float32
     if model.dtype != precision:
         model = copy.deepcopy(model).to(precision)
     model.save_pretrained(folder)
@@ -132,5 +134,5 @@ def save_adapter(model: PeftModel, folder: Path, origin: Origin) -> None:
     if not isinstance(config.target_modules, str):
         config.target_modules = sorted(config.target_modules)  # a set: in an order that no two runs share
     # "default" alone: GRPO keeps a frozen copy beside it. The vocabulary is the base's: no embeddings to save.
-    model.save_pretrained(folder, selected_adapters=["default"], save_embedding_layers=False)
+    PeftModel.save_pretrained(model, folder, selected_adapters=["default"], save_embedding_layers=False)
     write_atomically(folder / "README.md", lambda p: origin.card("peft").save(p))  # PEFT's own names a path

@@ -16,7 +16,7 @@ TRAINERS = ("auto", "unsloth", "peft")
 def obstacle(lora_rank: int) -> str:
     """Why Unsloth cannot train here; empty if nothing speaks against it."""
     if lora_rank == 0:
-        return "all weights are trained, and Unsloth is used for LoRA alone"
+        return "Unsloth is for LoRA, and lora_rank is 0"
     if not torch.cuda.is_available():
         return "no GPU here"
     if not importlib.util.find_spec("unsloth"):
