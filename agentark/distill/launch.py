@@ -8,6 +8,7 @@ the GPUs it is to use, else the trainer would spread one batch over all of them.
 import contextlib
 import importlib
 import inspect
+import io
 import os
 import pickle
 import queue
@@ -106,7 +107,7 @@ def main(folder: Path) -> int:
 
     state = PartialState(cpu="ACCELERATE_USE_CPU" in os.environ)
     if not state.is_main_process:
-        sys.stdout = open(os.devnull, "w")  # what is to be said is said once
+        sys.stdout = io.StringIO()  # what is to be said is said once
     try:
         function, call = pickle.loads(packed)
         result = function(**call)
