@@ -131,7 +131,8 @@ def training_stage(params: dict, step: Step) -> Stage:
     name, notebook = f"distill@{student}-{step.method}", f"05_distill-{student}-{step.method}"
     times = params["distill"]["steps"]
     if step.method == "reward_model":
-        name, notebook, rank, copies = f"reward_model@{student}", f"06_reward_model-{student}", 0, 2
+        name, notebook, copies = f"reward_model@{student}", f"06_reward_model-{student}", 2
+        rank = reward.get("lora_rank", 0)
         times = reward["stage_1_steps"] + reward["stage_2_steps"]
     elif step.method == "pad":
         name, notebook, rank, frozen = f"policy@{student}", f"07_policy-{student}-pad", params["policy"]["lora_rank"], 2

@@ -11,6 +11,8 @@ import pytest
 import yaml
 from small_study import SMALL, call, digests, stage
 
+from agentark import plan
+
 
 def test_it_ends_in_a_report_with_every_part(studies):
     page = (studies[0] / "reports" / "index.html").read_text()
@@ -141,6 +143,20 @@ def test_a_damaged_table_is_named(studies, damage):
     assert done.returncode != 0 and len(errors) == 1
     assert ("questions.parquet" in errors[0]) or (damage == "no answer" and "without a gold answer" in errors[0])
     assert digests(folder, "data/debates", "reports") == before
+
+
+def test_the_plan_of_the_small_study_is_near_what_it_used(studies):
+    folder = studies[0]
+    planned = stage(folder, "plan", "pilot_main=32", "pilot_other=8")
+    assert "debate@hard" in planned.stdout and "licence of teacher" in planned.stdout
+    told = call(folder, sys.executable, "-m", "agentark.plan", "--check", check=False)
+    assert told.returncode == 0, told.stdout + told.stderr
+    ratios = {row.split()[0]: float(row.split()[-1]) for row in told.stdout.splitlines()[1:-1]}
+    assert len(ratios) == 11 and abs(ratios["total"] - 1) <= plan.BAR
+    table = folder / "reports" / "plan.csv"
+    table.write_text(table.read_text().replace(",mini,", ",full,"))
+    other = call(folder, sys.executable, "-m", "agentark.plan", "--check", check=False)
+    assert other.returncode == 1 and "run `make plan`" in other.stderr
 
 
 def test_a_base_model_is_built_with_its_card(studies):
