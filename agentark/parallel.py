@@ -2,6 +2,8 @@
 
 import os
 from collections.abc import Callable, Iterable
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from typing import Any
 
 import torch
@@ -22,3 +24,9 @@ def workers() -> int:
 def each(function: Callable, calls: Iterable[dict[str, Any]]) -> list:
     """`function(**call)` for every call, results in the order of the calls. A worker's error is raised here."""
     return Parallel(n_jobs=workers())(delayed(function)(**call) for call in calls)
+
+
+def apart(function: Callable, **call: Any) -> Any:
+    """`function(**call)` in a process of its own: what it holds on a GPU is free again when it has ended."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
+        return process.submit(function, **call).result()

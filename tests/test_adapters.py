@@ -28,13 +28,15 @@ from agentark.distill import sft
 from agentark.tasks import TASKS
 family, folder = sys.argv[1], Path(sys.argv[2])
 pairs = [(q.text, q.solution) for q in TASKS["equation"].questions(24, "train", 0)]
-sft.distil(build(family, folder / "base"), pairs, folder / "student", 0, 4, 8, 0.02, lora_rank=8)
+base = build(family, folder / "base")
+sft.distil(base, pairs, folder / "student", 0, 4, 8, 0.02, lora_rank=8)
+sft.distil(base, pairs, folder / "whole", 0, 4, 8, 0.02)
 """
 
 
 @pytest.fixture(scope="module", params=["qwen3", "llama", "gemma3"])
 def folder(request, tmp_path_factory) -> Path:
-    """`base`, and `student` trained from it."""
+    """`base`, and trained from it `student` with LoRA, `whole` with all weights."""
     if "STUDY_PYTHON" not in os.environ:
         pytest.skip("STUDY_PYTHON names no Python that trains; `make test-vllm` does")
     place = tmp_path_factory.mktemp(request.param)
@@ -58,14 +60,23 @@ def plain(folder: Path, most: int) -> list[str]:
     return said
 
 
+def answered(student: Path) -> list[str]:
+    """Greedy answers by the study's vLLM engine."""
+    replies = dict(VLLM(str(student)).run([Batch([Request(solve_prompt(q.text), 0.0, 16, 0)], 0) for q in QUESTIONS]))
+    return [replies[i][0].text for i in range(len(QUESTIONS))]
+
+
+def test_a_student_with_all_weights_trained_answers_the_same_in_vllm(folder):
+    expected = plain(folder / "whole", 16)
+    assert expected != plain(folder / "base", 16)
+    assert answered(folder / "whole") == expected
+
+
 def test_merged_and_adapter_answer_the_same_in_vllm(folder):
     base, student = folder / "base", folder / "student"
     expected = plain(student, 16)
     assert expected != plain(base, 16)
-    engine = VLLM(str(student))
-    batches = [Batch([Request(solve_prompt(q.text), 0.0, 16, 0)], 0) for q in QUESTIONS]
-    replies = dict(engine.run(batches))
-    assert [replies[i][0].text for i in range(len(QUESTIONS))] == expected
+    assert answered(student) == expected
     adapted = vllm.LLM(str(base), enable_lora=True, max_lora_rank=8, disable_log_stats=True, **settings(base))
     request = vllm.lora.request.LoRARequest("student", 1, str(student / "adapter"))
     tokenizer, how = models.load_tokenizer(base), vllm.SamplingParams(temperature=0.0, max_tokens=16)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from agentark.debate.protocols import Protocol, Turn
 from agentark.engines import Engine, Reply, Request, Store, batches_itself, engine
-from agentark.parallel import each
+from agentark.parallel import apart, each
 from agentark.schemas import Question, Row, Trace
 from agentark.traces import answer_of
 
@@ -61,7 +61,9 @@ def hold(
     cores; an engine that batches by itself is given all questions of a round at once.
     """
     call = dict(protocol=protocol, model=model, store=store, seed=seed, max_tokens=max_tokens)
-    if batches_itself(model):
+    if str(model).startswith("vllm:"):  # the next model will want the GPU for itself
+        results = [apart(_group, **call, questions=questions)]
+    elif batches_itself(model):
         results = [_group(**call, questions=questions)]
     else:
         groups = [questions[i : i + GROUP] for i in range(0, len(questions), GROUP)]
