@@ -72,7 +72,7 @@ def copy_of_project(folder: Path, params: dict | None = None) -> Path:
     (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
     (folder / "dvc.lock").unlink(missing_ok=True)
     call(folder, "git", "init", "--quiet")
-    # The base models are taken as they are in git; a test of its own trains one.
-    for name in params["models"]:
-        call(folder, "dvc", "commit", "--force", "--quiet", f"base_models@{name}")
+    # The base models are taken as they are in git, and the page of the published numbers; each has tests of its own.
+    for stage_name in (*(f"base_models@{name}" for name in params["models"]), "published"):
+        call(folder, "dvc", "commit", "--force", "--quiet", stage_name)
     return folder
