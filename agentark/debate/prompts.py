@@ -5,12 +5,15 @@ shared   question, all traces in one fixed order, then the agent's own instructi
 chat     the paper's: the question, the agent's own last trace as its turn, then the peers' traces as the next message.
 
 The generated world has words of its own. For published questions the words are ours; the paper's are not printed in it.
+
+The other protocols' roles are in words for published questions alone. In the generated world they are played in the two
+ways that its teacher was trained on, revising and summarising: `argue_prompt`, `moderate_prompt` and `verify_prompt`.
 """
 
 from dataclasses import dataclass
 
 from agentark.schemas import Question
-from agentark.tasks import TASKS
+from agentark.traces import in_world
 
 ORDERS = ("shared", "chat")
 
@@ -47,15 +50,60 @@ ENGLISH = Wording(
     "other, step by step. Then write one final solution, ending as the question asks.",
 )
 
+# MAD (arXiv 2305.19118): two sides and a moderator.
+SIDES = ("affirmative", "negative")
+UNDECIDED = "UNDECIDED"
+OPPOSE = (
+    "{question}\n\nThe other side of a debate has answered this question:\n\n{trace}\n\nYou disagree. Say what is wrong in it, "
+    "then write a solution of your own, ending as the question asks."
+)
+ANSWER_BACK = (
+    "The other side replies:\n\n{trace}\n\nYou need not agree: what counts is to find the right answer. Say where they are "
+    "right and where they are wrong, then write your solution again, ending as the question asks."
+)
+ARGUMENT = "### The {side} side, round {round}\n\n{trace}\n\n"
+MODERATE = (
+    "{question}\n\nTwo sides have debated this question:\n\n{arguments}You are the moderator. If one side's answer is "
+    f"clearly right, write one final solution, ending as the question asks. If not, reply with the one word {UNDECIDED}, "
+    "and they will debate another round."
+)
+JUDGE = (
+    "{question}\n\nTwo sides have debated this question:\n\n{arguments}You are the moderator, and the debate is over. List the "
+    "answers that were given and weigh the reasons for each. Then write one final solution, ending as the question asks."
+)
+
+# MAV (arXiv 2502.20379): each verifier looks at one aspect. The aspects are those its public code takes for MATH.
+ASPECTS = (
+    "Check every step for units and quantities that are mixed up.",
+    "Put the solution in your own words, and look into whatever then seems doubtful.",
+    "Check edge cases and extreme values: would the solution still hold?",
+    "Check for the mistakes that are common in questions of this kind, slips of reckoning among them.",
+    "Check whether the knowledge that the question calls for is applied as it should be.",
+)
+VERIFY = (
+    "{question}\n\nSomeone has proposed this solution:\n\n{trace}\n\nYou are a verifier. {aspect} Then end with a line of its "
+    'own: "Verdict: approve" if you found nothing wrong, else "Verdict: reject".'
+)
+
+# DyLAN (arXiv 2310.02170): one ranker over all solutions.
+RANK = (
+    "{question}\n\nSeveral agents have answered this question:\n\n{traces}Judge their solutions step by step. Which {keep} are "
+    "the best? End with their agents' numbers, the best first, in brackets, like [2, 1]."
+)
+
 
 def wording(question: Question) -> Wording:
-    return WORLD if question.task in TASKS else ENGLISH
+    return WORLD if in_world(question) else ENGLISH
+
+
+def spoken(trace: str) -> str:
+    """A trace without what a model thought before it spoke (Qwen3's marked thinking), which is its own."""
+    return trace.rpartition("</think>")[2].strip() if "</think>" in trace else trace
 
 
 def listed(form: str, traces: list[str]) -> str:
-    """Traces one after another; what a model thought before it spoke (Qwen3's marked thinking) is its own."""
-    spoken = [t.rpartition("</think>")[2].strip() if "</think>" in t else t for t in traces]
-    return "".join(form.format(i=i, trace=trace) for i, trace in enumerate(spoken, start=1))
+    """Traces one after another, as spoken."""
+    return "".join(form.format(i=i, trace=spoken(trace)) for i, trace in enumerate(traces, start=1))
 
 
 def solve_prompt(question: str) -> Messages:
@@ -82,3 +130,51 @@ def summarise_prompt(question: Question, traces: list[str]) -> Messages:
     words = wording(question)
     told = listed(words.agent, traces)
     return [{"role": "user", "content": words.summarise.format(question=question.text, traces=told)}]
+
+
+def argue_prompt(question: Question, said: list[str]) -> Messages:
+    """MAD: that of the side whose turn it is after the arguments `said`, the affirmative's and the negative's by turns.
+
+    Each side hears the other as its partner in a chat, from the first argument on. In the world, whose teacher cannot be
+    told to disagree, each first answers alone, then revises its last trace and sees the opponent's.
+    """
+    side = len(said) % 2
+    own, others = said[side::2], said[1 - side :: 2]
+    if in_world(question):
+        if not own:
+            return solve_prompt(question.text)
+        pair = [own[-1], others[-1]] if side == 0 else [others[-1], own[-1]]
+        return revise_prompt(question, pair, side, "shared")
+    first = OPPOSE.format(question=question.text, trace=spoken(others[0])) if side else question.text
+    messages = solve_prompt(first)
+    for mine, reply in zip(own, others[side:], strict=True):
+        messages.append({"role": "assistant", "content": mine})
+        messages.append({"role": "user", "content": ANSWER_BACK.format(trace=spoken(reply))})
+    return messages
+
+
+def moderate_prompt(question: Question, said: list[str], last: bool) -> Messages:
+    """MAD: the moderator's after a round: all arguments so far, and the leave to wait for more unless it is the `last`.
+
+    In the world it is the summariser's, with the last trace of each side.
+    """
+    if in_world(question):
+        return summarise_prompt(question, said[-2:])
+    told = "".join(
+        ARGUMENT.format(side=SIDES[i % 2], round=i // 2 + 1, trace=spoken(trace)) for i, trace in enumerate(said)
+    )
+    return solve_prompt((JUDGE if last else MODERATE).format(question=question.text, arguments=told))
+
+
+def verify_prompt(question: Question, candidate: str, verifier: int) -> Messages:
+    """MAV: one verifier's (from 0), of one candidate. In the world it is a reviser's, with the candidate as its own."""
+    if in_world(question):
+        return revise_prompt(question, [candidate], 0, "shared")
+    aspect = ASPECTS[verifier % len(ASPECTS)]
+    return solve_prompt(VERIFY.format(question=question.text, trace=spoken(candidate), aspect=aspect))
+
+
+def rank_prompt(question: Question, traces: list[str], keep: int) -> Messages:
+    """DyLAN: the ranker's, of all traces of a round. Not for the world, whose teacher cannot rank."""
+    told = listed(ENGLISH.agent, traces)
+    return solve_prompt(RANK.format(question=question.text, traces=told, keep=keep))

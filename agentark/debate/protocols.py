@@ -3,19 +3,39 @@
 A protocol is a frozen set of parameters with one method, `turns(question)`: a generator that yields the turns to be
 spoken next, receives their replies, and returns when the conversation is over. It knows nothing of batches, engines or
 other questions; the runner advances many conversations in step.
+
+Agents from 1 on solve, agent 0 judges: summariser, moderator, verifiers, ranker. In every protocol but `Vote` agent 0
+speaks last and states the answer, which is how `evaluate.predict` reads a conversation; without agent 0 it takes the
+majority of all answers. Where a protocol itself ends in a count (approvals, a majority), the summariser reads the
+solutions that the count chose, and no others; it can still depart from them.
 """
 
+import re
 from collections import Counter
 from collections.abc import Generator, Iterable
 from dataclasses import dataclass
 from typing import Protocol as Interface
 
-from agentark.debate.prompts import Messages, revise_prompt, solve_prompt, summarise_prompt
+from agentark import StudyError
+from agentark.debate.prompts import (
+    UNDECIDED,
+    Messages,
+    argue_prompt,
+    moderate_prompt,
+    rank_prompt,
+    revise_prompt,
+    solve_prompt,
+    spoken,
+    summarise_prompt,
+    verify_prompt,
+)
 from agentark.engines import Reply
 from agentark.schemas import Question
-from agentark.traces import answer_of
+from agentark.traces import answer_of, in_world
 
 SUMMARISER = 0  # agents count from 1
+VERDICT = re.compile(r"verdict\W*(approve|reject)", re.IGNORECASE)
+RANKING = re.compile(r"\[\s*\d+(?:\s*,\s*\d+)*\s*\]")
 
 
 @dataclass(frozen=True)
@@ -32,6 +52,10 @@ Conversation = Generator[list[Turn], list[Reply], None]
 
 
 class Protocol(Interface):
+    @property
+    def calls(self) -> int:
+        """The most calls that one conversation can make."""
+
     def turns(self, question: Question) -> Conversation: ...
 
 
@@ -62,6 +86,10 @@ class Debate:
     revision_temperature: float
     order: str
 
+    @property
+    def calls(self) -> int:
+        return self.agents * self.rounds + 1
+
     def turns(self, question: Question) -> Conversation:
         everyone = range(1, self.agents + 1)
         prompt = solve_prompt(question.text)
@@ -75,6 +103,184 @@ class Debate:
             ]
             traces = [r.text for r in replies]
         yield [Turn(SUMMARISER, last + 1, summarise_prompt(question, traces), self.revision_temperature)]
+
+
+@dataclass(frozen=True)
+class MAD:
+    """Two sides and a moderator (arXiv 2305.19118): affirmative (agent 1) and negative (agent 2) argue by turns; after
+    each round the moderator (agent 0) decides, or has them argue another. After the last it has to, in the same call, for
+    which the public code makes two more.
+
+    In the generated world the sides are agents that revise and see only each other; the moderator summarises, and since
+    it cannot leave a question open, it has decided when both sides state one answer.
+    """
+
+    rounds: int  # its public code: 3
+    temperature: float  # of the sides' first arguments; its public code: 0 throughout
+    revision_temperature: float  # of all that follows
+
+    @property
+    def calls(self) -> int:
+        return 3 * self.rounds
+
+    def turns(self, question: Question) -> Conversation:
+        said: list[str] = []
+        for k in range(1, self.rounds + 1):
+            warmth = self.temperature if k == 1 else self.revision_temperature
+            for side in (1, 2):
+                (reply,) = yield [Turn(side, k, argue_prompt(question, said), warmth)]
+                said.append(reply.text)
+            prompt = moderate_prompt(question, said, last=k == self.rounds)
+            (verdict,) = yield [Turn(SUMMARISER, k, prompt, self.revision_temperature)]
+            if unanimous(said[-2:], question) if in_world(question) else decided(verdict.text, question):
+                return
+
+
+@dataclass(frozen=True)
+class MAV:
+    """Candidates and verifiers (BoN-MAV, arXiv 2502.20379): each candidate answers alone, each verifier approves or
+    rejects each candidate, alone with it; the most approved wins, the earliest among equals. The summariser then reads
+    all candidates that state the winner's answer.
+
+    Verifiers are agent 0, each of their calls in a round of its own, since their words are no solution to learn from. In
+    the generated world a verifier revises the candidate, and approves if it comes to the same answer.
+    """
+
+    candidates: int  # its public code: 16
+    verifiers: int  # its public code: 6 for MATH, up to 14 elsewhere
+    temperature: float  # of the candidates; its public code: 0.7
+    verifier_temperature: float  # and the summariser's; its public code: 0
+
+    @property
+    def calls(self) -> int:
+        return self.candidates * (self.verifiers + 1) + 1
+
+    def turns(self, question: Question) -> Conversation:
+        prompt = solve_prompt(question.text)
+        replies = yield [Turn(agent, 1, prompt, self.temperature) for agent in range(1, self.candidates + 1)]
+        traces = [r.text for r in replies]
+        checks = [(i, verifier) for i in range(self.candidates) for verifier in range(self.verifiers)]
+        verdicts = yield [
+            Turn(SUMMARISER, k, verify_prompt(question, traces[i], verifier), self.verifier_temperature)
+            for k, (i, verifier) in enumerate(checks, start=2)
+        ]
+        approvals = [0] * self.candidates
+        for (i, _), verdict in zip(checks, verdicts, strict=True):
+            approvals[i] += approves(verdict.text, traces[i], question)
+        winner = answer_of(traces[approvals.index(max(approvals))], question)
+        prompt = summarise_prompt(question, stating(winner, traces, question))
+        yield [Turn(SUMMARISER, len(checks) + 2, prompt, self.verifier_temperature)]
+
+
+@dataclass(frozen=True)
+class DyLAN:
+    """Agents that are ranked and dropped (arXiv 2310.02170, its stage of task solving): all answer, all revise once as in
+    a debate, then the best `keep` alone go on. It stops as soon as more than two thirds of a round's agents state one
+    answer. The summariser reads those of the last round that state the most frequent one.
+
+    One call (agent 0) ranks; what it leaves open, and all in the generated world, whose teacher cannot rank, goes by how
+    many of the round state the same answer. A round's agents speak at once, so none is spared as in the public code,
+    where they speak one by one.
+    """
+
+    agents: int  # its public code: 4
+    rounds: int  # its public code: 3, the least
+    temperature: float  # of first answers
+    revision_temperature: float  # of all that follows
+    order: str
+    keep: int = 2  # its public code
+
+    @property
+    def calls(self) -> int:
+        kept, late = min(self.keep, self.agents), max(self.rounds - 2, 0)
+        ranker = late > 0 and kept < self.agents
+        return self.agents * min(self.rounds, 2) + ranker + kept * late + 1
+
+    def turns(self, question: Question) -> Conversation:
+        active = list(range(1, self.agents + 1))
+        prompt = solve_prompt(question.text)
+        replies = yield [Turn(agent, 1, prompt, self.temperature) for agent in active]
+        traces, heard, last = [r.text for r in replies], active, 1
+        while last < self.rounds and not agreed(traces, question):
+            if last == 2 and self.keep < len(active):
+                verdict = ""
+                if not in_world(question):
+                    prompt = rank_prompt(question, traces, self.keep)
+                    (reply,) = yield [Turn(SUMMARISER, last, prompt, self.revision_temperature)]
+                    verdict = reply.text
+                best = ranked(verdict, traces, question)[: self.keep]
+                active = sorted(heard[i] for i in best)
+            last += 1
+            replies = yield [
+                Turn(
+                    agent,
+                    last,
+                    revise_prompt(question, traces, heard.index(agent), self.order),
+                    self.revision_temperature,
+                )
+                for agent in active
+            ]
+            traces, heard = [r.text for r in replies], active
+        answer = majority(answer_of(trace, question) for trace in traces)
+        prompt = summarise_prompt(question, stating(answer, traces, question))
+        yield [Turn(SUMMARISER, last + 1, prompt, self.revision_temperature)]
+
+
+def named(
+    protocol: str, agents: int, rounds: int, temperature: float, revision_temperature: float, order: str
+) -> Protocol:
+    """The protocol of that name. MAD always has two sides; MAV takes `agents` candidates and a verifier a later round.
+
+    Raises StudyError for an unknown name, and for MAV with one round, which would have no verifier.
+    """
+    if protocol == "debate":
+        return Debate(agents, rounds, temperature, revision_temperature, order)
+    if protocol == "mad":
+        return MAD(rounds, temperature, revision_temperature)
+    if protocol == "mav":
+        if rounds < 2:
+            raise StudyError(f"protocol mav with rounds={rounds} has no verifier; use 2 rounds or more")
+        return MAV(agents, rounds - 1, temperature, revision_temperature)
+    if protocol == "dylan":
+        return DyLAN(agents, rounds, temperature, revision_temperature, order)
+    raise StudyError(f"protocol {protocol!r} is unknown; choose one of debate, mad, mav, dylan")
+
+
+def decided(verdict: str, question: Question) -> bool:
+    """Whether a moderator states an answer and does not ask for another round."""
+    return UNDECIDED not in spoken(verdict) and answer_of(verdict, question) is not None
+
+
+def approves(verdict: str, candidate: str, question: Question) -> bool:
+    """Whether a verifier approves: by its last word, or in the world by stating the candidate's answer. Without a
+    readable verdict it does not."""
+    if in_world(question):
+        return unanimous([verdict, candidate], question)
+    words = VERDICT.findall(spoken(verdict))
+    return bool(words) and words[-1].lower() == "approve"
+
+
+def ranked(verdict: str, traces: list[str], question: Question) -> list[int]:
+    """Indices of `traces`, the best first: those that the ranker names in its last brackets (from 1), then the others, by
+    how many state the same answer, the earlier first."""
+    found = RANKING.findall(spoken(verdict))
+    numbers = [int(n) - 1 for n in re.findall(r"\d+", found[-1])] if found else []
+    answers = [answer_of(trace, question) for trace in traces]
+    counts = Counter(a for a in answers if a is not None)
+    by_count = sorted(range(len(traces)), key=lambda i: -counts[answers[i]])
+    return list(dict.fromkeys([*(n for n in numbers if n in by_count), *by_count]))
+
+
+def agreed(traces: list[str], question: Question) -> bool:
+    """Whether more than two thirds of the traces state one answer."""
+    answers = [answer_of(trace, question) for trace in traces]
+    winner = majority(answers)
+    return winner is not None and 3 * answers.count(winner) > 2 * len(traces)
+
+
+def stating(answer: str | None, traces: list[str], question: Question) -> list[str]:
+    """The traces that state `answer`; those that state none where it is None."""
+    return [trace for trace in traces if answer_of(trace, question) == answer]
 
 
 def unanimous(traces: Iterable[str], question: Question) -> bool:
