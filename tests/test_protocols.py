@@ -8,9 +8,9 @@ from agentark.debate.protocols import SUMMARISER, Debate, Vote, majority, unanim
 from agentark.engines import Reply
 
 
-def held(protocol, says):
-    """All turns of a conversation by round, each agent saying `says(agent, round)`."""
-    conversation = protocol.turns(KEYS)
+def held(protocol, says, question=KEYS):
+    """All turns of a conversation by what is spoken at once, each agent saying `says(agent, round)`."""
+    conversation = protocol.turns(question)
     rounds, turns = [], next(conversation)
     while turns:
         rounds.append(turns)

@@ -143,7 +143,8 @@ class MAV:
     all candidates that state the winner's answer.
 
     Verifiers are agent 0, each of their calls in a round of its own, since their words are no solution to learn from. In
-    the generated world a verifier revises the candidate, and approves if it comes to the same answer.
+    the generated world a verifier revises the candidate, and approves if it comes to the same answer; what sets the
+    verifiers of one candidate apart is their samples alone, so their temperature is to be above 0 there.
     """
 
     candidates: int  # its public code: 16
