@@ -12,7 +12,7 @@ export HF_HUB_DISABLE_TELEMETRY = 1
 export DVC_NO_ANALYTICS = 1
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: study report test test-vllm lint models search plan bench gpu-bench prompt-order serve lab env
+.PHONY: study report ablations test test-vllm lint models search plan bench gpu-bench prompt-order serve lab env
 
 env: .venv/ready
 
@@ -39,6 +39,9 @@ search: env  ## what was chosen on validation questions: debate temperatures, th
 
 plan: env  ## what a run with the present parameters will take; rewrites reports/plan.csv
 	python -m agentark.notebook plan
+
+ablations: env  ## other ways to let agents talk, and what each teaches; rewrites reports/ablation_*.csv
+	python -m agentark.notebook ablation_protocols
 
 test: env lint  ## all tests, a whole small study among them
 	python -m pytest

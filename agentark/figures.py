@@ -187,3 +187,26 @@ def rounds(table: pd.DataFrame) -> plt.Figure:
     axes[0].get_legend().remove()
     sns.move_legend(axes[1], "upper left", bbox_to_anchor=(1.02, 1))
     return figure
+
+
+def protocols(scores: pd.DataFrame, names: list[str]) -> plt.Figure:
+    """Left: each protocol's accuracy against the tokens it takes. Right: its student's, with the base as a line."""
+    style()
+    rows = scores[(scores["metric"] == "accuracy")]
+    colours = dict(zip(names, sns.color_palette("colorblind", len(names)), strict=True))
+    figure, (left, right) = plt.subplots(1, 2, figsize=(WIDTH, 3.2), sharey=True)
+    for x, name in enumerate(names):
+        own = rows[rows["method"] == name]
+        talk, taught = own[own["student"] == ""].iloc[0], own[(own["student"] != "") & (own["seed"] == "all")].iloc[0]
+        for axis, at, r in ((left, talk["tokens_per_question"], talk), (right, x, taught)):
+            error = [[r["value"] - r["lo"]], [r["hi"] - r["value"]]]
+            axis.errorbar(at, r["value"], yerr=error, fmt="o", ms=6, color=colours[name], label=name)
+        seeds = own[(own["student"] != "") & (own["seed"] != "all")]["value"]
+        right.plot([x] * len(seeds), seeds, ".", color="black", ms=4)
+    base = rows[(rows["method"] == "base") & (rows["seed"] == "all")]["value"].iloc[0]
+    right.axhline(base, color="black", lw=0.8, ls=":", label="base")
+    left.set(title="the protocol itself", xlabel="tokens read and written a question", ylabel="accuracy", ylim=(0, 1))
+    right.set(title="the student of its traces", xlabel="dots: single seeds")
+    right.set_xticks(range(len(names)), names)
+    left.legend(fontsize=8, loc="lower right")
+    return figure

@@ -25,6 +25,7 @@ def test_it_ends_in_a_report_with_every_part(studies):
     ):
         assert heading in page
     assert page.count("data:image/png") >= 8
+    assert "3 agents and up to 2 rounds, on the task" in page
     scores = pd.read_csv(studies[0] / "reports" / "scores.csv", keep_default_na=False)
     assert {"single", "vote", "debate", "greedy", "base", "sft", "rsft", "da", "pad"} <= set(scores["method"])
     assert {"accuracy", "accuracy_gain", "step_accuracy", "prm_step_auroc"} <= set(scores["metric"])
