@@ -12,6 +12,7 @@ from agentark.schemas import CheckedTrace, Question, Trace, Trajectory
 from agentark.tasks.base import check
 from agentark.traces import answer_only, claim_of, distance, in_world, lines_of, structure
 
+NEVER = 10**9  # a round after all others
 MIN_DISTANCE = 0.25  # DA: a further trace must differ in at least a quarter of its steps to count as another way
 
 
@@ -28,7 +29,7 @@ def check_traces(traces: Sequence[Trace], questions: Iterable[Question]) -> list
         right = {id(t): is_correct(t.answer, gold[key].answer, gold[key].kind) for t in debate}
         verified = [t for t in debate if t.agent != SUMMARISER and right[id(t)]]
         agreed = consensus(verified, gold[key])
-        erred = {t.agent: min((o.round for o in debate if o.agent == t.agent and not right[id(o)]), default=None)
+        erred = {t.agent: min((o.round for o in debate if o.agent == t.agent and not right[id(o)]), default=NEVER)
                  for t in debate}  # fmt: skip
         for trace in debate:
             steps, first_error = lines_of(trace.text), erred[trace.agent]
@@ -37,7 +38,7 @@ def check_traces(traces: Sequence[Trace], questions: Iterable[Question]) -> list
                 CheckedTrace(
                     **trace.model_dump(),
                     correct=right[id(trace)],
-                    corrective=right[id(trace)] and first_error is not None and first_error < trace.round,
+                    corrective=right[id(trace)] and trace.agent != SUMMARISER and first_error < trace.round,
                     steps=steps,
                     step_right=[s.right for s in check(gold[key], trace.text)] if in_world(gold[key]) else [],
                     step_agrees=[agreed.get(c[0]) == c[1] if c else right[id(trace)] for c in claims],

@@ -60,7 +60,8 @@ class Question(Row):
 
 
 class Trace(Row):
-    """What one agent wrote in one round. `round` counts from 1; the summariser is agent 0 of the last round plus 1."""
+    """What one agent wrote in one round, counted from 1. Agent 0 judges: the summariser, of the last round plus 1; in
+    other protocols moderator, verifiers or ranker too."""
 
     question_id: str
     agent: int
