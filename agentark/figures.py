@@ -45,10 +45,9 @@ def _bars(axis, table: pd.DataFrame, labels: list[str], colours: list) -> None:
     axis.set_xticks(x, labels, rotation=30, ha="right")
 
 
-def accuracy_by_method(scores: pd.DataFrame, students: list[str], task: str) -> plt.Figure:
-    """Accuracy of every system on one task, a panel a student, with 95 % intervals and each seed's value as a dot."""
+def _by_method(rows: pd.DataFrame, students: list[str], label: str) -> tuple[plt.Figure, np.ndarray]:
+    """A bar a system, a panel a student, with 95 % intervals and each seed's value as a dot."""
     style()
-    rows = scores[(scores["experiment"] == "test") & (scores["test_task"] == task) & (scores["metric"] == "accuracy")]
     figure, axes = plt.subplots(len(students), 1, figsize=(WIDTH, 3.4 * len(students)), squeeze=False)
     for axis, student in zip(axes[:, 0], students, strict=True):
         own = rows[rows["student"].isin([student, ""])]
@@ -57,7 +56,16 @@ def accuracy_by_method(scores: pd.DataFrame, students: list[str], task: str) -> 
         for x, method in enumerate(table.index):
             one = own[(own["method"] == method) & (own["seed"] != "all")]["value"]
             axis.plot([x] * len(one), one, ".", color="black", ms=4)
-        axis.set(title=student, ylabel=f"accuracy on {task}", ylim=(0, 1))
+        axis.set(title=student, ylabel=label)
+    return figure, axes[:, 0]
+
+
+def accuracy_by_method(scores: pd.DataFrame, students: list[str], task: str) -> plt.Figure:
+    """Accuracy of every system on one task, a panel a student, with 95 % intervals and each seed's value as a dot."""
+    rows = scores[(scores["experiment"] == "test") & (scores["test_task"] == task) & (scores["metric"] == "accuracy")]
+    figure, axes = _by_method(rows, students, f"accuracy on {task}")
+    for axis in axes:
+        axis.set_ylim(0, 1)
     return figure
 
 
@@ -209,4 +217,40 @@ def protocols(scores: pd.DataFrame, names: list[str]) -> plt.Figure:
     right.set(title="the student of its traces", xlabel="dots: single seeds")
     right.set_xticks(range(len(names)), names)
     left.legend(fontsize=8, loc="lower right")
+    return figure
+
+
+def perplexity(scores: pd.DataFrame, students: list[str]) -> plt.Figure:
+    """Perplexity of gold reasoning by method, a panel a student, with 95 % intervals and each seed's value as a dot."""
+    rows = scores[(scores["experiment"] == "perplexity") & (scores["metric"] == "perplexity")]
+    figure, axes = _by_method(rows, students, "perplexity of gold reasoning")
+    for axis in axes:
+        axis.set_ylim(bottom=1)  # of a model that is certain
+    return figure
+
+
+def robustness(scores: pd.DataFrame, student: str) -> plt.Figure:
+    """A student's methods, its base and the teacher by setting: accuracy, and below it the paired change against the
+    same questions unperturbed, with 95 % intervals."""
+    style()
+    rows = scores[(scores["seed"] == "all") & scores["student"].isin([student, ""])]
+    panels = {
+        "accuracy": rows[rows["metric"] == "accuracy"],
+        "change against unperturbed": rows[(rows["metric"] == "accuracy_gain") & (rows["baseline"] == "unperturbed")],
+    }
+    settings = list(dict.fromkeys(panels["accuracy"]["experiment"]))
+    methods = [m for m in METHODS if m in set(panels["accuracy"]["method"])]
+    figure, axes = plt.subplots(2, 1, figsize=(WIDTH, 6.2), sharex=True)
+    for axis, (label, table) in zip(axes, panels.items(), strict=True):
+        for i, method in enumerate(methods):
+            part = table[table["method"] == method].set_index("experiment").reindex(settings)
+            x = np.arange(len(settings)) + (i - (len(methods) - 1) / 2) * 0.13
+            errors = np.abs(np.vstack([part["value"] - part["lo"], part["hi"] - part["value"]]))
+            axis.errorbar(x, part["value"], yerr=errors, fmt="o", ms=5, color=COLOURS[method], label=LABELS[method])
+        axis.set(ylabel=label)
+    figure.suptitle(student)
+    axes[0].set(ylim=(0, 1))
+    axes[0].legend(ncols=len(methods), fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1))
+    axes[1].axhline(0, color="black", lw=0.8)
+    axes[1].set_xticks(np.arange(len(settings)), [s.replace(" ", "\n") for s in settings])
     return figure
