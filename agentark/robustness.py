@@ -24,7 +24,7 @@ from agentark.debate.prompts import solve_prompt, summarise_prompt
 from agentark.distill.prm import LOGITS, ROWS, pad
 from agentark.engines.checkpoint import prompt_ids
 from agentark.evaluate import baselines, score, scores
-from agentark.figures import LABELS
+from agentark.figures import LABELS, METHODS
 from agentark.report import listed, number, select, signed, verdict
 from agentark.schemas import Question, Score
 from agentark.tasks import TASKS
@@ -330,18 +330,19 @@ def likelihood_findings(found: pd.DataFrame, student: str) -> str:
 def robustness_findings(found: pd.DataFrame, student: str) -> list[str]:
     """A sentence a method ("" is the teacher): in which settings it is better than the base, what it loses by most, and
     what a wrong hint does to it."""
-    told = []
-    for method, own in select(found, metric="accuracy_gain", student=student).groupby("method", sort=False):
+    rows, told = select(found, metric="accuracy_gain", student=student), []
+    for method in (m for m in METHODS if m in set(rows["method"])):
+        own = rows[rows["method"] == method]
         over, lost, hint = (own[own["baseline"] == b].set_index("experiment") for b in ("base", UNPERTURBED, HINTS[0]))
         sentence = f"**{f'{student}, ' if student else ''}{LABELS[method]}**: "
         if len(over):
             better, worse = over.index[over["lo"] > 0], over.index[over["hi"] < 0]
-            sentence += f"better than the base in the settings {listed(list(better))}, worse in {listed(list(worse))}; "
+            sentence += f"better than the base in: {listed(list(better))}; worse in: {listed(list(worse))}; "
         losing = lost.index[lost["hi"] < 0]
-        sentence += f"against the same questions unperturbed it loses by {listed(list(losing))}"
+        sentence += f"against the same questions unperturbed it loses by: {listed(list(losing))}"
         if len(losing):
             sentence += f", most by {(most := lost['value'].idxmin())} ({signed(lost.loc[most])})"
         for _, row in hint.iterrows():
-            sentence += f"; with it a wrong hint {verdict(row)} a right one ({signed(row)})"
+            sentence += f"; to it a wrong hint {verdict(row)} a right one ({signed(row)})"
         told.append(f"{sentence}.")
     return told

@@ -218,5 +218,5 @@ def test_losses_are_paired_with_the_same_questions():
     assert gains.loc[("larger", "unperturbed"), "n"] == 10
     assert gains.loc[("wrong hint", "right hint"), "value"] == pytest.approx(-0.5)
     (sentence,) = robustness.robustness_findings(found, "s")
-    assert "it loses by larger, wrong hint, most by wrong hint (-0.800" in sentence
+    assert "it loses by: larger, wrong hint, most by wrong hint (-0.800" in sentence
     assert "a wrong hint is worse than a right one (-0.500" in sentence
