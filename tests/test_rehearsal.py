@@ -37,8 +37,8 @@ SIZES = {
     "max_tokens": 32,
     "questions": {"train": 12, "validation": 2, "test": 8, "test_other": 2, "room": 800, "local": "published"},
     "distill": {"steps": 2, "batch": 4, "lora_rank": 4},
-    "reward_model": {"stage_1_steps": 1, "stage_2_steps": 1, "batch": 2},
-    "policy": {"steps": 1, "prompts": 2, "generations": 2, "lora_rank": 4},
+    "reward_model": {"stage_1_steps": 1, "stage_2_steps": 1, "batch": 2, "lora_rank": 4},
+    "policy": {"steps": 1, "prompts": 2, "generations": 2, "lora_rank": 4, "generator": "transformers"},
 }
 
 

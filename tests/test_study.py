@@ -65,7 +65,7 @@ def test_a_changed_parameter_reruns_only_what_depends_on_it(studies, tmp_path):
     (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
     done = call(folder, "dvc", "repro")
     running = [line.split("'")[1] for line in done.stdout.splitlines() if line.startswith("Running stage")]
-    assert running == ["policy@llama-small", "evaluate", "report"]
+    assert running == ["policy@llama-small", "evaluate", "reasoning", "report"]
     assert digests(folder, "data/debates") == digests(studies[0], "data/debates")
     assert digests(folder, "data/students") != digests(studies[0], "data/students")
 
