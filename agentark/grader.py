@@ -19,8 +19,8 @@ from typing import Literal
 
 Verdict = Literal["equal", "different", "unreadable gold", "unreadable prediction"]
 
-SECONDS = 5  # of processor time for a pair, so that a busy machine changes no verdict; honest pairs take under one
-PATIENCE = 15 * SECONDS  # seconds on the wall, should the worker be kept from computing at all
+SECONDS = 3  # of processor time for a pair, so that a busy machine changes no verdict; honest pairs take under one
+PATIENCE = 25 * SECONDS  # seconds on the wall, should the worker be kept from computing at all
 MEMORY = 4 << 30  # bytes
 
 _lock = threading.Lock()

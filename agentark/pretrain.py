@@ -26,7 +26,7 @@ from agentark import StudyError, models
 from agentark.debate.prompts import ORDERS, revise_prompt, summarise_prompt
 from agentark.debate.protocols import Vote
 from agentark.debate.run import hold
-from agentark.distill.training import run, save
+from agentark.distill.training import run
 from agentark.schemas import Question
 from agentark.tasks import TASKS
 from agentark.tasks.base import check, claim_of, lines_of
@@ -272,7 +272,8 @@ class Training:
         self.tokens += tokens
 
     def finish(self, out: Path) -> dict:
-        save(self.model, self.tokenizer, out)
+        self.model.save_pretrained(out)
+        self.tokenizer.save_pretrained(out)
         return {"weights": self.model.num_parameters(), "tokens": self.tokens, "curve": self.curve}
 
 

@@ -186,7 +186,8 @@ def test_each_check_says_what_to_do():
     params = full()
     params["students"] = ["llama3-8b", "nothing"]
     params["checkpoints"] |= {"llama3-8b": {"source": "meta-llama/Meta-Llama-3-8B-Instruct"}}
-    rows = assumed(full())[2]
+    params["policy"] = params["policy"] | {"lora_rank": 0}
+    rows = assumed(full() | {"policy": params["policy"]})[2]
     found = {c.what: c for c in plan.checks(params, rows, "H200")}
     assert found["licence of llama3-8b"].verdict == "not known"
     assert "accept it on the hub, at meta-llama" in found["licence of llama3-8b"].note

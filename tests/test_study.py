@@ -171,27 +171,9 @@ def test_a_base_model_is_built_with_its_card(studies):
     assert "| word |" in (folder / "data" / "models" / "tiny" / "README.md").read_text()
 
 
-def test_lora_and_the_public_codes_loss_train_too(studies):
-    folder = studies[0]
-    stage(
-        folder, "05_distill", "student=llama-small", "seeds=[0]", "steps=2", "lora_rank=4", "out=data/students/try/rsft"
-    )
-    assert (folder / "data/students/try/rsft/seed-0/model.safetensors").is_file()
-    stage(
-        folder, "06_reward_model", "student=llama-small", "seeds=[0]", "loss=code", "stage_1_steps=2", "stage_2_steps=2",
-        "out=data/reward_models/try",
-    )  # fmt: skip
-    assert (folder / "data/reward_models/try/quality.csv").is_file()
-    stage(
-        folder, "07_policy", "student=llama-small", "seeds=[0]", "steps=1", "prompts=2", "generations=2", "lora_rank=4",
-        "outcome_weight=1.0", "out=data/students/try/pad",
-    )  # fmt: skip
-    assert (folder / "data/students/try/pad/seed-0/model.safetensors").is_file()
-
-
 def test_small_is_the_same_study_with_smaller_numbers():
     params = yaml.safe_load((Path(__file__).parent.parent / "params.yaml").read_text())
     assert SMALL.keys() <= params.keys()
     for name, section in SMALL.items():
         if isinstance(section, dict):
-            assert section.keys() >= params[name].keys()
+            assert section.keys() <= params[name].keys()
