@@ -16,9 +16,10 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 env: .venv/ready
 
+# Modules are compiled when they are first imported: most never are.
 .venv/ready: requirements.lock pyproject.toml
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check --requirement requirements.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-compile --requirement requirements.lock
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --editable .
 	touch $@
 

@@ -9,7 +9,7 @@ import pandas as pd
 from agentark import StudyError, root
 
 KEY = ["study", "experiment", "student", "method", "baseline", "train_task", "test_task", "seed", "metric"]
-TRACKED = ("scores.csv", "extraction.csv", "rounds.csv", "curves.csv", "transcripts.json")
+TRACKED = ("scores.csv", "reasoning.csv", "extraction.csv", "rounds.csv", "curves.csv", "transcripts.json")
 
 
 def committed(path: str) -> bytes | None:
