@@ -10,6 +10,8 @@ export TOKENIZERS_PARALLELISM = false
 export HF_HUB_OFFLINE = 1
 export HF_HUB_DISABLE_TELEMETRY = 1
 export DVC_NO_ANALYTICS = 1
+# What is imported is to be compiled once, also where the shell forbids it.
+unexport PYTHONDONTWRITEBYTECODE
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .PHONY: study report ablations test test-vllm lint models search plan bench gpu-bench prompt-order serve lab env
