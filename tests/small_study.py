@@ -14,6 +14,8 @@ PROJECT = Path(__file__).resolve().parent.parent
 SMALL = {
     "seeds": [0, 1],
     "students": ["llama-small"],
+    "methods": ["rsft", "da"],
+    "debates": {"noisy": None},
     "agents": 3,
     "rounds": 2,
     "questions": {"train": 40, "validation": 8, "test": 16, "test_other": 3, "test_hard": 8},
@@ -55,8 +57,11 @@ def stage(folder: Path, *arguments: str, check: bool = True) -> subprocess.Compl
 
 
 def shrunk(params: dict, smaller: dict) -> dict:
-    """Parameters with some values replaced, in sections too."""
-    return params | {k: params[k] | v if isinstance(v, dict) else v for k, v in smaller.items()}
+    """Parameters with some values replaced, in sections too; None takes one out of its section."""
+    sections = {k: params[k] | v if isinstance(v, dict) else v for k, v in smaller.items()}
+    return params | {
+        k: {n: w for n, w in v.items() if w is not None} if isinstance(v, dict) else v for k, v in sections.items()
+    }
 
 
 def copy_of_project(folder: Path, params: dict | None = None) -> Path:
