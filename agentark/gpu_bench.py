@@ -114,6 +114,8 @@ def build(shape: dict, folder: Path) -> None:
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast, Qwen3Config
 
+    from agentark.models import precision
+
     rng, tokens = random.Random(SEED), shape["vocab_size"]
     syllables = [a + b for a in "bcdfghjklmnprstvwz" for b in "aeiou"]
     made_up = (" " + "".join(rng.choices(syllables, k=rng.randint(1, 4))) for _ in range(3 * tokens))
@@ -151,13 +153,6 @@ def examples(count: int, joined: int) -> list[tuple[str, str]]:
     questions = task("word").questions(count * joined, "train", SEED)
     groups = [questions[i : i + joined] for i in range(0, len(questions), joined)]
     return [("\n".join(q.text for q in g), "\n".join(q.solution for q in g)) for g in groups]
-
-
-def precision():
-    """The torch dtype of weights that are not trained: bfloat16 on a GPU, float32 in the rehearsal."""
-    import torch
-
-    return torch.bfloat16 if torch.cuda.is_available() else torch.float32
 
 
 def now() -> float:
@@ -204,9 +199,10 @@ def matrix_rate(size: Size) -> dict[str, list[float]]:
     """TFLOP/s of a product of two square matrices, 2 n^3 FLOPs: the most that training and generating can reach."""
     import torch
 
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    from agentark.models import device, precision
+
     torch.manual_seed(SEED)
-    a, b = (torch.randn(size.matrix, size.matrix, device=device, dtype=precision()) for _ in range(2))
+    a, b = (torch.randn(size.matrix, size.matrix, device=device(), dtype=precision()) for _ in range(2))
     products, rates = 20, []
     for _ in range(size.repeats + 1):
         start = now()
@@ -283,6 +279,8 @@ def imitate(size: Size, folder: Path, route: str) -> dict[str, list[float]]:
     from transformers import AutoModelForCausalLM, AutoTokenizer, PrinterCallback, set_seed
     from trl import SFTConfig, SFTTrainer
 
+    from agentark.models import precision
+
     steps = size.warmup + size.repeats * size.steps
     tokenizer = AutoTokenizer.from_pretrained(folder)
     dataset, lengths = [], []
@@ -346,8 +344,6 @@ def imitate(size: Size, folder: Path, route: str) -> dict[str, list[float]]:
 def practise(size: Size, folder: Path, route: str) -> dict[str, list[float]]:
     """GRPO with all weights: seconds of a step in generating, in scoring by a process reward model of the same shape,
     and in the rest, the update: a forward pass of the reference, one of the policy and its backward, Adam's step."""
-    import torch
-    from accelerate.hooks import AlignDevicesHook, add_hook_to_module
     from datasets import Dataset
     from transformers import AutoModelForCausalLM, AutoTokenizer, PrinterCallback
     from trl import GRPOConfig, GRPOTrainer
@@ -368,9 +364,6 @@ def practise(size: Size, folder: Path, route: str) -> dict[str, list[float]]:
 
     steps = 1 + size.repeats
     scorer = StepScorer(folder)
-    if torch.cuda.is_available():  # questions come as CPU tensors, whatever the scorer's device
-        scorer.model.to("cuda", precision())
-        add_hook_to_module(scorer.model, AlignDevicesHook("cuda"))
     arguments = GRPOConfig(
         **trainer_settings(folder),
         max_steps=steps,
@@ -413,8 +406,6 @@ def generate(size: Size, folder: Path, route: str) -> dict[str, list[float]]:
     from agentark.engines.vllm import VLLM
 
     engine = VLLM(str(folder)) if route == "vLLM" else Transformers(folder)
-    if route == "transformers":
-        engine.model.to(precision())
     speeds, rates = [], []
     questions = [q for q, _ in examples((1 + size.repeats) * size.requests, size.joined)]
     for start in range(0, len(questions), size.requests):
