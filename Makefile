@@ -14,7 +14,7 @@ export DVC_NO_ANALYTICS = 1
 unexport PYTHONDONTWRITEBYTECODE
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: study report ablations test test-vllm lint models search plan bench gpu-bench prompt-order serve lab env
+.PHONY: study report ablations grid test test-grid test-vllm lint models search plan bench gpu-bench prompt-order serve lab env
 
 env: .venv/ready
 
@@ -46,8 +46,14 @@ plan: env  ## what a run with the present parameters will take; rewrites reports
 ablations: env  ## other ways to let agents talk, and what each teaches; rewrites reports/ablation_*.csv
 	python -m agentark.notebook ablation_protocols
 
+grid: env  ## the paper's grid of teachers, students, families and methods; stop it at will, it goes on where it was
+	python -m agentark.grid
+
 test: env lint  ## all tests, a whole small study among them
 	python -m pytest
+
+test-grid: env  ## a small grid, killed twice and taken up again
+	python -m pytest -m grid tests/test_grid.py
 
 # vLLM wants a package or two at other versions than the study's, so it has an environment of its own.
 .venv-vllm/ready: requirements-vllm.lock

@@ -19,7 +19,7 @@ from transformers import PreTrainedTokenizerBase
 
 from agentark import StudyError, models, root, sizes
 from agentark.debate.prompts import solve_prompt
-from agentark.debate.protocols import SUMMARISER, Debate, Vote
+from agentark.debate.protocols import SUMMARISER, Protocol, Vote, named
 from agentark.debate.run import Seconds, hold
 from agentark.distill import policy, prm, sft
 from agentark.engines.checkpoint import prompt_ids
@@ -160,9 +160,11 @@ def rates_of(
     ]
 
 
-def protocol(params: dict, temperature: float) -> Debate:
+def protocol(params: dict, temperature: float) -> Protocol:
     how = params["debate"]
-    return Debate(params["agents"], params["rounds"], temperature, how["revision_temperature"], how["order"])
+    return named(
+        how["protocol"], params["agents"], params["rounds"], temperature, how["revision_temperature"], how["order"]
+    )
 
 
 def rates(params: dict, pilot_main: int, pilot_other: int, card: str, replies: str) -> list[Rate]:

@@ -123,14 +123,35 @@ def solving(rng: random.Random, shows_steps: float, mixture: dict[str, float] = 
     return Example([{"role": "user", "content": draft.text}], target)
 
 
-def drill(rng: random.Random) -> Example:
+def pairs(rng: random.Random) -> Example:
     """A list of pairs, then the same in another order; only what belongs to each name is learnt."""
     names = rng.sample(NAMES, rng.randint(2, 8))
     link = rng.choice(LINKS) if rng.random() < 0.5 else ""
-    pairs = [(f"{name} {link}".strip(), rng.choice(rng.choice((NUMBERS, NAMES)))) for name in names]
-    told = " , ".join(f"{name} {value}" for name, value in pairs)
-    asked = [piece for name, value in rng.sample(pairs, len(pairs)) for piece in ((f"{name}", False), (value, True))]
+    listed = [(f"{name} {link}".strip(), rng.choice(rng.choice((NUMBERS, NAMES)))) for name in names]
+    told = " , ".join(f"{name} {value}" for name, value in listed)
+    asked = [piece for name, value in rng.sample(listed, len(listed)) for piece in ((f"{name}", False), (value, True))]
     return Example([{"role": "user", "content": told}], asked)
+
+
+def relations(rng: random.Random) -> Example:
+    """Pairs, or more often a list in which two things are told of each name, one of them often another name of the list:
+    what a word problem tells of a person ("has as many as bob and 3") stands up to seven words from the name."""
+    if rng.random() < 0.4:
+        return pairs(rng)
+    names = rng.sample(NAMES if rng.random() < 0.85 else NUMBERS, rng.randint(2, 7))
+    link = rng.choice(LINKS) if rng.random() < 0.8 else ""
+    join = rng.choice(("and", "but", "times", "+", "-", "*"))
+    told, asked = [], []
+    for name in names:
+        first = rng.choice(names) if rng.random() < 0.5 else rng.choice(rng.choice((NUMBERS, NAMES)))
+        second = rng.choice(rng.choice((NUMBERS, NAMES)))
+        told.append(" ".join(filter(None, (name, link, first, join, second))))
+        asked.append(((name, False), (f"{first} {second}", True)))
+    pieces = [piece for of_name in rng.sample(asked, len(asked)) for piece in of_name]
+    return Example([{"role": "user", "content": " . ".join(told)}], pieces)
+
+
+DRILLS = {"pairs": pairs, "relations": relations}
 
 
 def revising(rng: random.Random, question: Question, traces: list[str]) -> Example:
@@ -277,11 +298,15 @@ class Training:
         return {"weights": self.model.num_parameters(), "tokens": self.tokens, "curve": self.curve}
 
 
-def drilled(family: str, hidden: int, layers: int, drill_steps: int, learning_rate: float, seed: int) -> Training:
-    """A model of random weights that has learnt to look things up."""
+def drilled(
+    family: str, hidden: int, layers: int, drill: str, drill_steps: int, learning_rate: float, seed: int
+) -> Training:
+    """A model of random weights that has learnt to look things up, by one of DRILLS."""
+    if drill not in DRILLS:
+        raise StudyError(f"drill {drill!r} is unknown; choose one of {', '.join(DRILLS)}")
     tokenizer = models.build_tokenizer()
     training = Training(models.build_model(family, hidden, layers, seed, len(tokenizer)), tokenizer, seed)
-    training.read(drill, drill_steps, DRILL_BATCH, learning_rate)
+    training.read(DRILLS[drill], drill_steps, DRILL_BATCH, learning_rate)
     return training
 
 
@@ -290,6 +315,7 @@ def build_student(
     family: str,
     hidden: int,
     layers: int,
+    drill: str,
     drill_steps: int,
     steps: int,
     batch: int,
@@ -298,7 +324,7 @@ def build_student(
     seed: int,
 ) -> dict:
     """Train a student's base on mixed behaviour and save it to `out`. Returns its training record, for the card."""
-    training = drilled(family, hidden, layers, drill_steps, learning_rate, seed)
+    training = drilled(family, hidden, layers, drill, drill_steps, learning_rate, seed)
     training.read(partial(solving, shows_steps=shows_steps), steps, batch, learning_rate)
     return training.finish(out)
 
@@ -308,6 +334,7 @@ def build_teacher(
     family: str,
     hidden: int,
     layers: int,
+    drill: str,
     drill_steps: int,
     steps: int,
     batch: int,
@@ -317,7 +344,7 @@ def build_teacher(
     phases: tuple[Phase, ...] = REVISION,
 ) -> dict:
     """Train the teacher to solve, then, in `phases`, to revise answers it sampled itself. Returns its record."""
-    training = drilled(family, hidden, layers, drill_steps, learning_rate, seed)
+    training = drilled(family, hidden, layers, drill, drill_steps, learning_rate, seed)
     training.read(partial(solving, shows_steps=1.0), steps, batch, learning_rate)
     for number, phase in enumerate(phases, start=1):
         so_far = store / f"phase-{number}-{out.name}"

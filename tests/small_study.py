@@ -78,6 +78,6 @@ def copy_of_project(folder: Path, params: dict | None = None) -> Path:
     (folder / "dvc.lock").unlink(missing_ok=True)
     call(folder, "git", "init", "--quiet")
     # The base models are taken as they are in git, and the page of the published numbers; each has tests of its own.
-    for stage_name in (*(f"base_models@{name}" for name in params["models"]), "published"):
-        call(folder, "dvc", "commit", "--force", "--quiet", stage_name)
+    taken = [f"base_models@{name}" for name in params["models"]]
+    call(folder, "dvc", "commit", "--force", "--quiet", *taken, "published")
     return folder

@@ -88,13 +88,32 @@ def test_a_drill_asks_for_what_its_list_says():
     tokenizer = models.build_tokenizer()
     rng = random.Random(0)
     for _ in range(200):
-        example = pretrain.drill(rng)
+        example = pretrain.pairs(rng)
         told = dict(pair.rsplit(" ", 1) for pair in example.messages[0]["content"].split(" , "))
         texts = [text for text, _ in example.target]
         assert dict(zip(texts[::2], texts[1::2], strict=True)) == told
         row = pretrain.encode(example, tokenizer)
         assert tokenizer.unk_token_id not in row["input_ids"]
         assert sum(label != -100 for label in row["labels"]) == len(told) + 1  # the values, and the end
+
+
+def test_a_drill_of_relations_asks_for_both_things_told_of_a_name():
+    tokenizer = models.build_tokenizer()
+    rng = random.Random(0)
+    far = 0
+    for _ in range(200):
+        example = pretrain.relations(rng)
+        told = example.messages[0]["content"]
+        texts = [text for text, _ in example.target]
+        if " . " in told:
+            sentences = {s.split()[0]: s.split() for s in told.split(" . ")}
+            assert sentences.keys() == set(texts[::2])
+            for name, both in zip(texts[::2], texts[1::2], strict=True):
+                first, second = both.split()
+                assert [sentences[name][-3], sentences[name][-1]] == [first, second]
+                far += len(sentences[name]) > 7
+        assert tokenizer.unk_token_id not in pretrain.encode(example, tokenizer)["input_ids"]
+    assert far > 20  # seven words from the name, as in the families
 
 
 def test_revisions_teach_the_solution_and_mark_what_was_wrong():
@@ -110,7 +129,11 @@ def test_revisions_teach_the_solution_and_mark_what_was_wrong():
 def test_a_teacher_is_built_through_its_phases(tmp_path):
     shares = {"equation": 0.5, "word": 0.5}
     phases = tuple(pretrain.Phase(shares, (0.7, 1.3), 0.5, questions=8, steps=2, learning_rate=1e-3) for _ in range(2))
-    record = pretrain.build_teacher(tmp_path / "teacher", "qwen3", 32, 1, 4, 4, 4, 1e-3, 0, tmp_path / "store", phases)
+    with pytest.raises(StudyError, match="drill 'songs' is unknown"):
+        pretrain.drilled("qwen3", 32, 1, "songs", 4, 1e-3, 0)
+    record = pretrain.build_teacher(
+        tmp_path / "teacher", "qwen3", 32, 1, "pairs", 4, 4, 4, 1e-3, 0, tmp_path / "store", phases
+    )
     assert record["tokens"] > 0 and record["weights"] == models.load(tmp_path / "teacher")[0].num_parameters()
     with pytest.raises(StudyError, match="no readable record"):
         pretrain.adopt(tmp_path / "teacher", tmp_path / "copy")

@@ -66,7 +66,7 @@ def test_a_changed_parameter_reruns_only_what_depends_on_it(studies, tmp_path):
     assert [line for line in done.stdout.splitlines() if line.startswith("Running stage")] == [
         "Running stage 'policy@llama-small':"
     ]
-    waiting = json.loads(call(folder, "dvc", "status", "--json").stdout)
+    waiting = json.loads(call(folder, "dvc", "status", "--json", "dvc.yaml").stdout)
     assert waiting.keys() == {"evaluate", "reasoning"}  # what follows from these is told when they have run
     assert digests(folder, "data/debates") == digests(studies[0], "data/debates")
     assert digests(folder, "data/students") != digests(studies[0], "data/students")

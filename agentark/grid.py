@@ -1,0 +1,173 @@
+"""The paper's grid (section 4, Tables 8-13, Figure 3) in the generated world: one cell, and all cells together.
+
+A cell is a teacher, a student and a training family; its students, one a method and seed, answer the same test questions
+of all families, whoever taught them. `make grid` runs all cells and tells how far it is; `python -m agentark.grid` is the
+same.
+"""
+
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from agentark import evaluate, root, stats
+from agentark.distill import policy, prm, sft
+from agentark.figures import LABELS
+from agentark.schemas import Question, Score
+
+METHODS = ("sft", "rsft", "da", "pad")  # each taught on the traces of one debate
+PIPELINE = "grid/dvc.yaml"
+
+
+def teach(
+    method: str,
+    seed: int,
+    base: Path,
+    out: Path,
+    pairs: Sequence[tuple[str, str]],
+    debates: Sequence[prm.DebateSteps],
+    questions: Sequence[Question],
+    imitation: dict[str, Any],
+    judging: dict[str, Any],
+    practice: dict[str, Any],
+) -> list[dict]:
+    """Train one student of a cell, saved to `out`; for PAD its reward model first, saved beside it (`out`-judge).
+
+    imitation, judging, practice: the settings of sft.distil, prm.train and policy.train. Returns the learning curve.
+    """
+    if method != "pad":
+        return sft.distil(base, pairs, out, seed, **imitation, method=method)
+    judge = out.with_name(f"{out.name}-judge")
+    prm.train(base, debates, judge, seed, **judging)
+    return policy.train(base, judge, questions, out, seed, **practice)
+
+
+def scored(predictions: pd.DataFrame, teacher: str, train_task: str) -> list[Score]:
+    """Rows of `reports/grid.csv` of one cell or of a teacher: accuracy, right steps, and gains over the base."""
+    rows = evaluate.scores(predictions, teacher, train_task, lambda method: ["base"] if method in METHODS else [])
+    kept = ("accuracy", "accuracy_gain", "step_accuracy")
+    return [row.model_copy(update={"study": "grid"}) for row in rows if row.metric in kept]
+
+
+def distinct(rows: Sequence[Score]) -> list[Score]:
+    """The rows, each base once: it answers the same in every cell, whoever the teacher."""
+    bases = [row.model_copy(update={"teacher": ""}) if row.method == "base" else row for row in rows]
+    return list(dict.fromkeys(bases))
+
+
+def pooled(predictions: pd.DataFrame, baseline: str = "base") -> list[Score]:
+    """Gains over the base of each method, averaged over all cells, in domain (tested on the family trained on) and out.
+
+    predictions: those of all cells, with the columns of `schemas.Prediction` and `teacher`, `train_task`. A question's
+    gain is its mean over cells and seeds; questions are what is resampled, since all cells answer the same ones, and
+    every family has as many. Rows a method ("experiment" tells which students: all, or one student, or one teacher).
+    """
+    right = predictions.groupby(["teacher", "student", "train_task", "method", "task", "question_id"], sort=True)
+    mean = right["correct"].mean().unstack("method")
+    methods = [m for m in METHODS if m in mean]
+    gains = mean[methods].sub(mean[baseline], axis=0).reset_index()
+    gains["where"] = ["in domain" if r.train_task == r.task else "out of domain" for r in gains.itertuples()]
+    rows = []
+    for by, experiment in ((None, "all cells"), ("student", "by student"), ("teacher", "by teacher")):
+        for key, part in gains.groupby(by) if by else [("", gains)]:
+            for where, some in part.groupby("where"):
+                by_question = some.groupby(["task", "question_id"])[methods].mean()
+                for method in methods:
+                    estimate = stats.mean(by_question[method])
+                    rows.append(
+                        Score(
+                            study="grid", experiment=f"{experiment}, {where}", seed="all", metric="accuracy_gain",
+                            teacher=key if by == "teacher" else "", student=key if by == "student" else "",
+                            method=method, baseline=baseline, train_task="", test_task="", tokens_per_question=0.0,
+                            **asdict(estimate),
+                        )
+                    )  # fmt: skip
+    return rows
+
+
+def below_base(table: pd.DataFrame) -> pd.DataFrame:
+    """By method, in domain and out: of how many gains the point, and the whole interval, lies below or above 0."""
+    gains = table[(table["metric"] == "accuracy_gain") & (table["seed"] == "all") & (table["train_task"] != "")]
+    where = gains["train_task"].eq(gains["test_task"]).map({True: "in domain", False: "out of domain"})
+    counted = pd.DataFrame(
+        {
+            "method": gains["method"], "where": where, "gains": 1, "below the base": gains["value"] < 0,
+            "interval below": gains["hi"] < 0, "interval above": gains["lo"] > 0,
+        }
+    )  # fmt: skip
+    return counted.groupby(["where", "method"], sort=False).sum()
+
+
+def findings(table: pd.DataFrame) -> list[str]:
+    """What the grid says, in sentences: the mean gain of each method in domain and out, and how often it loses."""
+    told = []
+    counts = below_base(table)
+    for where in ("in domain", "out of domain"):
+        for _, r in table[table["experiment"] == f"all cells, {where}"].iterrows():
+            c = counts.loc[(where, r["method"])]
+            told.append(
+                f"{LABELS[r['method']]}, {where}: {r['value']:+.3f} [{r['lo']:+.3f}, {r['hi']:+.3f}] (n = {r['n']} "
+                f"questions); below the base in {c['below the base']} of {c['gains']} gains, in "
+                f"{c['interval below']} with the whole interval"
+            )
+    return told
+
+
+def stages() -> list[str]:
+    """The names of the grid's stages, in the order of the pipeline."""
+    listed = subprocess.run(
+        ["dvc", "stage", "list", "--name-only", PIPELINE], cwd=root(), capture_output=True, text=True, check=True
+    )
+    return [line.partition(":")[2] for line in listed.stdout.split()]
+
+
+def watch(lines, names: Sequence[str], say: Callable[[str], None], now: Callable[[], float] = time.monotonic) -> None:
+    """Pass on what `dvc repro` prints, and after each stage how many are done and about how long the rest will take.
+
+    A stage to come is expected to take what those of its kind (debate, cell) took on average so far, or, of a kind not
+    seen yet, what all took.
+    """
+    took: dict[str, list[float]] = {}
+    left, running, since = list(names), "", 0.0
+
+    def finish() -> None:
+        nonlocal running
+        if running:
+            took.setdefault(running.partition("@")[0], []).append(now() - since)
+            spent = [s for some in took.values() for s in some]
+            mean = {kind: sum(s) / len(s) for kind, s in took.items()}
+            rest = sum(mean.get(name.partition("@")[0], sum(spent) / len(spent)) for name in left)
+            wait = timedelta(seconds=round(rest))
+            say(f"grid: {len(names) - len(left)} of {len(names)} stages done, about {wait} left\n")
+            running = ""
+
+    for line in lines:
+        found = re.match(rf"(Running stage|Stage) '{re.escape(PIPELINE)}:([^']+)'", line)
+        if found:
+            finish()
+            if found[2] in left:
+                left.remove(found[2])
+            if found[1] == "Running stage":
+                running, since = found[2], now()
+        say(line)
+    finish()
+
+
+def main() -> int:
+    names = stages()
+    process = subprocess.Popen(
+        ["dvc", "repro", PIPELINE], cwd=root(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, bufsize=1
+    )
+    watch(process.stdout, names, lambda line: print(line, end="", flush=True))
+    return process.wait()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

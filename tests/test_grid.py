@@ -1,0 +1,145 @@
+"""The grid: what is pooled is what the cells hold, gains are paired, and its watcher tells how far it is."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import time
+from itertools import product
+
+import pandas as pd
+import pytest
+import yaml
+from small_study import PROJECT, call, copy_of_project, digests, environment, shrunk
+
+from agentark import grid
+from agentark.figures import LABELS
+from agentark.schemas import Prediction, frame
+
+TEACHERS, STUDENTS, FAMILIES, SEEDS, N = ["t1", "t2"], ["s1", "s2"], ["word", "facts"], [0, 1], 30
+
+
+def prediction(family: str, number: int, method: str, student: str, seed: int, correct: bool) -> Prediction:
+    return Prediction(
+        question_id=f"{family}-{number}", task=family, setting="test", method=method, student=student, seed=seed,
+        text="", answer=None, correct=correct, steps_needed=1, steps_present=1, steps_written=1, steps_right=1,
+        steps_grounded=1, errors=0, errors_noticed=0, errors_mended=0, tokens=10, calls=1,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def cells() -> dict[tuple[str, str, str], pd.DataFrame]:
+    """A made-up grid: R-SFT helps in its own family alone; PAD does nothing; SFT harms wherever the teacher is t2."""
+    rng = random.Random(0)
+    known = {(s, f, i): rng.random() < 0.5 for s in STUDENTS for f in FAMILIES for i in range(N)}
+
+    def right(teacher, student, trained, method, family, i):
+        base = known[student, family, i]
+        return {
+            "rsft": base or family == trained,
+            "sft": base and teacher != "t2",
+        }.get(method, base)
+
+    return {
+        (t, s, trained): frame(
+            prediction(f, i, m, s, seed, right(t, s, trained, m, f, i))
+            for m in ("base", *grid.METHODS)
+            for seed in ([0] if m == "base" else SEEDS)
+            for f in FAMILIES
+            for i in range(N)
+        )
+        for t, s, trained in product(TEACHERS, STUDENTS, FAMILIES)
+    }
+
+
+def test_gains_are_averaged_over_cells_in_domain_and_out(cells):
+    everything = pd.concat([p.assign(teacher=k[0], train_task=k[2]) for k, p in cells.items()])
+    rows = {(r.experiment, r.teacher, r.student, r.method): r for r in grid.pooled(everything)}
+    base = everything[everything["method"] == "base"].groupby("student")["correct"].mean()
+    own = rows["all cells, in domain", "", "", "rsft"]
+    assert own.value == pytest.approx(1 - base.mean()) and own.lo > 0 and own.n == N * len(FAMILIES)
+    assert rows["all cells, out of domain", "", "", "rsft"].value == 0
+    assert rows["by teacher, in domain", "t1", "", "sft"].value == 0
+    assert rows["by teacher, out of domain", "t2", "", "sft"].value == pytest.approx(-base.mean())
+    assert rows["by student, in domain", "", "s1", "rsft"].value == pytest.approx(1 - base["s1"])
+    assert {m for *_, m in rows} == set(grid.METHODS)
+
+
+def test_a_base_stands_in_the_table_once_and_losses_are_counted(cells):
+    scores = [row for (t, _, trained), p in cells.items() for row in grid.scored(p, t, trained)]
+    rows = grid.distinct(scores)
+    bases = [r for r in rows if r.method == "base" and r.metric == "accuracy"]
+    assert len(bases) == len(STUDENTS) * len(FAMILIES) and {r.teacher for r in bases} == {""}
+    table = frame(rows)
+    assert set(table["metric"]) == {"accuracy", "accuracy_gain", "step_accuracy"} and set(table["study"]) == {"grid"}
+    counts = grid.below_base(table)
+    assert counts.loc[("in domain", "rsft")].tolist() == [8, 0, 0, 8]
+    assert counts.loc[("out of domain", "sft")].tolist() == [8, 4, 4, 0]
+    pooled = grid.pooled(pd.concat([p.assign(teacher=k[0], train_task=k[2]) for k, p in cells.items()]))
+    told = grid.findings(frame([*rows, *pooled]))
+    assert len(told) == 8 and told[1].startswith(f"{LABELS['rsft']}, in domain: +") and "in 0 of 8 gains" in told[1]
+
+
+def test_the_watcher_tells_what_is_done_and_what_is_left():
+    names = ["debate@a", "cell@a", "cell@b", "cell@c"]
+    clock = iter([0.0, 10.0, 10.0, 70.0, 70.0, 100.0])
+    lines = [
+        "Running stage 'grid/dvc.yaml:debate@a':\n",
+        "> python\n",
+        "Stage 'grid/dvc.yaml:cell@a' didn't change, skipping\n",
+        "Running stage 'grid/dvc.yaml:cell@b':\n",
+        "Running stage 'grid/dvc.yaml:cell@c':\n",
+    ]
+    said: list[str] = []
+    grid.watch(lines, names, said.append, lambda: next(clock))
+    told = [line for line in said if line.startswith("grid:")]
+    assert [line for line in said if line not in told] == lines
+    assert told == [
+        "grid: 1 of 4 stages done, about 0:00:30 left\n",  # three cells, of which none is timed: as long as the debate
+        "grid: 3 of 4 stages done, about 0:01:00 left\n",
+        "grid: 4 of 4 stages done, about 0:00:00 left\n",
+    ]
+
+
+SMALL = {
+    "agents": 3,
+    "rounds": 2,
+    "seeds": [0],
+    "grid": {"teachers": ["qwen3-teacher"], "students": ["qwen3-64"], "families": ["equation", "facts"]},
+    "grid_sizes": {"train": 24, "test": 6},
+    "grid_cell": {
+        "steps": 4, "batch": 8, "stage_1_steps": 1, "stage_2_steps": 2, "judge_batch": 4, "practice_steps": 1,
+        "prompts": 2, "generations": 2,
+    },
+}  # fmt: skip
+
+
+@pytest.mark.grid
+def test_a_grid_killed_twice_ends_in_the_same_bytes(tmp_path):
+    """SIGKILL at two random moments; what was finished is not made again."""
+    params = shrunk(yaml.safe_load((PROJECT / "params.yaml").read_text()), SMALL)
+    whole, cut = (copy_of_project(tmp_path / name, params) for name in ("whole", "cut"))
+    for folder in (whole, cut):
+        (folder / "grid" / "dvc.lock").unlink(missing_ok=True)
+        for old in (folder / "data" / "grid" / "cells").rglob("*.parquet"):
+            old.unlink()
+        models = [f"grid/dvc.yaml:base_models@{name}" for name in params["grid_models"]]
+        call(folder, "dvc", "commit", "--force", "--quiet", *models)
+    start = time.monotonic()
+    call(whole, "make", "--no-print-directory", "grid")
+    took, rng = time.monotonic() - start, random.Random(1)
+    for _ in range(2):
+        process = subprocess.Popen(
+            ["dvc", "repro", grid.PIPELINE], cwd=cut, env=environment(cut), start_new_session=True,
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        time.sleep(rng.uniform(0.15, 0.6) * took)
+        assert process.poll() is None
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    done = call(cut, "dvc", "repro", grid.PIPELINE)
+    assert "didn't change, skipping" in done.stdout.replace("base_models", "")
+    made = ("data/grid/cells", "data/grid/debates", "data/grid/questions", "reports/grid.csv")
+    assert digests(whole, *made) == digests(cut, *made) and len(digests(whole, "data/grid/cells")) == 2
+    assert json.loads(call(cut, "dvc", "status", "--json", grid.PIPELINE).stdout) == {}
