@@ -4,6 +4,7 @@ import re
 
 import nbformat
 from nbconvert import HTMLExporter
+from nbconvert.preprocessors.coalescestreams import CoalesceStreamsPreprocessor
 
 STYLE = """
 :root { color-scheme: light }
@@ -55,6 +56,8 @@ def notebook_page(notebook: nbformat.NotebookNode, places: dict[str, str] | None
         cell.id = f"cell-{len(cells)}"
         cells.append(cell)
     notebook.cells = cells
+    # What a cell prints reaches the notebook in pieces, as many as the moment has it.
+    notebook, _ = CoalesceStreamsPreprocessor(enabled=True)(notebook, {})
     exporter = HTMLExporter(template_name="basic", exclude_input=not code, embed_images=True)
     body, _ = exporter.from_notebook_node(notebook)
     body = re.sub(r'(<div[^>]*?) id="cell-id=[^"]*"', r"\1", body)

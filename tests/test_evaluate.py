@@ -97,23 +97,37 @@ def test_a_drill_asks_for_what_its_list_says():
         assert sum(label != -100 for label in row["labels"]) == len(told) + 1  # the values, and the end
 
 
-def test_a_drill_of_relations_asks_for_both_things_told_of_a_name():
+def test_a_drill_of_reading_asks_for_what_is_told():
     tokenizer = models.build_tokenizer()
     rng = random.Random(0)
-    far = 0
-    for _ in range(200):
-        example = pretrain.relations(rng)
-        told = example.messages[0]["content"]
-        texts = [text for text, _ in example.target]
-        if " . " in told:
-            sentences = {s.split()[0]: s.split() for s in told.split(" . ")}
-            assert sentences.keys() == set(texts[::2])
-            for name, both in zip(texts[::2], texts[1::2], strict=True):
-                first, second = both.split()
-                assert [sentences[name][-3], sentences[name][-1]] == [first, second]
-                far += len(sentences[name]) > 7
-        assert tokenizer.unk_token_id not in pretrain.encode(example, tokenizer)["input_ids"]
-    assert far > 20  # seven words from the name, as in the families
+    for _ in range(100):
+        for example in (pretrain.options(rng), pretrain.restated(rng), pretrain.reading(rng)):
+            told = example.messages[0]["content"].split()
+            texts = [text for text, _ in example.target]
+            assert all(word in told or word in "=+-*/2" for text in texts for word in text.split())
+            assert tokenizer.unk_token_id not in pretrain.encode(example, tokenizer)["input_ids"]
+    example = pretrain.options(random.Random(1))
+    shown = example.messages[0]["content"]
+    asked = [text for text, _ in example.target]
+    assert all(f"{n} ( {letter} )" in shown for n, letter in zip(asked[::2], asked[1::2], strict=True))
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_restatement_says_what_its_sentences_say(seed):
+    example = pretrain.restated(random.Random(seed))
+    said = {sentence.replace(" .", "").split()[0]: sentence for sentence in example.messages[0]["content"].split(" . ")}
+    for (head, _), (formula, _) in zip(example.target[::2], example.target[1::2], strict=True):
+        name, *rest = head.split()[0], *formula.split()
+        told = said.get(name) or next(s for s in said.values() if f" {name} owns is " in s)
+        assert all(word in told.split() or word in "+-*/2" for word in rest)
+        sign = next((w for w in rest if w in "+-*/"), "")
+        words = {
+            "+": ("more", "extra", "together", "added"),
+            "-": ("fewer", "less"),
+            "*": ("times",),
+            "/": ("half", "halved"),
+        }
+        assert not sign or any(word in told.split() for word in words[sign])
 
 
 def test_revisions_teach_the_solution_and_mark_what_was_wrong():

@@ -7,6 +7,7 @@ from agentark.tasks.base import Draft, Task, Way, some
 from agentark.tasks.words import ITEMS, PEOPLE
 
 LIMIT = 99  # the largest number in the vocabulary
+OPERATOR = {"more": "+", "fewer": "-", "times": "*", "half": "/", "sum": "+"}
 
 
 class Holdings:
@@ -47,8 +48,14 @@ class Holdings:
         base = self.amount[of]
         if kind == "sum":
             return Way(f"{base} + {self.amount[k]}", (*self.derived(of), *self.derived(k)))
-        operator = {"more": "+", "fewer": "-", "times": "*", "half": "/"}[kind]
-        return Way(f"{base} {operator} {k}", self.derived(of))
+        return Way(f"{base} {OPERATOR[kind]} {k}", self.derived(of))
+
+    def formula(self, person: str) -> str:
+        """What is told of a person, over names: "bob + 3"; the number alone where that is given."""
+        if person not in self.relation:
+            return str(self.amount[person])
+        kind, of, k = self.relation[person]
+        return f"{of} {OPERATOR[kind]} {k}"
 
     def derived(self, person: str) -> tuple[str, ...]:
         return (person,) if person in self.relation else ()
