@@ -10,9 +10,10 @@ settings.load_profile("study")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]):
-    """The longest files first, so that both cores end at the same time: the whole studies take as long as all others."""
-    longest = ["test_study.py", "test_rehearsal.py", "test_interruption.py"]
-    items.sort(key=lambda item: longest.index(item.path.name) if item.path.name in longest else len(longest))
+    """The longest files first, so that all workers end at the same time: the whole studies take as long as all others."""
+    longest = ["study", "rehearsal", "interruption", "training", "grader", "conformance", "gpu_bench"]
+    order = {f"test_{name}.py": place for place, name in enumerate(longest)}
+    items.sort(key=lambda item: order.get(item.path.name, len(longest)))
 
 
 @pytest.fixture(scope="session")
