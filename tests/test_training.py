@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from checkpoints import FAMILIES, build
+from joblib.externals.loky import get_reusable_executor
 from peft import AutoPeftModelForCausalLM, PeftModel
 from peft.tuners.lora import LoraLayer
 from safetensors.torch import load_file
@@ -30,6 +31,11 @@ DEBATES = [
 ]
 
 
+def go_to(folder: Path) -> None:
+    get_reusable_executor().shutdown()  # joblib's processes would stay in the folder they were started in
+    os.chdir(folder)
+
+
 @pytest.fixture(scope="module")
 def project(tmp_path_factory) -> Path:
     """A folder that looks like the project's, with a tiny checkpoint of each family, in which the tests run."""
@@ -37,9 +43,9 @@ def project(tmp_path_factory) -> Path:
     (folder / "params.yaml").write_text("{}\n")
     for family in FAMILIES:
         build(family, folder / "data/models" / family)
-    os.chdir(folder)
+    go_to(folder)
     yield folder
-    os.chdir(before)
+    go_to(before)
 
 
 def imitate(base: Path, out: Path, **chosen) -> list[dict]:
