@@ -80,8 +80,12 @@ def step_counts(question: Question, text: str) -> dict[str, int]:
 
 
 def likeness(question: Question, answer: str | None) -> dict[str, float]:
-    """F1 and ROUGE F-measures of a published question's answer in words; nothing for any other."""
-    if in_world(question) or question.kind != "text":
+    """F1 and ROUGE F-measures of an answer in words (in the world: of hops and digest); nothing for any other.
+
+    hops is answered in one word: its ROUGE-2 is 0 by definition, its other measures are 1 where the answer is right.
+    BERTScore is not among them: it wants an encoder that knows the language (metrics.bert_score, for scale `full`).
+    """
+    if question.kind != "text":
         return {}
     each = []
     for gold in (question.answer, *question.references):

@@ -4,7 +4,7 @@ import random
 
 import pandas as pd
 import pytest
-from examples import GOLD, KEYS, SLIPPED
+from examples import GOLD, KEYS, SLIPPED, posed
 
 from agentark import StudyError, evaluate, models, pretrain
 from agentark.debate.prompts import ORDERS
@@ -55,6 +55,24 @@ def test_gains_are_paired_and_over_seeds():
     assert gain.value == pytest.approx((0 + 0.25 + 0.25) / 3) and gain.n == 40 and gain.lo > 0
     by_seed = {s.seed: s.value for s in scores if s.metric == "accuracy" and s.method == "rsft"}
     assert by_seed == pytest.approx({"0": 0.5, "1": 0.75, "2": 0.75, "all": 2 / 3})
+
+
+def test_answers_in_words_are_measured_by_likeness_too():
+    digest = posed("digest", 3, 0)[1]
+    first, *rest = digest.answer.split(" , ")
+    assert set(evaluate.likeness(digest, digest.answer).values()) == {1.0}
+    assert evaluate.likeness(digest, " , ".join([*rest, first]))["f1"] == 1.0  # F1 does not see the order, ROUGE-L does
+    assert evaluate.likeness(digest, " , ".join([*rest, first]))["rougeL"] < 1.0
+    assert 0 < evaluate.likeness(digest, first)["f1"] < 1
+    hops = posed("hops", 3, 0)[1]
+    assert evaluate.likeness(hops, hops.answer) == {"f1": 1.0, "rouge1": 1.0, "rouge2": 0.0, "rougeL": 1.0}
+    for question in (digest, hops):
+        assert not any(evaluate.likeness(question, None).values())
+        (row,) = evaluate.predict([said("answer : no", 1, 1, question.question_id)], [question], "test", "base", "s")
+        table = pd.DataFrame([row.model_dump()])
+        metrics = {s.metric for s in evaluate.scores(table, "teacher", "word", evaluate.baselines)}
+        assert metrics >= {"accuracy", *evaluate.TEXT_METRICS}
+    assert evaluate.likeness(posed("passage", 3, 0)[1], "7") == evaluate.likeness(KEYS, "39") == {}
 
 
 def test_uses_of_questions_do_not_overlap_but_noisy_with_test():
