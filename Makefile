@@ -45,6 +45,7 @@ plan: env  ## what a run with the present parameters will take; rewrites reports
 
 ablations: env  ## other ways to let agents talk, and what each teaches; rewrites reports/ablation_*.csv
 	python -m agentark.notebook ablation_protocols
+	python -m agentark.notebook ablation_vision
 
 grid: env  ## the paper's grid of teachers, students, families and methods; stop it at will, it goes on where it was
 	python -m agentark.grid

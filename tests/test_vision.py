@@ -1,0 +1,62 @@
+"""A Qwen2.5-VL around a Llama base answers a text as the base does, and text-only training leaves its eyes alone."""
+
+import pytest
+import torch
+from PIL import Image
+
+from agentark import StudyError, models, root, vision
+from agentark.distill import sft
+from agentark.tasks import TASKS
+
+LLAMA = root() / "data" / "models" / "llama-small"
+QUESTIONS = [q for task in TASKS.values() for q in task.questions(4, "train", 5)]
+PICTURE = Image.linear_gradient("L").convert("RGB").resize((112, 84))
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("vision") / "base"
+    vision.build(LLAMA, folder, seed=0)
+    return folder
+
+
+@torch.inference_mode()
+def logits(folder):
+    """Of every token of some questions and solutions of all families, padded on the left: (tokens, words)."""
+    model, tokenizer = models.load(folder)
+    turns = [[{"role": "user", "content": q.text}, {"role": "assistant", "content": q.solution}] for q in QUESTIONS]
+    chats = [tokenizer.apply_chat_template(t, tokenize=False) for t in turns]
+    read = tokenizer(chats, return_tensors="pt", padding=True)
+    return model(**read).logits[read.attention_mask.bool()]
+
+
+def test_the_language_half_computes_what_the_base_does(base):
+    before, after = logits(LLAMA), logits(base)
+    torch.testing.assert_close(after[:, : before.shape[1]], before, rtol=1e-5, atol=1e-5)
+    unknown = models.load_tokenizer(
+        base
+    ).unk_token_id  # what the base never writes, the new marks are not written either
+    torch.testing.assert_close(after[:, before.shape[1] :], after[:, [unknown] * len(vision.MARKS)])
+
+
+def test_a_picture_goes_in_and_matters(base):
+    features, reply = vision.look(base, PICTURE, QUESTIONS[0].text, 8)
+    other, _ = vision.look(base, PICTURE.rotate(180), QUESTIONS[0].text, 8)
+    assert features.shape == (12, 64) and reply
+    assert features.equal(vision.look(base, PICTURE, QUESTIONS[1].text, 1)[0]) and not features.equal(other)
+
+
+def test_training_on_text_moves_the_language_half_alone(base, tmp_path):
+    pairs = [(q.text, q.solution) for q in QUESTIONS]
+    sft.distil(base, pairs, tmp_path / "student", seed=0, steps=3, batch=4, learning_rate=0.02)
+    before, after = vision.digests(base), vision.digests(tmp_path / "student")
+    assert before["vision"] == after["vision"] and before["language"] != after["language"]
+    seen = [vision.look(folder, PICTURE, QUESTIONS[0].text, 8) for folder in (base, tmp_path / "student")]
+    assert seen[0][0].equal(seen[1][0])
+    shifted = models.load(tmp_path / "student")[0].get_decoder().layers[0].self_attn.q_proj.bias
+    assert shifted.abs().max() > 0  # the biases, 0 in the base, are trained with the rest
+
+
+def test_a_base_that_is_no_llama_is_refused(tmp_path):
+    with pytest.raises(StudyError, match="no Llama model"):
+        vision.build(root() / "data" / "models" / "qwen3-small", tmp_path, seed=0)
