@@ -78,6 +78,10 @@ class Debate:
     From round 2 each agent sees the question, its own last trace and all others' of the round before, and revises. The
     paper debates at one temperature; here revisions may be cooler than first answers, which keeps the first round
     diverse and the later ones careful.
+
+    With `reads` above 0 and below n - 1 an agent is told that many of the others' traces, of those who follow it in a
+    ring (sparse debate, arXiv 2406.11776), and the summariser one more than that, of those that state the most frequent
+    answer: a crowd then debates in prompts of one length.
     """
 
     agents: int
@@ -85,10 +89,22 @@ class Debate:
     temperature: float
     revision_temperature: float
     order: str
+    reads: int = 0  # 0: all, the paper's
 
     @property
     def calls(self) -> int:
         return self.agents * self.rounds + 1
+
+    @property
+    def sparse(self) -> bool:
+        return 0 < self.reads < self.agents - 1
+
+    def heard(self, traces: list[str], own: int) -> tuple[list[str], int]:
+        """The traces that an agent is told, in the order of their agents, and the place of its own among them."""
+        if not self.sparse:
+            return traces, own
+        among = sorted((own + step) % self.agents for step in range(self.reads + 1))
+        return [traces[i] for i in among], among.index(own)
 
     def turns(self, question: Question) -> Conversation:
         everyone = range(1, self.agents + 1)
@@ -98,10 +114,18 @@ class Debate:
         while last < self.rounds and not unanimous(traces, question):
             last += 1
             replies = yield [
-                Turn(agent, last, revise_prompt(question, traces, agent - 1, self.order), self.revision_temperature)
+                Turn(
+                    agent,
+                    last,
+                    revise_prompt(question, *self.heard(traces, agent - 1), self.order),
+                    self.revision_temperature,
+                )
                 for agent in everyone
             ]
             traces = [r.text for r in replies]
+        if self.sparse:
+            answer = majority(answer_of(trace, question) for trace in traces)
+            traces = stating(answer, traces, question)[: self.reads + 1]
         yield [Turn(SUMMARISER, last + 1, summarise_prompt(question, traces), self.revision_temperature)]
 
 
