@@ -109,11 +109,11 @@ def trajectories(checked: Sequence[CheckedTrace]) -> list[CheckedTrace]:
 
 
 def select(
-    checked: Sequence[CheckedTrace], questions: Iterable[Question], most_diverse: int
+    checked: Sequence[CheckedTrace], questions: Iterable[Question], most_diverse: int, corrective_first: bool = True
 ) -> tuple[list[Trajectory], dict[str, int]]:
     """Choose what each method trains on, and count what was kept and why the rest was not.
 
-    Correct trajectories only, corrective ones first, equal texts once. R-SFT takes the first of each question; DA, where
+    Correct trajectories only, corrective ones first (or last, for comparison), equal texts once. R-SFT takes the first of each question; DA, where
     at least two agents were right, up to `most_diverse` of different structure.
     """
     asked = {q.question_id: q for q in questions}
@@ -121,7 +121,9 @@ def select(
     rows = []
     for key, group in itertools.groupby(trajectories(checked), key=lambda t: t.question_id):
         debate = list(group)
-        correct = sorted((t for t in debate if t.correct), key=lambda t: (not t.corrective, t.agent == 0, t.agent))
+        correct = sorted(
+            (t for t in debate if t.correct), key=lambda t: (t.corrective != corrective_first, t.agent == 0, t.agent)
+        )
         first: dict[str, CheckedTrace] = {}
         for trace in correct:
             first.setdefault(trace.text, trace)
