@@ -2,7 +2,7 @@
 
 The judge reads a question with two systems' answers in one prompt and marks each from 1 to 5 in the paper's four respects.
 It reads every pair twice, the second time in the other order: what it gives to the answer that stands first is thereby
-measured (position bias) and cancels out of the marks. The rubric's words are ours; the paper prints none.
+measured (position bias) and cancels out of the marks. The rubric's words are ours.
 
 Only a reply in the form asked for is a judgement. Any other is counted under the name of its fault.
 """
