@@ -118,8 +118,9 @@ def resolve(notebook: Path, params: dict[str, Any], given: dict[str, str]) -> di
 
 @contextlib.contextmanager
 def watched(note: Path):
-    """Write to `note` how long the block took and the most memory its child processes held together (sampled)."""
-    start, peak, done = time.perf_counter(), [0], threading.Event()
+    """Write to `note` how long the block took, the processor time of its child processes and the most memory that they
+    held together (both sampled)."""
+    start, peak, spent, done = time.perf_counter(), [0], {}, threading.Event()
 
     def sample() -> None:
         while not done.wait(0.5):
@@ -127,6 +128,7 @@ def watched(note: Path):
             for child in psutil.Process().children(recursive=True):
                 with contextlib.suppress(psutil.Error):
                     held += child.memory_info().rss
+                    spent[child.pid] = sum(child.cpu_times()[:2])  # user's and system's, so far
             peak[0] = max(peak[0], held)
 
     threading.Thread(target=sample, daemon=True).start()
@@ -134,7 +136,8 @@ def watched(note: Path):
         yield
     finally:
         done.set()
-        write_json({"seconds": time.perf_counter() - start, "peak_mb": peak[0] / 2**20}, note)
+        seconds = {"seconds": time.perf_counter() - start, "core_seconds": sum(spent.values())}
+        write_json(seconds | {"peak_mb": peak[0] / 2**20}, note)
 
 
 @contextlib.contextmanager
