@@ -1,0 +1,50 @@
+"""The list of the paper's tables and figures, and the pages that it leads to."""
+
+import re
+from urllib.parse import unquote
+
+import pytest
+
+from agentark import root
+from agentark.coverage import ITEMS
+
+REPORTS = root() / "reports"
+PAGES = ("experiments.html", "claims.html")
+
+
+def anchors(page) -> set[str]:
+    return {unquote(a) for a in re.findall(r'<h[12] id="([^"]+)"', page.read_text())}
+
+
+def test_every_table_and_figure_of_the_paper_is_listed_once():
+    expected = {f"Table {n}" for n in range(1, 14)} | {f"Figure {n}" for n in range(3, 11)}
+    names = [item.item for item in ITEMS]
+    assert set(names) == expected and len(names) == len(expected)
+
+
+def test_every_item_has_a_counterpart_or_a_reason():
+    assert all(item.anchor or item.reason for item in ITEMS)
+
+
+def test_list_and_page_are_in_step():
+    """No counterpart without a heading, no heading on a table or figure without an item, and each names its items."""
+    headings = {a for a in anchors(REPORTS / "experiments.html") if a.startswith(("Table", "Figure"))}
+    assert {item.anchor for item in ITEMS if item.anchor} == headings
+    for item in filter(lambda item: item.anchor, ITEMS):
+        kind, number = item.item.split()
+        told = re.search(rf"{kind}s?-([^:A-Z]*)", item.anchor)[1].replace("to", "-to-")
+        numbers = [int(n) for n in re.findall(r"\d+", told)]
+        span = range(min(numbers), max(numbers) + 1) if "to" in told else numbers
+        assert int(number) in span, item.item
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_links_lead_somewhere(name):
+    page = REPORTS / name
+    links = {unquote(link) for link in re.findall(r'href="([^"]+)"', page.read_text())}
+    assert links
+    for link in links:
+        place, _, anchor = link.partition("#")
+        there = (page.parent / place) if place else page
+        assert there.is_file(), link
+        assert not anchor or anchor in anchors(there), link
