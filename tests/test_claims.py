@@ -1,0 +1,192 @@
+"""The rule of the claims: errors, power, agreement, verdicts; and what was not run is told, not tested."""
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import t
+
+from agentark import StudyError, claims, experiments, root
+from agentark.claims import Contrast, Part, difference, judged, pooled, verdict_of_claim, verdict_of_part
+from agentark.schemas import Score
+
+COLUMNS = list(Score.model_fields)
+RUN = experiments.read(root() / "reports")
+
+
+def table(*rows):
+    """Rows as results: the fields that matter, the others empty."""
+    blank = dict.fromkeys(COLUMNS, "") | dict(seed="all", value=0.0, n=100, lo=0.0, hi=0.0, tokens_per_question=0.0)
+    return pd.DataFrame([blank | row for row in rows], columns=COLUMNS)
+
+
+def around(value, se):
+    return dict(value=value, lo=value - 1.96 * se, hi=value + 1.96 * se)
+
+
+def sized(values, **more):
+    return table(
+        *(
+            dict(
+                experiment=f"size {n}",
+                student="s",
+                method="rsft",
+                test_task="word",
+                metric="accuracy",
+                **around(v, 0.01),
+            )
+            for n, v in values.items()
+        )
+    ).assign(**more)
+
+
+def contrast(value, se=0.01, predicted=1, null=0.0, df=math.inf):
+    p = 2 * t.sf(abs(value - null) / se, df)
+    return Contrast("a less b", predicted, value, se, df, 100, 3, p, null)
+
+
+def outcomes(*contrasts):
+    return list(judged([Part(1, "says", list(contrasts))])["outcome"])
+
+
+def test_a_paired_gain_carries_its_interval_and_the_spread_of_its_seeds():
+    own = dict(experiment="test", student="s", method="pad")
+    gain = dict(own, metric="accuracy_gain", baseline="base", test_task="word", **around(0.2, 0.03))
+    seeds = [
+        dict(own, metric="accuracy", test_task="word", seed=str(i), value=v) for i, v in enumerate((0.4, 0.5, 0.6))
+    ]
+    found = difference(table(gain, *seeds), "accuracy", own, dict(method="base"))
+    assert found.value == pytest.approx(0.2) and (found.n, found.seeds) == (100, 3)
+    assert found.se == pytest.approx(math.hypot(0.03, 0.1 / 3**0.5))
+    assert found.df == pytest.approx(found.se**4 / ((0.1**2 / 3) ** 2 / 2))  # Satterthwaite
+    alone = difference(table(gain), "accuracy", own, dict(method="base"))
+    assert alone.se == pytest.approx(0.03) and math.isinf(alone.df)
+
+
+def test_a_rival_in_another_setting_is_not_taken_as_paired():
+    own, rival = (dict(experiment=f"size {n}", student="s", method="rsft") for n in (400, 100))
+    found = difference(sized({100: 0.5, 400: 0.6}), "accuracy", own, rival)
+    assert found.value == pytest.approx(0.1) and found.se == pytest.approx(0.01 * 2**0.5)
+    assert difference(sized({100: 0.5}), "accuracy", own, rival) is None
+
+
+def test_cells_that_share_questions_do_not_add_certainty():
+    same = pooled(pd.Series([0.1, 0.3]), pd.Series([0.02, 0.02]), pd.Series(["word", "word"]))
+    other = pooled(pd.Series([0.1, 0.3]), pd.Series([0.02, 0.02]), pd.Series(["word", "meta"]))
+    assert same == pytest.approx((0.2, 0.02)) and other == pytest.approx((0.2, 0.02 / 2**0.5))
+
+
+@given(st.lists(st.floats(-0.2, 0.2), min_size=1, max_size=8), st.sampled_from([1, -1]))
+def test_the_opposite_prediction_turns_agreement_round(values, sign):
+    turned = {"agrees": "disagrees", "disagrees": "agrees", "open": "open"}
+    one, other = (outcomes(*(contrast(v, predicted=s) for v in values)) for s in (sign, -sign))
+    assert other == [turned[o] for o in one]
+
+
+def test_more_contrasts_ask_for_more():
+    assert outcomes(contrast(0.022)) == ["agrees"]
+    assert outcomes(contrast(0.022), *(contrast(0.001) for _ in range(9)))[0] == "open"
+
+
+def test_harm_is_tested_against_its_margin():
+    assert outcomes(contrast(-0.01, null=-0.05)) == ["agrees"]
+    assert outcomes(contrast(-0.01)) == ["open"]
+    assert outcomes(contrast(-0.1, null=-0.05)) == ["disagrees"]
+
+
+def test_the_detectable_difference_is_found_four_times_in_five():
+    found = judged([Part(1, "says", [contrast(0.0, se=0.02)])])["detectable"].iloc[0]
+    drawn = np.random.default_rng(0).normal(found, 0.02, 20_000)
+    assert (drawn / 0.02 > 1.96).mean() == pytest.approx(0.8, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("said", "somewhere", "verdict"),
+    [
+        (["agrees", "agrees"], False, claims.HELD),
+        (["agrees", "open"], False, claims.OPEN),
+        (["agrees", "disagrees"], False, claims.NOT_HELD),
+        (["agrees", "disagrees"], True, claims.HELD),
+        (["open", "disagrees"], True, claims.OPEN),
+        (["disagrees", "disagrees"], True, claims.NOT_HELD),
+        ([], False, claims.NOT_RUN),
+    ],
+)
+def test_a_part_s_verdict(said, somewhere, verdict):
+    assert verdict_of_part(pd.Series(said, dtype=str), somewhere) == verdict
+
+
+def test_a_claim_s_verdict():
+    assert verdict_of_claim([claims.HELD, claims.NOT_HELD, claims.NOT_RUN]) == claims.NOT_HELD
+    assert verdict_of_claim([claims.HELD, claims.HELD]) == claims.HELD
+    assert verdict_of_claim([claims.HELD, claims.NOT_RUN]) == claims.OPEN
+    assert verdict_of_claim([claims.NOT_RUN, claims.NOT_RUN]) == claims.NOT_RUN
+
+
+def test_a_fall_between_two_sizes_is_found_in_the_order_of_numbers():
+    (part,) = claims.monotone(sized({1600: 0.5, 100: 0.4, 400: 0.7}), "word")
+    assert [round(c.value, 3) for c in part.contrasts] == [0.3, -0.2]
+    assert verdict_of_part(judged([part])["outcome"], part.somewhere) == claims.HELD
+    (rising,) = claims.monotone(sized({100: 0.4, 400: 0.5, 1600: 0.7}), "word")
+    assert verdict_of_part(judged([rising])["outcome"], rising.somewhere) == claims.NOT_HELD
+
+
+def test_reward_models_and_agents_are_compared_by_size():
+    def row(experiment, student, method, value):
+        return dict(
+            experiment=experiment,
+            student=student,
+            method=method,
+            test_task="word",
+            metric="accuracy",
+            **around(value, 0.01),
+        )
+
+    sizes = ["small", "large"]
+    rewards = table(*(row(f"reward model {m}", s, "pad", 0.5 + 0.1 * (m == "large")) for m in sizes for s in sizes))
+    agents = table(
+        *(row(f"agents {n}", s, "rsft", 0.5 + 0.01 * n * (s == "large")) for n in (5, 10, 20) for s in sizes)
+    )
+    quality, capacity = claims.rewarded(rewards, agents, sizes, "word")
+    assert [c.value for c in quality.contrasts] == pytest.approx([0.1, 0.1])
+    assert [c.value for c in capacity.contrasts] == pytest.approx([0.15])
+    assert capacity.contrasts[0].se == pytest.approx(0.02)
+
+
+def test_the_published_grid_gives_the_published_share_below_the_base():
+    published = pd.read_csv(root() / "reports" / "published.csv", dtype={"seed": str}, keep_default_na=False)
+    own = published[published["experiment"].str.startswith("Table") & (published["metric"] == "accuracy_gain")]
+    (part,) = claims.steady(claims.gains(own.assign(experiment="test")))
+    shares = published[(published["metric"] == "below_base") & (published["experiment"] == "all")].set_index("method")[
+        "value"
+    ]
+    assert [c.value for c in part.contrasts] == pytest.approx([shares["pad"] - shares[m] for m in ("rsft", "da")])
+    assert all(c.n == 120 and c.p < 1e-10 for c in part.contrasts)
+
+
+def test_every_verdict_of_the_study_follows_from_its_contrasts():
+    parts = claims.parts(RUN, ["qwen3-small"], ["llama-small", "qwen3-small"], "equation")
+    found = judged(parts)
+    made = claims.verdicts(parts, found)
+    assert set(made["claim"]) == set(range(1, 7)) == set(claims.PLACES)
+    assert (found["p_holm"] >= found["p"]).all() and len(found) == sum(len(p.contrasts) for p in parts)
+    assert set(made[made["verdict"] == claims.NOT_RUN]["part"]) == {p.says for p in parts if not p.contrasts}
+
+
+def test_a_table_that_was_not_run_is_told_and_one_at_fault_named(tmp_path):
+    scores = (root() / "reports" / "scores.csv").read_text().splitlines(keepends=True)
+    (tmp_path / "scores.csv").write_text("".join(scores[:40]))
+    (tmp_path / "grid.csv").write_text(scores[0])
+    read = experiments.read(tmp_path)
+    assert read["grid"].empty and read["ablation_data"].empty and len(read["scores"]) == 39
+    assert experiments.not_run(read, "grid") == "*grid.csv: not run yet: `make grid`*"
+    (tmp_path / "grid.csv").write_text(scores[0] + scores[1].replace(",60,", ",many,"))
+    with pytest.raises(StudyError, match=r"grid\.csv: row 0"):
+        experiments.read(tmp_path)
+    (tmp_path / "grid.csv").unlink()
+    (tmp_path / "scores.csv").write_text(scores[0])
+    with pytest.raises(StudyError, match=r"scores\.csv: no results"):
+        experiments.read(tmp_path)
