@@ -227,11 +227,11 @@ def training_cost(printed: pd.DataFrame, table: pd.DataFrame, student: str) -> p
     return found
 
 
-def findings(tables: dict[str, pd.DataFrame], published: pd.DataFrame) -> str:
+def findings(tables: dict[str, pd.DataFrame], published: pd.DataFrame, task: str) -> str:
     """What can be said beside the paper, a line a subject, and what has not been run; every number from the tables."""
     theirs = cells(published)
     ours = cells(tables["grid"] if len(tables["grid"]) else tables["scores"])
-    where = "of the grid" if len(tables["grid"]) else "of one student and one training set (the grid has not been run)"
+    where = "of the grid" if len(tables["grid"]) else "of the study itself (the grid has not been run)"
     lines = []
     for method in [m for m in METHODS if m in set(ours["method"])]:
         told = []
@@ -245,6 +245,14 @@ def findings(tables: dict[str, pd.DataFrame], published: pd.DataFrame) -> str:
         lines.append(f"- **{LABELS[method]}:** {'; '.join(told)}.")
     lines.append(
         f"- Ours are the {len(ours)} cells {where}; means over cells, whose intervals stand in the pictures above and in the claims."
+    )
+    where = dict(metric="accuracy", experiment="test", test_task=task)
+    right = report.select(tables["scores"], **where).sort_values("value")
+    greedy, best = report.one(right, method="greedy"), right[right["student"] != ""].iloc[-1]
+    lines.append(
+        f"- **What debating is set against:** the same teacher, greedy and alone, answers {report.number(greedy)} at "
+        f"{greedy['tokens_per_question']:.0f} tokens a question; the best student ({best['student']}, "
+        f"{LABELS[best['method']]}) {report.number(best)} at {best['tokens_per_question']:.0f}."
     )
     waiting = [name for name, table in tables.items() if table.empty]
     if waiting:
