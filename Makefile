@@ -29,9 +29,11 @@ study: env  ## the whole study: dvc repro, then the headline and how it compares
 	dvc repro
 	python -m agentark.headline
 
-report: env  ## redraw report and figures from the tables in git, running nothing else
+report: env  ## redraw report, experiments and claims from the tables in git, running nothing else
 	python -m agentark.notebook 10_report
-	@echo "report: reports/index.html"
+	python -m agentark.notebook 11_experiments
+	python -m agentark.notebook claims
+	@echo "report: reports/index.html, reports/experiments.html, reports/claims.html"
 
 models: env  ## rebuild the base models from random weights (about an hour and a half)
 	dvc repro --force --single-item base_models

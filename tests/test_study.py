@@ -87,6 +87,17 @@ def test_a_changed_table_changes_the_sentence_that_quotes_it(studies):
     assert "0.123" in report.debate_findings(scores, "equation")
 
 
+def test_cost_experiments_and_claims_are_drawn_of_whatever_has_been_run(studies):
+    for name in ("cost", "11_experiments", "claims"):
+        stage(studies[1], name)
+    paid = pd.read_csv(studies[1] / "reports" / "cost.csv", keep_default_na=False)
+    assert {"once", "a question", "break-even"} <= set(paid["experiment"])
+    timed = paid[(paid["experiment"] == "once") & (paid["metric"] == "seconds")]
+    assert set(timed["method"]) == {"debate", "rsft", "da", "pad"} and (timed["value"] > 0).all()
+    assert "not run yet: <code>make grid</code>" in (studies[1] / "reports" / "experiments.html").read_text()
+    assert "claim 3 not run" in (studies[1] / "reports" / "claims.html").read_text()
+
+
 def test_the_headline_tells_sameness_and_difference(studies):
     folder = studies[0]
     call(folder, "git", "add", "--all", "reports")
