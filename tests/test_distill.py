@@ -1,6 +1,7 @@
 """The losses against their formulas, the encodings against their texts."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -68,6 +69,14 @@ def test_both_losses_fall_when_good_steps_score_higher():
     sorted_states = torch.tensor([[1.0, 0], [1, 0], [0, 1], [0, 1]])
     mixed_states = torch.tensor([[1.0, 0], [0, 1], [1, 0], [0, 1]])
     assert prm.code_loss(apart, good, sorted_states) < prm.code_loss(alike, good, mixed_states)
+
+
+def test_cross_entropy_asks_each_step_by_itself():
+    """Two steps of four tokens, at the odds of 0.8 and 0.5; half the batch's four steps are here."""
+    logits = torch.tensor([0.0, math.log(4), 9.0, 0.0]).view(1, 4, 1)
+    labels = torch.tensor([[-100, 1, -100, 0]])
+    loss = prm.step_loss(SimpleNamespace(logits=logits), labels, torch.tensor(4), loss="cross-entropy", projection=None)
+    assert loss.item() == pytest.approx(-(math.log(0.8) + math.log(0.5)) / 2 / 2)
 
 
 def test_first_errors():

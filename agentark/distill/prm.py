@@ -25,7 +25,7 @@ from agentark.distill.training import curve, divided, run, settings, with_lora
 from agentark.schemas import CheckedTrace, Score
 from agentark.traces import lines_of
 
-LOSSES = ("paper", "code")
+LOSSES = ("paper", "code", "cross-entropy")
 TEMPERATURE = 0.1  # tau of the contrastive loss; the paper prints none, the public code's contrastive term uses 0.1
 ROWS, TOKENS, LOGITS = 256, 2**17, 2**31  # at most in a batch that is only scored: 8 GB of logits, a few of states
 PROJECTION = 64  # width of the projected states of the public code's loss, at this size of model
@@ -126,6 +126,8 @@ def step_loss(
     share = at.sum() / num_items_in_batch
     if loss == "paper":
         return share * contrastive_loss(scores, question, good)
+    if loss == "cross-entropy":  # each step by itself: the first term of the public code's loss
+        return share * F.binary_cross_entropy_with_logits(scores, good.to(scores.dtype))
     return share * code_loss(scores, good, F.normalize(projection(outputs.hidden_states[-1][at]), dim=-1))
 
 
