@@ -1,23 +1,28 @@
-"""Process-aware distillation, part 2 (method, section 3): GRPO by TRL against the process reward model."""
+"""Process-aware distillation, part 2 (method, section 3): GRPO, or RLOO, by TRL against the process reward model."""
 
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
+from accelerate.utils import gather_object
 from datasets import Dataset
-from trl import GRPOConfig, GRPOTrainer
+from transformers import PreTrainedTokenizerFast
+from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
 
 from agentark import StudyError, models
 from agentark.answers import is_correct
 from agentark.debate.prompts import solve_prompt
-from agentark.distill.prm import StepScorer, aggregate
+from agentark.distill.prm import StepScorer, aggregate, pad
 from agentark.distill.students import Origin, save
 from agentark.distill.training import curve, divided, run, settings, trainable
 from agentark.engines.checkpoint import prompt_ids
 from agentark.engines.vllm import MISSING
 from agentark.schemas import Question
 from agentark.traces import answer_of
+
+ALGORITHMS = ("grpo", "rloo")
 
 
 def process_reward(scorer: StepScorer, how: str):
@@ -42,6 +47,73 @@ def outcome_reward(questions: Sequence[Question]):
     return outcome
 
 
+def rewards(
+    reward_model: Path | None, questions: Sequence[Question], how: str, outcome_weight: float
+) -> tuple[list[Callable], list[float]]:
+    """Reward functions and their weights: the aggregated step score of `reward_model` (None: there is none), weight 1,
+    and the outcome, weight `outcome_weight` (0: it is not rewarded). Raises StudyError if nothing is left to reward."""
+    judged = [process_reward(StepScorer(reward_model), how)] if reward_model else []
+    checked = [outcome_reward(questions)] if outcome_weight else []
+    if not judged + checked:
+        raise StudyError("nothing is rewarded: name a reward_model, or set outcome_weight above 0")
+    return judged + checked, [1.0] * len(judged) + [outcome_weight] * len(checked)
+
+
+def steps_of(ids: Sequence[int], tokenizer: PreTrainedTokenizerFast) -> list[int]:
+    """For each token of an output the number, from 0, of the step it belongs to. The newline after a step, at which it is
+    scored, is part of it; so is all that follows the last one."""
+    numbers, step, written = [], 0, False
+    for piece in tokenizer.batch_decode([[token] for token in ids], skip_special_tokens=True):
+        numbers.append(step)
+        written = written or bool(piece.strip())
+        if written and "\n" in piece:
+            step, written = step + 1, False
+    last = step if written else max(0, step - 1)
+    return [min(number, last) for number in numbers]
+
+
+def step_advantages(scores: Sequence[Sequence[float]], generations: int) -> list[list[float]]:
+    """Each step's score less the mean over all steps of its group, by their standard deviation (the process supervision
+    of DeepSeekMath, arXiv 2402.03300, section 4.1.3). `scores`: outputs in groups of `generations`, each with a step."""
+    advantages = []
+    for start in range(0, len(scores), generations):
+        group = scores[start : start + generations]
+        steps = torch.tensor([s for output in group for s in output])
+        mean, std = steps.mean(), steps.std() + 1e-4  # TRL's, by which an output of one step counts as in GRPO
+        advantages += [((torch.tensor(output) - mean) / std).tolist() for output in group]
+    return advantages
+
+
+class StepCredit(GRPOTrainer):
+    """GRPO in which each token has the advantage of its own step, not one of its whole output.
+
+    DeepSeekMath then sums the advantages of a token's step and of all later ones, which rewards length wherever steps
+    score above their group's mean; here a step answers for itself. An output without steps counts as one that scores 0.
+    """
+
+    def __init__(self, *arguments, scorer: StepScorer, **named):
+        super().__init__(*arguments, **named)
+        self.scorer = scorer
+
+    def _generate_and_score_completions(self, inputs: list[dict]) -> dict:
+        output = super()._generate_and_score_completions(inputs)
+        rows = zip(output["completion_ids"], output["completion_mask"].bool(), strict=True)
+        said = [ids[spoken].tolist() for ids, spoken in rows]
+        texts = self.processing_class.batch_decode(said, skip_special_tokens=True)
+        scores = [s or [0.0] for s in self.scorer([i["prompt"][0]["content"] for i in inputs], texts)]
+        everyone = step_advantages(gather_object(scores), self.num_generations)  # a group may span processes
+        own = everyone[self.accelerator.process_index * len(said) :][: len(said)]
+        steps = [steps_of(ids, self.processing_class) for ids in said]
+        credited = pad([[a[n] for n in numbers] for a, numbers in zip(own, steps, strict=True)], 0.0)
+        output["advantages"] = credited.to(output["completion_ids"].device)
+        return output
+
+
+def origin(base: Path, reward_model: Path | None, questions: Sequence[Question], seed: int, parameters: dict) -> Origin:
+    parents = {"base": base, "reward_model": reward_model} if reward_model else {"base": base}
+    return Origin("pad", seed, parents, [(q.text, q.answer) for q in questions], parameters)
+
+
 def generation(generator: str) -> dict[str, object]:
     """Trainer arguments by which outputs are generated: by transformers, or by vLLM in this process, on the same GPU.
 
@@ -54,7 +126,7 @@ def generation(generator: str) -> dict[str, object]:
 
 def train(
     base: Path,
-    reward_model: Path,
+    reward_model: Path | None,
     questions: Sequence[Question],
     out: Path,
     seed: int,
@@ -72,19 +144,27 @@ def train(
     four_bit: bool = False,
     per_device: int = 0,
     generator: str = "transformers",
+    algorithm: str = "grpo",
 ) -> list[dict]:
     """GRPO from `base`: `prompts` questions a step, `generations` outputs each; save the student to `out`.
 
     A_i = (R(o_i) - mean) / std over a question's outputs; clipped ratio; `kl` times the KL divergence to `base`. R is
-    the aggregated step score plus `outcome_weight` times the outcome (0: the debate's own signal alone).
+    the aggregated step score plus `outcome_weight` times the outcome (0: the debate's own signal alone); without a
+    `reward_model` the outcome alone. `aggregate` step: see StepCredit. `algorithm` rloo: A_i = R(o_i) - the mean of the
+    question's other outputs, `kl` times the log ratio to `base` taken off the reward (arXiv 2402.14740).
     `trainer`, `four_bit`: see training.route; `per_device` counts outputs, see training.divided; `generator`: see
     generation. Returns the learning curve: step, reward, kl, length (tokens an output).
     """
     parameters = dict(
         steps=steps, prompts=prompts, generations=generations, max_tokens=max_tokens, learning_rate=learning_rate,
         temperature=temperature, kl=kl, aggregate=aggregate, outcome_weight=outcome_weight, lora_rank=lora_rank,
-        four_bit=four_bit, generator=generator,
+        four_bit=four_bit, generator=generator, algorithm=algorithm,
     )  # fmt: skip
+    if algorithm not in ALGORITHMS:
+        raise StudyError(f"algorithm {algorithm!r} is unknown; choose one of {', '.join(ALGORITHMS)}")
+    by_step = aggregate == "step"
+    if by_step and (algorithm != "grpo" or outcome_weight or reward_model is None):
+        raise StudyError("aggregate step: is for grpo against a reward model alone; set outcome_weight to 0")
     made, shares = generation(generator), divided(prompts * generations, per_device)
     if made and not importlib.util.find_spec("vllm"):
         raise StudyError(f"generator vllm: {MISSING}")
@@ -95,11 +175,9 @@ def train(
         prompted = (solve_prompt(q.text) for q in questions)
         longest = max(len(prompt_ids(tokenizer, p, models.window(base) - max_tokens)) for p in prompted)
         made["vllm_max_model_length"] = longest + max_tokens  # room for more would be kept free on the GPU
-    rewards, weights = [process_reward(StepScorer(reward_model), aggregate)], [1.0]
-    if outcome_weight:
-        rewards, weights = [*rewards, outcome_reward(questions)], [*weights, outcome_weight]
+    functions, weights = rewards(reward_model, questions, "mean" if by_step else aggregate, outcome_weight)
     dataset = Dataset.from_list([{"prompt": solve_prompt(q.text), "question_id": q.question_id} for q in questions])
-    arguments = GRPOConfig(
+    arguments = dict(
         **settings(seed),
         **shares,
         **made,
@@ -111,17 +189,17 @@ def train(
         lr_scheduler_type="linear",
         beta=kl,
         reward_weights=weights,
-        loss_type="grpo",  # the paper's: mean over each output's tokens, then over outputs
         logging_steps=max(1, steps // 40),
     )
-    training = GRPOTrainer(model, rewards, arguments, train_dataset=dataset, processing_class=tokenizer)
+    given = dict(train_dataset=dataset, processing_class=tokenizer)
+    if algorithm == "rloo":
+        training = RLOOTrainer(model, functions, RLOOConfig(**arguments), **given)
+    else:
+        # the paper's loss: mean over each output's tokens, then over outputs
+        config = GRPOConfig(**arguments, loss_type="grpo")
+        kind = partial(StepCredit, scorer=StepScorer(reward_model)) if by_step else GRPOTrainer
+        training = kind(model, functions, config, **given)
     run(training)
-    asked = [(q.text, q.answer) for q in questions]
-    save(
-        training.model,
-        tokenizer,
-        out,
-        Origin("pad", seed, {"base": base, "reward_model": reward_model}, asked, parameters),
-    )
+    save(training.model, tokenizer, out, origin(base, reward_model, questions, seed, parameters))
     logged = curve(training.state.log_history, "reward", "kl", "completions/mean_length")
     return [{"length" if k == "completions/mean_length" else k: v for k, v in row.items()} for row in logged]
