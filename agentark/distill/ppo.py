@@ -1,0 +1,190 @@
+"""PPO (arXiv 1707.06347) in place of GRPO (the paper's Table 5): clipped loss and GAE by torchrl, the loop in the open.
+
+Rewards, outputs a step and the penalty on the divergence from the base are those of `policy`. What differs: an output's
+reward comes at its last token, a critic says what each token before promised, and a token's advantage is how much better
+than promised things went on.
+"""
+
+import itertools
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+from tensordict import TensorDict
+from tensordict.nn import ProbabilisticTensorDictModule, ProbabilisticTensorDictSequential, TensorDictModule
+from torch.distributions import Categorical
+from torchrl.objectives import ClipPPOLoss
+from torchrl.objectives.value import GAE
+from transformers import PreTrainedModel, PreTrainedTokenizerFast, get_linear_schedule_with_warmup
+
+from agentark import models
+from agentark.debate.prompts import solve_prompt
+from agentark.distill import policy
+from agentark.distill.students import save
+from agentark.distill.training import trainable
+from agentark.engines.checkpoint import ends_of_turn, prompt_ids
+from agentark.schemas import Question
+
+CLIP = 0.2  # the PPO paper's epsilon; TRL's for GRPO
+# Of GAE, with gamma 1 (Open-Reasoner-Zero, arXiv 2503.24290). At the PPO paper's 0.95 a critic that has yet to learn makes
+# late tokens look better than early ones, and outputs shrink (arXiv 2503.01491, section 3): here too, in 40 steps by half.
+LAMBDA = 1.0
+NORM = 1.0  # gradients are clipped to it, as in all trainings here
+
+
+def drawn(questions: Sequence[Question], prompts: int) -> Iterator[list[Question]]:
+    """Batches of `prompts` questions without end, each pass over all of them in a new order."""
+    passes = (torch.randperm(len(questions)).tolist() for _ in itertools.count())
+    order = itertools.chain.from_iterable(passes)
+    while True:
+        yield [questions[i] for i in itertools.islice(order, prompts)]
+
+
+@torch.no_grad()
+def sample(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, prompts: list[list[dict]], most: int, temperature: float
+) -> TensorDict:
+    """One output to each prompt: `ids` and `mask` (outputs, prompt + output tokens), prompts padded on the left, and
+    `spoken` (outputs, output tokens), true up to the end of the turn."""
+    chats = [prompt_ids(tokenizer, p, model.config.get_text_config().max_position_embeddings - most) for p in prompts]
+    inputs = tokenizer.pad({"input_ids": chats}, return_tensors="pt", padding_side="left").to(model.device)
+    ends = ends_of_turn(model.generation_config, tokenizer)
+    ids = model.generate(
+        **inputs, max_new_tokens=most, do_sample=True, temperature=temperature, top_k=0, top_p=1.0,
+        pad_token_id=tokenizer.pad_token_id, eos_token_id=ends,
+    )  # fmt: skip
+    ended = torch.isin(ids[:, inputs["input_ids"].shape[1] :], torch.tensor(ends, device=ids.device))
+    spoken = ended.cumsum(1) - ended.long() == 0
+    mask = torch.cat([inputs["attention_mask"].bool(), spoken], dim=1)
+    return TensorDict(ids=ids, mask=mask, spoken=spoken, batch_size=len(ids))
+
+
+def read(model: PreTrainedModel, outputs: TensorDict) -> torch.Tensor:
+    """What the model's head says before each token of an output: (outputs, output tokens, width of the head)."""
+    mask = outputs["mask"].long()
+    position = (mask.cumsum(-1) - 1).clamp(min=0)
+    head = model(input_ids=outputs["ids"], attention_mask=mask, position_ids=position).logits
+    return head[:, -outputs["spoken"].shape[1] - 1 : -1].float()
+
+
+def divergence(log_probability: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
+    """Estimate of the KL divergence to the reference at each token, never below 0: GRPO's (arXiv 2402.03300, eq. 4)."""
+    log_ratio = reference - log_probability
+    return log_ratio.exp() - log_ratio - 1
+
+
+def estimated(values: torch.Tensor, rewards: torch.Tensor, spoken: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Advantages and value targets by GAE, of the tokens spoken: (tokens, 1) each.
+
+    values, spoken: (outputs, output tokens); rewards (outputs,) come with an output's last token, after which all is over.
+    """
+    following = torch.nn.functional.pad(values, (0, 1))[:, 1:]
+    last = spoken & ~torch.nn.functional.pad(spoken, (0, 1))[:, 1:]
+    steps = TensorDict(
+        {
+            "state_value": values[..., None],
+            "next": {
+                "state_value": following[..., None],
+                "reward": (rewards[:, None] * last)[..., None],
+                "done": last[..., None],
+                "terminated": last[..., None],
+            },
+        },
+        batch_size=spoken.shape,
+    )
+    steps = GAE(gamma=1.0, lmbda=LAMBDA, value_network=None)(steps)
+    return steps["advantage"][spoken], steps["value_target"][spoken]
+
+
+def clipped_loss() -> ClipPPOLoss:
+    """torchrl's loss of the actor and the critic over tokens whose `logits` and `state_value` are already computed."""
+    token = ProbabilisticTensorDictModule(
+        in_keys=["logits"], out_keys=["action"], distribution_class=Categorical, return_log_prob=True
+    )
+    value = TensorDictModule(torch.nn.Identity(), in_keys=["value"], out_keys=["state_value"])
+    return ClipPPOLoss(
+        ProbabilisticTensorDictSequential(token), value, clip_epsilon=CLIP, entropy_bonus=False, loss_critic_type="l2",
+        normalize_advantage=True,
+    )  # fmt: skip
+
+
+def train(
+    base: Path,
+    reward_model: Path | None,
+    questions: Sequence[Question],
+    out: Path,
+    seed: int,
+    steps: int,
+    prompts: int,
+    generations: int,
+    max_tokens: int,
+    learning_rate: float,
+    temperature: float,
+    kl: float,
+    aggregate: str,
+    outcome_weight: float,
+    lora_rank: int = 0,
+    epochs: int = 1,
+) -> list[dict]:
+    """PPO from `base`, `prompts` questions a step with `generations` outputs each; save the student to `out`.
+
+    The critic is the base with a scalar head, all its weights trained. `epochs`: updates on each step's outputs (1: as
+    many as GRPO makes). Everything else as in policy.train. Returns the learning curve: step, reward, kl, length
+    (tokens an output), each as it was before the step's updates.
+    """
+    parameters = dict(
+        steps=steps, prompts=prompts, generations=generations, max_tokens=max_tokens, learning_rate=learning_rate,
+        temperature=temperature, kl=kl, aggregate=aggregate, outcome_weight=outcome_weight, lora_rank=lora_rank,
+        algorithm="ppo", epochs=epochs,
+    )  # fmt: skip
+    functions, weights = policy.rewards(reward_model, questions, aggregate, outcome_weight)
+    torch.manual_seed(seed)
+    actor, tokenizer = trainable(base, seed, lora_rank, "peft")
+    reference, critic = models.load(base, torch.float32)[0], models.load_scorer(base, torch.float32)
+    for model in (actor, reference, critic):
+        model.to(models.device()).eval()  # without dropout, which the critic's head would have: ratios start at 1
+    trained = [[p for p in model.parameters() if p.requires_grad] for model in (actor, critic)]
+    optimiser = torch.optim.AdamW(trained[0] + trained[1], learning_rate, weight_decay=0.0)
+    schedule = get_linear_schedule_with_warmup(optimiser, 0, steps * epochs)
+    objective, history = clipped_loss(), []
+    for step, asked in enumerate(itertools.islice(drawn(questions, prompts), steps), start=1):
+        asked = [q for q in asked for _ in range(generations)]
+        chats = [solve_prompt(q.text) for q in asked]
+        outputs = sample(actor, tokenizer, chats, max_tokens, temperature)
+        spoken = outputs["spoken"]
+        said = outputs["ids"][:, -spoken.shape[1] :]
+        texts = tokenizer.batch_decode([ids[s] for ids, s in zip(said, spoken, strict=True)], skip_special_tokens=True)
+        completions = [[{"content": text}] for text in texts]
+        keys = [q.question_id for q in asked]
+        earned = [f(prompts=chats, completions=completions, question_id=keys) for f in functions]
+        reward = torch.tensor(weights, device=said.device) @ torch.tensor(earned, device=said.device)
+        with torch.no_grad():
+            advantage, target = estimated(read(critic, outputs)[..., 0], reward, spoken)
+            before = Categorical(logits=read(actor, outputs)[spoken] / temperature).log_prob(said[spoken])
+            at_base = Categorical(logits=read(reference, outputs)[spoken] / temperature).log_prob(said[spoken])
+        away = divergence(before, at_base).mean()
+        history.append(
+            {
+                "step": step,
+                "reward": float(reward.mean()),
+                "kl": float(away),
+                "length": float(spoken.sum(1).float().mean()),
+            }
+        )
+        for _ in range(epochs):
+            logits = read(actor, outputs)[spoken] / temperature
+            tokens = TensorDict(
+                logits=logits, action=said[spoken], action_log_prob=before, value=read(critic, outputs)[spoken],
+                advantage=advantage, value_target=target, batch_size=len(before),
+            )  # fmt: skip
+            losses = objective(tokens)
+            now = Categorical(logits=logits).log_prob(said[spoken])
+            loss = losses["loss_objective"] + losses["loss_critic"] + kl * divergence(now, at_base).mean()
+            optimiser.zero_grad()
+            loss.backward()
+            for part in trained:
+                torch.nn.utils.clip_grad_norm_(part, NORM)
+            optimiser.step()
+            schedule.step()
+    save(actor, tokenizer, out, policy.origin(base, reward_model, questions, seed, parameters))
+    return history
