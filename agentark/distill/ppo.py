@@ -27,7 +27,7 @@ from agentark.schemas import Question
 
 CLIP = 0.2  # the PPO paper's epsilon; TRL's for GRPO
 # Of GAE, with gamma 1 (Open-Reasoner-Zero, arXiv 2503.24290). At the PPO paper's 0.95 a critic that has yet to learn makes
-# late tokens look better than early ones, and outputs shrink (arXiv 2503.01491, section 3): here too, in 40 steps by half.
+# late tokens look better than early ones, and outputs shrink (arXiv 2503.01491); here too, by half in 40 steps.
 LAMBDA = 1.0
 NORM = 1.0  # gradients are clipped to it, as in all trainings here
 
