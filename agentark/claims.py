@@ -6,6 +6,7 @@ seeds); their variances add up, and the t distribution has the degrees of freedo
 All p values of all claims are adjusted together by Holm's method. All values are fractions, not points.
 """
 
+import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from itertools import pairwise
@@ -163,10 +164,12 @@ def gains(table: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def numbered(table: pd.DataFrame, axis: str) -> list[int]:
-    """The numbers that stand after `axis` in the column experiment, rising: of "size 100", "size 400" 100 and 400."""
-    found = table["experiment"].str.extract(rf"^{axis} (\d+)$")[0].dropna()
-    return sorted({int(n) for n in found})
+def numbered(table: pd.DataFrame, axis: str) -> dict[int, str]:
+    """The experiments that a number sets apart, by that number, rising: for "N agents" 5 and 10 with "5 agents" and
+    "10 agents"."""
+    found = re.compile(re.escape(axis).replace("N", r"(\d+)", 1))
+    matches = filter(None, map(found.fullmatch, table["experiment"].unique()))
+    return dict(sorted((int(m[1]), m[0]) for m in matches))
 
 
 def distilled(scores: pd.DataFrame, students: list[str], task: str) -> list[Part]:
@@ -201,39 +204,42 @@ def steady(cells: pd.DataFrame) -> list[Part]:
 def rewarded(rewards: pd.DataFrame, agents: pd.DataFrame, sizes: list[str], task: str) -> list[Part]:
     """Claim 3: a larger reward model makes a better policy; more agents help the larger student more.
 
-    sizes: two students, the smaller first. Rows are those with `experiment` "reward model X" and "agents N".
+    sizes: two students, the smaller first. Rows are those with `experiment` "size" (method "pad": scored by a reward model
+    of the own base, "other": by one of the other's) and "N agents".
     """
     small, large = sizes
     quality = []
     for s in sizes:
-        own, rival = (dict(experiment=f"reward model {m}", student=s, method="pad") for m in (large, small))
+        methods = ("pad", "other") if s == large else ("other", "pad")
+        own, rival = (dict(experiment="size", student=s, method=m) for m in methods)
         quality += contrast(
             f"{s}: scored by {large} less by {small} on {task}", 1, difference(rewards, "accuracy", own, rival, [task])
         )
-    counts, capacity = numbered(agents, "agents"), []
-    if len(counts) > 1:
-        more = {}
+    at, capacity = numbered(agents, "N agents"), []
+    if len(at) > 1:
+        (few, *_, many), more = at, {}
         for s in sizes:
-            own, rival = (dict(experiment=f"agents {n}", student=s, method="rsft") for n in (counts[-1], counts[0]))
+            own, rival = (dict(experiment=at[n], student=s, method="rsft") for n in (many, few))
             more[s] = difference(agents, "accuracy", own, rival, [task])
         if all(more.values()):
-            what = f"{counts[-1]} agents less {counts[0]}, in {large} less in {small} on {task}"
+            what = f"{many} agents less {few}, in {large} less in {small} on {task}"
             capacity = contrast(what, 1, apart(more[large], more[small]))
     return [Part(3, "a larger reward model makes a better policy", quality, make="make ablations"),
             Part(3, "more agents help the larger student more", capacity, make="make ablations")]  # fmt: skip
 
 
 def monotone(data: pd.DataFrame, task: str) -> list[Part]:
-    """Claim 4: somewhere more trajectories make a student worse. Rows are those with `experiment` "size N" (questions) and
-    "traces N" (a question)."""
+    """Claim 4: somewhere more trajectories make a student worse. Rows are those with `experiment` "N questions" and
+    "debates, k = N" (traces a question)."""
     found = []
-    for axis, unit in (("size", "questions"), ("traces", "traces a question")):
-        for less, more in pairwise(numbered(data, axis)):
-            rows = data[data["experiment"].isin([f"{axis} {less}", f"{axis} {more}"]) & (data["student"] != "")]
+    for axis, unit in (("N questions", "questions"), ("debates, k = N", "traces a question")):
+        at = numbered(data, axis)
+        for less, more in pairwise(at):
+            rows = data[data["experiment"].isin([at[less], at[more]]) & (data["student"] != "")]
             for s, m in (
                 rows[rows["method"].isin(TRAINED)][["student", "method"]].drop_duplicates().itertuples(index=False)
             ):
-                own, rival = (dict(experiment=f"{axis} {n}", student=s, method=m) for n in (more, less))
+                own, rival = (dict(experiment=at[n], student=s, method=m) for n in (more, less))
                 step = difference(data, "accuracy", own, rival, [task])
                 found += contrast(f"{s}, {LABELS[m]}: {more} {unit} less {less} on {task}", -1, step)
     return [Part(4, "somewhere more trajectories make a student worse", found, somewhere=True, make="make ablations")]

@@ -144,14 +144,14 @@ def differences(table: pd.DataFrame) -> plt.Figure:
 
 
 def along(table: pd.DataFrame, axis: str, label: str) -> plt.Figure:
-    """Accuracy of every student and method over the number in `experiment` ("size 400"), a panel a student; logarithmic,
-    with 95 % intervals and each seed's value as a dot. Raises StudyError if no experiment is named so."""
+    """Accuracy of every student and method over the number in `experiment` (axis "N questions": "400 questions"), a panel a
+    student; logarithmic, with 95 % intervals and each seed's value as a dot. Raises StudyError if none is named so."""
     style()
-    numbers = numbered(table, axis)
-    if not numbers:
-        raise StudyError(f"no row of {table['study'].iloc[0]} has an experiment like '{axis} 10'; name its settings so")
-    rows = table[table["experiment"].isin([f"{axis} {n}" for n in numbers]) & (table["metric"] == "accuracy")]
-    rows = rows.assign(number=rows["experiment"].str.removeprefix(f"{axis} ").astype(int))
+    at = numbered(table, axis)
+    if not at:
+        raise StudyError(f"no row of {table['study'].iloc[0]} has an experiment like '{axis}'; name its settings so")
+    rows = table[table["experiment"].isin(at.values()) & (table["metric"] == "accuracy")]
+    rows = rows.assign(number=rows["experiment"].map({name: n for n, name in at.items()}))
     students = list(rows["student"].unique())
     figure, panels = plt.subplots(1, len(students), figsize=(WIDTH, 3.4), sharey=True, squeeze=False)
     used = [m for m in METHODS if m in set(rows["method"])]
@@ -163,7 +163,7 @@ def along(table: pd.DataFrame, axis: str, label: str) -> plt.Figure:
             panel.errorbar(mean["number"], mean["value"], yerr=errors, fmt="o-", ms=5, lw=1, color=COLOURS[method])
             panel.plot(single["number"], single["value"], ".", ms=4, color="black")
         panel.set(xscale="log", xlabel=label, title=student or "the debate itself")
-        panel.set_xticks(numbers, numbers, minor=False)
+        panel.set_xticks(list(at), list(at), minor=False)
         panel.minorticks_off()
     panels[0, 0].set_ylabel("accuracy")
     legend(figure, used)

@@ -38,15 +38,14 @@ def teach(
     judging: dict[str, Any],
     practice: dict[str, Any],
 ) -> list[dict]:
-    """Train one student of a cell, saved to `out`; for PAD its reward model first, saved beside it (`out`-judge).
+    """Train one student of a cell, saved to `out`; for PAD its reward model first, saved to `out`/judge.
 
     imitation, judging, practice: the settings of sft.distil, prm.train and policy.train. Returns the learning curve.
     """
     if method != "pad":
         return sft.distil(base, pairs, out, seed, **imitation, method=method)
-    judge = out.with_name(f"{out.name}-judge")
-    prm.train(base, debates, judge, seed, **judging)
-    return policy.train(base, judge, questions, out, seed, **practice)
+    prm.train(base, debates, out / "judge", seed, **judging)
+    return policy.train(base, out / "judge", questions, out, seed, **practice)
 
 
 def scored(predictions: pd.DataFrame, teacher: str, train_task: str) -> list[Score]:

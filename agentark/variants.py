@@ -1,4 +1,4 @@
-"""Variants of how the data for a student were made: trained once, scored in pairs, drawn (notebooks `ablation_*`).
+"""Variants of how the data for a student were made: scored in pairs, drawn (notebooks `ablation_*`).
 
 A variant is an experiment ("samples, equal traces", "20 agents") and a method; the paper's Figures 4, 5 and 10 and its
 Table 7 are such comparisons.
@@ -7,14 +7,12 @@ Table 7 are such comparisons.
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
 from agentark import StudyError, stats
-from agentark.distill import launch
 from agentark.evaluate import score
 from agentark.figures import COLOURS, LABELS, METHODS, WIDTH, style
 from agentark.report import signed, verdict
@@ -22,14 +20,6 @@ from agentark.schemas import CheckedTrace, Question, Score, Trajectory
 
 Variant = tuple[str, str]  # experiment, method
 KEPT = {"rsft": "for_rsft", "da": "for_da"}
-
-
-def taught(function: Callable, calls: Iterable[dict[str, Any]]) -> None:
-    """Run a training for every call (see distill.launch.each) whose folder `out` does not hold a finished one: its
-    provenance is written last. Delete the folder to train anew."""
-    left = [call for call in calls if not (call["out"] / "provenance.json").is_file()]
-    if left:
-        launch.each(function, left)
 
 
 def of(trajectories: Iterable[Trajectory], questions: Iterable[Question]) -> list[Trajectory]:

@@ -31,7 +31,7 @@ def sized(values, **more):
     return table(
         *(
             dict(
-                experiment=f"size {n}",
+                experiment=f"{n} questions",
                 student="s",
                 method="rsft",
                 test_task="word",
@@ -67,7 +67,7 @@ def test_a_paired_gain_carries_its_interval_and_the_spread_of_its_seeds():
 
 
 def test_a_rival_in_another_setting_is_not_taken_as_paired():
-    own, rival = (dict(experiment=f"size {n}", student="s", method="rsft") for n in (400, 100))
+    own, rival = (dict(experiment=f"{n} questions", student="s", method="rsft") for n in (400, 100))
     found = difference(sized({100: 0.5, 400: 0.6}), "accuracy", own, rival)
     assert found.value == pytest.approx(0.1) and found.se == pytest.approx(0.01 * 2**0.5)
     assert difference(sized({100: 0.5}), "accuracy", own, rival) is None
@@ -146,9 +146,11 @@ def test_reward_models_and_agents_are_compared_by_size():
         )
 
     sizes = ["small", "large"]
-    rewards = table(*(row(f"reward model {m}", s, "pad", 0.5 + 0.1 * (m == "large")) for m in sizes for s in sizes))
+    rewards = table(
+        *(row("size", s, "pad" if m == s else "other", 0.5 + 0.1 * (m == "large")) for m in sizes for s in sizes)
+    )
     agents = table(
-        *(row(f"agents {n}", s, "rsft", 0.5 + 0.01 * n * (s == "large")) for n in (5, 10, 20) for s in sizes)
+        *(row(f"{n} agents", s, "rsft", 0.5 + 0.01 * n * (s == "large")) for n in (5, 10, 20) for s in sizes)
     )
     quality, capacity = claims.rewarded(rewards, agents, sizes, "word")
     assert [c.value for c in quality.contrasts] == pytest.approx([0.1, 0.1])

@@ -145,17 +145,3 @@ def test_figures_draw_every_experiment(table):
     )
     assert [t.get_text() for t in line.axes[0].get_legend().get_texts()] == ["R-SFT", "teacher, vote"]
     plt.close("all")
-
-
-def training(out, seed):
-    """Stands in for one: as all do, it leaves its provenance last."""
-    out.mkdir(parents=True)
-    (out / "provenance.json").write_text(str(seed))
-
-
-def test_a_finished_training_is_not_repeated(tmp_path):
-    calls = [dict(out=tmp_path / str(s), seed=s) for s in (0, 1)]
-    variants.taught(training, calls[:1])
-    variants.taught(training, calls)  # would fail on the folder that is there
-    assert [(tmp_path / str(s) / "provenance.json").read_text() for s in (0, 1)] == ["0", "1"]
-    variants.taught(training, calls)

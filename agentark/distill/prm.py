@@ -299,8 +299,9 @@ def quality(
     """AUROC of traces, of steps, and first errors located on `test` traces, for two baselines and both stages.
 
     A trace's score is the mean of its steps', its truth whether it ends right. The other two need the truth of steps,
-    which published questions do not have: without it they are left out. Intervals are over debates: a debate's traces are resampled together, since they share a question. Trained scorers
-    have a row a seed and one of their mean scores' measures over seeds ("all").
+    which published questions do not have: without it they are left out. Intervals are over debates: a debate's traces are
+    resampled together, since they share a question. Trained scorers have a row a seed and one of the mean of their
+    measures over seeds ("all").
     """
     distinct = list({(t.question_id, t.text): t for t in test if t.steps}.values())
     tuned = list({(t.question_id, t.text): t for t in train if t.steps}.values())[:2000]
@@ -359,9 +360,8 @@ def auroc_by_debate(
     draws = []
     for _ in range(200):  # each draw sorts all steps; 200 fix the interval's ends to about 0.003
         drawn = [pairs[i] for i in rng.integers(0, len(pairs), len(pairs))]
-        if (
-            len(np.unique(np.concatenate([r for _, r in drawn]))) == 2
-        ):  # of right ones alone, or wrong ones, there is none
+        kinds = np.unique(np.concatenate([r for _, r in drawn]))
+        if len(kinds) == 2:  # of right ones alone, or wrong ones alone, there is no AUROC
             draws.append(step_auroc([v for v, _ in drawn], [r for _, r in drawn]))
     lo, hi = np.quantile(draws, (0.025, 0.975))
     return stats.Estimate(whole, float(lo), float(hi), len(pairs))
