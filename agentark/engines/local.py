@@ -25,9 +25,8 @@ class Transformers:
         self.model.to(self.device).eval()
         self.window = self.model.config.get_text_config().max_position_embeddings
         self.ends = ends_of_turn(self.model.generation_config, self.tokenizer)
-        self.model.generation_config = (
-            GenerationConfig()
-        )  # a checkpoint's own top-k or penalty is not what is asked for
+        # A checkpoint's own top-k or penalty is not what is asked for.
+        self.model.generation_config = GenerationConfig()
         self.fingerprint = digest(folder, f"{transformers.__version__} {torch.__version__} {self.device}")
 
     def batches(self, requests: Sequence[Request]) -> list[list[int]]:
