@@ -123,20 +123,26 @@ def watched(note: Path):
     start, peak, spent, done = time.perf_counter(), [0], {}, threading.Event()
 
     def sample() -> None:
-        while not done.wait(0.5):
-            held = 0
-            for child in psutil.Process().children(recursive=True):
-                with contextlib.suppress(psutil.Error):
-                    held += child.memory_info().rss
-                    spent[child.pid] = sum(child.cpu_times()[:2])  # user's and system's, so far
-            peak[0] = max(peak[0], held)
+        held = 0
+        for child in psutil.Process().children(recursive=True):
+            with contextlib.suppress(psutil.Error):
+                held += child.memory_info().rss
+                spent[child.pid] = sum(child.cpu_times()[:2])  # user's and system's, so far
+        peak[0] = max(peak[0], held)
 
-    threading.Thread(target=sample, daemon=True).start()
+    def keep_sampling() -> None:
+        while not done.wait(0.5):
+            sample()
+
+    sample()
+    earlier = dict(spent)  # of children that were there before the block
+    threading.Thread(target=keep_sampling, daemon=True).start()
     try:
         yield
     finally:
         done.set()
-        seconds = {"seconds": time.perf_counter() - start, "core_seconds": sum(spent.values())}
+        core_seconds = sum(spent.values()) - sum(earlier.values())
+        seconds = {"seconds": time.perf_counter() - start, "core_seconds": core_seconds}
         write_json(seconds | {"peak_mb": peak[0] / 2**20}, note)
 
 

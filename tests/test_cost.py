@@ -70,9 +70,14 @@ def test_paid_back_is_once_over_the_difference_a_question(tmp_path_factory, pair
         assert r.lo <= r.value * (1 + 1e-9) and r.value <= r.hi * (1 + 1e-9)
 
 
-def test_a_notebook_notes_its_children_s_processor_time(tmp_path):
-    busy = "import time; start = time.process_time()\nwhile time.process_time() - start < 1.2: pass\ntime.sleep(1)"
-    with watched(tmp_path / "note.json"):
-        subprocess.run([sys.executable, "-c", busy], check=True)
+BUSY = "import time\nwhile time.process_time() < {}: pass\nprint(flush=True)\ntime.sleep({})"
+
+
+def test_a_notebook_notes_its_children_s_processor_time_and_no_earlier_child_s(tmp_path):
+    with subprocess.Popen([sys.executable, "-c", BUSY.format(3, 60)], stdout=subprocess.PIPE) as earlier:
+        earlier.stdout.readline()
+        with watched(tmp_path / "note.json"):
+            subprocess.run([sys.executable, "-c", BUSY.format(1.2, 2)], check=True)
+        earlier.terminate()
     noted = json.loads((tmp_path / "note.json").read_text())
-    assert 1.1 < noted["core_seconds"] < noted["seconds"]
+    assert 1.1 < noted["core_seconds"] < 3
