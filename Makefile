@@ -14,7 +14,7 @@ export DVC_NO_ANALYTICS = 1
 unexport PYTHONDONTWRITEBYTECODE
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: study report ablations grid test test-grid test-vllm lint models search plan bench gpu-bench prompt-order serve lab env
+.PHONY: study report ablations grid test test-long test-vllm lint models search plan bench gpu-bench prompt-order serve lab env
 
 env: .venv/ready
 
@@ -58,8 +58,8 @@ grid: env  ## the paper's grid of teachers, students, families and methods; stop
 test: env lint  ## all tests, a whole small study among them
 	python -m pytest
 
-test-grid: env  ## a small grid, killed twice and taken up again
-	python -m pytest -m grid tests/test_grid.py
+test-long: env  ## whole runs: scale `full` rehearsed from end to end; a small grid, killed twice and taken up again
+	python -m pytest -m long
 
 # vLLM wants a package or two at other versions than the study's, so it has an environment of its own.
 .venv-vllm/ready: requirements-vllm.lock

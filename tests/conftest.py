@@ -28,5 +28,5 @@ def studies(tmp_path_factory) -> list[Path]:
     ]
     outputs = [process.communicate()[0] for process in running]
     for process, output in zip(running, outputs, strict=True):
-        assert process.returncode == 0, output[-4000:]
+        assert process.returncode == 0, f"exit status {process.returncode}\n{output[-1500:]}"
     return folders

@@ -49,7 +49,7 @@ def environment(folder: Path) -> dict[str, str]:
 def call(folder: Path, *command: str, check: bool = True) -> subprocess.CompletedProcess:
     """Run a command in a copy; its output is shown when it fails."""
     done = subprocess.run(command, cwd=folder, env=environment(folder), capture_output=True, text=True)
-    assert not check or done.returncode == 0, f"{' '.join(command)}\n{done.stdout[-4000:]}\n{done.stderr[-4000:]}"
+    assert not check or done.returncode == 0, f"{' '.join(command)}\n{done.stderr[-1500:]}\n{done.stdout[-1500:]}"
     return done
 
 

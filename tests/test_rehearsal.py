@@ -25,6 +25,7 @@ FILES = {
     "truthfulqa/TruthfulQA.csv": "truthfulqa/TruthfulQA.sample.csv",
 }
 TEACHER = "gemma3-27b"
+pytestmark = pytest.mark.long
 STUDENTS = {"qwen3-0.6b": "qwen3", "llama3-8b": "llama", "qwen2.5-vl-3b": "qwen2.5-vl"}
 SIZES = {
     "scale": "rehearsal",
