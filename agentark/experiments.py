@@ -23,6 +23,7 @@ from agentark.schemas import Score, read_table
 # git as their header alone.
 MADE_BY = dict.fromkeys(("scores", "reasoning", "cost"), "dvc repro") | {"grid": "make grid"}
 MADE_BY |= {f"ablation_{name}": "make ablations" for name in ("rewards", "data", "agents", "protocols", "vision")}
+CONTROL = ("samples, equal generations", "samples, equal traces")  # arms of ablation_data without any debate
 JUDGED = {  # a judge's respect in Table 1, and the exact measure nearest to it
     "step_decomposition": "step_presence", "intermediate_verification": "step_accuracy",
     "error_localization": "error_notice", "reasoning_coherence": "coherence",
@@ -118,28 +119,28 @@ def grid(rows: pd.DataFrame) -> plt.Figure:
 
 
 def differences(table: pd.DataFrame) -> plt.Figure:
-    """Every gain of a table of results that is over all seeds and of a student, with its interval: a line a gain, a
-    colour what it is against."""
+    """Every gain of a table of results that is over all seeds and of a student, with its interval: a panel a baseline, a
+    line a gain, named by what sets the lines apart; black where the interval excludes 0."""
     style()
     rows = table[(table["metric"] == "accuracy_gain") & (table["seed"] == "all") & (table["student"] != "")]
-    rows = rows.sort_values(["student", "test_task", "baseline"], kind="stable").reset_index(drop=True)
-    figure, axis = plt.subplots(figsize=(WIDTH, 0.24 * len(rows) + 1.4))
-    baselines = list(rows["baseline"].unique())
-    for baseline, colour in zip(baselines, sns.color_palette("colorblind", len(baselines)), strict=True):
-        own = rows[rows["baseline"] == baseline]
-        errors = np.abs(np.vstack([own["value"] - own["lo"], own["hi"] - own["value"]])) * 100
-        axis.errorbar(
-            own["value"] * 100, own.index, xerr=errors, fmt="o", ms=4, color=colour, label=f"against {baseline}"
-        )
-    axis.axvline(0, color="black", lw=0.8)
-    labels = rows[["student", "test_task", "experiment", "method"]].agg(", ".join, axis=1)
-    axis.set_yticks(
-        rows.index, [f"{label} − {b}" for label, b in zip(labels, rows["baseline"], strict=True)], fontsize=7
+    rows = rows.assign(method=rows["method"].replace(LABELS))
+    varying = [c for c in ("student", "test_task", "experiment", "method") if rows[c].nunique() > 1]
+    panels = dict(iter(rows.groupby("baseline", sort=False)))
+    lines = [len(own) + 1.6 for own in panels.values()]  # the room of a title among them
+    figure, axes = plt.subplots(
+        len(panels), 1, figsize=(WIDTH, 0.2 * sum(lines) + 0.9), height_ratios=lines, sharex=True, squeeze=False
     )
-    axis.set_ylim(len(rows), -1)
-    axis.grid(False, axis="y")
-    axis.set(xlabel="gain in accuracy, points, with 95 % interval")
-    axis.legend(fontsize=8, ncols=3, loc="lower center", bbox_to_anchor=(0.3, 1))
+    for axis, (baseline, own) in zip(axes[:, 0], panels.items(), strict=True):
+        errors = np.abs(np.vstack([own["value"] - own["lo"], own["hi"] - own["value"]])) * 100
+        for y, (r, error) in enumerate(zip(own.itertuples(), errors.T, strict=True)):
+            colour = "black" if r.lo > 0 or r.hi < 0 else "darkgrey"
+            axis.errorbar(r.value * 100, y, xerr=error[:, None], fmt="o", ms=4, color=colour)
+        axis.axvline(0, color="black", lw=0.8)
+        axis.set_yticks(range(len(own)), own[varying].agg(", ".join, axis=1), fontsize=7)
+        axis.set_ylim(len(own) - 0.4, -0.6)
+        axis.grid(False, axis="y")
+        axis.set_title(f"against {', '.join(LABELS.get(word, word) for word in baseline.split(', '))}", fontsize=9)
+    axes[-1, 0].set_xlabel("gain in accuracy, points, with 95 % interval; grey: 0 is within it")
     return figure
 
 
@@ -227,6 +228,24 @@ def training_cost(printed: pd.DataFrame, table: pd.DataFrame, student: str) -> p
     return found
 
 
+def other_data(data: pd.DataFrame) -> pd.DataFrame:
+    """The rows of ablation_data that are neither of the control, nor of a size of the training set, nor against the base:
+    these have pictures of their own."""
+    drawn = [*CONTROL, *numbered(data, "N questions").values()]
+    aside = data["experiment"].isin(drawn) | data["experiment"].str.contains(", level ") | (data["baseline"] == "base")
+    return data[~aside]
+
+
+def control(data: pd.DataFrame) -> list[str]:
+    """What debates teach beyond as many independent samples, a line a method and arm: what the paper does not ask."""
+    rows = report.select(data, metric="accuracy_gain", baseline="study")
+    return [
+        f"{LABELS[r['method']]} on {r['experiment']} {report.verdict(r)} {LABELS[r['method']]} on the debates' traces "
+        f"({report.signed(r)}, n = {r['n']})"
+        for _, r in rows[rows["experiment"].isin(CONTROL)].iterrows()
+    ]
+
+
 def findings(tables: dict[str, pd.DataFrame], published: pd.DataFrame, task: str) -> str:
     """What can be said beside the paper, a line a subject, and what has not been run; every number from the tables."""
     theirs = cells(published)
@@ -243,6 +262,7 @@ def findings(tables: dict[str, pd.DataFrame], published: pd.DataFrame, task: str
                 f"{name} {inside:+.2f} points in domain, {outside:+.2f} out, {below} of {len(own)} cells below the base"
             )
         lines.append(f"- **{LABELS[method]}:** {'; '.join(told)}.")
+    lines += [f"- **Is it the debate?** {told}." for told in control(tables["ablation_data"])]
     lines.append(
         f"- Ours are the {len(ours)} cells {where}; means over cells, whose intervals stand in the pictures above and in the claims."
     )

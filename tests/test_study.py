@@ -10,7 +10,7 @@ import pytest
 import yaml
 from small_study import SMALL, call, digests, stage
 
-from agentark import plan, report
+from agentark import experiments, plan, report
 
 
 def test_it_ends_in_a_report_with_every_part(studies):
@@ -88,6 +88,9 @@ def test_a_changed_table_changes_the_sentence_that_quotes_it(studies):
 
 
 def test_cost_experiments_and_claims_are_drawn_of_whatever_has_been_run(studies):
+    for name in (n for n, command in experiments.MADE_BY.items() if command != "dvc repro"):
+        table = studies[1] / "reports" / f"{name}.csv"
+        table.write_text(table.read_text().partition("\n")[0] + "\n")
     for name in ("cost", "11_experiments", "claims"):
         stage(studies[1], name)
     paid = pd.read_csv(studies[1] / "reports" / "cost.csv", keep_default_na=False)

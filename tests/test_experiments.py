@@ -1,0 +1,49 @@
+"""The page of experiments: what its pictures hold, and what it says of the control."""
+
+import matplotlib.pyplot as plt
+import pandas as pd
+import pytest
+
+from agentark import experiments
+
+
+def gain(experiment: str, method: str, baseline: str, value: float, student: str = "s", seed: str = "all") -> dict:
+    return dict(
+        study="data", experiment=experiment, teacher="t", student=student, method=method, baseline=baseline,
+        train_task="word", test_task="word", seed=seed, metric="accuracy_gain", value=value, n=90, lo=value - 0.1,
+        hi=value + 0.1, tokens_per_question=10.0,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def data() -> pd.DataFrame:
+    arms = [gain(arm, m, "study", v) for arm in experiments.CONTROL for m, v in (("rsft", 0.2), ("da", -0.05))]
+    sizes = [gain(f"{n} questions", "da", "study", 0.0) for n in (100, 200)]
+    levels = [gain("samples, equal traces, level 2", "da", "study, level 2", 0.0)]
+    other = [gain("plain first", "rsft", "study", 0.0), gain("PAD, then DA", "da", "study, pad", 0.3)]
+    bases = [gain(e, "rsft", "base", 0.5) for e in ("study", "plain first")]
+    return pd.DataFrame([*arms, *sizes, *levels, *other, *bases])
+
+
+def test_the_control_is_told_by_its_intervals(data):
+    told = experiments.control(data)
+    assert len(told) == 4 and told[0] == (
+        "R-SFT on samples, equal generations is better than R-SFT on the debates' traces (+0.200 [+0.100, +0.300], n = 90)"
+    )
+    assert told[1].startswith("DA on samples, equal generations cannot be told from DA on the debates' traces")
+
+
+def test_what_is_drawn_elsewhere_is_left_out(data):
+    assert list(experiments.other_data(data)["experiment"]) == ["plain first", "PAD, then DA"]
+
+
+def test_a_panel_a_baseline_a_line_a_gain_named_by_what_sets_it_apart(data):
+    figure = experiments.differences(pd.concat([data, pd.DataFrame([gain("one", "da", "base", 0.0, seed="1")])]))
+    titles = [axis.get_title() for axis in figure.axes]
+    assert titles == ["against study", "against study, level 2", "against study, PAD", "against base"]
+    lines = [[label.get_text() for label in axis.get_yticklabels()] for axis in figure.axes]
+    assert [len(own) for own in lines] == [7, 1, 1, 2] and lines[3] == ["study, R-SFT", "plain first, R-SFT"]
+    two = pd.concat([data, data.assign(student="u")])
+    assert figure.axes[0].get_ylim()[0] > figure.axes[0].get_ylim()[1]  # the first line on top
+    assert experiments.differences(two).axes[3].get_yticklabels()[0].get_text() == "s, study, R-SFT"
+    plt.close("all")
