@@ -45,12 +45,12 @@ search: env  ## what was chosen on validation questions: debate temperatures, th
 plan: env  ## what a run with the present parameters will take; rewrites reports/plan.csv
 	python -m agentark.notebook plan
 
-ablations: env  ## other ways to let agents talk, other data, other crowds, other rewards, and what each teaches; rewrites reports/ablation_*.csv
+ablations: env  ## the debate against more data, other ways to let agents talk, other crowds and rewards, a student that sees; rewrites reports/ablation_*.csv
+	python -m agentark.notebook ablation_data
 	python -m agentark.notebook ablation_protocols
+	python -m agentark.notebook ablation_agents
 	python -m agentark.notebook ablation_rewards
 	python -m agentark.notebook ablation_vision
-	python -m agentark.notebook ablation_data
-	python -m agentark.notebook ablation_agents
 
 grid: env  ## the paper's grid of teachers, students, families and methods; stop it at will, it goes on where it was
 	python -m agentark.grid

@@ -123,7 +123,8 @@ def differences(table: pd.DataFrame) -> plt.Figure:
     line a gain, named by what sets the lines apart; black where the interval excludes 0."""
     style()
     rows = table[(table["metric"] == "accuracy_gain") & (table["seed"] == "all") & (table["student"] != "")]
-    rows = rows.assign(method=rows["method"].replace(LABELS))
+    names = {m: LABELS[m] for m in METHODS[:5]}  # of students; a protocol whose traces taught one keeps its own
+    rows = rows.assign(method=rows["method"].replace(names))
     varying = [c for c in ("student", "test_task", "experiment", "method") if rows[c].nunique() > 1]
     panels = dict(iter(rows.groupby("baseline", sort=False)))
     lines = [len(own) + 1.6 for own in panels.values()]  # the room of a title among them
@@ -139,7 +140,7 @@ def differences(table: pd.DataFrame) -> plt.Figure:
         axis.set_yticks(range(len(own)), own[varying].agg(", ".join, axis=1), fontsize=7)
         axis.set_ylim(len(own) - 0.4, -0.6)
         axis.grid(False, axis="y")
-        axis.set_title(f"against {', '.join(LABELS.get(word, word) for word in baseline.split(', '))}", fontsize=9)
+        axis.set_title(f"against {', '.join(names.get(word, word) for word in baseline.split(', '))}", fontsize=9)
     axes[-1, 0].set_xlabel("gain in accuracy, points, with 95 % interval; grey: 0 is within it")
     return figure
 

@@ -198,17 +198,20 @@ def rounds(table: pd.DataFrame) -> plt.Figure:
 
 
 def protocols(scores: pd.DataFrame, names: list[str]) -> plt.Figure:
-    """Left: each protocol's accuracy against the tokens it takes. Right: its student's, with the base as a line."""
+    """Left: each protocol's accuracy against the tokens it takes. Right: its student's, with the base as a line. Protocols
+    that the study itself does not use are black, each with a mark of its own."""
     style()
     rows = scores[(scores["metric"] == "accuracy")]
-    colours = dict(zip(names, sns.color_palette("colorblind", len(names)), strict=True))
+    looks = {
+        name: dict(color=COLOURS.get(name, "black"), fmt=mark) for name, mark in zip(names, "oosD^v", strict=False)
+    }
     figure, (left, right) = plt.subplots(1, 2, figsize=(WIDTH, 3.2), sharey=True)
     for x, name in enumerate(names):
         own = rows[rows["method"] == name]
         talk, taught = own[own["student"] == ""].iloc[0], own[(own["student"] != "") & (own["seed"] == "all")].iloc[0]
         for axis, at, r in ((left, talk["tokens_per_question"], talk), (right, x, taught)):
             error = [[r["value"] - r["lo"]], [r["hi"] - r["value"]]]
-            axis.errorbar(at, r["value"], yerr=error, fmt="o", ms=6, color=colours[name], label=name)
+            axis.errorbar(at, r["value"], yerr=error, ms=6, label=name, **looks[name])
         seeds = own[(own["student"] != "") & (own["seed"] != "all")]["value"]
         right.plot([x] * len(seeds), seeds, ".", color="black", ms=4)
     base = rows[(rows["method"] == "base") & (rows["seed"] == "all")]["value"].iloc[0]
