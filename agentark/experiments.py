@@ -247,6 +247,21 @@ def control(data: pd.DataFrame) -> list[str]:
     ]
 
 
+def talks(protocols: pd.DataFrame) -> list[str]:
+    """What each protocol teaches at the same number of generations, and what it answers itself, against the debate (the
+    debate against the vote), a line a protocol."""
+    rows = report.select(protocols, metric="accuracy_gain")
+    rows = rows[(rows["baseline"] == "debate") | ((rows["method"] == "debate") & (rows["baseline"] == "vote"))]
+    told = []
+    for (method, rival), pair in rows.groupby(["method", "baseline"], sort=False):
+        own, taught = (pair[(pair["student"] != "") == student].iloc[0] for student in (False, True))
+        told.append(
+            f"a student of *{method}* {report.verdict(taught)} one of *{rival}* ({report.signed(taught)}, n = {taught['n']}); "
+            f"*{method}* itself {report.verdict(own)} *{rival}* ({report.signed(own)})"
+        )
+    return told
+
+
 def findings(tables: dict[str, pd.DataFrame], published: pd.DataFrame, task: str) -> str:
     """What can be said beside the paper, a line a subject, and what has not been run; every number from the tables."""
     theirs = cells(published)
@@ -264,6 +279,7 @@ def findings(tables: dict[str, pd.DataFrame], published: pd.DataFrame, task: str
             )
         lines.append(f"- **{LABELS[method]}:** {'; '.join(told)}.")
     lines += [f"- **Is it the debate?** {told}." for told in control(tables["ablation_data"])]
+    lines += [f"- **How they talk:** {told}." for told in talks(tables["ablation_protocols"])]
     lines.append(
         f"- Ours are the {len(ours)} cells {where}; means over cells, whose intervals stand in the pictures above and in the claims."
     )

@@ -33,6 +33,17 @@ def test_the_control_is_told_by_its_intervals(data):
     assert told[1].startswith("DA on samples, equal generations cannot be told from DA on the debates' traces")
 
 
+def test_protocols_are_told_by_what_they_teach_and_what_they_answer():
+    rows = [gain("protocols", m, b, v, student) for m, b, v, student in (
+        ("debate", "vote", -0.2, ""), ("debate", "vote", 0.0, "s"), ("mad", "debate", -0.2, ""), ("mad", "debate", 0.2, "s"),
+        ("mad", "vote", 0.1, "s"), ("mad", "base", 0.1, "s"))]  # fmt: skip
+    told = experiments.talks(pd.DataFrame(rows))
+    assert len(told) == 2 and told[1] == (
+        "a student of *mad* is better than one of *debate* (+0.200 [+0.100, +0.300], n = 90); "
+        "*mad* itself is worse than *debate* (-0.200 [-0.300, -0.100])"
+    )
+
+
 def test_what_is_drawn_elsewhere_is_left_out(data):
     assert list(experiments.other_data(data)["experiment"]) == ["plain first", "PAD, then DA"]
 
