@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
@@ -20,6 +21,7 @@ import pandas as pd
 from agentark import evaluate, root, stats
 from agentark.distill import policy, prm, sft
 from agentark.figures import LABELS
+from agentark.parallel import workers
 from agentark.schemas import Question, Score
 
 METHODS = ("sft", "rsft", "da", "pad")  # each taught on the traces of one debate
@@ -159,8 +161,28 @@ def watch(lines, names: Sequence[str], say: Callable[[str], None], now: Callable
     finish()
 
 
+def train_bases(names: Sequence[str], say: Callable[[str], None] = print) -> bool:
+    """Bring the base models' stages up to date, as many at once as there are cores: each takes one core for up to an
+    hour, and DVC runs stages one by one. Returns whether all went well; a failed stage's last words are passed on."""
+
+    def train(name: str) -> subprocess.CompletedProcess:
+        command = ["dvc", "--wait-for-lock", "repro", "--single-item", f"{PIPELINE}:{name}"]
+        return subprocess.run(command, cwd=root(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+    with ThreadPoolExecutor(workers()) as threads:
+        for number, done in enumerate(threads.map(train, names), start=1):
+            if done.returncode:
+                threads.shutdown(cancel_futures=True)
+                say(done.stdout[-2000:])
+                return False
+            say(f"grid: {number} of {len(names)} base models there")
+    return True
+
+
 def main() -> int:
     names = stages()
+    if not train_bases([name for name in names if name.startswith("base_models@")]):
+        return 1
     process = subprocess.Popen(
         ["dvc", "repro", PIPELINE], cwd=root(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, bufsize=1
     )

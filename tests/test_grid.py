@@ -6,6 +6,7 @@ import random
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from itertools import product
 
@@ -103,6 +104,12 @@ def test_the_watcher_tells_what_is_done_and_what_is_left():
     ]
 
 
+def test_a_base_model_that_cannot_be_trained_is_told():
+    said: list[str] = []
+    assert not grid.train_bases(["base_models@nobody"], said.append)
+    assert "base_models@nobody" in said[0] and len(said) == 1
+
+
 SMALL = {
     "agents": 3,
     "rounds": 2,
@@ -133,7 +140,8 @@ def test_a_grid_killed_twice_ends_in_the_same_bytes(tmp_path):
         models = [f"grid/dvc.yaml:base_models@{name}" for name in MODELS]
         call(folder, "dvc", "commit", "--force", "--quiet", *models)
     start = time.monotonic()
-    call(whole, "make", "--no-print-directory", "grid")
+    told = call(whole, sys.executable, "-m", "agentark.grid").stdout
+    assert f"grid: {len(MODELS)} of {len(MODELS)} base models there" in told
     took, rng = time.monotonic() - start, random.Random(1)
     for _ in range(2):
         process = subprocess.Popen(
