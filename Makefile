@@ -58,7 +58,7 @@ grid: env  ## the paper's grid of teachers, students, families and methods; stop
 test: env lint  ## all tests, a whole small study among them
 	python -m pytest
 
-test-long: env  ## whole runs: scale `full` rehearsed from end to end; a small grid, killed twice and taken up again
+test-long: env  ## whole runs and real architectures: scale `full` from end to end, trainings by every route, the GPU benchmark's rehearsal, a grid killed twice
 	python -m pytest -m long
 
 # vLLM wants a package or two at other versions than the study's, so it has an environment of its own.

@@ -11,7 +11,7 @@ settings.load_profile("study")
 
 def pytest_collection_modifyitems(items: list[pytest.Item]):
     """The longest files first, so that all workers end at the same time: the whole studies take as long as all others."""
-    longest = ["study", "rehearsal", "interruption", "training", "grader", "conformance", "gpu_bench"]
+    longest = ["study", "rehearsal", "grid", "interruption", "training", "grader", "conformance", "gpu_bench"]
     order = {f"test_{name}.py": place for place, name in enumerate(longest)}
     items.sort(key=lambda item: order.get(item.path.name, len(longest)))
 

@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM, Qwen3Config
 
 from agentark import gpu_bench, root
 
+pytestmark = pytest.mark.long
 KEY = ["what", "model", "route"]
 OPTIONAL = {"Unsloth": "unsloth", "vLLM": "vllm"}
 MISSING = [route for route, package in OPTIONAL.items() if not importlib.util.find_spec(package)]

@@ -23,6 +23,7 @@ from agentark.distill.training import divided, route, settings, trainable
 from agentark.engines.checkpoint import digest, ends_of_turn, prompt_ids
 from agentark.tasks import TASKS
 
+pytestmark = pytest.mark.long
 QUESTIONS = TASKS["equation"].questions(24, "train", 0)
 PAIRS = [(q.text, q.solution) for q in QUESTIONS]
 WRONG = "answer : 0"
