@@ -128,7 +128,11 @@ MODELS = {"qwen3-teacher": "teacher", "qwen3-64": "qwen3-small"}  # the study's,
 
 @pytest.mark.long
 def test_a_grid_killed_twice_ends_in_the_same_bytes(tmp_path):
-    """SIGKILL at two random moments; what was finished is not made again."""
+    """SIGKILL at two random moments, told by the tables there are; what was finished is not made again."""
+
+    def tables(folder) -> int:
+        return len([path for path in (folder / "data" / "grid").rglob("*.parquet") if "partial" not in str(path)])
+
     params = shrunk(yaml.safe_load((PROJECT / "params.yaml").read_text()), SMALL)
     params["grid_models"] = {name: params["grid_models"][name] for name in MODELS}
     whole, cut = (copy_of_project(tmp_path / name, params) for name in ("whole", "cut"))
@@ -139,16 +143,17 @@ def test_a_grid_killed_twice_ends_in_the_same_bytes(tmp_path):
             shutil.copytree(folder / "data" / "models" / stand_in, folder / "data" / "grid" / "models" / name)
         models = [f"grid/dvc.yaml:base_models@{name}" for name in MODELS]
         call(folder, "dvc", "commit", "--force", "--quiet", *models)
-    start = time.monotonic()
     told = call(whole, sys.executable, "-m", "agentark.grid").stdout
     assert f"grid: {len(MODELS)} of {len(MODELS)} base models there" in told
-    took, rng = time.monotonic() - start, random.Random(1)
-    for _ in range(2):
+    rng = random.Random(1)
+    for mark in sorted(rng.sample(range(tables(whole)), 2)):
         process = subprocess.Popen(
             ["dvc", "repro", grid.PIPELINE], cwd=cut, env=environment(cut), start_new_session=True,
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
-        time.sleep(rng.uniform(0.15, 0.6) * took)
+        while tables(cut) < mark and process.poll() is None:
+            time.sleep(0.1)
+        time.sleep(rng.uniform(0.5, 5))
         assert process.poll() is None
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
