@@ -232,13 +232,11 @@ def monotone(data: pd.DataFrame, task: str) -> list[Part]:
     """Claim 4: somewhere more trajectories make a student worse. Rows are those with `experiment` "N questions" and
     "debates, k = N" (traces a question)."""
     found = []
+    taught = data[data["method"].isin(TRAINED) & (data["student"] != "")]
     for axis, unit in (("N questions", "questions"), ("debates, k = N", "traces a question")):
-        at = numbered(data, axis)
-        for less, more in pairwise(at):
-            rows = data[data["experiment"].isin([at[less], at[more]]) & (data["student"] != "")]
-            for s, m in (
-                rows[rows["method"].isin(TRAINED)][["student", "method"]].drop_duplicates().itertuples(index=False)
-            ):
+        for (s, m), rows in taught.groupby(["student", "method"], sort=False):
+            at = numbered(rows, axis)  # each at its own sizes: PAD is trained at fewer than the others
+            for less, more in pairwise(at):
                 own, rival = (dict(experiment=at[n], student=s, method=m) for n in (more, less))
                 step = difference(data, "accuracy", own, rival, [task])
                 found += contrast(f"{s}, {LABELS[m]}: {more} {unit} less {less} on {task}", -1, step)

@@ -130,6 +130,9 @@ def test_a_fall_between_two_sizes_is_found_in_the_order_of_numbers():
     (part,) = claims.monotone(sized({1600: 0.5, 100: 0.4, 400: 0.7}), "word")
     assert [round(c.value, 3) for c in part.contrasts] == [0.3, -0.2]
     assert verdict_of_part(judged([part])["outcome"], part.somewhere) == claims.HELD
+    fewer = sized({100: 0.8, 1600: 0.6}, method="pad")
+    (both,) = claims.monotone(pd.concat([sized({100: 0.4, 400: 0.5, 1600: 0.7}), fewer]), "word")
+    assert [c.value for c in both.contrasts] == pytest.approx([0.1, 0.2, -0.2])  # each method at its own sizes
     (rising,) = claims.monotone(sized({100: 0.4, 400: 0.5, 1600: 0.7}), "word")
     assert verdict_of_part(judged([rising])["outcome"], rising.somewhere) == claims.NOT_HELD
 
