@@ -100,6 +100,7 @@ def grid(rows: pd.DataFrame) -> plt.Figure:
     trains, teachers = list(rows["train_task"].unique()), [t for t in rows["teacher"].unique() if t]
     used, marks = [m for m in METHODS if m in set(rows["method"])], dict(zip(teachers, "os^DvP", strict=False))
     slots = [(m, t) for m in used for t in rows[rows["method"] == m]["teacher"].unique()]
+    look = dict(ms=3, lw=0.8)
     size = (WIDTH, 1.2 + 1.8 * len(tests))
     figure, axes = plt.subplots(len(tests), len(students), figsize=size, sharex=True, sharey="row", squeeze=False)
     for line, test in zip(axes, tests, strict=True):
@@ -107,10 +108,10 @@ def grid(rows: pd.DataFrame) -> plt.Figure:
             for r in rows[(rows["student"] == student) & (rows["test_task"] == test)].itertuples():
                 x = trains.index(r.train_task) + (slots.index((r.method, r.teacher)) / len(slots) - 0.5) * 0.8
                 errors = [[r.value - r.lo], [r.hi - r.value]]
-                axis.errorbar(x, r.value, yerr=errors, fmt=marks.get(r.teacher, "x"), ms=4, color=COLOURS[r.method])
+                axis.errorbar(x, r.value, yerr=errors, fmt=marks.get(r.teacher, "x"), color=COLOURS[r.method], **look)
             axis.axhline(0, color="black", lw=0.8)
             axis.set_title(f"{student}, on {test}", fontsize=9)
-            axis.set_xticks(range(len(trains)), trains, fontsize=8)
+            axis.set_xticks(range(len(trains)), trains, fontsize=8, rotation=30 if len(trains) > 1 else 0)
             axis.grid(False, axis="x")
         line[0].set_ylabel("gain, points")
     figure.supxlabel("trained on", fontsize=10)
