@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 
-from agentark import StudyError, report
+from agentark import StudyError, report, variants
 from agentark.claims import numbered
 from agentark.figures import COLOURS, LABELS, METHODS, WIDTH, style
 from agentark.published import GRID, TRAIN_SIZES, by_method
@@ -261,6 +261,13 @@ def talks(protocols: pd.DataFrame) -> list[str]:
             f"*{method}* itself {report.verdict(own)} *{rival}* ({report.signed(own)})"
         )
     return told
+
+
+def crowds(agents: pd.DataFrame) -> list[str]:
+    """What more agents add to the debate and to its students, and the debate against the vote, a line each."""
+    rows = report.select(agents, metric="accuracy_gain")
+    rows = rows[rows["baseline"].isin(["vote", "study"])]
+    return variants.findings(rows, numbered(rows, "N agents").values())
 
 
 def findings(tables: dict[str, pd.DataFrame], published: pd.DataFrame, task: str) -> str:

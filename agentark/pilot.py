@@ -215,7 +215,7 @@ def debate_tokens(debates: Sequence[prm.DebateSteps], tokenizer: PreTrainedToken
     """Mean tokens of a debate as the reward model reads it: its distinct traces, each after the question. Debates whose
     steps all agree, or all differ, are not trained on."""
     mixed = [d for d in debates if len({a for trace in d.agrees for a in trace}) == 2] or list(debates)
-    return float(prm.collate(mixed, tokenizer)["attention_mask"].sum()) / len(mixed)
+    return sum(len(ids) for debate in mixed for ids, _ in prm.encoded(debate, tokenizer)) / len(mixed)
 
 
 def step_seconds(train: Callable, setting: str, few: int, many: int) -> float:

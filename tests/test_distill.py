@@ -44,7 +44,7 @@ def test_scores_are_read_at_the_end_of_each_step():
 
 def test_a_batch_marks_steps_by_question_and_agreement():
     debate = prm.DebateSteps(KEYS.text, [GOLD, SLIPPED], [[True] * 4, [False, True, False, False]])
-    labels = prm.collate([debate, debate], TOKENIZER)["labels"]
+    labels = prm.collate([prm.encoded(debate, TOKENIZER)] * 2, TOKENIZER.pad_token_id)["labels"]
     marks = [row[row >= 0].tolist() for row in labels]
     assert marks == [[1, 1, 1, 1], [0, 1, 0, 0], [3, 3, 3, 3], [2, 3, 2, 2]]
 

@@ -47,6 +47,18 @@ def test_a_shared_prefix_changes_no_greedy_text(engine, requests, monkeypatch):
     assert [r.text for r in engine.generate(batch, 0)] == [r.text for r in shared]
 
 
+@pytest.mark.parametrize("family", models.FAMILIES)
+def test_room_taken_once_changes_no_reply(family, requests, tmp_path, monkeypatch):
+    tokenizer = models.build_tokenizer()
+    models.build_model(family, 32, 2, 0, len(tokenizer)).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    engine = Transformers(tmp_path)
+    batches = [[requests[i] for i in batch] for batch in engine.batches(requests)]
+    taken_once = [[r.text for r in engine.generate(batch, 3)] for batch in batches]
+    monkeypatch.setattr(local, "Room", lambda layer, capacity: layer)  # as transformers has it
+    assert [[r.text for r in engine.generate(batch, 3)] for batch in batches] == taken_once
+
+
 def test_batches_hold_every_request_once_and_one_sampling_each(engine, requests):
     batches = engine.batches(requests)
     assert sorted(i for b in batches for i in b) == list(range(len(requests)))

@@ -73,21 +73,26 @@ def pad(rows: list[list[int]], fill: int) -> torch.Tensor:
     return torch.nn.utils.rnn.pad_sequence([torch.tensor(r) for r in rows], batch_first=True, padding_value=fill)
 
 
-def collate(debates: list[DebateSteps], tokenizer: PreTrainedTokenizerFast) -> dict[str, torch.Tensor]:
-    """Traces of several debates as one batch. `labels` (traces, tokens) is -100 but at the ends of steps, where it is
-    2 q + 1 for a step of the q-th question that agrees with its consensus and 2 q for one that does not."""
-    rows, labels = [], []
-    for q, debate in enumerate(debates):
-        for trace, agrees in zip(debate.traces, debate.agrees, strict=True):
-            ids, ends = encode(debate.question, trace, tokenizer)
-            label = [-100] * len(ids)
-            for end, good in zip(ends, agrees, strict=True):
-                label[end] = 2 * q + good
-            rows.append(ids)
-            labels.append(label)
-    ids = pad(rows, tokenizer.pad_token_id)
+def encoded(debate: DebateSteps, tokenizer: PreTrainedTokenizerFast) -> list[tuple[list[int], list[int]]]:
+    """Token ids and labels of each trace; a label is -100 but at the end of a step, where 1 says that the step agrees
+    with the consensus and 0 that it does not."""
+    rows = []
+    for trace, agrees in zip(debate.traces, debate.agrees, strict=True):
+        ids, ends = encode(debate.question, trace, tokenizer)
+        labels = [-100] * len(ids)
+        for end, good in zip(ends, agrees, strict=True):
+            labels[end] = int(good)
+        rows.append((ids, labels))
+    return rows
+
+
+def collate(debates: list[list[tuple[list[int], list[int]]]], fill: int) -> dict[str, torch.Tensor]:
+    """Traces of several encoded debates as one batch, (traces, tokens) each. `labels` tells questions apart: 2 q + 1 for a
+    step of the q-th question that agrees with its consensus, 2 q for one that does not."""
+    rows = [ids for debate in debates for ids, _ in debate]
+    labels = [[x if x < 0 else 2 * q + x for x in own] for q, debate in enumerate(debates) for _, own in debate]
     mask = pad([[1] * len(r) for r in rows], 0)
-    return {"input_ids": ids, "attention_mask": mask, "labels": pad(labels, -100)}
+    return {"input_ids": pad(rows, fill), "attention_mask": mask, "labels": pad(labels, -100)}
 
 
 def contrastive_loss(scores: torch.Tensor, question: torch.Tensor, good: torch.Tensor) -> torch.Tensor:
@@ -157,6 +162,7 @@ def train(
         raise StudyError(f"{out.name}: no debate holds both agreeing and differing steps; nothing to learn from")
     shares = divided(batch, per_device)
     tokenizer = models.load_tokenizer(base)
+    read = [encoded(debate, tokenizer) for debate in mixed]
     torch.manual_seed(seed)
     model = models.load_scorer(base, torch.float32 if lora_rank == 0 else None)
     model.score.float()  # its steps are small: they would vanish in 16 bits
@@ -187,8 +193,8 @@ def train(
         trainer = Trainer(
             model,
             arguments,
-            train_dataset=mixed,
-            data_collator=partial(collate, tokenizer=tokenizer),
+            train_dataset=read,
+            data_collator=partial(collate, fill=tokenizer.pad_token_id),
             compute_loss_func=partial(step_loss, loss=loss, projection=projection),
         )
         run(trainer)

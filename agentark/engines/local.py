@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 import transformers
 from transformers import DynamicCache, GenerationConfig
+from transformers.cache_utils import DynamicLayer
 
 from agentark import models
 from agentark.engines import Batch, Reply, Request
@@ -14,6 +15,34 @@ from agentark.engines.checkpoint import digest, ends_of_turn, prompt_ids
 
 ROWS = 320  # a batch's limit: 64 questions of five agents; larger ones gain nothing on two cores
 SUFFIX = 8  # tokens that each row computes for itself; what stands before is computed once for all rows that share it
+
+
+class Room(DynamicLayer):
+    """A layer's keys and values in room for `capacity` tokens, taken once. DynamicLayer copies all of them at every token:
+    a third of the time of replies to long prompts, and most of it where another process keeps the memory busy."""
+
+    def __init__(self, layer: DynamicLayer, capacity: int):
+        super().__init__()
+        self.capacity = capacity
+        if layer.is_initialized:
+            self.update(layer.keys, layer.values)
+
+    def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
+        super().lazy_initialization(key_states, value_states)
+        shapes = [(*s.shape[:-2], self.capacity, s.shape[-1]) for s in (key_states, value_states)]
+        self.room = [key_states.new_empty(shape) for shape in shapes]
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *args, **kwargs
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        start = self.get_seq_length()
+        end = start + key_states.shape[-2]
+        for room, new in zip(self.room, (key_states, value_states), strict=True):
+            room[..., start:end, :] = new
+        self.keys, self.values = (room[..., :end, :] for room in self.room)
+        return self.keys, self.values
 
 
 class Transformers:
@@ -63,7 +92,7 @@ class Transformers:
         sampled = batch[0].temperature > 0
         output = self.model.generate(
             **inputs,
-            **self.shared_prefix(**inputs),
+            past_key_values=self.cache(**inputs, max_tokens=batch[0].max_tokens),
             max_new_tokens=batch[0].max_tokens,
             do_sample=sampled,
             **({"temperature": batch[0].temperature, "top_k": 0, "top_p": 1.0} if sampled else {}),
@@ -79,17 +108,23 @@ class Transformers:
             replies.append(Reply(text, len(prompt), length + ended, "stop" if ended else "length", seconds))
         return replies
 
-    def shared_prefix(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> dict[str, DynamicCache]:
-        """Keys and values of all but the last tokens, each distinct prefix computed once; nothing if none is shared."""
-        if input_ids.shape[1] <= SUFFIX:
-            return {}
-        prefix, row = torch.unique(input_ids[:, :-SUFFIX], dim=0, return_inverse=True)
-        if 2 * len(prefix) > len(input_ids):
-            return {}
-        mask = torch.zeros_like(prefix)
-        mask[row] = attention_mask[:, :-SUFFIX]
-        position = (mask.cumsum(-1) - 1).clamp(min=0)
+    def cache(self, input_ids: torch.Tensor, attention_mask: torch.Tensor, max_tokens: int) -> DynamicCache:
+        """Room for prompts and replies, filled with what stands before a prompt's last tokens where prompts share that."""
         cache = DynamicCache(config=self.model.config)
+        self.fill(cache, input_ids[:, :-SUFFIX], attention_mask[:, :-SUFFIX])
+        capacity = input_ids.shape[1] + max_tokens
+        cache.layers = [Room(layer, capacity) if type(layer) is DynamicLayer else layer for layer in cache.layers]
+        return cache
+
+    def fill(self, cache: DynamicCache, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> None:
+        """Compute each distinct row once, unless most are distinct."""
+        if not input_ids.shape[1]:
+            return
+        prefix, row = torch.unique(input_ids, dim=0, return_inverse=True)
+        if 2 * len(prefix) > len(input_ids):
+            return
+        mask = torch.zeros_like(prefix)
+        mask[row] = attention_mask
+        position = (mask.cumsum(-1) - 1).clamp(min=0)
         self.model.model(input_ids=prefix, attention_mask=mask, position_ids=position, past_key_values=cache)
         cache.batch_select_indices(row)
-        return {"past_key_values": cache}
