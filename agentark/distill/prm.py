@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from sklearn.metrics import roc_auc_score
 from transformers import PreTrainedTokenizerFast, Trainer, TrainingArguments
 
-from agentark import StudyError, models, stats
+from agentark import StudyError, models, parallel, stats
 from agentark.debate.prompts import solve_prompt
 from agentark.debate.protocols import SUMMARISER
 from agentark.distill.students import Origin, save
@@ -292,6 +292,29 @@ def best_threshold(scores: Sequence[Sequence[float]], agrees: Sequence[Sequence[
     return float(max(grid, key=lambda t: np.mean(first_error_located(scores, agrees, t) or [0])))
 
 
+def examined(
+    method: str,
+    folder: Path,
+    train: Sequence[CheckedTrace],
+    test: Sequence[CheckedTrace],
+    questions: dict[str, str],
+) -> dict[str, stats.Estimate]:
+    """One scorer by its measures (see quality); without the truth of steps, or of traces, those that need it are missing."""
+    scored = partial(likelihood_scores, folder) if method == "likelihood" else StepScorer(folder)
+    scores = scored([questions[t.question_id] for t in test], [t.text for t in test])
+    found = {}
+    if len({t.correct for t in test}) == 2:
+        whole = [[aggregate(s, "mean")] for s in scores]
+        found["prm_trace_auroc"] = auroc_by_debate(whole, test, [[t.correct] for t in test])
+    if all(t.step_right for t in test):
+        truth = [t.step_right for t in test]
+        own = scored([questions[t.question_id] for t in train], [t.text for t in train])
+        threshold = best_threshold(own, [t.step_agrees for t in train])
+        found["prm_step_auroc"] = auroc_by_debate(scores, test, truth)
+        found["first_error_located"] = stats.mean(first_error_located(scores, truth, threshold))
+    return found
+
+
 def quality(
     base: Path,
     trained: Path,
@@ -311,30 +334,18 @@ def quality(
     """
     distinct = list({(t.question_id, t.text): t for t in test if t.steps}.values())
     tuned = list({(t.question_id, t.text): t for t in train if t.steps}.values())[:2000]
-    systems = {
-        ("fresh head", 0): StepScorer(base),
-        ("likelihood", 0): partial(likelihood_scores, base),
-        **{("stage I", s): StepScorer(trained / f"seed-{s}" / "stage-1") for s in seeds},
-        **{("stage II", s): StepScorer(trained / f"seed-{s}") for s in seeds},
-    }
+    folders = {("fresh head", 0): base, ("likelihood", 0): base}
+    folders |= {("stage I", s): trained / f"seed-{s}" / "stage-1" for s in seeds}
+    folders |= {("stage II", s): trained / f"seed-{s}" for s in seeds}
+    shared = dict(train=tuned, test=distinct, questions=questions)
+    calls = [dict(method=method, folder=folder, **shared) for (method, _), folder in folders.items()]
     measured: dict[str, dict[int, dict[str, stats.Estimate]]] = {}
-    for (method, seed), scorer in systems.items():
-        scores = scorer([questions[t.question_id] for t in distinct], [t.text for t in distinct])
-        whole = [[aggregate(s, "mean")] for s in scores]
-        found = {}
-        if len({t.correct for t in distinct}) == 2:
-            found["prm_trace_auroc"] = auroc_by_debate(whole, distinct, [[t.correct] for t in distinct])
-        if all(t.step_right for t in distinct):
-            truth = [t.step_right for t in distinct]
-            own = scorer([questions[t.question_id] for t in tuned], [t.text for t in tuned])
-            threshold = best_threshold(own, [t.step_agrees for t in tuned])
-            found["prm_step_auroc"] = auroc_by_debate(scores, distinct, truth)
-            found["first_error_located"] = stats.mean(first_error_located(scores, truth, threshold))
-        if not found:
-            raise StudyError(
-                f"{trained.name}: the traces to judge by are {'all' if distinct[0].correct else 'never'} right; use more"
-            )
+    for (method, seed), found in zip(folders, parallel.each(examined, calls), strict=True):
         measured.setdefault(method, {})[seed] = found
+    if not measured["likelihood"][0]:
+        raise StudyError(
+            f"{trained.name}: the traces to judge by are {'all' if distinct[0].correct else 'never'} right; use more"
+        )
     rows = []
     for method, by_seed in measured.items():
         for metric in next(iter(by_seed.values())):
