@@ -111,7 +111,7 @@ def grid(rows: pd.DataFrame) -> plt.Figure:
                 axis.errorbar(x, r.value, yerr=errors, fmt=marks.get(r.teacher, "x"), color=COLOURS[r.method], **look)
             axis.axhline(0, color="black", lw=0.8)
             axis.set_title(f"{student}, on {test}", fontsize=9)
-            axis.set_xticks(range(len(trains)), trains, fontsize=8, rotation=30 if len(trains) > 1 else 0)
+            axis.set_xticks(range(len(trains)), trains, fontsize=8, rotation=30)
             axis.grid(False, axis="x")
         line[0].set_ylabel("gain, points")
     figure.supxlabel("trained on", fontsize=10)

@@ -341,11 +341,11 @@ def quality(
     calls = [dict(method=method, folder=folder, **shared) for (method, _), folder in folders.items()]
     measured: dict[str, dict[int, dict[str, stats.Estimate]]] = {}
     for (method, seed), found in zip(folders, parallel.each(examined, calls), strict=True):
+        if not found:
+            raise StudyError(
+                f"{trained.name}: the traces to judge by are {'all' if distinct[0].correct else 'never'} right; use more"
+            )
         measured.setdefault(method, {})[seed] = found
-    if not measured["likelihood"][0]:
-        raise StudyError(
-            f"{trained.name}: the traces to judge by are {'all' if distinct[0].correct else 'never'} right; use more"
-        )
     rows = []
     for method, by_seed in measured.items():
         for metric in next(iter(by_seed.values())):
