@@ -16,11 +16,9 @@ import numpy as np
 import pandas as pd
 
 from agentark import stats
-from agentark.debate.run import Seconds
 from agentark.evaluate import score
 from agentark.figures import COLOURS, LABELS, METHODS, style
-from agentark.plan import break_even
-from agentark.schemas import Score, Trace, read_table
+from agentark.schemas import Score, Seconds, Trace, read_table
 from agentark.stats import Estimate
 
 UNITS = ("tokens", "seconds")
@@ -96,6 +94,12 @@ def answering(predictions: pd.DataFrame, teacher: pd.DataFrame, took: pd.DataFra
         seconds = stats.mean(teacher[method]) if timed else exact(means[method, student], len(teacher))
         rows.append(score(own, "seconds", seconds))
     return rows
+
+
+def break_even(once: float, debate: float, student: float) -> float:
+    """After how many answered questions a student has paid for itself: `once` for its debates and training, `debate` and
+    `student` a question, in one unit. Infinite where a student's answer costs as much as a debate."""
+    return once / (debate - student) if debate > student else math.inf
 
 
 def paid_back(rows: list[Score], predictions: pd.DataFrame, teacher: pd.DataFrame, fixed: dict) -> list[Score]:

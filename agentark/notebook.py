@@ -179,6 +179,8 @@ def remove(path: Path) -> None:
 
 def run(name: str, given: dict[str, str]) -> None:
     """Run one notebook with checked parameters; publish what it made, and itself as HTML beside the report."""
+    # It checks international web addresses in JSON, of which a notebook has none, and takes seconds to be imported.
+    sys.modules.setdefault("rfc3987_syntax", None)
     import papermill
     from papermill.exceptions import PapermillExecutionError
     from traitlets.config import Config

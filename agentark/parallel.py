@@ -6,7 +6,6 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from typing import Any
 
-import torch
 from joblib import Parallel, delayed
 
 
@@ -16,6 +15,8 @@ def workers() -> int:
     With GPUs one: models loaded side by side on one GPU are in each other's way. Trainings, which have a way of their own
     onto GPUs (distill.launch), are then one a GPU at most.
     """
+    import torch  # here, since pages and tables, which never ask, would wait for it
+
     if torch.cuda.is_available():
         return 1
     return int(os.environ.get("AGENTARK_WORKERS", len(os.sched_getaffinity(0))))

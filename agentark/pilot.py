@@ -20,12 +20,12 @@ from transformers import PreTrainedTokenizerBase
 from agentark import StudyError, models, root, sizes
 from agentark.debate.prompts import solve_prompt
 from agentark.debate.protocols import SUMMARISER, Protocol, Vote, named
-from agentark.debate.run import Seconds, hold
+from agentark.debate.run import hold
 from agentark.distill import policy, prm, sft
 from agentark.engines.checkpoint import prompt_ids
 from agentark.extract import check_traces, select
 from agentark.parallel import each
-from agentark.schemas import Question, Trace, read_table
+from agentark.schemas import Question, Seconds, Trace, read_table
 from agentark.sizes import CARDS, REPLIES, Checkpoint
 from agentark.tasks import TASKS
 

@@ -18,6 +18,7 @@ import torch
 import yaml
 
 from agentark import StudyError, models, root, sizes
+from agentark.cost import break_even
 from agentark.debate.prompts import solve_prompt
 from agentark.distill import prm, sft
 from agentark.engines.checkpoint import prompt_ids
@@ -246,12 +247,6 @@ def lines(found: Sequence[Check]) -> str:
 
 
 # When does distillation pay?
-
-
-def break_even(once: float, debate: float, student: float) -> float:
-    """After how many answered questions a student has paid for itself: `once` for its debates and training, `debate` and
-    `student` a question, in one unit. Infinite where a student's answer costs as much as a debate."""
-    return once / (debate - student) if debate > student else math.inf
 
 
 def paid_back(params: dict, rows: Sequence[Stage], known: Sequence[Rate]) -> pd.DataFrame:

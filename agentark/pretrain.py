@@ -27,6 +27,7 @@ from agentark.debate.prompts import ORDERS, revise_prompt, summarise_prompt
 from agentark.debate.protocols import Vote
 from agentark.debate.run import hold
 from agentark.distill.training import run
+from agentark.muon import Muon
 from agentark.schemas import Question
 from agentark.tasks import TASKS
 from agentark.tasks.base import check, claim_of, lines_of
@@ -83,7 +84,6 @@ REVISION = (
         learning_rate=1e-3,
     ),
 )
-MUON = 7.0  # the hidden matrices' learning rate over the others': 0.02 at 0.003, as in Muon's own examples
 DRILL_BATCH = 48  # lists are short
 MAX_TOKENS = 72  # of a sampled trace; the longest gold trace of the hardest level has 66
 SLIP_SHARE = 0.1  # of step-showing examples, those in which a slip is noticed and mended on the next line
@@ -136,10 +136,15 @@ def pairs(rng: random.Random) -> Example:
 
 
 def options(rng: random.Random) -> Example:
-    """Numbers with letters, as a multiple choice lists them; the letter of each is learnt, in another order."""
+    """Numbers with letters, as a multiple choice lists them; the letter of each is learnt, in another order and as far
+    from its number as a solution's last lines have it."""
     told = list(zip(rng.sample(NUMBERS, len(LETTERS)), LETTERS, strict=True))
     listed = " ".join(f"{number} ( {letter} )" for number, letter in told)
-    asked = [piece for number, letter in rng.sample(told, len(told)) for piece in ((number, False), (letter, True))]
+    asked = [
+        piece
+        for number, letter in rng.sample(told, len(told))
+        for piece in ((f"{number}\nanswer :", False), (f"{letter}\n", True))
+    ]
     return Example([{"role": "user", "content": f"choose {listed}"}], asked)
 
 
@@ -234,27 +239,6 @@ class TokenCount(TrainerCallback):
     def collate(self, rows: list[dict[str, list[int]]]) -> dict[str, torch.Tensor]:
         self.tokens += sum(len(r["input_ids"]) for r in rows)
         return collate(rows)
-
-
-class Muon(torch.optim.Optimizer):
-    """Muon for the hidden matrices, AdamW for embeddings and norms, as its author advises (Jordan et al. 2024).
-
-    Here it reaches AdamW's loss in about 0.6 of the steps.
-    """
-
-    def __init__(self, model: PreTrainedModel, learning_rate: float):
-        embedding = model.get_input_embeddings().weight
-        hidden = [p for p in model.parameters() if p.dim() == 2 and p is not embedding]
-        other = [p for p in model.parameters() if p.dim() != 2 or p is embedding]
-        muon = torch.optim.Muon(hidden, lr=MUON * learning_rate, weight_decay=0.0)
-        adamw = torch.optim.AdamW(other, lr=learning_rate, betas=(0.9, 0.98), weight_decay=0.0, fused=True)
-        super().__init__([*hidden, *other], {})
-        self.parts = (muon, adamw)
-        self.param_groups = [group for part in self.parts for group in part.param_groups]  # what a schedule acts on
-
-    def step(self, closure=None) -> None:
-        for part in self.parts:
-            part.step()
 
 
 def train(

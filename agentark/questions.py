@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from agentark import StudyError, models
+from agentark import StudyError
 from agentark.schemas import Question, Split
 from agentark.tasks import TASKS
 from agentark.tasks.published import DATA_SETS, draw, fit, instructions, load, separate
@@ -78,6 +78,8 @@ def generated(
 
 def published(wanted: dict[tuple[str, Split], int], seed: int, room: int, student: Path, local: Path | None) -> Drawn:
     """So many questions of each data set and split, with the account of what was done to get them."""
+    from agentark import models  # here: generated questions need no tokenizer
+
     parts = dict.fromkeys((name, "test" if split == "test" else "train") for name, split in wanted)
     parts = [(name, part) for name, part in parts if part in DATA_SETS[name].parts]
     loaded = {(name, part): load(name, local / name if local else "", part) for name, part in parts}

@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from agentark import StudyError
-from agentark.figures import LABELS
+from agentark.figures import LABELS, METHODS
 
 
 def select(scores: pd.DataFrame, **where) -> pd.DataFrame:
@@ -158,3 +158,40 @@ def transcripts(path: Path) -> str:
         for answer in told["answers"]:
             parts.append(f"```\n{LABELS[answer['method']]}\n{marked(answer)}\n```")
     return "\n\n".join(parts) or "No agent was corrected in any debate of this run."
+
+
+def likelihood_findings(found: pd.DataFrame, student: str) -> str:
+    """Which methods made gold reasoning likelier than the base does."""
+    rows = select(found, experiment="perplexity", student=student)
+    perplexity = rows[rows["metric"] == "perplexity"].set_index("method")
+    told = []
+    for _, row in rows[rows["metric"] == "nll_difference"].iterrows():
+        side = "likelier" if row["hi"] < 0 else "less likely" if row["lo"] > 0 else "neither likelier nor less likely"
+        told.append(f"after {LABELS[row['method']]} it is {side} ({signed(row)} nats a token)")
+    return (
+        f"**{student}**: gold reasoning has a perplexity of {number(perplexity.loc['base'])}, under the base; "
+        f"{'; '.join(told)}."
+    )
+
+
+def robustness_findings(found: pd.DataFrame, student: str) -> list[str]:
+    """A sentence a method ("" is the teacher): in which settings it is better than the base, what it loses by most, and
+    what a wrong hint does to it."""
+    rows, told = select(found, metric="accuracy_gain", student=student), []
+    for method in (m for m in METHODS if m in set(rows["method"])):
+        own = rows[rows["method"] == method]
+        over, lost, hint = (
+            own[own["baseline"] == b].set_index("experiment") for b in ("base", "unperturbed", "right hint")
+        )
+        sentence = f"**{f'{student}, ' if student else ''}{LABELS[method]}**: "
+        if len(over):
+            better, worse = over.index[over["lo"] > 0], over.index[over["hi"] < 0]
+            sentence += f"better than the base in: {listed(list(better))}; worse in: {listed(list(worse))}; "
+        losing = lost.index[lost["hi"] < 0]
+        sentence += f"against the same questions unperturbed it loses by: {listed(list(losing))}"
+        if len(losing):
+            sentence += f", most by {(most := lost['value'].idxmin())} ({signed(lost.loc[most])})"
+        for _, row in hint.iterrows():
+            sentence += f"; to it a wrong hint {verdict(row)} a right one ({signed(row)})"
+        told.append(f"{sentence}.")
+    return told

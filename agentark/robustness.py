@@ -24,8 +24,6 @@ from agentark.debate.prompts import solve_prompt, summarise_prompt
 from agentark.distill.prm import LOGITS, ROWS, pad
 from agentark.engines.checkpoint import prompt_ids
 from agentark.evaluate import baselines, score, scores
-from agentark.figures import LABELS, METHODS
-from agentark.report import listed, number, select, signed, verdict
 from agentark.schemas import Question, Score
 from agentark.tasks import TASKS
 from agentark.tasks.base import Draft, Way, evaluate
@@ -311,38 +309,3 @@ def robustness_scores(predictions: pd.DataFrame, teacher: str, train_task: str) 
                 gained = stats.gain(pair.iloc[:, 0], pair.iloc[:, 1])
                 rows.append(score(fixed, "accuracy_gain", gained, baseline=baseline))
     return rows
-
-
-def likelihood_findings(found: pd.DataFrame, student: str) -> str:
-    """Which methods made gold reasoning likelier than the base does."""
-    rows = select(found, experiment="perplexity", student=student)
-    perplexity = rows[rows["metric"] == "perplexity"].set_index("method")
-    told = []
-    for _, row in rows[rows["metric"] == "nll_difference"].iterrows():
-        side = "likelier" if row["hi"] < 0 else "less likely" if row["lo"] > 0 else "neither likelier nor less likely"
-        told.append(f"after {LABELS[row['method']]} it is {side} ({signed(row)} nats a token)")
-    return (
-        f"**{student}**: gold reasoning has a perplexity of {number(perplexity.loc['base'])}, under the base; "
-        f"{'; '.join(told)}."
-    )
-
-
-def robustness_findings(found: pd.DataFrame, student: str) -> list[str]:
-    """A sentence a method ("" is the teacher): in which settings it is better than the base, what it loses by most, and
-    what a wrong hint does to it."""
-    rows, told = select(found, metric="accuracy_gain", student=student), []
-    for method in (m for m in METHODS if m in set(rows["method"])):
-        own = rows[rows["method"] == method]
-        over, lost, hint = (own[own["baseline"] == b].set_index("experiment") for b in ("base", UNPERTURBED, HINTS[0]))
-        sentence = f"**{f'{student}, ' if student else ''}{LABELS[method]}**: "
-        if len(over):
-            better, worse = over.index[over["lo"] > 0], over.index[over["hi"] < 0]
-            sentence += f"better than the base in: {listed(list(better))}; worse in: {listed(list(worse))}; "
-        losing = lost.index[lost["hi"] < 0]
-        sentence += f"against the same questions unperturbed it loses by: {listed(list(losing))}"
-        if len(losing):
-            sentence += f", most by {(most := lost['value'].idxmin())} ({signed(lost.loc[most])})"
-        for _, row in hint.iterrows():
-            sentence += f"; to it a wrong hint {verdict(row)} a right one ({signed(row)})"
-        told.append(f"{sentence}.")
-    return told

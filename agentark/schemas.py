@@ -101,6 +101,15 @@ class Trajectory(Row):
     for_da: bool
 
 
+class Seconds(Row):
+    """What a trace took: kept apart from the traces, since no two runs share it."""
+
+    question_id: str
+    agent: int
+    round: int
+    seconds: float
+
+
 class Prediction(Row):
     """One system's answer to one test question, with exact measures of its steps (counts), and its likeness to the right
     answer where that is a text."""

@@ -1,32 +1,40 @@
-import subprocess
+import os
+import shutil
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from hypothesis import settings
-from small_study import copy_of_project, environment
+from small_study import call, copy_of_project
 
 settings.register_profile("study", max_examples=40, deadline=None, derandomize=True, database=None)
 settings.load_profile("study")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]):
-    """The longest files first, so that all workers end at the same time: the whole studies take as long as all others."""
-    longest = ["study", "rehearsal", "grid", "interruption", "training", "grader", "conformance", "gpu_bench"]
-    order = {f"test_{name}.py": place for place, name in enumerate(longest)}
-    items.sort(key=lambda item: order.get(item.path.name, len(longest)))
+    """The longest files first, so that all workers end at the same time."""
+    longest = ["study", "interruption", "base_models", "determinism", "rehearsal", "grid", "training", "gpu_bench"]
+    waiting = ["changes", "plan"]  # for the study, which another worker makes meanwhile
+    order = {f"test_{name}.py": place - len(longest) for place, name in enumerate(longest)}
+    order |= {f"test_{name}.py": 1 for name in waiting}
+    items.sort(key=lambda item: order.get(item.path.name, 0))
 
 
 @pytest.fixture(scope="session")
-def studies(tmp_path_factory) -> list[Path]:
-    """Two clean runs of the small study, side by side on two cores."""
-    folders = [copy_of_project(tmp_path_factory.mktemp(f"study-{i}")) for i in range(2)]
-    running = [
-        subprocess.Popen(
-            ["dvc", "repro"], cwd=f, env=environment(f), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        )
-        for f in folders
-    ]
-    outputs = [process.communicate()[0] for process in running]
-    for process, output in zip(running, outputs, strict=True):
-        assert process.returncode == 0, f"exit status {process.returncode}\n{output[-1500:]}"
-    return folders
+def study(tmp_path_factory) -> Path:
+    """The small study, run to its end, by one worker for all of them; a test that changes it takes a copy."""
+    folder = tmp_path_factory.getbasetemp() / "study"
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent.parent / "study"
+    with FileLock(folder.with_suffix(".lock")):
+        if not folder.exists():
+            making = copy_of_project(folder.with_suffix(".making"))
+            call(making, "dvc", "repro")
+            making.rename(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def copied(study, tmp_path_factory) -> Path:
+    """A copy of the small study, for the tests of one file."""
+    return Path(shutil.copytree(study, tmp_path_factory.mktemp("copied") / "study", symlinks=True))

@@ -1,6 +1,7 @@
 """The planner: counts are those of the run, a pilot that is the run plans it exactly, what is assumed is what is stated."""
 
 import json
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -8,13 +9,12 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from examples import shared_data
-from small_study import SMALL, shrunk
+from small_study import SMALL, call, shrunk, stage
 
-from agentark import StudyError, pilot, plan, sizes
-from agentark.debate.run import Seconds
+from agentark import StudyError, cost, pilot, plan, sizes
 from agentark.evaluate import pick
 from agentark.questions import collect
-from agentark.schemas import Trace
+from agentark.schemas import Seconds, Trace
 from agentark.tasks.published import load
 
 LARGE = sizes.CHECKPOINTS["Qwen/Qwen3-32B"]
@@ -209,8 +209,8 @@ def test_disk_and_memory_are_held_against_this_machine(need, verdict):
 
 
 def test_a_student_pays_back_what_it_saves():
-    assert plan.break_even(100, 3, 1) == 50
-    assert plan.break_even(100, 1, 1) == float("inf")
+    assert cost.break_even(100, 3, 1) == 50
+    assert cost.break_even(100, 1, 1) == float("inf")
     params = full()
     rates, _, rows = assumed(params)
     paid = plan.paid_back(params, rows, rates).iloc[0]
@@ -267,3 +267,17 @@ def test_lengths_of_replies_are_those_of_real_debates(name):
     ]
     for at, characters in enumerate(sizes.REPLIES[name].characters):
         assert characters == pytest.approx(sum(s[at] for s in said) / len(said), abs=0.06)
+
+
+def test_the_plan_of_the_small_study_is_near_what_it_used(copied):
+    folder = copied
+    planned = stage(folder, "plan", "pilot_main=32", "pilot_other=8")
+    assert "debate@hard" in planned.stdout and "licence of teacher" in planned.stdout
+    told = call(folder, sys.executable, "-m", "agentark.plan", "--check", check=False)
+    assert told.returncode == 0, told.stdout + told.stderr
+    ratios = {row.split()[0]: float(row.split()[-1]) for row in told.stdout.splitlines()[1:-1]}
+    assert len(ratios) == 9 and abs(ratios["total"] - 1) <= plan.BAR
+    table = folder / "reports" / "plan.csv"
+    table.write_text(table.read_text().replace(",mini,", ",full,"))
+    other = call(folder, sys.executable, "-m", "agentark.plan", "--check", check=False)
+    assert other.returncode == 1 and "run `make plan`" in other.stderr

@@ -9,7 +9,7 @@ import pytest
 import torch
 from examples import GOLD, KEYS, SLIPPED, said
 
-from agentark import StudyError, evaluate, models, robustness, root
+from agentark import StudyError, evaluate, models, report, robustness, root
 from agentark.engines.checkpoint import prompt_ids
 from agentark.robustness import FAMILIES, HINTS, PERTURBATIONS, perturbed, read, reasoning_nll, sentences
 from agentark.schemas import frame
@@ -198,7 +198,7 @@ def test_perplexity_is_the_exponential_of_the_mean_over_tokens_and_seeds():
     assert value["da", "nll", "all"] == pytest.approx(4 / 40) and value["da", "nll", "1"] == pytest.approx(3 / 40)
     assert value["da", "perplexity", "all"] == pytest.approx(math.exp(0.1))
     assert value["da", "nll_difference", "all"] == pytest.approx(-0.1)
-    assert "after DA it is likelier (-0.100" in robustness.likelihood_findings(found, "s")
+    assert "after DA it is likelier (-0.100" in report.likelihood_findings(found, "s")
 
 
 def test_losses_are_paired_with_the_same_questions():
@@ -217,6 +217,6 @@ def test_losses_are_paired_with_the_same_questions():
     assert gains.loc[("larger", "unperturbed"), "value"] == pytest.approx(-0.6)
     assert gains.loc[("larger", "unperturbed"), "n"] == 10
     assert gains.loc[("wrong hint", "right hint"), "value"] == pytest.approx(-0.5)
-    (sentence,) = robustness.robustness_findings(found, "s")
+    (sentence,) = report.robustness_findings(found, "s")
     assert "it loses by: larger, wrong hint, most by wrong hint (-0.800" in sentence
     assert "a wrong hint is worse than a right one (-0.500" in sentence

@@ -7,19 +7,10 @@ from pathlib import Path
 from agentark.debate.protocols import Protocol, Turn
 from agentark.engines import Engine, Reply, Request, Store, batches_itself, engine
 from agentark.parallel import apart, each
-from agentark.schemas import Question, Row, Trace
+from agentark.schemas import Question, Seconds, Trace
 from agentark.traces import answer_of
 
 GROUP = 64  # questions in step; fixed, so that batches, and with them bytes, do not depend on the number of cores
-
-
-class Seconds(Row):
-    """What a trace took: kept apart from the traces, since no two runs share it."""
-
-    question_id: str
-    agent: int
-    round: int
-    seconds: float
 
 
 def converse(

@@ -11,12 +11,13 @@ from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-
-from sklearn.feature_extraction.text import TfidfVectorizer
-from transformers import PreTrainedTokenizerBase
+from typing import TYPE_CHECKING
 
 from agentark import StudyError
 from agentark.schemas import Question
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 # The data sets whose questions are about a document, and what its lines are.
 UNITS = {"hotpotqa": "paragraphs", "qasper": "paragraphs", "qmsum": "turns"}
@@ -37,7 +38,7 @@ class Cut:
 
 
 def fit(
-    questions: Sequence[Question], tokenizer: PreTrainedTokenizerBase, budget: int
+    questions: Sequence[Question], tokenizer: "PreTrainedTokenizerBase", budget: int
 ) -> tuple[list[Question], list[Cut]]:
     """The questions whose text can be brought to `budget` tokens, and what that took: a Cut for each question asked for.
 
@@ -83,6 +84,8 @@ def fit_one(question: Question, length: Callable[[str], int], budget: int) -> tu
 
 def ranking(query: str, lines: Sequence[str]) -> list[int]:
     """Line numbers, the most similar to the query first; among equals, the nearest to an end of the document."""
+    from sklearn.feature_extraction.text import TfidfVectorizer  # here: generated questions need not wait for it
+
     try:
         vectors = TfidfVectorizer(stop_words="english").fit_transform([*lines, query])
         similarity = (vectors[:-1] @ vectors[-1].T).toarray()[:, 0]

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -48,6 +47,8 @@ def read_rows(source: str | Path, split: str, config: str | None, revision: str 
 
 
 def hub_rows(name: str, split: str, config: str | None, revision: str | None) -> list[Raw]:
+    import datasets  # here: who asks generated questions need not wait for it
+
     # A local folder is prepared anew each time: its cache would outlive a change of the files.
     mode = "force_redownload" if Path(name).is_dir() else "reuse_dataset_if_exists"
     try:

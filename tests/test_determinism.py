@@ -1,0 +1,43 @@
+"""The same commit on the same machine gives the same bytes: two clean runs of the small study."""
+
+import subprocess
+
+import pytest
+from small_study import copy_of_project, digests, environment
+
+pytestmark = pytest.mark.long
+
+
+@pytest.fixture(scope="module")
+def studies(tmp_path_factory):
+    """Run side by side, a core each."""
+    folders = [copy_of_project(tmp_path_factory.mktemp(f"study-{i}")) for i in range(2)]
+    running = [
+        subprocess.Popen(
+            ["dvc", "repro"], cwd=f, env=environment(f), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+        for f in folders
+    ]
+    outputs = [process.communicate()[0] for process in running]
+    for process, output in zip(running, outputs, strict=True):
+        assert process.returncode == 0, f"exit status {process.returncode}\n{output[-1500:]}"
+    return folders
+
+
+def test_two_clean_runs_give_the_same_bytes(studies):
+    made = (
+        "data/questions",
+        "data/debates",
+        "data/extracted",
+        "data/students",
+        "data/reward_models",
+        "data/predictions",
+    )
+    tables = [digests(s, *made, "reports") for s in studies]
+    assert len(tables[0]) > 40
+    pages = {
+        name for name in tables[0] if name in ("reports/index.html", "reports/notebooks/10_report.html")
+    }  # show seconds
+    assert {k: v for k, v in tables[0].items() if k not in pages} == {
+        k: v for k, v in tables[1].items() if k not in pages
+    }

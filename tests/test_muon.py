@@ -1,0 +1,44 @@
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agentark import models
+from agentark.muon import Matrices, Muon, orthogonal
+
+SIZES = st.integers(2, 40)
+
+
+@given(SIZES, SIZES, st.integers(0, 99))
+def test_singular_values_come_to_lie_about_one(rows, columns, seed):
+    made = orthogonal(torch.randn(rows, columns, generator=torch.Generator().manual_seed(seed), dtype=torch.float64))
+    values = torch.linalg.svdvals(made)
+    assert made.shape == (rows, columns)
+    assert values.max() < 1.3
+    assert (
+        values.median() > 0.6
+    )  # the least of a square matrix may have been too near 0 to be raised in five iterations
+
+
+@pytest.mark.parametrize("shape", [(24, 24), (48, 16), (16, 48)])
+def test_steps_are_those_of_torch_to_the_precision_of_bfloat16(shape):
+    torch.manual_seed(0)
+    start, goal = torch.randn(shape), torch.randn(shape)
+    ours, theirs = torch.nn.Parameter(start.clone()), torch.nn.Parameter(start.clone())
+    steps = Matrices([ours], lr=0.02), torch.optim.Muon([theirs], lr=0.02, weight_decay=0.0)
+    for _ in range(10):
+        for p, optimiser in zip((ours, theirs), steps, strict=True):
+            p.grad = p.detach() - goal
+            optimiser.step()
+    walked = (theirs - start).norm()
+    assert (ours - theirs).norm() < 0.02 * walked
+
+
+def test_a_schedule_reaches_matrices_and_the_rest():
+    model = models.build_model("qwen3", 32, 1, 0, 64)
+    optimiser = Muon(model, 0.003)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: 0.5)
+    schedule.step()
+    assert [group["lr"] for part in optimiser.parts for group in part.param_groups] == [0.0105, 0.0015]
+    trained = {id(p) for part in optimiser.parts for group in part.param_groups for p in group["params"]}
+    assert trained == {id(p) for p in model.parameters()}
