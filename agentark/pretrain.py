@@ -169,7 +169,7 @@ def restated(rng: random.Random) -> Example:
 
 def reading(rng: random.Random) -> Example:
     """Pairs, options, restatements."""
-    return rng.choices((pairs, options, restated), (0.4, 0.15, 0.45))[0](rng)
+    return rng.choices((pairs, options, restated), (0.3, 0.25, 0.45))[0](rng)
 
 
 DRILLS = {"pairs": pairs, "reading": reading}

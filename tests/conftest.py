@@ -7,13 +7,15 @@ from filelock import FileLock
 from hypothesis import settings
 from small_study import call, copy_of_project
 
+os.environ.setdefault("AGENTARK_WORKERS", "1")  # pytest has processes of its own, a core each
+
 settings.register_profile("study", max_examples=40, deadline=None, derandomize=True, database=None)
 settings.load_profile("study")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]):
     """The longest files first, so that all workers end at the same time."""
-    longest = ["study", "interruption", "base_models", "determinism", "rehearsal", "grid", "training", "gpu_bench"]
+    longest = ["study", "determinism", "interruption", "rehearsal", "grid", "training", "gpu_bench"]
     waiting = ["changes", "plan"]  # for the study, which another worker makes meanwhile
     order = {f"test_{name}.py": place - len(longest) for place, name in enumerate(longest)}
     order |= {f"test_{name}.py": 1 for name in waiting}

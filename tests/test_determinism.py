@@ -1,9 +1,14 @@
-"""The same commit on the same machine gives the same bytes: two clean runs of the small study."""
+"""The same commit on the same machine gives the same bytes: in two clean runs of the small study, on one core or two."""
 
 import subprocess
 
 import pytest
+from examples import MAX_TOKENS
 from small_study import copy_of_project, digests, environment
+
+from agentark.debate.protocols import Debate
+from agentark.debate.run import GROUP, hold
+from agentark.tasks import TASKS
 
 pytestmark = pytest.mark.long
 
@@ -41,3 +46,12 @@ def test_two_clean_runs_give_the_same_bytes(studies):
     assert {k: v for k, v in tables[0].items() if k not in pages} == {
         k: v for k, v in tables[1].items() if k not in pages
     }
+
+
+def test_a_debate_does_not_depend_on_the_number_of_cores(tmp_path, monkeypatch):
+    asked = TASKS["equation"].questions(2 * GROUP + 10, "validation", 0)
+    protocol, spoken = Debate(3, 2, 1.0, 0.2, "shared"), []
+    for cores in "12":
+        monkeypatch.setenv("AGENTARK_WORKERS", cores)
+        spoken.append(hold(protocol, asked, "data/models/teacher", tmp_path / cores, 0, MAX_TOKENS)[0])
+    assert spoken[0] == spoken[1] and len(spoken[0]) > 3 * len(asked)

@@ -8,7 +8,10 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
 from small_study import call, copy_of_project, digests, environment, stage
+
+pytestmark = pytest.mark.long
 
 DEBATE = ["03_debate", "split=noisy", "agents=5", "rounds=3", "temperature=1.3", "questions=data/more"]
 
