@@ -10,8 +10,9 @@ import pandas as pd
 from agentark import StudyError, stats
 from agentark.answers import is_correct
 from agentark.debate.protocols import SUMMARISER, majority
+from agentark.files import write_json
 from agentark.metrics import rouge, token_f1
-from agentark.schemas import Prediction, Question, Score, Seconds, Trace, read_table, write_json
+from agentark.schemas import Prediction, Question, Score, Seconds, Trace, read_table
 from agentark.tasks import TASKS
 from agentark.tasks.base import check
 from agentark.tasks.published import DATA_SETS

@@ -9,7 +9,7 @@ import pandas as pd
 import seaborn as sns
 from IPython.display import Image
 
-from agentark.schemas import write_atomically
+from agentark.files import write_atomically
 
 METHODS = ["base", "sft", "rsft", "da", "pad", "greedy", "single", "vote", "debate"]
 LABELS = {

@@ -25,7 +25,7 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from agentark import StudyError, root
-from agentark.schemas import write_json
+from agentark.files import write_json
 
 TYPES = {
     "int": int, "float": float, "str": str, "bool": bool,

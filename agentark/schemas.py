@@ -3,9 +3,6 @@
 Tables are Parquet. A table appears whole or not at all: it is written beside its place and moved there last.
 """
 
-import json
-import os
-import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -16,6 +13,7 @@ import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from agentark import StudyError
+from agentark.files import write_atomically
 
 AnswerKind = Literal["number", "latex", "choice", "text"]
 Split = Literal["corpus", "train", "validation", "test"]
@@ -162,24 +160,6 @@ class Score(Row):
 T = TypeVar("T", bound=Row)
 
 
-def write_atomically(path: Path, write) -> None:
-    """Call `write(temporary_path)`, then move the result to `path`, so that no reader ever sees half a file."""
-    path = Path(path)
-    temporary = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        os.close(handle)
-        write(Path(temporary))
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except OSError as error:
-        raise StudyError(f"{path}: not written ({error.strerror or error}); nothing there was changed") from error
-    finally:
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
-
-
 def write_table(rows: Iterable[Row], path: Path) -> None:
     """Write rows of one schema to a Parquet file (or CSV, by the ending of `path`), whole or not at all."""
     rows = list(rows)
@@ -195,11 +175,6 @@ def write_table(rows: Iterable[Row], path: Path) -> None:
 def write_csv(table: pd.DataFrame, path: Path) -> None:
     """Write a small table for git: six significant digits, whole or not at all."""
     write_atomically(path, lambda p: table.to_csv(p, index=False, float_format="%.6g"))
-
-
-def write_json(content: object, path: Path) -> None:
-    """Write JSON, whole or not at all."""
-    write_atomically(path, lambda p: p.write_text(json.dumps(content, indent=1) + "\n"))
 
 
 def read_table(path: Path, schema: type[T]) -> list[T]:

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentark import StudyError
-from agentark.schemas import Question, Score, Trace, frame, read_table, write_atomically, write_table
+from agentark.files import write_atomically
+from agentark.schemas import Question, Score, Trace, frame, read_table, write_table
 
 TRACES = [said(1, 1, GOLD), said(2, 1, SLIPPED), said(1, 2, MUTE)]
 SCORE = Score(

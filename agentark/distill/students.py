@@ -23,7 +23,7 @@ from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 from agentark import models, root
 from agentark.engines.checkpoint import digest
-from agentark.schemas import write_atomically, write_json
+from agentark.files import write_atomically, write_json
 
 LIBRARIES = ("torch", "transformers", "trl", "peft", "accelerate", "tokenizers")
 OPTIONAL = ("unsloth", "bitsandbytes", "vllm")  # named where they took part

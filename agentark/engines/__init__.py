@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple, Protocol
 
 from agentark import root
-from agentark.schemas import write_atomically
+from agentark.files import write_atomically
 
 
 @dataclass(frozen=True)
