@@ -27,9 +27,9 @@ from agentark import StudyError
 def each(function: Callable, calls: Iterable[dict[str, Any]], processes: int = 1) -> list:
     """`function(**call)`, a training, for every call (a seed); results in the order of the calls.
 
-    Without a GPU a process a core takes a call each. On GPUs, or with `processes` above 1, which share a call, as many
-    calls run at once as there are GPUs for; without a GPU then one. Prints first what trains, and why. Raises StudyError
-    in one line for any failure.
+    Without a GPU a process a core takes a call each, and all run at once that are fewer than two a core. On GPUs, or with
+    `processes` above 1, which share a call, as many calls run at once as there are GPUs for; without a GPU then one.
+    Prints first what trains, and why. Raises StudyError in one line for any failure.
     """
     import torch
 
@@ -44,7 +44,7 @@ def each(function: Callable, calls: Iterable[dict[str, Any]], processes: int = 1
     gpus = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(torch.cuda.device_count())))).split(",")
     if not torch.cuda.is_available():
         if processes == 1:
-            return parallel.each(function, calls)
+            return parallel.each(function, calls, crowded=True)
         groups = [""]
     else:
         if processes > len(gpus):
