@@ -93,5 +93,5 @@ PORT ?= 8000
 serve: env  ## an OpenAI-compatible server for MODEL (a folder or a hub name) at PORT; prints the `teacher=` for notebooks
 	python -m agentark.engines.serve $(MODEL) $(PORT)
 
-lab: env  ## open the notebooks
-	jupyter lab notebooks
+lab: env  ## open the notebooks; no news, no looking for updates
+	jupyter lab --LabApp.news_url=None --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate notebooks
