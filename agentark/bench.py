@@ -18,6 +18,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 from datasets import Dataset
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from trl import SFTConfig, SFTTrainer
 
 from agentark import models, root
@@ -92,35 +93,12 @@ def generation(questions: list[Question]) -> list[dict]:
     ]
 
 
-def sft_defaults(
-    pairs: list[tuple[str, str]], steps: int, held: list[tuple[str, str]], seed: int
-) -> tuple[float, float]:
-    """TRL as it comes, but for our learning rate and schedule. Returns seconds and the loss on held-out examples."""
-    model, tokenizer = models.load(root() / STUDENT)
-    data = [
-        Dataset.from_list(
-            [
-                {"prompt": [{"role": "user", "content": q}], "completion": [{"role": "assistant", "content": a}]}
-                for q, a in p
-            ]
-        )
-        for p in (pairs, held)
-    ]
-    ours = {k: settings(0)[k] for k in ("output_dir", "save_strategy", "report_to", "disable_tqdm", "use_cpu")}
-    arguments = SFTConfig(
-        **ours, seed=seed, bf16=False, max_steps=steps, learning_rate=1e-3, lr_scheduler_type="linear"
-    )
-    trainer = SFTTrainer(model, arguments, train_dataset=data[0], eval_dataset=data[1], processing_class=tokenizer)
-    seconds = timed(lambda: run(trainer))
-    return seconds, trainer.evaluate()["eval_loss"]
+BATCH, RATE = 24, 1e-3  # the study's (`distill` in params.yaml)
+DEFAULT_BATCH = 8  # TRL's
 
 
-def sft_ours(pairs: list[tuple[str, str]], steps: int, held: list[tuple[str, str]], seed: int) -> tuple[float, float]:
-    """R-SFT as the study runs it, on as many examples. Seconds include loading and saving."""
-    with tempfile.TemporaryDirectory() as folder:
-        out = Path(folder) / "student"
-        seconds = timed(lambda: sft.distil(root() / STUDENT, pairs, out, seed, steps, 24, 1e-3))
-        model, tokenizer = models.load(out)
+def held_out_loss(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, held: list[tuple[str, str]]) -> float:
+    """Mean over the answers' tokens, in nats."""
     losses = []
     for question, answer in held:
         prompt = tokenizer(
@@ -131,19 +109,52 @@ def sft_ours(pairs: list[tuple[str, str]], steps: int, held: list[tuple[str, str
         labels = torch.tensor([[-100] * len(prompt.input_ids) + target])
         with torch.inference_mode():
             losses += [model(input_ids=ids, labels=labels).loss.item()] * len(target)
-    return seconds, statistics.fmean(losses)
+    return statistics.fmean(losses)
+
+
+def sft_defaults(
+    pairs: list[tuple[str, str]], steps: int, held: list[tuple[str, str]], seed: int
+) -> tuple[float, float]:
+    """TRL as it comes, but for our learning rate and schedule. Returns seconds and the loss on held-out examples."""
+    model, tokenizer = models.load(root() / STUDENT)
+    data = Dataset.from_list(
+        [
+            {"prompt": [{"role": "user", "content": q}], "completion": [{"role": "assistant", "content": a}]}
+            for q, a in pairs
+        ]
+    )
+    ours = {k: settings(0)[k] for k in ("output_dir", "save_strategy", "report_to", "disable_tqdm", "use_cpu")}
+    arguments = SFTConfig(
+        **ours, seed=seed, bf16=False, max_steps=steps, learning_rate=RATE, lr_scheduler_type="linear"
+    )
+    trainer = SFTTrainer(model, arguments, train_dataset=data, processing_class=tokenizer)
+    seconds = timed(lambda: run(trainer))
+    return seconds, held_out_loss(trainer.model.eval(), tokenizer, held)
+
+
+def sft_ours(pairs: list[tuple[str, str]], steps: int, held: list[tuple[str, str]], seed: int) -> tuple[float, float]:
+    """R-SFT as the study runs it, on as many examples. Seconds include loading and saving.
+
+    At one rate the larger batches would end at a higher loss after as many examples; the rate grows by the root of the
+    batch, as Adam's does (Malladi et al. 2022, "On the SDEs and scaling rules for adaptive gradient algorithms").
+    """
+    rate = RATE * (BATCH / DEFAULT_BATCH) ** 0.5
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "student"
+        seconds = timed(lambda: sft.distil(root() / STUDENT, pairs, out, seed, steps, BATCH, rate))
+        return seconds, held_out_loss(*models.load(out), held)
 
 
 def imitation(questions: list[Question]) -> list[dict]:
     """R-SFT: our settings against TRL's defaults, on equally many examples."""
     pairs, held = [(q.text, q.solution) for q in questions[:600]], [(q.text, q.solution) for q in questions[600:700]]
-    ratios, losses = [], []
+    ratios, losses, examples = [], [], 2400
     for seed in range(REPEATS):
-        theirs, their_loss = sft_defaults(pairs, 300, held, seed)  # 300 batches of 8
-        ours, our_loss = sft_ours(pairs, 100, held, seed)  # 100 batches of 24
+        theirs, their_loss = sft_defaults(pairs, examples // DEFAULT_BATCH, held, seed)
+        ours, our_loss = sft_ours(pairs, examples // BATCH, held, seed)
         ratios.append(theirs / ours)
         losses.append(their_loss - our_loss)
-    note = "2,400 examples each; both with one thread and the same allocator"
+    note = f"{examples:,} examples each; both with one thread and the same allocator"
     return [
         spread("R-SFT tokens/s: ours / TRL's defaults", ratios, note),
         spread(
