@@ -133,7 +133,7 @@ def sft_defaults(
 
 
 def sft_ours(pairs: list[tuple[str, str]], steps: int, held: list[tuple[str, str]], seed: int) -> tuple[float, float]:
-    """R-SFT as the study runs it, on as many examples. Seconds include loading and saving.
+    """R-SFT as the study runs it, but for the rate, on as many examples. Seconds include loading and saving.
 
     At one rate the larger batches would end at a higher loss after as many examples; the rate grows by the root of the
     batch, as Adam's does (Malladi et al. 2022, "On the SDEs and scaling rules for adaptive gradient algorithms").

@@ -122,7 +122,7 @@ def test_a_drill_of_reading_asks_for_what_is_told():
         for example in (pretrain.options(rng), pretrain.restated(rng), pretrain.reading(rng)):
             told = example.messages[0]["content"].split()
             texts = [text for text, _ in example.target]
-            assert all(word in told or word in "=+-*/2 answer :" for text in texts for word in text.split())
+            assert all(word in told or word in [*"=+-*/2:", "answer"] for text in texts for word in text.split())
             assert tokenizer.unk_token_id not in pretrain.encode(example, tokenizer)["input_ids"]
     example = pretrain.options(random.Random(1))
     shown = example.messages[0]["content"]

@@ -15,9 +15,8 @@ def test_singular_values_come_to_lie_about_one(rows, columns, seed):
     values = torch.linalg.svdvals(made)
     assert made.shape == (rows, columns)
     assert values.max() < 1.3
-    assert (
-        values.median() > 0.6
-    )  # the least of a square matrix may have been too near 0 to be raised in five iterations
+    # Not the least: a square matrix's may have been too near 0 to be raised in five iterations.
+    assert values.median() > 0.6
 
 
 @pytest.mark.parametrize("shape", [(24, 24), (48, 16), (16, 48)])
