@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 
-from agentark import StudyError, report, variants
+from agentark import StudyError, pad_choices, report, variants
 from agentark.claims import numbered
 from agentark.figures import COLOURS, LABELS, METHODS, WIDTH, style
 from agentark.published import GRID, TRAIN_SIZES, by_method
@@ -121,27 +121,35 @@ def grid(rows: pd.DataFrame) -> plt.Figure:
 
 def differences(table: pd.DataFrame) -> plt.Figure:
     """Every gain of a table of results that is over all seeds and of a student, with its interval: a panel a baseline, a
-    line a gain, named by what sets the lines apart; black where the interval excludes 0."""
+    line a gain, named by what sets the lines apart; black where the interval excludes 0. Baselines that one line alone is
+    measured against share the last panel."""
     style()
     rows = table[(table["metric"] == "accuracy_gain") & (table["seed"] == "all") & (table["student"] != "")]
     names = {m: LABELS[m] for m in METHODS[:5]}  # of students; a protocol whose traces taught one keeps its own
     rows = rows.assign(method=rows["method"].replace(names))
     varying = [c for c in ("student", "test_task", "experiment", "method") if rows[c].nunique() > 1]
-    panels = dict(iter(rows.groupby("baseline", sort=False)))
-    lines = [len(own) + 1.6 for own in panels.values()]  # the room of a title among them
-    figure, axes = plt.subplots(
-        len(panels), 1, figsize=(WIDTH, 0.2 * sum(lines) + 0.9), height_ratios=lines, sharex=True, squeeze=False
+    against = rows["baseline"].map(lambda words: ", ".join(names.get(word, word) for word in words.split(", ")))
+    alone = (rows.groupby("baseline")["value"].transform("size") == 1) & (rows["baseline"].nunique() > 1)
+    line = rows[varying].agg(", ".join, axis=1)
+    rows = rows.assign(
+        panel=("against " + against).where(~alone, "against others"), line=line.where(~alone, line + " − " + against)
     )
-    for axis, (baseline, own) in zip(axes[:, 0], panels.items(), strict=True):
+    order = [*rows[~alone]["panel"].unique(), *rows[alone]["panel"].unique()]
+    heights = [(rows["panel"] == name).sum() + 1.6 for name in order]  # the room of a title among them
+    figure, axes = plt.subplots(
+        len(order), 1, figsize=(WIDTH, 0.2 * sum(heights) + 0.9), height_ratios=heights, sharex=True, squeeze=False
+    )
+    for axis, name in zip(axes[:, 0], order, strict=True):
+        own = rows[rows["panel"] == name]
         errors = np.abs(np.vstack([own["value"] - own["lo"], own["hi"] - own["value"]])) * 100
         for y, (r, error) in enumerate(zip(own.itertuples(), errors.T, strict=True)):
             colour = "black" if r.lo > 0 or r.hi < 0 else "darkgrey"
             axis.errorbar(r.value * 100, y, xerr=error[:, None], fmt="o", ms=4, color=colour)
         axis.axvline(0, color="black", lw=0.8)
-        axis.set_yticks(range(len(own)), own[varying].agg(", ".join, axis=1), fontsize=7)
+        axis.set_yticks(range(len(own)), own["line"], fontsize=7)
         axis.set_ylim(len(own) - 0.4, -0.6)
         axis.grid(False, axis="y")
-        axis.set_title(f"against {', '.join(names.get(word, word) for word in baseline.split(', '))}", fontsize=9)
+        axis.set_title(name, fontsize=9)
     axes[-1, 0].set_xlabel("gain in accuracy, points, with 95 % interval; grey: 0 is within it")
     return figure
 
@@ -238,14 +246,28 @@ def other_data(data: pd.DataFrame) -> pd.DataFrame:
     return data[~aside]
 
 
-def control(data: pd.DataFrame) -> list[str]:
-    """What debates teach beyond as many independent samples, a line a method and arm: what the paper does not ask."""
+def controlled(data: pd.DataFrame) -> pd.DataFrame:
+    """What debates teach beyond as many independent samples: the gains of the samples' students over the debates'."""
     rows = report.select(data, metric="accuracy_gain", baseline="study")
+    return rows[rows["experiment"].isin(CONTROL)]
+
+
+def control(data: pd.DataFrame) -> list[str]:
+    """The same in words, a line a method and arm: what the paper does not ask."""
     return [
         f"{LABELS[r['method']]} on {r['experiment']} {report.verdict(r)} {LABELS[r['method']]} on the debates' traces "
         f"({report.signed(r)}, n = {r['n']})"
-        for _, r in rows[rows["experiment"].isin(CONTROL)].iterrows()
+        for _, r in controlled(data).iterrows()
     ]
+
+
+def choices(rewards: pd.DataFrame) -> pd.DataFrame:
+    """The gains of choices inside PAD over the study's own, each under the name of what was chosen."""
+    rows = rewards[rewards["baseline"] == "pad"]
+    names = [
+        f"{pad_choices.TITLES[r.experiment]}: {pad_choices.CHOICES[r.experiment][r.method]}" for r in rows.itertuples()
+    ]
+    return rows.assign(experiment=names, method="pad")
 
 
 def talks(protocols: pd.DataFrame) -> list[str]:

@@ -50,11 +50,18 @@ def test_what_is_drawn_elsewhere_is_left_out(data):
 
 def test_a_panel_a_baseline_a_line_a_gain_named_by_what_sets_it_apart(data):
     figure = experiments.differences(pd.concat([data, pd.DataFrame([gain("one", "da", "base", 0.0, seed="1")])]))
-    titles = [axis.get_title() for axis in figure.axes]
-    assert titles == ["against study", "against study, level 2", "against study, PAD", "against base"]
+    assert [axis.get_title() for axis in figure.axes] == ["against study", "against base", "against others"]
     lines = [[label.get_text() for label in axis.get_yticklabels()] for axis in figure.axes]
-    assert [len(own) for own in lines] == [7, 1, 1, 2] and lines[3] == ["study, R-SFT", "plain first, R-SFT"]
-    two = pd.concat([data, data.assign(student="u")])
+    assert len(lines[0]) == 7 and lines[1] == ["study, R-SFT", "plain first, R-SFT"]
+    assert lines[2] == ["samples, equal traces, level 2, DA − study, level 2", "PAD, then DA, DA − study, PAD"]
     assert figure.axes[0].get_ylim()[0] > figure.axes[0].get_ylim()[1]  # the first line on top
-    assert experiments.differences(two).axes[3].get_yticklabels()[0].get_text() == "s, study, R-SFT"
+    two = experiments.differences(pd.concat([data, data.assign(student="u")]))
+    assert two.axes[1].get_yticklabels()[0].get_text() == "s, samples, equal traces, level 2, DA"
+    one = experiments.differences(data[data["baseline"] == "study, pad"])
+    assert [axis.get_title() for axis in one.axes] == ["against study, PAD"]
     plt.close("all")
+
+
+def test_choices_inside_pad_are_named_by_what_was_chosen():
+    rewards = pd.DataFrame(gain("credit", m, b, 0.1) for m, b in (("pad", "base"), ("step", "base"), ("step", "pad")))
+    assert list(experiments.choices(rewards)["experiment"]) == ["credit: step by step"]
