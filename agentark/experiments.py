@@ -94,7 +94,8 @@ def beside(published: pd.DataFrame, ours: pd.DataFrame, factor: str) -> plt.Figu
 
 
 def grid(rows: pd.DataFrame) -> plt.Figure:
-    """Every cell of ours with its interval: a row of panels a test task, a panel a student, a mark a teacher."""
+    """Every cell of ours with its interval: a row of panels a test task, a panel a student, a mark a teacher; in domain on
+    grey."""
     style()
     students, tests = list(rows["student"].unique()), list(rows["test_task"].unique())
     trains, teachers = list(rows["train_task"].unique()), [t for t in rows["teacher"].unique() if t]
@@ -109,6 +110,8 @@ def grid(rows: pd.DataFrame) -> plt.Figure:
                 x = trains.index(r.train_task) + (slots.index((r.method, r.teacher)) / len(slots) - 0.5) * 0.8
                 errors = [[r.value - r.lo], [r.hi - r.value]]
                 axis.errorbar(x, r.value, yerr=errors, fmt=marks.get(r.teacher, "x"), color=COLOURS[r.method], **look)
+            if test in trains:
+                axis.axvspan(trains.index(test) - 0.5, trains.index(test) + 0.5, color="0.94", lw=0)
             axis.axhline(0, color="black", lw=0.8)
             axis.set_title(f"{student}, on {test}", fontsize=9)
             axis.set_xticks(range(len(trains)), trains, fontsize=8, rotation=30)
@@ -116,6 +119,27 @@ def grid(rows: pd.DataFrame) -> plt.Figure:
         line[0].set_ylabel("gain, points")
     figure.supxlabel("trained on", fontsize=10)
     legend(figure, used, [plt.Line2D([], [], marker=k, ls="", color="grey", label=name) for name, k in marks.items()])
+    return figure
+
+
+def averages(table: pd.DataFrame) -> plt.Figure:
+    """Gains averaged over cells (grid.pooled) with their intervals, in domain left, out right: over all cells, and over those
+    of each student and of each teacher."""
+    style()
+    pooled = table[table["experiment"].str.endswith(" domain")]
+    pooled = pooled.assign(of=(pooled["student"] + pooled["teacher"]).replace("", "all cells"))
+    names, used = list(pooled["of"].unique()), [m for m in METHODS if m in set(pooled["method"])]
+    figure, axes = plt.subplots(1, 2, figsize=(WIDTH, 0.9 + 0.45 * len(names)), sharey=True)
+    for axis, where in zip(axes, ("in domain", "out of domain"), strict=True):
+        for r in pooled[pooled["experiment"].str.endswith(f", {where}")].itertuples():
+            y = names.index(r.of) + (used.index(r.method) - (len(used) - 1) / 2) * 0.18
+            errors = [[100 * (r.value - r.lo)], [100 * (r.hi - r.value)]]
+            axis.errorbar(100 * r.value, y, xerr=errors, fmt="o", ms=4, color=COLOURS[r.method])
+        axis.axvline(0, color="black", lw=0.8)
+        axis.set(title=where, xlabel="mean gain over the base, points")
+    axes[0].set_yticks(range(len(names)), names)
+    axes[0].set_ylim(len(names) - 0.5, -0.5)
+    legend(figure, used)
     return figure
 
 

@@ -10,12 +10,13 @@ import sys
 import time
 from itertools import product
 
+import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
 import yaml
 from small_study import PROJECT, call, copy_of_project, digests, environment, shrunk
 
-from agentark import grid
+from agentark import experiments, grid
 from agentark.figures import LABELS
 from agentark.schemas import Prediction, frame
 
@@ -81,6 +82,21 @@ def test_a_base_stands_in_the_table_once_and_losses_are_counted(cells):
     pooled = grid.pooled(pd.concat([p.assign(teacher=k[0], train_task=k[2]) for k, p in cells.items()]))
     told = grid.findings(frame([*rows, *pooled]))
     assert len(told) == 8 and told[1].startswith(f"{LABELS['rsft']}, in domain: +") and "in 0 of 8 gains" in told[1]
+
+
+def test_its_pictures_hold_every_cell_and_every_mean(cells):
+    rows = grid.distinct([row for (t, _, trained), p in cells.items() for row in grid.scored(p, t, trained)])
+    everything = pd.concat([p.assign(teacher=k[0], train_task=k[2]) for k, p in cells.items()])
+    table = frame([*rows, *grid.pooled(everything)])
+    drawn = experiments.cells(table)
+    assert len(drawn) == len(cells) * len(grid.METHODS) * len(FAMILIES)  # no mean over cells is taken for a cell
+    for figure, points, panels in (
+        (experiments.grid(drawn), len(drawn), len(STUDENTS) * len(FAMILIES)),
+        (experiments.averages(table), 2 * len(grid.METHODS) * (1 + len(STUDENTS) + len(TEACHERS)), 2),
+    ):
+        assert len(figure.axes) == panels
+        assert sum(len(axis.containers) for axis in figure.axes) == points
+    plt.close("all")
 
 
 def test_the_watcher_tells_what_is_done_and_what_is_left():
