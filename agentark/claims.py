@@ -96,8 +96,8 @@ def pooled(values: pd.Series, errors: pd.Series, tasks: pd.Series) -> tuple[floa
     return float(means.mean()), float(np.sqrt((shared**2).sum()) / len(shared))
 
 
-def error(rows: pd.DataFrame) -> pd.Series:
-    """Standard errors from the 95 % intervals of a table."""
+def error(rows: pd.DataFrame | pd.Series) -> pd.Series | float:
+    """Standard errors from the 95 % intervals of a table, or of a row of it."""
     return (rows["hi"] - rows["lo"]) / (2 * 1.96)
 
 
@@ -106,6 +106,13 @@ def seed_variance(table: pd.DataFrame, metric: str, tasks: Iterable[str], own: d
     rows = pick(table, metric=metric, **own)
     single = rows[(rows["seed"] != "all") & rows["test_task"].isin(list(tasks))].groupby("seed")["value"].mean()
     return (float(single.var(ddof=1)) / len(single), len(single)) if len(single) > 1 else (0.0, 1)
+
+
+def combined(value: float, se: float, among: list[tuple[float, int]], n: int) -> Difference:
+    """A difference whose error is that of its n questions, `se`, and of seeds: variances and numbers as of seed_variance."""
+    variance = se**2 + sum(v for v, _ in among)
+    below = sum(v**2 / (k - 1) for v, k in among if v)
+    return Difference(value, variance**0.5, variance**2 / below if below else np.inf, n, max(k for _, k in among))
 
 
 def difference(
@@ -131,10 +138,7 @@ def difference(
         return None
     mean, se = pooled(value, errors, found["test_task"])
     among = [seed_variance(over, metric, found["test_task"].unique(), w) for w in (own, rival)]
-    variance = se**2 + sum(v for v, _ in among)
-    below = sum(v**2 / (k - 1) for v, k in among if v)
-    n = int(found.groupby("test_task")["n"].first().sum())
-    return Difference(mean, variance**0.5, variance**2 / below if below else np.inf, n, max(k for _, k in among))
+    return combined(mean, se, among, int(found.groupby("test_task")["n"].first().sum()))
 
 
 def apart(one: Difference, other: Difference) -> Difference:
@@ -170,6 +174,18 @@ def numbered(table: pd.DataFrame, axis: str) -> dict[int, str]:
     found = re.compile(re.escape(axis).replace("N", r"(\d+)", 1))
     matches = filter(None, map(found.fullmatch, table["experiment"].unique()))
     return dict(sorted((int(m[1]), m[0]) for m in matches))
+
+
+def everywhere(grid: pd.DataFrame, where: str) -> list[Contrast]:
+    """The gain of each method over its base, averaged over all cells of the grid, "in domain" or "out of domain"."""
+    found = []
+    for m in TRAINED:
+        own = dict(experiment=f"all cells, {where}", method=m, baseline="base")
+        for _, row in pick(grid, metric="accuracy_gain", seed="all", **own).iterrows():
+            seeds = seed_variance(grid, "accuracy_gain", [row["test_task"]], own)
+            gained = combined(row["value"], error(row), [seeds], int(row["n"]))
+            found += contrast(f"all cells: {LABELS[m]} less base, {where}", 1, gained)
+    return found
 
 
 def distilled(scores: pd.DataFrame, students: list[str], task: str) -> list[Part]:
@@ -289,11 +305,23 @@ def parts(tables: dict[str, pd.DataFrame], students: list[str], sizes: list[str]
     every = grid if len(grid) else scores
     return [
         *distilled(scores, students, task),
+        Part(
+            1,
+            "each method gains over its base in domain, over the grid",
+            everywhere(grid, "in domain"),
+            make="make grid",
+        ),
         *steady(gains(every.assign(experiment="test") if len(grid) else every)),
         *rewarded(tables["ablation_rewards"], tables["ablation_agents"], sizes, task),
         *monotone(tables["ablation_data"], task),
         *reasoned(scores, students, task),
         *carried(scores, tables["reasoning"], students, task),
+        Part(
+            6,
+            "each method gains over its base out of domain, over the grid",
+            everywhere(grid, "out of domain"),
+            make="make grid",
+        ),
     ]
 
 

@@ -126,7 +126,7 @@ def averages(table: pd.DataFrame) -> plt.Figure:
     """Gains averaged over cells (grid.pooled) with their intervals, in domain left, out right: over all cells, and over those
     of each student and of each teacher."""
     style()
-    pooled = table[table["experiment"].str.endswith(" domain")]
+    pooled = table[table["experiment"].str.endswith(" domain") & (table["seed"] == "all")]
     pooled = pooled.assign(of=(pooled["student"] + pooled["teacher"]).replace("", "all cells"))
     names, used = list(pooled["of"].unique()), [m for m in METHODS if m in set(pooled["method"])]
     figure, axes = plt.subplots(1, 2, figsize=(WIDTH, 0.9 + 0.45 * len(names)), sharey=True)

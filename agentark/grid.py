@@ -13,41 +13,16 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from datetime import timedelta
-from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
 from agentark import evaluate, root, stats
-from agentark.distill import policy, prm, sft
 from agentark.figures import LABELS
 from agentark.parallel import workers
-from agentark.schemas import Question, Score
+from agentark.schemas import Score
 
 METHODS = ("sft", "rsft", "da", "pad")  # each taught on the traces of one debate
 PIPELINE = "grid/dvc.yaml"
-
-
-def teach(
-    method: str,
-    seed: int,
-    base: Path,
-    out: Path,
-    pairs: Sequence[tuple[str, str]],
-    debates: Sequence[prm.DebateSteps],
-    questions: Sequence[Question],
-    imitation: dict[str, Any],
-    judging: dict[str, Any],
-    practice: dict[str, Any],
-) -> list[dict]:
-    """Train one student of a cell, saved to `out`; for PAD its reward model first, saved to `out`/judge.
-
-    imitation, judging, practice: the settings of sft.distil, prm.train and policy.train. Returns the learning curve.
-    """
-    if method != "pad":
-        return sft.distil(base, pairs, out, seed, **imitation, method=method)
-    prm.train(base, debates, out / "judge", seed, **judging)
-    return policy.train(base, out / "judge", questions, out, seed, **practice)
 
 
 def scored(predictions: pd.DataFrame, teacher: str, train_task: str) -> list[Score]:
@@ -68,29 +43,40 @@ def pooled(predictions: pd.DataFrame, baseline: str = "base") -> list[Score]:
 
     predictions: those of all cells, with the columns of `schemas.Prediction` and `teacher`, `train_task`. A question's
     gain is its mean over cells and seeds; questions are what is resampled, since all cells answer the same ones, and
-    every family has as many. Rows a method ("experiment" tells which students: all, or one student, or one teacher).
+    every family has as many. Rows a method ("experiment" tells which students: all, or one student, or one teacher), over
+    all cells a row a seed too.
     """
+    every = gained(predictions, baseline)
+    parts = [("all cells", "", every, "all")]
+    for by in ("student", "teacher"):
+        parts += [(f"by {by}", key, part, "all") for key, part in every.groupby(by)]
+    for seed in sorted(predictions[predictions["method"] != baseline]["seed"].unique()):
+        own = predictions["seed"].eq(seed) | predictions["method"].eq(baseline)
+        parts.append(("all cells", "", gained(predictions[own], baseline), str(seed)))
+    rows = []
+    for experiment, key, part, seed in parts:
+        for where, some in part.groupby("where"):
+            by_question = some.groupby(["task", "question_id"])[[m for m in METHODS if m in some]].mean()
+            for method in by_question:
+                rows.append(
+                    Score(
+                        study="grid", experiment=f"{experiment}, {where}", seed=seed, metric="accuracy_gain",
+                        teacher=key if experiment == "by teacher" else "",
+                        student=key if experiment == "by student" else "",
+                        method=method, baseline=baseline, train_task="", test_task="", tokens_per_question=0.0,
+                        **asdict(stats.mean(by_question[method])),
+                    )
+                )  # fmt: skip
+    return rows
+
+
+def gained(predictions: pd.DataFrame, baseline: str) -> pd.DataFrame:
+    """Each method's gain over the base (columns) on each question in each cell (rows), its mean over seeds; and `where`."""
     right = predictions.groupby(["teacher", "student", "train_task", "method", "task", "question_id"], sort=True)
     mean = right["correct"].mean().unstack("method")
-    methods = [m for m in METHODS if m in mean]
-    gains = mean[methods].sub(mean[baseline], axis=0).reset_index()
-    gains["where"] = ["in domain" if r.train_task == r.task else "out of domain" for r in gains.itertuples()]
-    rows = []
-    for by, experiment in ((None, "all cells"), ("student", "by student"), ("teacher", "by teacher")):
-        for key, part in gains.groupby(by) if by else [("", gains)]:
-            for where, some in part.groupby("where"):
-                by_question = some.groupby(["task", "question_id"])[methods].mean()
-                for method in methods:
-                    estimate = stats.mean(by_question[method])
-                    rows.append(
-                        Score(
-                            study="grid", experiment=f"{experiment}, {where}", seed="all", metric="accuracy_gain",
-                            teacher=key if by == "teacher" else "", student=key if by == "student" else "",
-                            method=method, baseline=baseline, train_task="", test_task="", tokens_per_question=0.0,
-                            **asdict(estimate),
-                        )
-                    )  # fmt: skip
-    return rows
+    gains = mean[[m for m in METHODS if m in mean]].sub(mean[baseline], axis=0).reset_index()
+    own = gains["train_task"] == gains["task"]
+    return gains.assign(where=own.map({True: "in domain", False: "out of domain"}))
 
 
 def below_base(table: pd.DataFrame) -> pd.DataFrame:
@@ -111,7 +97,8 @@ def findings(table: pd.DataFrame) -> list[str]:
     told = []
     counts = below_base(table)
     for where in ("in domain", "out of domain"):
-        for _, r in table[table["experiment"] == f"all cells, {where}"].iterrows():
+        means = table[(table["experiment"] == f"all cells, {where}") & (table["seed"] == "all")]
+        for _, r in means.iterrows():
             c = counts.loc[(where, r["method"])]
             told.append(
                 f"{LABELS[r['method']]}, {where}: {r['value']:+.3f} [{r['lo']:+.3f}, {r['hi']:+.3f}] (n = {r['n']} "

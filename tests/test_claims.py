@@ -172,6 +172,22 @@ def test_the_published_grid_gives_the_published_share_below_the_base():
     assert all(c.n == 120 and c.p < 1e-10 for c in part.contrasts)
 
 
+def test_gains_over_the_whole_grid_carry_the_spread_of_its_seeds():
+    def row(method, value, seed="all", **more):
+        fixed = dict(
+            experiment="all cells, in domain", metric="accuracy_gain", method=method, baseline="base", seed=seed
+        )
+        return fixed | around(value, 0.01) | more
+
+    rows = [row(m, 0.2) for m in ("sft", "rsft", "da", "pad")]
+    rows += [row("pad", v, str(i)) for i, v in enumerate((0.1, 0.2, 0.3))]
+    rows += [row("pad", 0.5, student="s", experiment="by student, in domain")]
+    found = claims.everywhere(table(*rows), "in domain")
+    assert [round(c.value, 3) for c in found] == [0.2] * 3 and [c.seeds for c in found] == [1, 1, 3]
+    assert found[2].se == pytest.approx(math.hypot(0.01, 0.1 / 3**0.5)) and found[0].se == pytest.approx(0.01)
+    assert claims.everywhere(table(*rows), "out of domain") == []
+
+
 def test_every_verdict_of_the_study_follows_from_its_contrasts():
     parts = claims.parts(RUN, ["qwen3-small"], ["llama-small", "qwen3-small"], "equation")
     found = judged(parts)

@@ -58,7 +58,7 @@ def cells() -> dict[tuple[str, str, str], pd.DataFrame]:
 
 def test_gains_are_averaged_over_cells_in_domain_and_out(cells):
     everything = pd.concat([p.assign(teacher=k[0], train_task=k[2]) for k, p in cells.items()])
-    rows = {(r.experiment, r.teacher, r.student, r.method): r for r in grid.pooled(everything)}
+    rows = {(r.experiment, r.teacher, r.student, r.method): r for r in grid.pooled(everything) if r.seed == "all"}
     base = everything[everything["method"] == "base"].groupby("student")["correct"].mean()
     own = rows["all cells, in domain", "", "", "rsft"]
     assert own.value == pytest.approx(1 - base.mean()) and own.lo > 0 and own.n == N * len(FAMILIES)
@@ -67,6 +67,18 @@ def test_gains_are_averaged_over_cells_in_domain_and_out(cells):
     assert rows["by teacher, out of domain", "t2", "", "sft"].value == pytest.approx(-base.mean())
     assert rows["by student, in domain", "", "s1", "rsft"].value == pytest.approx(1 - base["s1"])
     assert {m for *_, m in rows} == set(grid.METHODS)
+    single = {(r.experiment, r.method): r.value for r in grid.pooled(everything) if r.seed == "1"}
+    assert single == {
+        (e, m): pytest.approx(r.value) for (e, t, s, m), r in rows.items() if t == s == ""
+    }  # all seeds alike
+
+
+def test_each_seed_is_set_against_the_base_alone(cells):
+    everything = pd.concat([p.assign(teacher=k[0], train_task=k[2]) for k, p in cells.items()])
+    lucky = (everything["method"] == "pad") & (everything["seed"] == 1)
+    rows = grid.pooled(everything.assign(correct=everything["correct"] | lucky))
+    of = {r.seed: r.value for r in rows if (r.experiment, r.method) == ("all cells, in domain", "pad")}
+    assert of["0"] == 0 and of["1"] > 0.3 and of["all"] == pytest.approx(of["1"] / 2)
 
 
 def test_a_base_stands_in_the_table_once_and_losses_are_counted(cells):
