@@ -31,11 +31,9 @@ study: env  ## the whole study: dvc repro, then the headline and how it compares
 	dvc repro
 	python -m agentark.headline
 
-report: env  ## redraw report, experiments and claims from the tables in git, running nothing else
-	python -m agentark.notebook 10_report
-	python -m agentark.notebook 11_experiments
-	python -m agentark.notebook claims
-	@echo "report: reports/index.html, reports/experiments.html, reports/claims.html"
+report: env  ## redraw every figure and page from the tables in git, running nothing else
+	dvc repro --force --single-item published report experiments claims
+	@echo "report: reports/index.html, reports/experiments.html, reports/claims.html, reports/published.html"
 
 models: env  ## rebuild the base models from random weights (about an hour and a half)
 	dvc repro --force --single-item base_models
