@@ -131,12 +131,13 @@ def averages(table: pd.DataFrame) -> plt.Figure:
     names, used = list(pooled["of"].unique()), [m for m in METHODS if m in set(pooled["method"])]
     figure, axes = plt.subplots(1, 2, figsize=(WIDTH, 0.9 + 0.45 * len(names)), sharey=True)
     for axis, where in zip(axes, ("in domain", "out of domain"), strict=True):
-        for r in pooled[pooled["experiment"].str.endswith(f", {where}")].itertuples():
+        part = pooled[pooled["experiment"].str.endswith(f", {where}")]
+        for r in part.itertuples():
             y = names.index(r.of) + (used.index(r.method) - (len(used) - 1) / 2) * 0.18
             errors = [[100 * (r.value - r.lo)], [100 * (r.hi - r.value)]]
             axis.errorbar(100 * r.value, y, xerr=errors, fmt="o", ms=4, color=COLOURS[r.method])
         axis.axvline(0, color="black", lw=0.8)
-        axis.set(title=where, xlabel="mean gain over the base, points")
+        axis.set(title=f"{where}, n = {part['n'].max()} questions", xlabel="mean gain over the base, points")
     axes[0].set_yticks(range(len(names)), names)
     axes[0].set_ylim(len(names) - 0.5, -0.5)
     legend(figure, used)
@@ -239,10 +240,10 @@ def respects(printed: pd.DataFrame, scores: pd.DataFrame, student: str, task: st
 
 
 def twisted(reasoning: pd.DataFrame, student: str) -> pd.DataFrame:
-    """Gain over the base, with its interval, by setting of notebook 09 (rows) and method (columns)."""
+    """Gain over the base, with its interval, by setting of notebook 09 and number of questions (rows) and method (columns)."""
     rows = report.select(reasoning, metric="accuracy_gain", baseline="base", student=student)
     rows["cell"] = [report.signed(row) for _, row in rows.iterrows()]
-    return rows.pivot_table("cell", "experiment", "method", aggfunc="first", sort=False)
+    return rows.pivot_table("cell", ["experiment", "n"], "method", aggfunc="first", sort=False)
 
 
 def training_cost(printed: pd.DataFrame, table: pd.DataFrame, student: str) -> pd.DataFrame:
