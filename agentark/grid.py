@@ -19,16 +19,18 @@ import pandas as pd
 from agentark import evaluate, root, stats
 from agentark.figures import LABELS
 from agentark.parallel import workers
+from agentark.report import number, one
 from agentark.schemas import Score
+from agentark.tasks.facts import LETTERS
 
 METHODS = ("sft", "rsft", "da", "pad")  # each taught on the traces of one debate
 PIPELINE = "grid/dvc.yaml"
 
 
 def scored(predictions: pd.DataFrame, teacher: str, train_task: str) -> list[Score]:
-    """Rows of `reports/grid.csv` of one cell or of a teacher: accuracy, right steps, and gains over the base."""
+    """Rows of `reports/grid.csv` of one cell or of a teacher: accuracy, needed steps present, and gains over the base."""
     rows = evaluate.scores(predictions, teacher, train_task, lambda method: ["base"] if method in METHODS else [])
-    kept = ("accuracy", "accuracy_gain", "step_accuracy")
+    kept = ("accuracy", "accuracy_gain", "step_presence")
     return [row.model_copy(update={"study": "grid"}) for row in rows if row.metric in kept]
 
 
@@ -105,6 +107,25 @@ def findings(table: pd.DataFrame) -> list[str]:
                 f"questions); below the base in {c['below the base']} of {c['gains']} gains, in "
                 f"{c['interval below']} with the whole interval"
             )
+    return told
+
+
+def guessed(table: pd.DataFrame) -> list[str]:
+    """Teachers that answer the multiple choice at chance, and what their students learn there all the same."""
+    rows = table[(table["test_task"] == "facts") & (table["seed"] == "all")]
+    single = rows[(rows["method"] == "single") & (rows["metric"] == "accuracy")]
+    bases = rows[rows["method"] == "base"].groupby("metric")["value"].mean()
+    told = []
+    for _, r in single[(single["lo"] <= 1 / len(LETTERS)) & (single["hi"] >= 1 / len(LETTERS))].iterrows():
+        taught = rows[(rows["teacher"] == r["teacher"]) & (rows["train_task"] == "facts") & (rows["method"] == "rsft")]
+        mean = taught.groupby("metric")["value"].mean()
+        steps = one(rows, method="single", metric="step_presence", teacher=r["teacher"])["value"]
+        told.append(
+            f"{r['teacher']} answers facts at chance in one pass ({number(r)}), though it writes {steps:.2f} of the needed "
+            f"steps: what it misses is the letter of the amount it finds. Students of R-SFT on these debates write "
+            f"{mean['step_presence']:.2f} of the steps (base {bases['step_presence']:.2f}) and answer {mean['accuracy']:.2f} "
+            f"right (base {bases['accuracy']:.2f})"
+        )
     return told
 
 

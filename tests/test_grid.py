@@ -87,13 +87,23 @@ def test_a_base_stands_in_the_table_once_and_losses_are_counted(cells):
     bases = [r for r in rows if r.method == "base" and r.metric == "accuracy"]
     assert len(bases) == len(STUDENTS) * len(FAMILIES) and {r.teacher for r in bases} == {""}
     table = frame(rows)
-    assert set(table["metric"]) == {"accuracy", "accuracy_gain", "step_accuracy"} and set(table["study"]) == {"grid"}
+    assert set(table["metric"]) == {"accuracy", "accuracy_gain", "step_presence"} and set(table["study"]) == {"grid"}
     counts = grid.below_base(table)
     assert counts.loc[("in domain", "rsft")].tolist() == [8, 0, 0, 8]
     assert counts.loc[("out of domain", "sft")].tolist() == [8, 4, 4, 0]
     pooled = grid.pooled(pd.concat([p.assign(teacher=k[0], train_task=k[2]) for k, p in cells.items()]))
     told = grid.findings(frame([*rows, *pooled]))
     assert len(told) == 8 and told[1].startswith(f"{LABELS['rsft']}, in domain: +") and "in 0 of 8 gains" in told[1]
+
+
+def test_a_teacher_at_chance_is_told_with_what_it_teaches(cells):
+    spoken = {"t1": [i % 4 == 0 for i in range(N)], "t2": [i % 4 > 0 for i in range(N)]}
+    rows = [row for (t, _, trained), p in cells.items() for row in grid.scored(p, t, trained)]
+    for teacher, right in spoken.items():
+        said = frame(prediction("facts", i, "single", "", 0, r) for i, r in enumerate(right))
+        rows += grid.scored(said, teacher, "")
+    (told,) = grid.guessed(frame(grid.distinct(rows)))
+    assert told.startswith("t1 answers facts at chance") and "answer 1.00 right (base 0.42)" in told
 
 
 def test_its_pictures_hold_every_cell_and_every_mean(cells):
