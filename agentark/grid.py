@@ -5,14 +5,16 @@ of all families, whoever taught them. `make grid` runs all cells and tells how f
 same.
 """
 
-import re
+import os
 import subprocess
 import sys
 import time
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict
 from datetime import timedelta
+from statistics import mean
 
 import pandas as pd
 
@@ -137,65 +139,57 @@ def stages() -> list[str]:
     return [line.partition(":")[2] for line in listed.stdout.split()]
 
 
-def watch(lines, names: Sequence[str], say: Callable[[str], None], now: Callable[[], float] = time.monotonic) -> None:
-    """Pass on what `dvc repro` prints, and after each stage how many are done and about how long the rest will take.
+def repro(name: str, cores: int) -> tuple[bool, float, str]:
+    """Bring one stage up to date. Returns whether that went well, seconds (0 if there was nothing to do), what was said."""
+    since = time.monotonic()
+    done = subprocess.run(
+        ["dvc", "--wait-for-lock", "repro", "--single-item", f"{PIPELINE}:{name}"],
+        cwd=root(), env=os.environ | {"AGENTARK_WORKERS": str(cores)},
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+    took = time.monotonic() - since if "Running stage" in done.stdout else 0.0
+    return done.returncode == 0, took, done.stdout
 
-    A stage to come is expected to take what those of its kind (debate, cell) took on average so far, or, of a kind not
-    seen yet, what all took.
+
+def run(
+    names: Sequence[str],
+    say: Callable[[str], None] = print,
+    repro: Callable[[str, int], tuple[bool, float, str]] = repro,
+) -> bool:
+    """Bring stages up to date, kind after kind (base models, questions, debates, cells), as many of a kind at once as there
+    are cores: a stage on one core is busy all the time, on two it is not, and `dvc repro` runs one after the other.
+
+    After each stage `say` is told how many are done and about how long the rest will take: a stage to come as long as those
+    of its kind took on average, or, of a kind not seen yet, as all took. Returns whether all went well; of a failed stage
+    the last words are said, those that run beside it still end, and no other is begun.
     """
-    took: dict[str, list[float]] = {}
-    left, running, since = list(names), "", 0.0
-
-    def finish() -> None:
-        nonlocal running
-        if running:
-            took.setdefault(running.partition("@")[0], []).append(now() - since)
-            spent = [s for some in took.values() for s in some]
-            mean = {kind: sum(s) / len(s) for kind, s in took.items()}
-            rest = sum(mean.get(name.partition("@")[0], sum(spent) / len(spent)) for name in left)
-            wait = timedelta(seconds=round(rest))
-            say(f"grid: {len(names) - len(left)} of {len(names)} stages done, about {wait} left\n")
-            running = ""
-
-    for line in lines:
-        found = re.match(rf"(Running stage|Stage) '{re.escape(PIPELINE)}:([^']+)'", line)
-        if found:
-            finish()
-            if found[2] in left:
-                left.remove(found[2])
-            if found[1] == "Running stage":
-                running, since = found[2], now()
-        say(line)
-    finish()
-
-
-def train_bases(names: Sequence[str], say: Callable[[str], None] = print) -> bool:
-    """Bring the base models' stages up to date, as many at once as there are cores: each takes one core for up to an
-    hour, and DVC runs stages one by one. Returns whether all went well; a failed stage's last words are passed on."""
-
-    def train(name: str) -> subprocess.CompletedProcess:
-        command = ["dvc", "--wait-for-lock", "repro", "--single-item", f"{PIPELINE}:{name}"]
-        return subprocess.run(command, cwd=root(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-
-    with ThreadPoolExecutor(workers()) as threads:
-        for number, done in enumerate(threads.map(train, names), start=1):
-            if done.returncode:
-                threads.shutdown(cancel_futures=True)
-                say(done.stdout[-2000:])
-                return False
-            say(f"grid: {number} of {len(names)} base models there")
+    kinds: dict[str, list[str]] = {}
+    for name in names:
+        kinds.setdefault(name.partition("@")[0], []).append(name)
+    left, took = Counter({kind: len(some) for kind, some in kinds.items()}), defaultdict(list)
+    for kind, some in kinds.items():
+        with ThreadPoolExecutor(workers()) as threads:
+            running = {threads.submit(repro, name, max(1, workers() // len(some))): name for name in some}
+            for future in as_completed(running):
+                well, seconds, words = future.result()
+                if not well:
+                    threads.shutdown(cancel_futures=True)
+                    say(f"grid: {running[future]} failed\n{words[-2000:]}")
+                    return False
+                left[kind] -= 1
+                if seconds:
+                    took[kind].append(seconds)
+                every = [s for spent in took.values() for s in spent] or [0.0]
+                rest = sum(n * mean(took[k] or every) for k, n in left.items()) / workers()
+                wait = timedelta(seconds=round(rest))
+                say(
+                    f"grid: {len(names) - left.total()} of {len(names)} stages done ({running[future]}), about {wait} left"
+                )
     return True
 
 
 def main() -> int:
-    names = stages()
-    if not train_bases([name for name in names if name.startswith("base_models@")]):
-        return 1
-    process = subprocess.Popen(
-        ["dvc", "repro", PIPELINE], cwd=root(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, bufsize=1
-    )
-    watch(process.stdout, names, lambda line: print(line, end="", flush=True))
-    return process.wait()
+    return 0 if run(stages(), lambda line: print(line, flush=True)) else 1
 
 
 if __name__ == "__main__":

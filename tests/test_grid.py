@@ -121,31 +121,32 @@ def test_its_pictures_hold_every_cell_and_every_mean(cells):
     plt.close("all")
 
 
-def test_the_watcher_tells_what_is_done_and_what_is_left():
-    names = ["debate@a", "cell@a", "cell@b", "cell@c"]
-    clock = iter([0.0, 10.0, 10.0, 70.0, 70.0, 100.0])
-    lines = [
-        "Running stage 'grid/dvc.yaml:debate@a':\n",
-        "> python\n",
-        "Stage 'grid/dvc.yaml:cell@a' didn't change, skipping\n",
-        "Running stage 'grid/dvc.yaml:cell@b':\n",
-        "Running stage 'grid/dvc.yaml:cell@c':\n",
-    ]
-    said: list[str] = []
-    grid.watch(lines, names, said.append, lambda: next(clock))
-    told = [line for line in said if line.startswith("grid:")]
-    assert [line for line in said if line not in told] == lines
-    assert told == [
-        "grid: 1 of 4 stages done, about 0:00:30 left\n",  # three cells, of which none is timed: as long as the debate
-        "grid: 3 of 4 stages done, about 0:01:00 left\n",
-        "grid: 4 of 4 stages done, about 0:00:00 left\n",
+def test_it_tells_what_is_done_and_what_is_left(monkeypatch):
+    monkeypatch.setenv("AGENTARK_WORKERS", "2")
+    took = {"debate@a": 10.0, "cell@a": 0.0, "cell@b": 60.0, "cell@c": 30.0, "scores": 5.0}
+    begun, said = [], []
+
+    def repro(name: str, cores: int) -> tuple[bool, float, str]:
+        begun.append((name, cores))
+        time.sleep({"cell@b": 0.2, "cell@c": 0.4}.get(name, 0))  # b and c run beside each other
+        return True, took[name], ""
+
+    assert grid.run(list(took), said.append, repro)
+    assert dict(begun) == {"debate@a": 2, "cell@a": 1, "cell@b": 1, "cell@c": 1, "scores": 2}
+    assert begun[0][0] == "debate@a" and begun[-1][0] == "scores"
+    assert said == [
+        "grid: 1 of 5 stages done (debate@a), about 0:00:20 left",  # four, of which none is timed: as long as the debate
+        "grid: 2 of 5 stages done (cell@a), about 0:00:15 left",  # nothing was to be done there
+        "grid: 3 of 5 stages done (cell@b), about 0:00:48 left",  # a cell's 60 seconds and the mean of all, on two cores
+        "grid: 4 of 5 stages done (cell@c), about 0:00:17 left",
+        "grid: 5 of 5 stages done (scores), about 0:00:00 left",
     ]
 
 
-def test_a_base_model_that_cannot_be_trained_is_told():
+def test_a_stage_that_fails_is_told_and_nothing_is_begun_after_it():
     said: list[str] = []
-    assert not grid.train_bases(["base_models@nobody"], said.append)
-    assert "base_models@nobody" in said[0] and len(said) == 1
+    assert not grid.run(["base_models@nobody", "scores"], said.append)
+    assert "base_models@nobody failed" in said[0] and "nobody" in said[0].partition("\n")[2] and len(said) == 1
 
 
 SMALL = {
@@ -181,12 +182,11 @@ def test_a_grid_killed_twice_ends_in_the_same_bytes(tmp_path):
             shutil.copytree(folder / "data" / "models" / stand_in, folder / "data" / "grid" / "models" / name)
         models = [f"grid/dvc.yaml:base_models@{name}" for name in MODELS]
         call(folder, "dvc", "commit", "--force", "--quiet", *models)
-    told = call(whole, sys.executable, "-m", "agentark.grid").stdout
-    assert f"grid: {len(MODELS)} of {len(MODELS)} base models there" in told
+    call(whole, "dvc", "repro", grid.PIPELINE)
     rng = random.Random(1)
     for mark in sorted(rng.sample(range(tables(whole)), 2)):
         process = subprocess.Popen(
-            ["dvc", "repro", grid.PIPELINE], cwd=cut, env=environment(cut), start_new_session=True,
+            [sys.executable, "-m", "agentark.grid"], cwd=cut, env=environment(cut), start_new_session=True,
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
         while tables(cut) < mark and process.poll() is None:
@@ -195,8 +195,14 @@ def test_a_grid_killed_twice_ends_in_the_same_bytes(tmp_path):
         assert process.poll() is None
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-    done = call(cut, "dvc", "repro", grid.PIPELINE)
-    assert "didn't change, skipping" in done.stdout.replace("base_models", "")
+    finished = yaml.safe_load((cut / "grid" / "dvc.lock").read_text())["stages"]
+    outs = [cut / out["path"] for stage in finished.values() for out in stage.get("outs", [])]
+    kept = {
+        table: table.stat().st_mtime for out in outs for table in ([out] if out.is_file() else out.glob("*.parquet"))
+    }
+    told = call(cut, sys.executable, "-m", "agentark.grid").stdout
+    assert "grid: 7 of 7 stages done (scores), about 0:00:00 left" in told
+    assert kept and all(table.stat().st_mtime == at for table, at in kept.items())
     made = ("data/grid/cells", "data/grid/debates", "data/grid/questions", "reports/grid.csv")
     assert digests(whole, *made) == digests(cut, *made) and len(digests(whole, "data/grid/cells")) == 1
     waiting = json.loads(call(cut, "dvc", "status", "--json", grid.PIPELINE).stdout)
