@@ -66,24 +66,60 @@ class Phase:
     learning_rate: float
 
 
-REVISION = (
-    Phase(
-        {"word": 0.22, "equation": 0.32, "meta": 0.16, "facts": 0.12, "hops": 0.06, "passage": 0.06, "digest": 0.06},
-        temperatures=(1.0, 1.5),
-        revising=0.6,
-        questions=2400,
-        steps=1500,
-        learning_rate=1e-3,
+REVISIONS = {
+    "equation": (  # the study's teacher: the family it distils from foremost, then once more
+        Phase(
+            {
+                "word": 0.22,
+                "equation": 0.32,
+                "meta": 0.16,
+                "facts": 0.12,
+                "hops": 0.06,
+                "passage": 0.06,
+                "digest": 0.06,
+            },
+            temperatures=(1.0, 1.5),
+            revising=0.6,
+            questions=2400,
+            steps=1500,
+            learning_rate=1e-3,
+        ),
+        Phase(
+            {
+                "word": 0.15,
+                "equation": 0.50,
+                "meta": 0.13,
+                "facts": 0.07,
+                "hops": 0.05,
+                "passage": 0.05,
+                "digest": 0.05,
+            },
+            temperatures=(1.0, 1.5),
+            revising=0.4,
+            questions=800,
+            steps=1200,
+            learning_rate=1e-3,
+        ),
     ),
-    Phase(  # the family the study distils from once more
-        {"word": 0.15, "equation": 0.50, "meta": 0.13, "facts": 0.07, "hops": 0.05, "passage": 0.05, "digest": 0.05},
-        temperatures=(1.0, 1.5),
-        revising=0.4,
-        questions=800,
-        steps=1200,
-        learning_rate=1e-3,
+    "even": (  # the grid's, which distils from four: with the shares above a debate on meta spoils more than it mends
+        Phase(
+            {
+                "word": 0.26,
+                "equation": 0.22,
+                "meta": 0.26,
+                "facts": 0.12,
+                "hops": 0.05,
+                "passage": 0.05,
+                "digest": 0.04,
+            },
+            temperatures=(1.0, 1.5),
+            revising=0.6,
+            questions=2400,
+            steps=1500,
+            learning_rate=1e-3,
+        ),
     ),
-)
+}
 DRILL_BATCH = 48  # lists are short
 MAX_TOKENS = 72  # of a sampled trace; the longest gold trace of the hardest level has 66
 SLIP_SHARE = 0.1  # of step-showing examples, those in which a slip is noticed and mended on the next line
@@ -298,15 +334,21 @@ class Training:
         return {"weights": self.model.num_parameters(), "tokens": self.tokens, "curve": self.curve}
 
 
+def named(choices: dict, name: str, what: str):
+    """The choice of that name. Raises StudyError, naming the others, if there is none."""
+    if name not in choices:
+        raise StudyError(f"{what} {name!r} is unknown; choose one of {', '.join(choices)}")
+    return choices[name]
+
+
 def drilled(
     family: str, hidden: int, layers: int, drill: str, drill_steps: int, learning_rate: float, seed: int
 ) -> Training:
     """A model of random weights that has learnt to look things up, by one of DRILLS."""
-    if drill not in DRILLS:
-        raise StudyError(f"drill {drill!r} is unknown; choose one of {', '.join(DRILLS)}")
+    examples = named(DRILLS, drill, "drill")
     tokenizer = models.build_tokenizer()
     training = Training(models.build_model(family, hidden, layers, seed, len(tokenizer)), tokenizer, seed)
-    training.read(DRILLS[drill], drill_steps, DRILL_BATCH, learning_rate)
+    training.read(examples, drill_steps, DRILL_BATCH, learning_rate)
     return training
 
 
@@ -341,9 +383,11 @@ def build_teacher(
     learning_rate: float,
     seed: int,
     store: Path,
-    phases: tuple[Phase, ...] = REVISION,
+    revision: str = "equation",
 ) -> dict:
-    """Train the teacher to solve, then, in `phases`, to revise answers it sampled itself. Returns its record."""
+    """Train the teacher to solve, then, in the phases of one of REVISIONS, to revise answers it sampled itself. Returns its
+    record."""
+    phases = named(REVISIONS, revision, "revision")
     training = drilled(family, hidden, layers, drill, drill_steps, learning_rate, seed)
     training.read(partial(solving, shows_steps=1.0), steps, batch, learning_rate)
     for number, phase in enumerate(phases, start=1):

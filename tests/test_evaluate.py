@@ -158,14 +158,24 @@ def test_revisions_teach_the_solution_and_mark_what_was_wrong():
     assert {(1, False), (1, True), (3, False), (3, True)} <= seen and len(ORDERS) == 2
 
 
-def test_a_teacher_is_built_through_its_phases(tmp_path):
+@pytest.mark.parametrize("phase", [phase for phases in pretrain.REVISIONS.values() for phase in phases])
+def test_a_phase_is_of_all_families(phase):
+    assert set(phase.mixture) == set(TASKS) and sum(phase.mixture.values()) == pytest.approx(1)
+
+
+def test_a_teacher_is_built_through_its_phases(tmp_path, monkeypatch):
     shares = {"equation": 0.5, "word": 0.5}
     phases = tuple(pretrain.Phase(shares, (0.7, 1.3), 0.5, questions=8, steps=2, learning_rate=1e-3) for _ in range(2))
+    monkeypatch.setitem(pretrain.REVISIONS, "brief", phases)
     with pytest.raises(StudyError, match="drill 'songs' is unknown"):
         pretrain.drilled("qwen3", 32, 1, "songs", 4, 1e-3, 0)
-    record = pretrain.build_teacher(
-        tmp_path / "teacher", "qwen3", 32, 1, "pairs", 4, 4, 4, 1e-3, 0, tmp_path / "store", phases
+    small = dict(
+        family="qwen3", hidden=32, layers=1, drill="pairs", drill_steps=4, steps=4, batch=4, learning_rate=1e-3
     )
+    shared = dict(**small, seed=0, store=tmp_path / "store")
+    with pytest.raises(StudyError, match="revision 'long' is unknown; choose one of equation, even, brief"):
+        pretrain.build_teacher(tmp_path / "teacher", **shared, revision="long")
+    record = pretrain.build_teacher(tmp_path / "teacher", **shared, revision="brief")
     assert record["tokens"] > 0 and record["weights"] == models.load(tmp_path / "teacher")[0].num_parameters()
     with pytest.raises(StudyError, match="no readable record"):
         pretrain.adopt(tmp_path / "teacher", tmp_path / "copy")

@@ -18,7 +18,7 @@ from small_study import PROJECT, call, copy_of_project, digests, environment, sh
 
 from agentark import experiments, grid
 from agentark.figures import LABELS
-from agentark.schemas import Prediction, frame
+from agentark.schemas import Prediction, Score, frame
 
 TEACHERS, STUDENTS, FAMILIES, SEEDS, N = ["t1", "t2"], ["s1", "s2"], ["word", "facts"], [0, 1], 30
 
@@ -56,8 +56,17 @@ def cells() -> dict[tuple[str, str, str], pd.DataFrame]:
     }
 
 
-def test_gains_are_averaged_over_cells_in_domain_and_out(cells):
-    everything = pd.concat([p.assign(teacher=k[0], train_task=k[2]) for k, p in cells.items()])
+@pytest.fixture(scope="module")
+def everything(cells) -> pd.DataFrame:
+    return pd.concat([p.assign(teacher=k[0], train_task=k[2]) for k, p in cells.items()])
+
+
+@pytest.fixture(scope="module")
+def rows(cells) -> list[Score]:
+    return grid.distinct([row for (t, _, trained), p in cells.items() for row in grid.scored(p, t, trained)])
+
+
+def test_gains_are_averaged_over_cells_in_domain_and_out(everything):
     rows = {(r.experiment, r.teacher, r.student, r.method): r for r in grid.pooled(everything) if r.seed == "all"}
     base = everything[everything["method"] == "base"].groupby("student")["correct"].mean()
     own = rows["all cells, in domain", "", "", "rsft"]
@@ -73,17 +82,14 @@ def test_gains_are_averaged_over_cells_in_domain_and_out(cells):
     }  # all seeds alike
 
 
-def test_each_seed_is_set_against_the_base_alone(cells):
-    everything = pd.concat([p.assign(teacher=k[0], train_task=k[2]) for k, p in cells.items()])
+def test_each_seed_is_set_against_the_base_alone(everything):
     lucky = (everything["method"] == "pad") & (everything["seed"] == 1)
     rows = grid.pooled(everything.assign(correct=everything["correct"] | lucky))
     of = {r.seed: r.value for r in rows if (r.experiment, r.method) == ("all cells, in domain", "pad")}
     assert of["0"] == 0 and of["1"] > 0.3 and of["all"] == pytest.approx(of["1"] / 2)
 
 
-def test_a_base_stands_in_the_table_once_and_losses_are_counted(cells):
-    scores = [row for (t, _, trained), p in cells.items() for row in grid.scored(p, t, trained)]
-    rows = grid.distinct(scores)
+def test_a_base_stands_in_the_table_once_and_losses_are_counted(rows, everything):
     bases = [r for r in rows if r.method == "base" and r.metric == "accuracy"]
     assert len(bases) == len(STUDENTS) * len(FAMILIES) and {r.teacher for r in bases} == {""}
     table = frame(rows)
@@ -91,24 +97,21 @@ def test_a_base_stands_in_the_table_once_and_losses_are_counted(cells):
     counts = grid.below_base(table)
     assert counts.loc[("in domain", "rsft")].tolist() == [8, 0, 0, 8]
     assert counts.loc[("out of domain", "sft")].tolist() == [8, 4, 4, 0]
-    pooled = grid.pooled(pd.concat([p.assign(teacher=k[0], train_task=k[2]) for k, p in cells.items()]))
-    told = grid.findings(frame([*rows, *pooled]))
+    told = grid.findings(frame([*rows, *grid.pooled(everything)]))
     assert len(told) == 8 and told[1].startswith(f"{LABELS['rsft']}, in domain: +") and "in 0 of 8 gains" in told[1]
 
 
-def test_a_teacher_at_chance_is_told_with_what_it_teaches(cells):
+def test_a_teacher_at_chance_is_told_with_what_it_teaches(rows):
     spoken = {"t1": [i % 4 == 0 for i in range(N)], "t2": [i % 4 > 0 for i in range(N)]}
-    rows = [row for (t, _, trained), p in cells.items() for row in grid.scored(p, t, trained)]
+    teachers = []
     for teacher, right in spoken.items():
         said = frame(prediction("facts", i, "single", "", 0, r) for i, r in enumerate(right))
-        rows += grid.scored(said, teacher, "")
-    (told,) = grid.guessed(frame(grid.distinct(rows)))
+        teachers += grid.scored(said, teacher, "")
+    (told,) = grid.guessed(frame([*teachers, *rows]))
     assert told.startswith("t1 answers facts at chance") and "answer 1.00 right (base 0.42)" in told
 
 
-def test_its_pictures_hold_every_cell_and_every_mean(cells):
-    rows = grid.distinct([row for (t, _, trained), p in cells.items() for row in grid.scored(p, t, trained)])
-    everything = pd.concat([p.assign(teacher=k[0], train_task=k[2]) for k, p in cells.items()])
+def test_its_pictures_hold_every_cell_and_every_mean(cells, rows, everything):
     table = frame([*rows, *grid.pooled(everything)])
     drawn = experiments.cells(table)
     assert len(drawn) == len(cells) * len(grid.METHODS) * len(FAMILIES)  # no mean over cells is taken for a cell
@@ -124,11 +127,13 @@ def test_its_pictures_hold_every_cell_and_every_mean(cells):
 def test_it_tells_what_is_done_and_what_is_left(monkeypatch):
     monkeypatch.setenv("AGENTARK_WORKERS", "2")
     took = {"debate@a": 10.0, "cell@a": 0.0, "cell@b": 60.0, "cell@c": 30.0, "scores": 5.0}
+    after = {"cell@b": "(cell@a)", "cell@c": "(cell@b)"}  # b runs beside a and c, and ends between them
     begun, said = [], []
 
     def repro(name: str, cores: int) -> tuple[bool, float, str]:
         begun.append((name, cores))
-        time.sleep({"cell@b": 0.2, "cell@c": 0.4}.get(name, 0))  # b and c run beside each other
+        while after.get(name, "") not in "".join(said):
+            time.sleep(0.01)
         return True, took[name], ""
 
     assert grid.run(list(took), said.append, repro)
