@@ -11,6 +11,7 @@ from transformers import (
     AutoModelForImageTextToText,
     AutoModelForTokenClassification,
     AutoTokenizer,
+    Gemma3ForCausalLM,
     Gemma3PreTrainedModel,
     Gemma3TextConfig,
     LlamaConfig,
@@ -32,7 +33,12 @@ CHAT_TEMPLATE = (
     "{% if add_generation_prompt %}<|assistant|> {% endif %}"
 )
 SPECIAL = ("<|pad|>", "<|end|>", "<|user|>", "<|assistant|>", "<|unknown|>")
-FAMILIES = {"qwen3": (Qwen3Config, Qwen3ForCausalLM), "llama": (LlamaConfig, LlamaForCausalLM)}
+HEAD = 32  # width of an attention head
+FAMILIES = {  # configuration, model, what the configuration has of its own
+    "qwen3": (Qwen3Config, Qwen3ForCausalLM, {}),
+    "llama": (LlamaConfig, LlamaForCausalLM, {}),
+    "gemma3": (Gemma3TextConfig, Gemma3ForCausalLM, {"query_pre_attn_scalar": HEAD}),  # of a head's width, as published
+}
 
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
@@ -56,23 +62,24 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def build_model(family: str, hidden: int, layers: int, seed: int, vocabulary: int) -> PreTrainedModel:
-    """Random weights of a named architecture; heads of 32, feed-forward of 8/3 the width, embeddings tied."""
+    """Random weights of a named architecture; heads of HEAD, feed-forward of 8/3 the width, embeddings tied."""
     if family not in FAMILIES:
         raise StudyError(f"architecture {family!r} is unknown; choose one of {', '.join(FAMILIES)}")
-    config_class, model_class = FAMILIES[family]
+    config_class, model_class, own = FAMILIES[family]
     config = config_class(
         vocab_size=vocabulary,
         hidden_size=hidden,
         intermediate_size=hidden * 8 // 3 // 8 * 8,
         num_hidden_layers=layers,
-        num_attention_heads=(heads := hidden // 32),
+        num_attention_heads=(heads := hidden // HEAD),
         num_key_value_heads=heads,
-        head_dim=32,
+        head_dim=HEAD,
         max_position_embeddings=2048,
         tie_word_embeddings=True,
         pad_token_id=0,
         eos_token_id=1,
         bos_token_id=None,
+        **own,
     )
     torch.manual_seed(seed)
     return model_class(config)

@@ -5,6 +5,7 @@ import random
 import pandas as pd
 import pytest
 from examples import GOLD, KEYS, SLIPPED, posed
+from small_study import digests
 
 from agentark import StudyError, evaluate, models, pretrain
 from agentark.debate.prompts import ORDERS
@@ -179,3 +180,31 @@ def test_a_teacher_is_built_through_its_phases(tmp_path, monkeypatch):
     assert record["tokens"] > 0 and record["weights"] == models.load(tmp_path / "teacher")[0].num_parameters()
     with pytest.raises(StudyError, match="no readable record"):
         pretrain.adopt(tmp_path / "teacher", tmp_path / "copy")
+
+
+def test_a_teacher_that_is_stopped_goes_on_from_its_last_phase(tmp_path, monkeypatch):
+    shared = dict(
+        family="gemma3", hidden=32, layers=1, drill="pairs", drill_steps=4, steps=4, batch=4, learning_rate=1e-3, seed=0,
+        revision="brief",
+    )  # fmt: skip
+    phase = pretrain.Phase({"word": 1.0}, (0.7, 1.3), 0.5, questions=8, steps=2, learning_rate=1e-3)
+    monkeypatch.setitem(pretrain.REVISIONS, "brief", (phase, phase))
+    whole = pretrain.build_teacher(tmp_path / "whole" / "teacher", **shared, store=tmp_path / "whole" / "store")
+    store, started = tmp_path / "store", []
+    own = pretrain.own_samples
+
+    def stopped(solver, *rest):
+        if started:
+            raise KeyboardInterrupt
+        started.append(solver)
+        return own(solver, *rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pretrain, "own_samples", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            pretrain.build_teacher(tmp_path / "teacher", **shared, store=store)
+    assert not (tmp_path / "teacher").exists()
+    reads, read = [], pretrain.Training.read
+    monkeypatch.setattr(pretrain.Training, "read", lambda *given: (reads.append(given), read(*given)))
+    assert pretrain.build_teacher(tmp_path / "teacher", **shared, store=store) == whole and len(reads) == 1
+    assert digests(tmp_path, "teacher") == digests(tmp_path / "whole", "teacher") and not list(store.glob("phase-*"))

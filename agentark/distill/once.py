@@ -1,7 +1,7 @@
 """Trainings that a killed and restarted run does not repeat: `launch.each(Once(policy.train), calls)`."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import update_wrapper
 from importlib.metadata import version
 from pathlib import Path
@@ -21,12 +21,13 @@ class Once:
     """`train(out=..., **call)`, run only if `out` does not hold the training of this very call.
 
     `out` appears whole, at the end of the training. It then holds the result, which has to be JSON, beside a digest of
-    the call: its arguments (of folders, the models in them), the modules that trainings are made of, the libraries.
+    the call: its arguments (of folders, the models in them), the modules that trainings are made of, `code` among them,
+    the libraries.
     """
 
-    def __init__(self, train: Callable):
+    def __init__(self, train: Callable, code: Sequence[Path] = ()):
         update_wrapper(self, train)  # launch.each looks at its parameters and its name
-        self.train = train
+        self.train, self.code = train, code
 
     def __call__(self, out: Path, **call: Any) -> Any:
         made, wanted = out / MADE, self.digest(call)
@@ -40,5 +41,7 @@ class Once:
     def digest(self, call: dict[str, Any]) -> str:
         given = {name: digest(value) if isinstance(value, Path) else value for name, value in call.items()}
         package = root() / "agentark"
-        code = [p.read_bytes() for p in (*sorted((package / "distill").glob("*.py")), package / "models.py")]
+        code = [
+            p.read_bytes() for p in (*sorted((package / "distill").glob("*.py")), package / "models.py", *self.code)
+        ]
         return joblib.hash((self.train.__module__, given, code, [version(name) for name in LIBRARIES]))
