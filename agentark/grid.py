@@ -21,7 +21,6 @@ import pandas as pd
 from agentark import evaluate, root, stats
 from agentark.figures import LABELS
 from agentark.parallel import workers
-from agentark.report import number, one
 from agentark.schemas import Score
 from agentark.tasks.facts import LETTERS
 
@@ -113,21 +112,18 @@ def findings(table: pd.DataFrame) -> list[str]:
 
 
 def guessed(table: pd.DataFrame) -> list[str]:
-    """Teachers that answer the multiple choice at chance, and what their students learn there all the same."""
-    rows = table[(table["test_task"] == "facts") & (table["seed"] == "all")]
-    single = rows[(rows["method"] == "single") & (rows["metric"] == "accuracy")]
-    bases = rows[rows["method"] == "base"].groupby("metric")["value"].mean()
+    """Students that R-SFT on the multiple choice leaves at chance, whoever the teacher, and what they write all the same."""
+    chance = 1 / len(LETTERS)
+    own = table[(table["train_task"] == "facts") & (table["test_task"] == "facts") & (table["method"] == "rsft")]
+    own = own[own["seed"] == "all"]
     told = []
-    for _, r in single[(single["lo"] <= 1 / len(LETTERS)) & (single["hi"] >= 1 / len(LETTERS))].iterrows():
-        taught = rows[(rows["teacher"] == r["teacher"]) & (rows["train_task"] == "facts") & (rows["method"] == "rsft")]
-        mean = taught.groupby("metric")["value"].mean()
-        steps = one(rows, method="single", metric="step_presence", teacher=r["teacher"])["value"]
-        told.append(
-            f"{r['teacher']} answers facts at chance in one pass ({number(r)}), though it writes {steps:.2f} of the needed "
-            f"steps: what it misses is the letter of the amount it finds. Students of R-SFT on these debates write "
-            f"{mean['step_presence']:.2f} of the steps (base {bases['step_presence']:.2f}) and answer {mean['accuracy']:.2f} "
-            f"right (base {bases['accuracy']:.2f})"
-        )
+    for student, rows in own[own["metric"] == "accuracy"].groupby("student"):
+        if ((rows["lo"] <= chance) & (rows["hi"] >= chance)).all():
+            steps = own[(own["metric"] == "step_presence") & (own["student"] == student)]["value"].mean()
+            told.append(
+                f"{student} answers facts at chance even after R-SFT on them ({rows['value'].mean():.2f} right), though it "
+                f"writes {steps:.2f} of the needed steps"
+            )
     return told
 
 

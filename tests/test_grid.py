@@ -101,14 +101,24 @@ def test_a_base_stands_in_the_table_once_and_losses_are_counted(rows, everything
     assert len(told) == 8 and told[1].startswith(f"{LABELS['rsft']}, in domain: +") and "in 0 of 8 gains" in told[1]
 
 
-def test_a_teacher_at_chance_is_told_with_what_it_teaches(rows):
-    spoken = {"t1": [i % 4 == 0 for i in range(N)], "t2": [i % 4 > 0 for i in range(N)]}
-    teachers = []
-    for teacher, right in spoken.items():
-        said = frame(prediction("facts", i, "single", "", 0, r) for i, r in enumerate(right))
-        teachers += grid.scored(said, teacher, "")
-    (told,) = grid.guessed(frame([*teachers, *rows]))
-    assert told.startswith("t1 answers facts at chance") and "answer 1.00 right (base 0.42)" in told
+def test_a_student_at_chance_whoever_taught_it_is_told(rows):
+    assert grid.guessed(frame(rows)) == []
+    right = {("t1", "s1"): 4, ("t2", "s1"): 4, ("t1", "s2"): 4, ("t2", "s2"): 2}  # one question in so many
+    made = [
+        row
+        for (teacher, student), often in right.items()
+        for row in grid.scored(
+            frame(
+                prediction("facts", i, m, student, 0, m == "rsft" and i % often == 0)
+                for m in ("base", "rsft")
+                for i in range(N)
+            ),
+            teacher,
+            "facts",
+        )
+    ]
+    (told,) = grid.guessed(frame(made))
+    assert told.startswith("s1 answers facts at chance") and "(0.27 right), though it writes 1.00 of" in told
 
 
 def test_its_pictures_hold_every_cell_and_every_mean(cells, rows, everything):
