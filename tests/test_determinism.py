@@ -3,8 +3,9 @@
 import subprocess
 
 import pytest
+import yaml
 from examples import MAX_TOKENS
-from small_study import copy_of_project, digests, environment
+from small_study import PROJECT, SMALL, copy_of_project, digests, environment, shrunk
 
 from agentark.debate.protocols import Debate
 from agentark.debate.run import GROUP, hold
@@ -15,8 +16,10 @@ pytestmark = pytest.mark.long
 
 @pytest.fixture(scope="module")
 def studies(tmp_path_factory):
-    """Run side by side, a core each."""
-    folders = [copy_of_project(tmp_path_factory.mktemp(f"study-{i}")) for i in range(2)]
+    """Every stage, of one seed and one method; run side by side, a core each."""
+    fewer = SMALL | {"seeds": [0], "methods": ["rsft"]}
+    params = shrunk(yaml.safe_load((PROJECT / "params.yaml").read_text()), fewer)
+    folders = [copy_of_project(tmp_path_factory.mktemp(f"study-{i}"), params) for i in range(2)]
     running = [
         subprocess.Popen(
             ["dvc", "repro"], cwd=f, env=environment(f), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
