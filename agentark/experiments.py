@@ -69,8 +69,8 @@ def legend(figure: plt.Figure, methods: list[str], more: Sequence[plt.Line2D] = 
     """One legend of methods, and more, above all panels, in the room of an empty title."""
     handles = [plt.Line2D([], [], marker="o", ls="", color=COLOURS[m], label=LABELS[m]) for m in methods]
     handles += more
-    figure.suptitle("\n".join([" "] * -(-len(handles) // 5)), fontsize=11)
-    figure.legend(handles=handles, ncols=5, fontsize=8, loc="upper center")
+    figure.suptitle("\n".join([" "] * -(-len(handles) // 6)), fontsize=11)
+    figure.legend(handles=handles, ncols=6, fontsize=8, loc="upper center")
 
 
 def beside(published: pd.DataFrame, ours: pd.DataFrame, factor: str) -> plt.Figure:
@@ -94,7 +94,7 @@ def beside(published: pd.DataFrame, ours: pd.DataFrame, factor: str) -> plt.Figu
 
 
 def grid(rows: pd.DataFrame) -> plt.Figure:
-    """Every cell of ours with its interval: a row of panels a test task, a panel a student, a mark a teacher; in domain on
+    """Every cell of ours with its interval: a row of panels a test task, a column a student, a mark a teacher; in domain on
     grey."""
     style()
     students, tests = list(rows["student"].unique()), list(rows["test_task"].unique())
@@ -113,10 +113,11 @@ def grid(rows: pd.DataFrame) -> plt.Figure:
             if test in trains:
                 axis.axvspan(trains.index(test) - 0.5, trains.index(test) + 0.5, color="0.94", lw=0)
             axis.axhline(0, color="black", lw=0.8)
-            axis.set_title(f"{student}, on {test}", fontsize=9)
             axis.set_xticks(range(len(trains)), trains, fontsize=8, rotation=30)
             axis.grid(False, axis="x")
-        line[0].set_ylabel("gain, points")
+        line[0].set_ylabel(f"on {test}\ngain, points")
+    for axis, student in zip(axes[0], students, strict=True):
+        axis.set_title(student, fontsize=9)
     figure.supxlabel("trained on", fontsize=10)
     legend(figure, used, [plt.Line2D([], [], marker=k, ls="", color="grey", label=name) for name, k in marks.items()])
     return figure
