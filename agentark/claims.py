@@ -205,7 +205,8 @@ def distilled(scores: pd.DataFrame, students: list[str], task: str) -> list[Part
 
 def steady(cells: pd.DataFrame) -> list[Part]:
     """Claim 2: fewer of PAD's cells are below the base than of R-SFT's, of DA's. The sign test over the cells in which
-    one of two methods is below and the other is not; `value` is the difference of the shares."""
+    one of two methods is below and the other is not, taken for independent, which those of one base, family or debate are
+    not: p is too small. `value` is the difference of the shares."""
     found = []
     for rival in ("rsft", "da"):
         both = cells[["pad", rival]].dropna() < 0
