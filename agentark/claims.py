@@ -303,7 +303,6 @@ def carried(scores: pd.DataFrame, reasoning: pd.DataFrame, students: list[str], 
 def parts(tables: dict[str, pd.DataFrame], students: list[str], sizes: list[str], task: str) -> list[Part]:
     """All parts of all claims, off the tables by name (experiments.read); an empty table leaves its parts without data."""
     scores, grid = tables["scores"], tables["grid"]
-    every = grid if len(grid) else scores
     return [
         *distilled(scores, students, task),
         Part(
@@ -312,7 +311,7 @@ def parts(tables: dict[str, pd.DataFrame], students: list[str], sizes: list[str]
             everywhere(grid, "in domain"),
             make="make grid",
         ),
-        *steady(gains(every.assign(experiment="test") if len(grid) else every)),
+        *steady(gains(grid if len(grid) else scores)),
         *rewarded(tables["ablation_rewards"], tables["ablation_agents"], sizes, task),
         *monotone(tables["ablation_data"], task),
         *reasoned(scores, students, task),

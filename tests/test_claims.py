@@ -188,6 +188,19 @@ def test_gains_over_the_whole_grid_carry_the_spread_of_its_seeds():
     assert claims.everywhere(table(*rows), "out of domain") == []
 
 
+def test_means_over_the_grid_are_not_counted_among_its_cells():
+    fixed = dict(metric="accuracy_gain", baseline="base", seed="all")
+    cells = [
+        dict(experiment="test", method=m, student="s", train_task="word", test_task=test, **fixed, **around(v, 0.01))
+        for test, v in (("word", 0.1), ("meta", -0.1))
+        for m in claims.TRAINED
+    ]
+    means = [dict(experiment="all cells, in domain", method=m, **fixed, **around(0.1, 0.01)) for m in claims.TRAINED]
+    parts = claims.parts(RUN | {"grid": table(*cells, *means)}, ["s"], ["s", "s"], "word")
+    (shares,) = (p for p in parts if p.claim == 2)
+    assert [c.n for c in shares.contrasts] == [2, 2]
+
+
 def test_every_verdict_of_the_study_follows_from_its_contrasts():
     parts = claims.parts(RUN, ["qwen3-small"], ["llama-small", "qwen3-small"], "equation")
     found = judged(parts)
