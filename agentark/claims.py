@@ -213,7 +213,7 @@ def steady(cells: pd.DataFrame) -> list[Part]:
         only, other = int((both["pad"] & ~both[rival]).sum()), int((~both["pad"] & both[rival]).sum())
         p = binomtest(only, only + other).pvalue if only + other else 1.0
         share = float(both["pad"].mean() - both[rival].mean())
-        what = f"share of {len(both)} cells below the base, PAD less {LABELS[rival]} ({only} against {other})"
+        what = f"share of {len(both)} cells below the base, PAD less {LABELS[rival]} ({only} PAD alone, {other} {LABELS[rival]})"
         found.append(Contrast(what, -1, share, float("nan"), np.inf, len(both), 1, float(p)))
     return [Part(2, "fewer of PAD's gains are below the base than of R-SFT's and DA's", found)]
 
