@@ -15,7 +15,7 @@ settings.load_profile("study")
 
 def pytest_collection_modifyitems(items: list[pytest.Item]):
     """The longest files first, so that all workers end at the same time."""
-    longest = ["study", "determinism", "interruption", "rehearsal", "grid", "training", "gpu_bench"]
+    longest = ["study", "rehearsal", "determinism", "grid", "interruption", "training", "gpu_bench"]
     waiting = ["changes", "plan"]  # for the study, which another worker makes meanwhile
     order = {f"test_{name}.py": place - len(longest) for place, name in enumerate(longest)}
     order |= {f"test_{name}.py": 1 for name in waiting}

@@ -1,4 +1,4 @@
-"""Scale `full` from end to end with nothing but sizes changed: real rows, real architectures, tiny weights."""
+"""Scale `full` from end to end with nothing but sizes and students changed: real rows, real architectures, tiny weights."""
 
 import json
 import shutil
@@ -26,7 +26,7 @@ FILES = {
 }
 TEACHER = "gemma3-27b"
 pytestmark = pytest.mark.long
-STUDENTS = {"qwen3-0.6b": "qwen3", "llama3-8b": "llama", "qwen2.5-vl-3b": "qwen2.5-vl"}
+STUDENTS = {"qwen3-0.6b": "qwen3", "qwen2.5-vl-3b": "qwen2.5-vl"}  # test_training has the other families
 SIZES = {
     "scale": "rehearsal",
     "teacher": f"data/models/{TEACHER}",  # through transformers: vLLM has tests of its own
