@@ -19,7 +19,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import nbformat
 import psutil
 import yaml
 from pydantic import TypeAdapter, ValidationError
@@ -47,10 +46,19 @@ KERNEL_ENVIRONMENT = {
 }
 
 
+def read(notebook: Path):
+    """The notebook in nbformat's form."""
+    # With this nbformat would check international web addresses, of which a notebook has none; to import it takes seconds.
+    sys.modules.setdefault("rfc3987_syntax", None)
+    import nbformat
+
+    return nbformat.read(notebook, as_version=4)
+
+
 def declared(notebook: Path) -> dict[str, tuple[str, Any]]:
     """Name -> (annotation, default) of the cell tagged `parameters`. Raises StudyError if it is missing or unclear."""
     try:
-        cells = nbformat.read(notebook, as_version=4).cells
+        cells = read(notebook).cells
     except FileNotFoundError:
         known = ", ".join(sorted(p.stem for p in notebook.parent.glob("*.ipynb")))
         raise StudyError(f"{notebook.name}: no such notebook; choose one of {known}") from None
@@ -179,14 +187,6 @@ def remove(path: Path) -> None:
 
 def run(name: str, given: dict[str, str]) -> None:
     """Run one notebook with checked parameters; publish what it made, and itself as HTML beside the report."""
-    # It checks international web addresses in JSON, of which a notebook has none, and takes seconds to be imported.
-    sys.modules.setdefault("rfc3987_syntax", None)
-    import papermill
-    from papermill.exceptions import PapermillExecutionError
-    from traitlets.config import Config
-
-    from agentark.pages import notebook_page
-
     top = root()
     notebook = top / "notebooks" / f"{name}.ipynb"
     params = yaml.safe_load((top / "params.yaml").read_text())
@@ -198,6 +198,12 @@ def run(name: str, given: dict[str, str]) -> None:
     pages = [top / "reports" / "notebooks" / f"{name}{variant}.html"]
     if "page" in values:  # the notebook is itself a report: published once more, without its code
         pages.append(top / values["page"])
+    import papermill  # after the notebook has been read (see there), and only if its parameters are right
+    from papermill.exceptions import PapermillExecutionError
+    from traitlets.config import Config
+
+    from agentark.pages import notebook_page
+
     executed = top / "data" / "runs" / f"{name}{variant}.ipynb"
     executed.parent.mkdir(parents=True, exist_ok=True)
     os.environ.update(KERNEL_ENVIRONMENT | ({"HF_HUB_OFFLINE": "0"} if params.get("scale") == "full" else {}))
@@ -223,7 +229,7 @@ def run(name: str, given: dict[str, str]) -> None:
         except PapermillExecutionError as error:
             reason = str(error.evalue).splitlines()[0] if str(error.evalue) else ""
             raise StudyError(f"{name}: {error.ename}: {reason} (the failed notebook is kept: {executed})") from None
-        ran = nbformat.read(executed, as_version=4)
+        ran = read(executed)
         real = {str(p.relative_to(top)): values[o] for o, p in zip(outs, places, strict=True)}
         for place, code in zip(page_places, (True, False), strict=False):
             place.write_text(notebook_page(ran, real, code), encoding="utf-8")

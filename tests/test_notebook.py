@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import nbformat
 import pytest
 import yaml
@@ -38,6 +41,17 @@ def refused(function, *arguments):
         function(*arguments)
     assert "\n" not in str(raised.value)
     return str(raised.value)
+
+
+def test_a_notebook_begins_without_a_grammar_of_web_addresses():
+    """Seconds at each of a study's stages: nbformat's checker imports it where it can."""
+    begin = (
+        f"import sys; from agentark.notebook import read; read({str(COMMITTED[0])!r}); import papermill, agentark.pages"
+    )
+    told = subprocess.run(
+        [sys.executable, "-c", f"{begin}; print('lark' in sys.modules)"], capture_output=True, text=True
+    )
+    assert told.stdout.strip() == "False", told.stderr
 
 
 def test_parameters_are_declared_with_type_and_default(trial):
