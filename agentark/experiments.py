@@ -337,7 +337,8 @@ def findings(tables: dict[str, pd.DataFrame], published: pd.DataFrame, task: str
     lines += [f"- **Is it the debate?** {told}." for told in control(tables["ablation_data"])]
     lines += [f"- **How they talk:** {told}." for told in talks(tables["ablation_protocols"])]
     lines.append(
-        f"- Ours are the {len(ours)} cells {where}; means over cells, whose intervals stand in the pictures above and in the claims."
+        f"- Ours are the {len(ours)} cells {where}. Here every cell weighs alike, as in the paper's means; in the picture of means "
+        "and in the claims, which have intervals, every test family does: their means out of domain are others."
     )
     where = dict(metric="accuracy", experiment="test", test_task=task)
     right = report.select(tables["scores"], **where).sort_values("value")
