@@ -322,7 +322,12 @@ def findings(tables: dict[str, pd.DataFrame], published: pd.DataFrame, task: str
     """What can be said beside the paper, a line a subject, and what has not been run; every number from the tables."""
     theirs = cells(published)
     ours = cells(tables["grid"] if len(tables["grid"]) else tables["scores"])
-    where = "of the grid" if len(tables["grid"]) else "of the study itself (the grid has not been run)"
+    where = "of the study itself (the grid has not been run); means over cells."
+    if len(tables["grid"]):
+        where = (
+            "of the grid. Here every cell weighs alike, as in the paper's means; in the picture of means and in the claims, "
+            "which have intervals, every test family does: their means out of domain are others."
+        )
     lines = []
     for method in [m for m in METHODS if m in set(ours["method"])]:
         told = []
@@ -336,10 +341,7 @@ def findings(tables: dict[str, pd.DataFrame], published: pd.DataFrame, task: str
         lines.append(f"- **{LABELS[method]}:** {'; '.join(told)}.")
     lines += [f"- **Is it the debate?** {told}." for told in control(tables["ablation_data"])]
     lines += [f"- **How they talk:** {told}." for told in talks(tables["ablation_protocols"])]
-    lines.append(
-        f"- Ours are the {len(ours)} cells {where}. Here every cell weighs alike, as in the paper's means; in the picture of means "
-        "and in the claims, which have intervals, every test family does: their means out of domain are others."
-    )
+    lines.append(f"- Ours are the {len(ours)} cells {where}")
     where = dict(metric="accuracy", experiment="test", test_task=task)
     right = report.select(tables["scores"], **where).sort_values("value")
     greedy, best = report.one(right, method="greedy"), right[right["student"] != ""].iloc[-1]
