@@ -101,15 +101,17 @@ def grid(rows: pd.DataFrame) -> plt.Figure:
     trains, teachers = list(rows["train_task"].unique()), [t for t in rows["teacher"].unique() if t]
     used, marks = [m for m in METHODS if m in set(rows["method"])], dict(zip(teachers, "os^DvP", strict=False))
     slots = [(m, t) for m in used for t in rows[rows["method"] == m]["teacher"].unique()]
-    look = dict(ms=3, lw=0.8)
+    look = dict(ms=3, lw=0, elinewidth=0.8)
     size = (WIDTH, 1.2 + 1.8 * len(tests))
     figure, axes = plt.subplots(len(tests), len(students), figsize=size, sharex=True, sharey="row", squeeze=False)
     for line, test in zip(axes, tests, strict=True):
         for axis, student in zip(line, students, strict=True):
-            for r in rows[(rows["student"] == student) & (rows["test_task"] == test)].itertuples():
-                x = trains.index(r.train_task) + (slots.index((r.method, r.teacher)) / len(slots) - 0.5) * 0.8
-                errors = [[r.value - r.lo], [r.hi - r.value]]
-                axis.errorbar(x, r.value, yerr=errors, fmt=marks.get(r.teacher, "x"), color=COLOURS[r.method], **look)
+            part = rows[(rows["student"] == student) & (rows["test_task"] == test)]
+            for (method, teacher), own in part.groupby(["method", "teacher"], sort=False):
+                shift = (slots.index((method, teacher)) / len(slots) - 0.5) * 0.8
+                x = [trains.index(name) + shift for name in own["train_task"]]
+                errors = [own["value"] - own["lo"], own["hi"] - own["value"]]
+                axis.errorbar(x, own["value"], errors, fmt=marks.get(teacher, "x"), color=COLOURS[method], **look)
             if test in trains:
                 axis.axvspan(trains.index(test) - 0.5, trains.index(test) + 0.5, color="0.94", lw=0)
             axis.axhline(0, color="black", lw=0.8)

@@ -4,8 +4,10 @@ Checkpoints are of real shape but random weights: speed and memory do not depend
 bfloat16: as autocast over float32 weights where all weights are trained, as the weights themselves elsewhere. Every
 measurement has a process of its own, since Unsloth changes TRL for the whole process and memory is to be counted from
 zero. One that fails says why in its row, and the rest goes on; the table is written after each, so a stopped run keeps
-what it has. A value is the median of `n` repeats in one run, with the least and the most. Without a GPU every row says
-"not measured". `--rehearse` passes through the same code on the CPU, with tiny shapes; its numbers mean nothing.
+what it has. A value is the median of `n` repeats in one run, with the least and the most. Rows that a run does not come
+to stay as an earlier one measured them, each with its card and versions; those never measured say "not measured".
+`--model` measures one model's rows. `--rehearse` passes through the same code on the CPU, with tiny shapes; its numbers
+mean nothing.
 
 MFU (model FLOPs utilisation) is FLOP/s over the card's matrix rate, which is measured here too. The FLOPs of a sequence
 of T tokens are those of arXiv 2204.02311, appendix B: 6 N T + 12 L H Q T^2 to train all N weights of L layers with H
@@ -29,7 +31,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from itertools import pairwise
@@ -438,23 +440,30 @@ ROUTES = [
     (imitate, "TRL"),
     (imitate, "TRL + PEFT"),
     (imitate, "Unsloth"),
-    (practise, "TRL"),
     (generate, "transformers"),
     (generate, "vLLM"),
+    (practise, "TRL"),  # takes longest
 ]
+KEY = ("what", "model", "route")
+MACHINE = ("card", "driver", "versions", "command")
 
 
-def unmeasured() -> dict[tuple[str, str, str], dict]:
-    """Every row of the table by what, model and route, in order, nothing measured."""
+def rows_of(out: Path) -> dict[tuple[str, str, str], dict]:
+    """Every row of the table by what, model and route, in order, as it stands in `out`; else not measured."""
     rows = {("matrix rate", "", "torch"): "TFLOP/s"}
     for model in SHAPES:
         for function, route in ROUTES:
             rows |= {(what, model, route): unit for what, unit in UNITS[function].items()}
             if function is imitate and route in REFERENCE:
                 rows["R-SFT loss, difference to " + REFERENCE[route], model, route] = "nats a token"
+    numbers = {column: [""] for column in ("value", "least", "most")}
+    table = pd.read_csv(out, keep_default_na=False, na_values=numbers).to_dict("records") if out.is_file() else []
+    earlier = {tuple(row[k] for k in KEY): row for row in table}
     return {
-        key: dict(zip(("what", "model", "route"), key, strict=True))
+        key: earlier.get(key)
+        or dict(zip(KEY, key, strict=True))
         | {"value": None, "unit": unit, "least": None, "most": None, "n": 0, "status": "not measured"}
+        | dict.fromkeys(MACHINE, "")
         for key, unit in rows.items()
     }
 
@@ -478,21 +487,22 @@ def alone(function: Callable, *arguments) -> dict[str, list[float]] | str | None
 
 
 def measure(size: Size, run: Callable, machine: dict[str, str], out: Path) -> None:
-    """Measure everything, through `run` (`alone` or `attempt`); rewrite the table at `out` after each measurement."""
-    rows = unmeasured()
+    """Measure all of `size`, through `run` (`alone` or `attempt`); rewrite the table at `out` after each measurement."""
+    rows = rows_of(out)
 
     def enter(what: str, model: str, route: str, measured: list[float] | str) -> None:
+        row = rows[what, model, route]
         if isinstance(measured, str):
-            rows[what, model, route]["status"] = f"not measured: {measured}"
+            row |= {"value": None, "least": None, "most": None, "n": 0, "status": f"not measured: {measured}"}
         else:
-            rows[what, model, route] |= {
+            row |= {
                 "value": statistics.median(measured),
                 "least": min(measured),
                 "most": max(measured),
                 "n": len(measured),
                 "status": "measured",
             }
-        row = rows[what, model, route]
+        row |= machine
         said = row["status"] if row["value"] is None else f"{row['value']:.4g} {row['unit']}"
         print(f"{model} {route}: {what}: {said}".strip(), flush=True)
 
@@ -518,29 +528,26 @@ def measure(size: Size, run: Callable, machine: dict[str, str], out: Path) -> No
                         missing = next((c for c in both if isinstance(c, str)), None)
                         apart = missing or [abs(a - b) for a, b in zip(*both, strict=True)]
                         enter(f"R-SFT loss, difference to {reference}", model, route, apart)
-                write(rows, machine, out)
-
-
-def write(rows: dict[tuple[str, str, str], dict], machine: dict[str, str], out: Path) -> None:
-    write_csv(pd.DataFrame(rows.values()).assign(**machine), out)
+                write_csv(pd.DataFrame(rows.values()), out)
 
 
 def described(card: str, command: str) -> dict[str, str]:
-    """The columns that say where and how the rows were measured."""
+    """The columns MACHINE: where and how a row was measured."""
     try:
         asked = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
         driver = subprocess.run(asked, capture_output=True, text=True, check=True).stdout.split()[0]
     except (OSError, subprocess.CalledProcessError, IndexError):
         driver = ""
     packages = []
-    for name in ("torch", "transformers", "trl", "peft", "unsloth", "vllm"):
+    for name in ("torch", "transformers", "trl", "peft", "unsloth", "bitsandbytes", "vllm"):
         with contextlib.suppress(PackageNotFoundError):
             packages.append(f"{name} {version(name)}")
-    return {"card": card, "driver": driver, "versions": " ".join(packages), "command": command}
+    return dict(zip(MACHINE, (card, driver, " ".join(packages), command), strict=True))
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m agentark.gpu_bench", description=__doc__.splitlines()[0])
+    parser.add_argument("--model", choices=SHAPES, help="measure this model's rows alone")
     parser.add_argument("--rehearse", action="store_true", help="tiny shapes on the CPU; needs --out")
     parser.add_argument("--out", type=Path, help="the table to write; reports/gpu.csv if not given")
     chosen = parser.parse_args(arguments)
@@ -555,14 +562,19 @@ def main(arguments: list[str] | None = None) -> int:
 
     import torch
 
+    size = REHEARSAL if chosen.rehearse else REAL
+    if chosen.model:
+        size = replace(size, shapes={chosen.model: size.shapes[chosen.model]})
     if chosen.rehearse:
-        command = "python -m agentark.gpu_bench --rehearse"
-        measure(REHEARSAL, attempt, described(platform.machine(), command), out)
+        measure(size, attempt, described(platform.machine(), "python -m agentark.gpu_bench --rehearse"), out)
     elif torch.cuda.is_available():
-        measure(REAL, alone, described(torch.cuda.get_device_name(0), "make gpu-bench"), out)
+        command = f"python -m agentark.gpu_bench --model {chosen.model}" if chosen.model else "make gpu-bench"
+        measure(size, alone, described(torch.cuda.get_device_name(0), command), out)
     else:
-        write(unmeasured(), {"card": "", "driver": "", "versions": "", "command": "make gpu-bench"}, out)
-        print(f'no CUDA GPU here: every row of {out.name} says "not measured"')
+        rows = rows_of(out)
+        write_csv(pd.DataFrame(rows.values()), out)
+        measured = sum(row["status"] == "measured" for row in rows.values())
+        print(f"no CUDA GPU here: nothing is measured; {out.name} has {measured} of {len(rows)} rows from earlier runs")
     return 0
 
 

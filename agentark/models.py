@@ -1,29 +1,14 @@
 """Models in the hub's own format: tiny ones of real architectures built here, and loading any, as a language model or
 with a scalar read at each token."""
 
+from __future__ import annotations
+
 from pathlib import Path
 
 import torch
+import transformers  # a class of it is imported where it is first named: all those below take five seconds
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
-from transformers import (
-    AutoConfig,
-    AutoModelForCausalLM,
-    AutoModelForImageTextToText,
-    AutoModelForTokenClassification,
-    AutoTokenizer,
-    Gemma3ForCausalLM,
-    Gemma3PreTrainedModel,
-    Gemma3TextConfig,
-    LlamaConfig,
-    LlamaForCausalLM,
-    PreTrainedModel,
-    PreTrainedTokenizerFast,
-    Qwen2_5_VLPreTrainedModel,
-    Qwen2_5_VLTextConfig,
-    Qwen3Config,
-    Qwen3ForCausalLM,
-)
-from transformers.modeling_layers import GenericForTokenClassification
+from transformers import AutoConfig, PreTrainedTokenizerFast
 
 from agentark import StudyError
 from agentark.tasks.words import VOCABULARY
@@ -35,9 +20,10 @@ CHAT_TEMPLATE = (
 SPECIAL = ("<|pad|>", "<|end|>", "<|user|>", "<|assistant|>", "<|unknown|>")
 HEAD = 32  # width of an attention head
 FAMILIES = {  # configuration, model, what the configuration has of its own
-    "qwen3": (Qwen3Config, Qwen3ForCausalLM, {}),
-    "llama": (LlamaConfig, LlamaForCausalLM, {}),
-    "gemma3": (Gemma3TextConfig, Gemma3ForCausalLM, {"query_pre_attn_scalar": HEAD}),  # of a head's width, as published
+    "qwen3": ("Qwen3Config", "Qwen3ForCausalLM", {}),
+    "llama": ("LlamaConfig", "LlamaForCausalLM", {}),
+    # scaled by a head's width, as published
+    "gemma3": ("Gemma3TextConfig", "Gemma3ForCausalLM", {"query_pre_attn_scalar": HEAD}),
 }
 
 
@@ -61,12 +47,12 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
     )
 
 
-def build_model(family: str, hidden: int, layers: int, seed: int, vocabulary: int) -> PreTrainedModel:
+def build_model(family: str, hidden: int, layers: int, seed: int, vocabulary: int) -> transformers.PreTrainedModel:
     """Random weights of a named architecture; heads of HEAD, feed-forward of 8/3 the width, embeddings tied."""
     if family not in FAMILIES:
         raise StudyError(f"architecture {family!r} is unknown; choose one of {', '.join(FAMILIES)}")
     config_class, model_class, own = FAMILIES[family]
-    config = config_class(
+    config = getattr(transformers, config_class)(
         vocab_size=vocabulary,
         hidden_size=hidden,
         intermediate_size=hidden * 8 // 3 // 8 * 8,
@@ -82,22 +68,9 @@ def build_model(family: str, hidden: int, layers: int, seed: int, vocabulary: in
         **own,
     )
     torch.manual_seed(seed)
-    return model_class(config)
+    return getattr(transformers, model_class)(config)
 
 
-# The library has this head for Qwen3 and Llama; the same for the language halves of the two families that lack it.
-class Gemma3TextForTokenClassification(GenericForTokenClassification, Gemma3PreTrainedModel):
-    config: Gemma3TextConfig
-
-
-class Qwen2_5_VLTextForTokenClassification(GenericForTokenClassification, Qwen2_5_VLPreTrainedModel):
-    config: Qwen2_5_VLTextConfig
-
-
-HEADS = {
-    Gemma3TextConfig: Gemma3TextForTokenClassification,
-    Qwen2_5_VLTextConfig: Qwen2_5_VLTextForTokenClassification,
-}
 # Where a language half stands within an image-text-to-text checkpoint: now, and in those published earlier.
 HALVES = {r"^model\.language_model\.": "model.", r"^language_model\.model\.": "model."}
 
@@ -120,7 +93,7 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
     """The tokenizer of a model's folder. Raises StudyError if there is no model."""
     if not (Path(folder) / "config.json").is_file():
         raise StudyError(f"{folder}: no model here; name one under data/models, or build it with `make models`")
-    tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder, padding_side="left")
     if tokenizer.pad_token is None:  # Llama 3 has none
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
@@ -128,7 +101,7 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
 
 def load(
     folder: Path, dtype: torch.dtype | str | None = None, **options
-) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
+) -> tuple[transformers.PreTrainedModel, PreTrainedTokenizerFast]:
     """A causal model and its tokenizer from a folder in the hub's format; one that also sees images as such, for chats
     of text alone. `dtype` None: `precision`; "auto": the checkpoint's own. `options` go to `from_pretrained`.
 
@@ -136,20 +109,25 @@ def load(
     """
     tokenizer = load_tokenizer(folder)
     try:
-        sees = type(AutoConfig.from_pretrained(folder)) in AutoModelForImageTextToText._model_mapping
-        kind = AutoModelForImageTextToText if sees else AutoModelForCausalLM
+        sees = type(AutoConfig.from_pretrained(folder)) in transformers.AutoModelForImageTextToText._model_mapping
+        kind = transformers.AutoModelForImageTextToText if sees else transformers.AutoModelForCausalLM
         return kind.from_pretrained(folder, dtype=dtype or precision(), **options), tokenizer
     except Exception as error:  # whatever a damaged file makes the loader raise
         raise unloadable(folder, error) from error
 
 
-def load_scorer(folder: Path, dtype: torch.dtype | str | None = None) -> PreTrainedModel:
+def load_scorer(folder: Path, dtype: torch.dtype | str | None = None) -> transformers.PreTrainedModel:
     """The language half of a model with a linear head that reads one scalar at each token; the head is random if the
     folder holds a language model. Raises StudyError if it is not loadable, or holds anything else."""
     try:
         config = AutoConfig.from_pretrained(folder).get_text_config()
         config.num_labels = 1
-        model, report = HEADS.get(type(config), AutoModelForTokenClassification).from_pretrained(
+        kind = transformers.AutoModelForTokenClassification
+        if type(config) not in kind._model_mapping:
+            from agentark.heads import HEADS
+
+            kind = HEADS.get(type(config), kind)
+        model, report = kind.from_pretrained(
             folder,
             config=config,
             dtype=dtype or precision(),

@@ -7,6 +7,7 @@ training. Where it cannot, they are assumed, from `agentark.sizes`. Every rate s
 import importlib.util
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -204,11 +205,11 @@ def rates(params: dict, pilot_main: int, pilot_other: int, card: str, replies: s
 
 def example_tokens(pairs: Sequence[tuple[str, str]], tokenizer: PreTrainedTokenizerBase) -> float:
     """Mean tokens of a training example: the chat, the target, its end of turn."""
-    lengths = [
-        len(prompt_ids(tokenizer, solve_prompt(q), 10**9)) + len(tokenizer(a, add_special_tokens=False).input_ids) + 1
-        for q, a in pairs
-    ]
-    return sum(lengths) / len(lengths)
+    total = 0
+    for (q, a), times in Counter(pairs).items():
+        target = tokenizer(a, add_special_tokens=False).input_ids
+        total += times * (len(prompt_ids(tokenizer, solve_prompt(q), 10**9)) + len(target) + 1)
+    return total / len(pairs)
 
 
 def debate_tokens(debates: Sequence[prm.DebateSteps], tokenizer: PreTrainedTokenizerBase) -> float:

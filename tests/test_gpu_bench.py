@@ -3,6 +3,7 @@
 import importlib.util
 import math
 import os
+import platform
 import subprocess
 import sys
 from dataclasses import replace
@@ -14,6 +15,7 @@ import torch
 from transformers import AutoModelForCausalLM, Qwen3Config
 
 from agentark import gpu_bench, root
+from agentark.schemas import write_csv
 
 pytestmark = pytest.mark.long
 KEY = ["what", "model", "route"]
@@ -68,8 +70,9 @@ def test_loss_curves_are_of_one_training_set_from_one_start(rehearsed, model):
 
 def test_without_a_gpu_the_same_rows_say_so(rehearsed, tmp_path):
     done = bench(tmp_path, "--out", "gpu.csv")
+    rows = len(rehearsed)
     assert done.returncode == 0 and done.stdout.splitlines() == [
-        'no CUDA GPU here: every row of gpu.csv says "not measured"'
+        f"no CUDA GPU here: nothing is measured; gpu.csv has 0 of {rows} rows from earlier runs"
     ]
     table = pd.read_csv(tmp_path / "gpu.csv", keep_default_na=False)
     assert set(table.status) == {"not measured"} and set(table.value) == {""} and set(table.n) == {0}
@@ -77,6 +80,22 @@ def test_without_a_gpu_the_same_rows_say_so(rehearsed, tmp_path):
     for other in (rehearsed.reset_index(), committed):
         assert list(other.columns) == list(table.columns)
         assert other[[*KEY, "unit"]].equals(table[[*KEY, "unit"]])
+
+
+def test_a_run_keeps_what_it_does_not_measure(rehearsed, tmp_path):
+    """One model's rows anew, the other's as they were; and a machine without a GPU takes nothing away."""
+    out = tmp_path / "gpu.csv"
+    write_csv(rehearsed.reset_index().replace("", None).assign(card="another"), out)
+    before = out.read_text()
+    measured = (rehearsed.status == "measured").sum()
+    assert f"gpu.csv has {measured} of {len(rehearsed)} rows" in bench(tmp_path, "--out", "gpu.csv").stdout
+    assert out.read_text() == before
+
+    assert bench(tmp_path, "--rehearse", "--model", "Qwen3-1.7B", "--out", "gpu.csv").returncode == 0
+    cards = pd.read_csv(out).groupby("model", dropna=False)["card"].unique().map(list)
+    assert list(cards) == [["another"], [platform.machine()], [platform.machine()]]
+    ours = [line for line in out.read_text().splitlines() if ",another," in line]
+    assert ours == [line for line in before.splitlines() if ",Qwen3-0.6B," in line]
 
 
 def test_a_rehearsal_is_never_written_into_the_reports(tmp_path):
@@ -87,7 +106,7 @@ def test_a_rehearsal_is_never_written_into_the_reports(tmp_path):
 def test_a_failure_stays_in_its_rows(tmp_path):
     """GRPO needs a group of two at least: one output a prompt fails it, and nothing else."""
     one = replace(gpu_bench.REHEARSAL, shapes=dict([*gpu_bench.TINY_SHAPES.items()][:1]), generations=1, repeats=1)
-    gpu_bench.measure(one, gpu_bench.attempt, {"card": "none"}, tmp_path / "gpu.csv")
+    gpu_bench.measure(one, gpu_bench.attempt, dict.fromkeys(gpu_bench.MACHINE, ""), tmp_path / "gpu.csv")
     table = pd.read_csv(tmp_path / "gpu.csv", keep_default_na=False)
     table = table[table.model.isin(("", *one.shapes)) & ~table.route.isin(OPTIONAL)]
     failed = table[table.status != "measured"]

@@ -19,7 +19,7 @@ from trl import GRPOConfig
 from agentark import StudyError, models
 from agentark.distill import launch, policy, prm, sft
 from agentark.distill.students import commit
-from agentark.distill.training import divided, route, settings, trainable
+from agentark.distill.training import divided, settings, trainable
 from agentark.engines.checkpoint import digest, ends_of_turn, prompt_ids
 from agentark.tasks import TASKS
 
@@ -224,8 +224,8 @@ def test_a_divided_batch_is_the_batch(processes, per_device, monkeypatch):
 @pytest.mark.skipif(torch.cuda.is_available(), reason="what a machine without a GPU refuses")
 def test_what_cannot_be_had_is_refused_or_announced(project, capsys):
     base, out = project / "data/models/qwen3", project / "never"
-    assert route("auto", 4, False) == (False, "trainer: PEFT, LoRA of rank 4 (no GPU here)")
-    assert route("auto", 0, False) == (
+    assert launch.route("auto", 4, False) == (False, "trainer: PEFT, LoRA of rank 4 (no GPU here)")
+    assert launch.route("auto", 0, False) == (
         False,
         "trainer: transformers, all weights (Unsloth is for LoRA, and lora_rank is 0)",
     )

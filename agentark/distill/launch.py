@@ -6,7 +6,7 @@ the GPUs it is to use, else the trainer would spread one batch over all of them.
 """
 
 import contextlib
-import importlib
+import importlib.util
 import inspect
 import io
 import os
@@ -23,6 +23,43 @@ from typing import Any
 
 from agentark import StudyError
 
+TRAINERS = ("auto", "unsloth", "peft")
+
+
+def obstacle(lora_rank: int) -> str:
+    """Why Unsloth cannot train here; empty if nothing speaks against it."""
+    import torch
+
+    if lora_rank == 0:
+        return "Unsloth is for LoRA, and lora_rank is 0"
+    if not torch.cuda.is_available():
+        return "no GPU here"
+    if not importlib.util.find_spec("unsloth"):
+        return "unsloth is not installed; `pip install -e .[gpu]` adds it"
+    return ""
+
+
+def route(trainer: str, lora_rank: int, four_bit: bool) -> tuple[bool, str]:
+    """Whether Unsloth trains, and a line that says so and why.
+
+    trainer: "auto" takes Unsloth where it can; "unsloth" takes nothing else; "peft" never takes it. Raises StudyError
+    if what is asked for cannot be had here.
+    """
+    import torch
+
+    if trainer not in TRAINERS:
+        raise StudyError(f"trainer {trainer!r} is unknown; choose one of {', '.join(TRAINERS)}")
+    if four_bit:
+        if lora_rank == 0:
+            raise StudyError("four_bit: weights of 4 bits cannot be trained themselves; set lora_rank above 0")
+        if not (torch.cuda.is_available() and importlib.util.find_spec("bitsandbytes")):
+            raise StudyError("four_bit: needs a GPU and bitsandbytes (`pip install bitsandbytes`); set it to false")
+    why = obstacle(lora_rank) or ("as asked" if trainer == "peft" else "")
+    if why and trainer == "unsloth":
+        raise StudyError(f"trainer unsloth: {why}; set trainer to auto to fall back")
+    plain = "transformers, all weights" if lora_rank == 0 else f"PEFT, LoRA of rank {lora_rank}"
+    return (False, f"trainer: {plain} ({why})") if why else (True, f"trainer: Unsloth, LoRA of rank {lora_rank}")
+
 
 def each(function: Callable, calls: Iterable[dict[str, Any]], processes: int = 1) -> list:
     """`function(**call)`, a training, for every call (a seed); results in the order of the calls.
@@ -34,7 +71,6 @@ def each(function: Callable, calls: Iterable[dict[str, Any]], processes: int = 1
     import torch
 
     from agentark import parallel
-    from agentark.distill.training import route
 
     calls = list(calls)
     defaults = {name: p.default for name, p in inspect.signature(function).parameters.items()}

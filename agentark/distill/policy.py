@@ -1,22 +1,17 @@
-"""Process-aware distillation, part 2 (method, section 3): GRPO, or RLOO, by TRL against the process reward model."""
+"""Process-aware distillation, part 2 (method, section 3): GRPO, or RLOO, by TRL against the process reward model.
+
+What trains is imported where it trains; see sft.
+"""
 
 import importlib.util
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
-import torch
-from accelerate.utils import gather_object
-from datasets import Dataset
-from transformers import PreTrainedTokenizerFast
-from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
-
 from agentark import StudyError, models
 from agentark.answers import is_correct
 from agentark.debate.prompts import solve_prompt
-from agentark.distill.prm import StepScorer, aggregate, pad
-from agentark.distill.students import Origin, save
-from agentark.distill.training import curve, divided, run, settings, trainable
+from agentark.distill.prm import StepScorer, aggregate
 from agentark.engines.checkpoint import prompt_ids
 from agentark.engines.vllm import MISSING
 from agentark.schemas import Question
@@ -59,57 +54,10 @@ def rewards(
     return judged + checked, [1.0] * len(judged) + [outcome_weight] * len(checked)
 
 
-def steps_of(ids: Sequence[int], tokenizer: PreTrainedTokenizerFast) -> list[int]:
-    """For each token of an output the number, from 0, of the step it belongs to. The newline after a step, at which it is
-    scored, is part of it; so is all that follows the last one."""
-    numbers, step, written = [], 0, False
-    for piece in tokenizer.batch_decode([[token] for token in ids], skip_special_tokens=True):
-        numbers.append(step)
-        written = written or bool(piece.strip())
-        if written and "\n" in piece:
-            step, written = step + 1, False
-    last = step if written else max(0, step - 1)
-    return [min(number, last) for number in numbers]
+def origin(base: Path, reward_model: Path | None, questions: Sequence[Question], seed: int, parameters: dict):
+    """The students.Origin of a student that practised."""
+    from agentark.distill.students import Origin
 
-
-def step_advantages(scores: Sequence[Sequence[float]], generations: int) -> list[list[float]]:
-    """Each step's score less the mean over all steps of its group, by their standard deviation (the process supervision
-    of DeepSeekMath, arXiv 2402.03300, section 4.1.3). `scores`: outputs in groups of `generations`, each with a step."""
-    advantages = []
-    for start in range(0, len(scores), generations):
-        group = scores[start : start + generations]
-        steps = torch.tensor([s for output in group for s in output])
-        mean, std = steps.mean(), steps.std() + 1e-4  # TRL's, by which an output of one step counts as in GRPO
-        advantages += [((torch.tensor(output) - mean) / std).tolist() for output in group]
-    return advantages
-
-
-class StepCredit(GRPOTrainer):
-    """GRPO in which each token has the advantage of its own step, not one of its whole output.
-
-    DeepSeekMath then sums the advantages of a token's step and of all later ones, which rewards length wherever steps
-    score above their group's mean; here a step answers for itself. An output without steps counts as one that scores 0.
-    """
-
-    def __init__(self, *arguments, scorer: StepScorer, **named):
-        super().__init__(*arguments, **named)
-        self.scorer = scorer
-
-    def _generate_and_score_completions(self, inputs: list[dict]) -> dict:
-        output = super()._generate_and_score_completions(inputs)
-        rows = zip(output["completion_ids"], output["completion_mask"].bool(), strict=True)
-        said = [ids[spoken].tolist() for ids, spoken in rows]
-        texts = self.processing_class.batch_decode(said, skip_special_tokens=True)
-        scores = [s or [0.0] for s in self.scorer([i["prompt"][0]["content"] for i in inputs], texts)]
-        everyone = step_advantages(gather_object(scores), self.num_generations)  # a group may span processes
-        own = everyone[self.accelerator.process_index * len(said) :][: len(said)]
-        steps = [steps_of(ids, self.processing_class) for ids in said]
-        credited = pad([[a[n] for n in numbers] for a, numbers in zip(own, steps, strict=True)], 0.0)
-        output["advantages"] = credited.to(output["completion_ids"].device)
-        return output
-
-
-def origin(base: Path, reward_model: Path | None, questions: Sequence[Question], seed: int, parameters: dict) -> Origin:
     parents = {"base": base, "reward_model": reward_model} if reward_model else {"base": base}
     return Origin("pad", seed, parents, [(q.text, q.answer) for q in questions], parameters)
 
@@ -150,11 +98,19 @@ def train(
 
     A_i = (R(o_i) - mean) / std over a question's outputs; clipped ratio; `kl` times the KL divergence to `base`. R is
     the aggregated step score plus `outcome_weight` times the outcome (0: the debate's own signal alone); without a
-    `reward_model` the outcome alone. `aggregate` step: see StepCredit. `algorithm` rloo: A_i = R(o_i) - the mean of the
-    question's other outputs, `kl` times the log ratio to `base` taken off the reward (arXiv 2402.14740).
-    `trainer`, `four_bit`: see training.route; `per_device` counts outputs, see training.divided; `generator`: see
+    `reward_model` the outcome alone. `aggregate` step: see trainers.StepCredit. `algorithm` rloo: A_i = R(o_i) - the
+    mean of the question's other outputs, `kl` times the log ratio to `base` taken off the reward (arXiv 2402.14740).
+    `trainer`, `four_bit`: see launch.route; `per_device` counts outputs, see training.divided; `generator`: see
     generation. Returns the learning curve: step, reward, kl, length (tokens an output).
     """
+    import torch
+    from datasets import Dataset
+    from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
+
+    from agentark.distill.students import save
+    from agentark.distill.trainers import StepCredit
+    from agentark.distill.training import curve, divided, run, settings, trainable
+
     parameters = dict(
         steps=steps, prompts=prompts, generations=generations, max_tokens=max_tokens, learning_rate=learning_rate,
         temperature=temperature, kl=kl, aggregate=aggregate, outcome_weight=outcome_weight, lora_rank=lora_rank,

@@ -2,7 +2,7 @@
 
 It starts from the student's weights. Stage I trains the last layer and the new head, stage II all weights. A step counts
 as good if it agrees with the consensus of its debate's verified traces, those that extraction found to end right. The
-truth about steps is used only to judge it.
+truth about steps is used only to judge it. What trains is imported where it trains; see sft.
 """
 
 import itertools
@@ -15,13 +15,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from sklearn.metrics import roc_auc_score
-from transformers import PreTrainedTokenizerFast, Trainer, TrainingArguments
+from transformers import PreTrainedTokenizerFast
 
 from agentark import StudyError, models, parallel, stats
 from agentark.debate.prompts import solve_prompt
 from agentark.debate.protocols import SUMMARISER
-from agentark.distill.students import Origin, save
-from agentark.distill.training import curve, divided, run, settings, with_lora
 from agentark.schemas import CheckedTrace, Score
 from agentark.traces import lines_of
 
@@ -55,15 +53,13 @@ def debates(checked: Sequence[CheckedTrace], questions: dict[str, str]) -> list[
 
 def encode(question: str, trace: str, tokenizer: PreTrainedTokenizerFast) -> tuple[list[int], list[int]]:
     """Token ids of question and trace, and the positions at which each step ends (its newline, or the end of turn)."""
-    chat = tokenizer.apply_chat_template(solve_prompt(question), tokenize=False, add_generation_prompt=True)
-    ids = tokenizer(chat, add_special_tokens=False).input_ids
-    ends = []
     lines = lines_of(trace)
-    for i, line in enumerate(lines):
-        closing = (
-            [tokenizer.eos_token_id] if i == len(lines) - 1 else tokenizer("\n", add_special_tokens=False).input_ids
-        )
-        ids = ids + tokenizer(line, add_special_tokens=False).input_ids + closing
+    chat = tokenizer.apply_chat_template(solve_prompt(question), tokenize=False, add_generation_prompt=True)
+    # In one call: the tokenizer takes longer over a call than over a line.
+    ids, newline, *said = tokenizer([chat, "\n", *lines], add_special_tokens=False).input_ids
+    ends = []
+    for i, line in enumerate(said):
+        ids = ids + line + ([tokenizer.eos_token_id] if i == len(said) - 1 else newline)
         ends.append(len(ids) - 1)
     return ids, ends
 
@@ -155,6 +151,11 @@ def train(
     LoRA, the head as it is; by PEFT, since Unsloth has no head of this kind. Returns the learning curve over both
     stages: step, loss, stage.
     """
+    from transformers import Trainer, TrainingArguments
+
+    from agentark.distill.students import Origin, save
+    from agentark.distill.training import curve, divided, run, settings, with_lora
+
     if loss not in LOSSES:
         raise StudyError(f"loss {loss!r} is unknown; choose one of {', '.join(LOSSES)}")
     mixed = [d for d in debates if len({a for trace in d.agrees for a in trace}) == 2]

@@ -1,17 +1,14 @@
-"""Supervised distillation by TRL: answer-only SFT, R-SFT and DA differ in their examples alone (method, section 3)."""
+"""Supervised distillation by TRL: answer-only SFT, R-SFT and DA differ in their examples alone (method, section 3).
+
+What trains is imported where it trains: that takes ten seconds, which a notebook that hands its trainings out would wait.
+"""
 
 import math
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from datasets import Dataset
-from transformers.trainer_pt_utils import LengthGroupedSampler
-from trl import SFTConfig, SFTTrainer
-
 from agentark import StudyError
-from agentark.distill.students import Origin, save
-from agentark.distill.training import curve, divided, run, settings, trainable
 from agentark.schemas import Trajectory
 
 METHODS = ("sft", "rsft", "da")
@@ -40,15 +37,6 @@ def examples(trajectories: Sequence[Trajectory], method: str) -> list[tuple[str,
     return pairs
 
 
-class WholeBatches(SFTTrainer):
-    """Groups like lengths over a step's whole batch, not over one process's share of it: however the batch is divided,
-    a step sees the same examples."""
-
-    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> LengthGroupedSampler:
-        size = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
-        return LengthGroupedSampler(size, dataset=self.train_dataset, model_input_name="input_ids")
-
-
 def distil(
     base: Path,
     pairs: Sequence[tuple[str, str]],
@@ -66,10 +54,17 @@ def distil(
     """Fine-tune `base` on question-target pairs, loss on the target alone; save the student to `out`.
 
     `steps` optimiser steps of `batch` examples, whatever the number of pairs, so that methods compare at equal training.
-    `trainer`, `four_bit`: see training.route; `per_device`: see training.divided. Where several processes do not come out
+    `trainer`, `four_bit`: see launch.route; `per_device`: see training.divided. Where several processes do not come out
     even at the end of a pass over the pairs, its last step is filled up with the pass's first ones.
     Returns the learning curve: step, loss, mean_token_accuracy.
     """
+    from datasets import Dataset
+    from trl import SFTConfig
+
+    from agentark.distill.students import Origin, save
+    from agentark.distill.trainers import WholeBatches
+    from agentark.distill.training import curve, divided, run, settings, trainable
+
     parameters = dict(steps=steps, batch=batch, learning_rate=learning_rate, lora_rank=lora_rank, four_bit=four_bit)
     shares = divided(batch, per_device)
     model, tokenizer = trainable(base, seed, lora_rank, trainer, four_bit)

@@ -1,6 +1,5 @@
 """What all trainings share: the trainable model of a base, trainer settings, and how the batch is divided."""
 
-import importlib.util
 import os
 from pathlib import Path
 
@@ -9,39 +8,7 @@ from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
 from transformers import BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenizerFast, PrinterCallback
 
 from agentark import StudyError, models
-
-TRAINERS = ("auto", "unsloth", "peft")
-
-
-def obstacle(lora_rank: int) -> str:
-    """Why Unsloth cannot train here; empty if nothing speaks against it."""
-    if lora_rank == 0:
-        return "Unsloth is for LoRA, and lora_rank is 0"
-    if not torch.cuda.is_available():
-        return "no GPU here"
-    if not importlib.util.find_spec("unsloth"):
-        return "unsloth is not installed; `pip install -e .[gpu]` adds it"
-    return ""
-
-
-def route(trainer: str, lora_rank: int, four_bit: bool) -> tuple[bool, str]:
-    """Whether Unsloth trains, and a line that says so and why.
-
-    trainer: "auto" takes Unsloth where it can; "unsloth" takes nothing else; "peft" never takes it. Raises StudyError
-    if what is asked for cannot be had here.
-    """
-    if trainer not in TRAINERS:
-        raise StudyError(f"trainer {trainer!r} is unknown; choose one of {', '.join(TRAINERS)}")
-    if four_bit:
-        if lora_rank == 0:
-            raise StudyError("four_bit: weights of 4 bits cannot be trained themselves; set lora_rank above 0")
-        if not (torch.cuda.is_available() and importlib.util.find_spec("bitsandbytes")):
-            raise StudyError("four_bit: needs a GPU and bitsandbytes (`pip install bitsandbytes`); set it to false")
-    why = obstacle(lora_rank) or ("as asked" if trainer == "peft" else "")
-    if why and trainer == "unsloth":
-        raise StudyError(f"trainer unsloth: {why}; set trainer to auto to fall back")
-    plain = "transformers, all weights" if lora_rank == 0 else f"PEFT, LoRA of rank {lora_rank}"
-    return (False, f"trainer: {plain} ({why})") if why else (True, f"trainer: Unsloth, LoRA of rank {lora_rank}")
+from agentark.distill.launch import route
 
 
 def trainable(
