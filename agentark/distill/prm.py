@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from sklearn.metrics import roc_auc_score
+from scipy.stats import rankdata
 from transformers import PreTrainedTokenizerFast
 
 from agentark import StudyError, models, parallel, stats
@@ -271,8 +271,12 @@ def aggregate(scores: Sequence[float], how: str) -> float:
 
 
 def step_auroc(scores: Sequence[Sequence[float]], right: Sequence[Sequence[bool]]) -> float:
-    """The chance that a right step outscores a wrong one, over all steps of all traces."""
-    return float(roc_auc_score(np.concatenate([*map(np.asarray, right)]), np.concatenate([*map(np.asarray, scores)])))
+    """The chance that a right step outscores a wrong one, over all steps of all traces: of all pairs of such, the share
+    that Mann and Whitney's U counts."""
+    s = np.concatenate([np.asarray(row, float) for row in scores])
+    r = np.concatenate([np.asarray(row, bool) for row in right])
+    n = r.sum()
+    return float((rankdata(s)[r].sum() - n * (n + 1) / 2) / (n * (len(r) - n)))
 
 
 def first_error_located(
