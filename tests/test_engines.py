@@ -3,7 +3,7 @@
 import pytest
 from examples import posed
 
-from agentark import StudyError, models
+from agentark import StudyError, models, root
 from agentark.debate.prompts import revise_prompt, solve_prompt
 from agentark.engines import Request, Store, local
 from agentark.engines.local import Transformers
@@ -57,6 +57,19 @@ def test_room_taken_once_changes_no_reply(family, requests, tmp_path, monkeypatc
     taken_once = [[r.text for r in engine.generate(batch, 3)] for batch in batches]
     monkeypatch.setattr(local, "Room", lambda layer, capacity: layer)  # as transformers has it
     assert [[r.text for r in engine.generate(batch, 3)] for batch in batches] == taken_once
+
+
+@pytest.mark.parametrize("model", ["models/teacher", "models/llama-small", "grid/models/gemma-teacher"])
+@pytest.mark.parametrize("temperature", [0.0, 1.5])
+def test_replies_that_have_ended_leave_the_batch_and_change_no_other(model, temperature, monkeypatch):
+    engine = Transformers(root() / "data" / model)
+    asked = [posed("equation", 2 + i % 3, i)[1] for i in range(40)]
+    batch = [Request(solve_prompt(q.text), temperature, 72, 0) for q in asked]
+    replies = [(r.text, r.completion_tokens, r.finish_reason) for r in engine.generate(batch, 3)]
+    assert local.FEWEST <= len(engine.speakers.rows) < len(batch)
+    monkeypatch.setattr(local, "SHARE", 2)
+    assert [(r.text, r.completion_tokens, r.finish_reason) for r in engine.generate(batch, 3)] == replies
+    assert len(engine.speakers.rows) == len(batch)
 
 
 def test_batches_hold_every_request_once_and_one_sampling_each(engine, requests):
