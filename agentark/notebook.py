@@ -224,7 +224,13 @@ def run(name: str, given: dict[str, str]) -> None:
                 progress_bar=False,
                 stdout_file=sys.stdout,
                 kernel_name="python3",
-                config=Config({"KernelManager": {"transport": "ipc", "ip": f"{sockets}/kernel"}}),  # no open port
+                config=Config(
+                    {
+                        "KernelManager": {"transport": "ipc", "ip": f"{sockets}/kernel"},  # no open port
+                        # a kernel that has nothing left to do would take three seconds to end
+                        "NotebookClient": {"shutdown_kernel": "immediate"},
+                    }
+                ),
             )
         except PapermillExecutionError as error:
             reason = str(error.evalue).splitlines()[0] if str(error.evalue) else ""

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from agentark import StudyError
+from agentark import StudyError, parallel
 from agentark.schemas import Question, Split
 from agentark.tasks import TASKS
 from agentark.tasks.published import DATA_SETS, draw, fit, instructions, load, separate
@@ -64,16 +64,18 @@ def generated(
     tasks: Sequence[str], train_task: str, seed: int, train: int, validation: int, test: int, test_other: int,
     test_hard: int,
 ) -> list[Question]:  # fmt: skip
-    questions = []
+    calls = []
     for name in tasks:
-        task, main = TASKS[name], name == train_task
-        if main:
-            questions += task.questions(train, "train", seed)
-        questions += task.questions(validation, "validation", seed)
-        questions += task.questions(test if main else test_other, "test", seed)
-        if main:
-            questions += task.questions(test_hard, "test", seed, task.hard)
-    return questions
+        main = name == train_task
+        wanted = [("train", train, None)] if main else []
+        wanted += [("validation", validation, None), ("test", test if main else test_other, None)]
+        wanted += [("test", test_hard, TASKS[name].hard)] if main else []
+        calls += [dict(task=name, n=n, split=split, seed=seed, levels=levels) for split, n, levels in wanted]
+    return [question for posed in parallel.each(_posed, calls) for question in posed]
+
+
+def _posed(task: str, **wanted) -> list[Question]:
+    return TASKS[task].questions(**wanted)
 
 
 def published(wanted: dict[tuple[str, Split], int], seed: int, room: int, student: Path, local: Path | None) -> Drawn:

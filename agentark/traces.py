@@ -8,8 +8,6 @@ is the formulas that it works out. The paper does not say how it reads them.
 import re
 from collections.abc import Sequence
 
-from nltk import edit_distance
-
 from agentark.answers import said
 from agentark.schemas import Question
 from agentark.statements import NUMBER
@@ -68,4 +66,6 @@ def distance(first: Sequence[str], second: Sequence[str]) -> float:
     Order of decomposition and choice of intermediate quantities count, wording and values do not; 0 for the same path,
     1 for no step in common. Symmetric.
     """
+    from nltk import edit_distance  # here: it takes a second, and everything else reads traces without
+
     return edit_distance(first, second) / max(len(first), len(second), 1)

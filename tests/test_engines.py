@@ -65,11 +65,20 @@ def test_replies_that_have_ended_leave_the_batch_and_change_no_other(model, temp
     engine = Transformers(root() / "data" / model)
     asked = [posed("equation", 2 + i % 3, i)[1] for i in range(40)]
     batch = [Request(solve_prompt(q.text), temperature, 72, 0) for q in asked]
-    replies = [(r.text, r.completion_tokens, r.finish_reason) for r in engine.generate(batch, 3)]
-    assert local.FEWEST <= len(engine.speakers.rows) < len(batch)
+    computed = set()
+    engine.model.model.register_forward_pre_hook(
+        lambda _, args, kwargs: computed.add(len(kwargs["input_ids"])), with_kwargs=True
+    )
+
+    def replies() -> list:
+        computed.clear()
+        return [(r.text, r.completion_tokens, r.finish_reason) for r in engine.generate(batch, 3)]
+
+    left = replies()
+    assert local.FEWEST <= min(computed) < len(batch)
     monkeypatch.setattr(local, "SHARE", 2)
-    assert [(r.text, r.completion_tokens, r.finish_reason) for r in engine.generate(batch, 3)] == replies
-    assert len(engine.speakers.rows) == len(batch)
+    assert replies() == left
+    assert computed == {len(batch)}
 
 
 def test_batches_hold_every_request_once_and_one_sampling_each(engine, requests):

@@ -1,9 +1,16 @@
+import contextlib
+import multiprocessing
 import os
+import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
+from agentark import StudyError
 from agentark.parallel import each
 
 
@@ -16,7 +23,73 @@ def gather(folder: Path, n: int) -> int:
     return met
 
 
-@pytest.mark.parametrize(("crowded", "met"), [(True, [3, 3, 3]), (False, [2, 2, 2])])
-def test_three_trainings_on_two_cores_take_turns(tmp_path, monkeypatch, crowded, met):
+def fail(n: int) -> int:
+    if n == 1:
+        raise StudyError("the second is at fault")
+    time.sleep(60 * n)
+    return n
+
+
+def vanish(n: int) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def nested(n: int) -> list[int]:
+    return each(os.getpid, [{}] * n)
+
+
+@pytest.fixture(autouse=True)
+def two(monkeypatch):
     monkeypatch.setenv("AGENTARK_WORKERS", "2")
+
+
+@pytest.mark.parametrize(("crowded", "met"), [(True, [3, 3, 3]), (False, [2, 2, 2])])
+def test_three_trainings_on_two_cores_take_turns(tmp_path, crowded, met):
     assert each(gather, [dict(folder=tmp_path, n=met[0])] * 3, crowded) == met
+
+
+def test_results_stand_in_the_order_of_the_calls():
+    assert each(pow, [dict(base=n, exp=2) for n in range(9)]) == [n * n for n in range(9)]
+    assert each(pow, []) == []
+
+
+def test_one_that_fails_is_heard_at_once_and_ends_the_others():
+    start = time.monotonic()
+    with pytest.raises(StudyError, match="the second is at fault"):
+        each(fail, [dict(n=2), dict(n=1), dict(n=3)])
+    assert time.monotonic() - start < 30
+    assert not multiprocessing.active_children()
+
+
+def test_one_that_is_killed_is_told_in_a_line():
+    with pytest.raises(StudyError, match=r"test_parallel.vanish: a process was killed"):
+        each(vanish, [dict(n=0), dict(n=1)])
+
+
+def test_workers_have_no_workers():
+    assert [len(set(pids)) for pids in each(nested, [dict(n=4)] * 2)] == [1, 1]
+
+
+def runs(pid: int) -> bool:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    return False
+
+
+def test_workers_end_with_a_process_that_is_killed(tmp_path):
+    program = f"""
+import pathlib, sys
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from test_parallel import each, gather
+each(gather, [dict(folder=pathlib.Path({str(tmp_path)!r}), n=99)] * 2)
+"""
+    process = subprocess.Popen([sys.executable, "-c", program])
+    assert gather(tmp_path, 3) == 3  # itself and two workers, which would wait on for 20 seconds
+    workers = [int(p.name) for p in tmp_path.iterdir() if int(p.name) != os.getpid()]
+    assert len(workers) == 2 and all(map(runs, workers))
+    process.kill()
+    process.wait()
+    end = time.monotonic() + 10
+    while any(map(runs, workers)) and time.monotonic() < end:
+        time.sleep(0.05)
+    assert not any(map(runs, workers))

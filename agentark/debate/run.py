@@ -1,10 +1,12 @@
 """Running a protocol over many questions: all conversations of a group advance in step, groups share the cores."""
 
 import contextlib
+import importlib
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
-from agentark.debate.protocols import Protocol, Turn
+from agentark.debate.protocols import Protocol, Turn, Vote
 from agentark.engines import Engine, Reply, Request, Store, batches_itself, engine
 from agentark.parallel import apart, each
 from agentark.schemas import Question, Seconds, Trace
@@ -39,7 +41,7 @@ def converse(
 
 
 def _group(model: str | Path, store: Path, **asked):
-    """One group in one worker process, which alone loads the model."""
+    """One group in one worker process."""
     return converse(engine=engine(model), store=Store(store), **asked)
 
 
@@ -57,8 +59,9 @@ def hold(
     elif batches_itself(model):
         results = [_group(**call, questions=questions)]
     else:
+        engine(model)  # here, once: the workers inherit it
         groups = [questions[i : i + GROUP] for i in range(0, len(questions), GROUP)]
-        results = each(_group, [dict(**call, questions=group) for group in groups])
+        results = each(_group, [dict(**call, questions=group) for group in groups], crowded=True)
     asked, traces, seconds = {q.question_id: q for q in questions}, [], []
     for key, turn, reply in (entry for group in results for entry in group):
         traces.append(
@@ -75,3 +78,22 @@ def hold(
         )
         seconds.append(Seconds(question_id=key, agent=turn.agent, round=turn.round, seconds=reply.seconds))
     return traces, seconds
+
+
+def answers(
+    models: Sequence[str | Path], settings: dict[str, Sequence[Question]], store: Path, max_tokens: int
+) -> list[dict[str, tuple[list[Trace], list[Seconds]]]]:
+    """What each of `models` answers on its own, greedily, to the questions of each setting; see hold.
+
+    Each model that transformers runs has a process, which answers all of its questions.
+    """
+    calls = [dict(model=model, settings=settings, store=store, max_tokens=max_tokens) for model in models]
+    shared = [not batches_itself(model) for model in models]
+    if any(shared):
+        importlib.import_module("agentark.engines.local")  # here, once: the workers inherit it
+    by_workers = iter(each(_answers, itertools.compress(calls, shared)))
+    return [next(by_workers) if own else _answers(**call) for own, call in zip(shared, calls, strict=True)]
+
+
+def _answers(model: str | Path, settings: dict[str, Sequence[Question]], store: Path, max_tokens: int) -> dict:
+    return {name: hold(Vote(1, 0.0), asked, model, store, 0, max_tokens) for name, asked in settings.items()}

@@ -80,6 +80,8 @@ def each(function: Callable, calls: Iterable[dict[str, Any]], processes: int = 1
     gpus = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(torch.cuda.device_count())))).split(",")
     if not torch.cuda.is_available():
         if processes == 1:
+            for part in ("students", "trainers", "training"):  # what trains, before the workers fork
+                importlib.import_module(f"agentark.distill.{part}")
             return parallel.each(function, calls, crowded=True)
         groups = [""]
     else:

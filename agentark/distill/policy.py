@@ -110,6 +110,7 @@ def train(
     from agentark.distill.students import save
     from agentark.distill.trainers import StepCredit
     from agentark.distill.training import curve, divided, run, settings, trainable
+    from agentark.engines import local
 
     parameters = dict(
         steps=steps, prompts=prompts, generations=generations, max_tokens=max_tokens, learning_rate=learning_rate,
@@ -131,6 +132,9 @@ def train(
         prompted = (solve_prompt(q.text) for q in questions)
         longest = max(len(prompt_ids(tokenizer, p, models.window(base) - max_tokens)) for p in prompted)
         made["vllm_max_model_length"] = longest + max_tokens  # room for more would be kept free on the GPU
+    if not torch.cuda.is_available():
+        whole = model.get_base_model() if lora_rank else model
+        whole.generate = partial(local.generate, whole)
     functions, weights = rewards(reward_model, questions, "mean" if by_step else aggregate, outcome_weight)
     dataset = Dataset.from_list([{"prompt": solve_prompt(q.text), "question_id": q.question_id} for q in questions])
     arguments = dict(

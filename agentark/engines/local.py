@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 import transformers
-from transformers import DynamicCache, GenerationConfig
+from transformers import DynamicCache, GenerationConfig, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
 from agentark import models
@@ -54,16 +54,22 @@ class Room(DynamicLayer):
 
 class Speakers:
     """Hooks by which a model computes only the rows of a batch whose replies have not ended, while `generate` samples for
-    all, so that the draws stay the same. It would compute every row to the end of the longest reply: a third of the time
-    of a debate. The logits of the rows that are left are the same to the last bit, down to four rows (x86, float32).
+    all, so that the draws stay the same. It would compute every row to the end of the longest reply. The logits of the
+    rows that are left are the same to the last bit, down to four rows (x86, float32).
     """
 
-    def __init__(self, model: torch.nn.Module, ends: Sequence[int]):
-        self.ends = torch.tensor(ends, device=model.device)
-        model.register_forward_pre_hook(self.narrow, with_kwargs=True)
-        model.register_forward_hook(self.widen)
+    def __init__(self, model: PreTrainedModel, ends: int | Sequence[int]):
+        self.model, self.ends = model, torch.tensor(ends, device=model.device)
 
-    def narrow(self, model: torch.nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+    def __enter__(self) -> None:
+        before = self.model.register_forward_pre_hook(self.narrow, with_kwargs=True)
+        self.hooks = before, self.model.register_forward_hook(self.widen)
+
+    def __exit__(self, *_) -> None:
+        for hook in self.hooks:
+            hook.remove()
+
+    def narrow(self, model: PreTrainedModel, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
         """The inputs of the rows still computed; those that have ended leave these, and the cache, once that pays."""
         ids = kwargs["input_ids"]
         if ids.shape[1] > 1:  # the prompts
@@ -80,13 +86,47 @@ class Speakers:
             kwargs |= {k: kwargs[k].index_select(d, self.rows) for k, d in rows_of.items() if kwargs.get(k) is not None}
         return args, kwargs
 
-    def widen(self, model: torch.nn.Module, args: tuple, output):
+    def widen(self, model: PreTrainedModel, args: tuple, output):
         """Logits for all rows: zeros for those that have ended, whatever is sampled from which becomes padding."""
         if len(self.rows) < len(self.ended):
             logits = output.logits.new_zeros(len(self.ended), *output.logits.shape[1:])
             logits[self.rows] = output.logits
             output.logits = logits
         return output
+
+
+def generate(
+    model: PreTrainedModel, input_ids: torch.Tensor, attention_mask: torch.Tensor, generation_config: GenerationConfig
+) -> torch.Tensor:
+    """What `model.generate` makes of prompts padded on the left, in half of the time where many share a beginning or some
+    replies end early; the same to the last bit on a CPU."""
+    with Speakers(model, generation_config.eos_token_id):
+        return type(model).generate(
+            model,
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            past_key_values=filled(model, input_ids, attention_mask, generation_config.max_new_tokens),
+            generation_config=generation_config,
+        )
+
+
+def filled(
+    model: PreTrainedModel, input_ids: torch.Tensor, attention_mask: torch.Tensor, max_tokens: int
+) -> DynamicCache:
+    """Room for prompts and replies, filled with what stands before a prompt's last tokens where most prompts share that:
+    each distinct row is computed once."""
+    cache = DynamicCache(config=model.config)
+    if input_ids.shape[1] > SUFFIX:
+        prefix, row = torch.unique(input_ids[:, :-SUFFIX], dim=0, return_inverse=True)
+        if 2 * len(prefix) <= len(row):
+            mask = torch.zeros_like(prefix)
+            mask[row] = attention_mask[:, :-SUFFIX]
+            position = (mask.cumsum(-1) - 1).clamp(min=0)
+            model.model(input_ids=prefix, attention_mask=mask, position_ids=position, past_key_values=cache)
+            cache.batch_select_indices(row)
+    capacity = input_ids.shape[1] + max_tokens
+    cache.layers = [Room(layer, capacity) if type(layer) is DynamicLayer else layer for layer in cache.layers]
+    return cache
 
 
 class Transformers:
@@ -100,7 +140,6 @@ class Transformers:
         self.ends = ends_of_turn(self.model.generation_config, self.tokenizer)
         # A checkpoint's own top-k or penalty is not what is asked for.
         self.model.generation_config = GenerationConfig()
-        self.speakers = Speakers(self.model, self.ends)
         self.fingerprint = digest(folder, f"{transformers.__version__} {torch.__version__} {self.device}")
 
     def batches(self, requests: Sequence[Request]) -> list[list[int]]:
@@ -134,16 +173,14 @@ class Transformers:
         prompts = [prompt_ids(self.tokenizer, r.messages, self.window - r.max_tokens) for r in batch]
         inputs = self.tokenizer.pad({"input_ids": prompts}, return_tensors="pt", padding_side="left").to(self.device)
         torch.manual_seed(seed)
-        sampled = batch[0].temperature > 0
-        output = self.model.generate(
-            **inputs,
-            past_key_values=self.cache(**inputs, max_tokens=batch[0].max_tokens),
+        sampling = {"do_sample": True, "temperature": batch[0].temperature, "top_k": 0, "top_p": 1.0}
+        config = GenerationConfig(
             max_new_tokens=batch[0].max_tokens,
-            do_sample=sampled,
-            **({"temperature": batch[0].temperature, "top_k": 0, "top_p": 1.0} if sampled else {}),
+            **(sampling if batch[0].temperature > 0 else {"do_sample": False}),
             pad_token_id=self.tokenizer.pad_token_id,
             eos_token_id=self.ends,
         )
+        output = generate(self.model, inputs["input_ids"], inputs["attention_mask"], config)
         seconds = (time.perf_counter() - start) / len(batch)
         replies = []
         for prompt, row in zip(prompts, output[:, inputs["input_ids"].shape[1] :].tolist(), strict=True):
@@ -152,24 +189,3 @@ class Transformers:
             text = self.tokenizer.decode(row[:length], skip_special_tokens=True)
             replies.append(Reply(text, len(prompt), length + ended, "stop" if ended else "length", seconds))
         return replies
-
-    def cache(self, input_ids: torch.Tensor, attention_mask: torch.Tensor, max_tokens: int) -> DynamicCache:
-        """Room for prompts and replies, filled with what stands before a prompt's last tokens where prompts share that."""
-        cache = DynamicCache(config=self.model.config)
-        self.fill(cache, input_ids[:, :-SUFFIX], attention_mask[:, :-SUFFIX])
-        capacity = input_ids.shape[1] + max_tokens
-        cache.layers = [Room(layer, capacity) if type(layer) is DynamicLayer else layer for layer in cache.layers]
-        return cache
-
-    def fill(self, cache: DynamicCache, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> None:
-        """Compute each distinct row once, unless most are distinct."""
-        if not input_ids.shape[1]:
-            return
-        prefix, row = torch.unique(input_ids, dim=0, return_inverse=True)
-        if 2 * len(prefix) > len(input_ids):
-            return
-        mask = torch.zeros_like(prefix)
-        mask[row] = attention_mask
-        position = (mask.cumsum(-1) - 1).clamp(min=0)
-        self.model.model(input_ids=prefix, attention_mask=mask, position_ids=position, past_key_values=cache)
-        cache.batch_select_indices(row)
