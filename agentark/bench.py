@@ -3,7 +3,9 @@
 Ratios, not seconds, since the machines this runs on differ and are shared. Results: `reports/benchmarks.csv`.
 """
 
+import importlib
 import json
+import multiprocessing
 import platform
 import random
 import shutil
@@ -12,6 +14,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
+from concurrent.futures import ProcessPoolExecutor, wait
 from importlib.metadata import version
 from pathlib import Path
 
@@ -19,13 +23,15 @@ import pandas as pd
 import torch
 from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
-from trl import SFTConfig, SFTTrainer
+from trl import GRPOTrainer, SFTConfig, SFTTrainer
 
-from agentark import models, root
+from agentark import models, parallel, root
 from agentark.debate.prompts import revise_prompt, solve_prompt
+from agentark.debate.protocols import named
+from agentark.debate.run import hold
 from agentark.distill import policy, sft
 from agentark.distill.training import run, settings
-from agentark.engines import Request, Store
+from agentark.engines import Request, Store, local
 from agentark.engines.local import ROWS, Transformers
 from agentark.pretrain import MAX_TOKENS
 from agentark.schemas import Question, write_csv
@@ -90,6 +96,44 @@ def generation(questions: list[Question]) -> list[dict]:
     return [
         spread("debate: one call at a time / ours", alone, f"{calls}; single calls timed on {len(few)} of them"),
         spread("debate: plain batched generate / ours", batched, f"{calls}, plain batches of {ROWS}"),
+    ]
+
+
+def leaving(questions: list[Question]) -> list[dict]:
+    """Debates on all cores whose ended replies leave their batch, against those that are computed to the longest's end."""
+    talk = named("debate", 5, 3, 1.6, 0.2, "shared")  # the study's
+
+    def debate(share: float) -> float:
+        local.SHARE, kept = share, local.SHARE
+        try:
+            with tempfile.TemporaryDirectory() as store:
+                return timed(lambda: hold(talk, questions, TEACHER, Path(store), 0, MAX_TOKENS))
+        finally:
+            local.SHARE = kept
+
+    ratios = [debate(2.0) / debate(local.SHARE) for _ in range(REPEATS)]
+    note = f"{len(questions)} questions on {parallel.workers()} cores"
+    return [spread("debate: ended replies stay / leave", ratios, note)]
+
+
+def started() -> None:
+    """What a training has done before it reads its first example."""
+    for part in ("students", "trainers", "training"):
+        importlib.import_module(f"agentark.distill.{part}")
+
+
+def starts() -> list[dict]:
+    """Three trainings' starts at once, in new processes and in forked ones, which inherit what has been imported."""
+
+    def new() -> None:
+        with ProcessPoolExecutor(3, multiprocessing.get_context("spawn")) as pool:
+            wait([pool.submit(started) for _ in range(3)])
+
+    started()
+    seconds = [(timed(new), timed(lambda: parallel.each(started, [{}] * 3, crowded=True))) for _ in range(REPEATS)]
+    return [
+        spread("start of three trainings, seconds: new processes", [a for a, _ in seconds], ""),
+        spread("start of three trainings, seconds: forked", [b for _, b in seconds], "beside one import for all"),
     ]
 
 
@@ -166,8 +210,9 @@ def imitation(questions: list[Question]) -> list[dict]:
 
 
 def grpo(questions: list[Question]) -> list[dict]:
-    """One GRPO step, split into generation, scoring by the reward model, and the rest (the update)."""
-    spent = {"generation": 0.0, "scoring": 0.0}
+    """One GRPO step, split into generation, scoring by the reward model, and the rest (the update); and generation as
+    transformers has it against ours."""
+    spent: Counter[str] = Counter()
 
     def clocked(name, function):
         def wrapped(*args, **kwargs):
@@ -179,22 +224,32 @@ def grpo(questions: list[Question]) -> list[dict]:
 
         return wrapped
 
-    kept = policy.GRPOTrainer._generate, policy.process_reward
-    policy.GRPOTrainer._generate = clocked("generation", kept[0])
-    policy.process_reward = lambda scorer, how: clocked("scoring", kept[1](scorer, how))
-    try:
+    def practised() -> dict[str, float]:
+        spent.clear()
+        base = root() / STUDENT
         with tempfile.TemporaryDirectory() as folder:
             start = time.perf_counter()
-            base = root() / STUDENT
             policy.train(
-                base, base, questions[:64], Path(folder) / "pad", 0, 6, 16, 8, MAX_TOKENS, 5e-4, 1.0, 0.001, "mean", 0.0
+                base, base, questions, Path(folder) / "pad", 0, 6, 16, 8, MAX_TOKENS, 5e-4, 1.0, 0.001, "mean", 0.0
             )
-            whole = time.perf_counter() - start
+            return {"all": time.perf_counter() - start, **spent}
+
+    kept = GRPOTrainer._generate, policy.process_reward, local.generate
+    GRPOTrainer._generate = clocked("generation", kept[0])
+    policy.process_reward = lambda scorer, how: clocked("scoring", kept[1](scorer, how))
+    try:
+        ours = practised()
+        local.generate = lambda model, **asked: type(model).generate(model, **asked)
+        theirs = practised()
     finally:
-        policy.GRPOTrainer._generate, policy.process_reward = kept
-    spent["update"] = whole - sum(spent.values())
-    note = "share of 6 steps of 16 questions x 8 outputs, loading included in the update"
-    return [spread(f"GRPO: {name}", [seconds / whole], note) for name, seconds in spent.items()]
+        GRPOTrainer._generate, policy.process_reward, local.generate = kept
+    whole = ours.pop("all")
+    ours["update"] = whole - sum(ours.values())
+    steps = "6 steps of 16 questions x 8 outputs"
+    note = f"share of {steps}, loading included in the update"
+    return [spread(f"GRPO: {name}", [seconds / whole], note) for name, seconds in ours.items()] + [
+        spread("GRPO: transformers' generation / ours", [theirs["generation"] / ours["generation"]], steps)
+    ]
 
 
 def idle() -> list[dict]:
@@ -221,8 +276,10 @@ def main() -> int:
     rows = []
     for part in (
         lambda: generation(questions[:64]),
+        lambda: leaving(task("equation").questions(128, "validation", 0)),
+        starts,
         lambda: imitation(questions),
-        lambda: grpo(questions),
+        lambda: grpo(questions[:64]),
         idle,
         memory,
     ):

@@ -10,10 +10,10 @@ from multiprocessing import get_context
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from joblib import Parallel, delayed
 
 from agentark import grader
 from agentark.answers import is_correct
+from agentark.parallel import each
 
 PAIRS = [(rf"\frac{{{a}}}{{{b}}}", f"{a}/{b}", True) for a in (3, 5, 7) for b in (2, 4, 9)] + [
     (rf"x^{n} + 1", f"x^{n + 1} + 1", False) for n in range(2, 11)
@@ -137,7 +137,7 @@ def test_verdicts_do_not_mix_between_processes(start):
 
 
 def test_verdicts_come_from_parallel_jobs_as_well():
-    found = Parallel(n_jobs=2)(delayed(verdict)(prediction, gold) for prediction, gold, _ in PAIRS)
+    found = each(verdict, [dict(prediction=prediction, gold=gold) for prediction, gold, _ in PAIRS])
     assert found == [right for *_, right in PAIRS]
 
 

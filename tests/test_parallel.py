@@ -54,11 +54,11 @@ def test_results_stand_in_the_order_of_the_calls():
 
 
 def test_one_that_fails_is_heard_at_once_and_ends_the_others():
-    start = time.monotonic()
+    start, others = time.monotonic(), set(multiprocessing.active_children())
     with pytest.raises(StudyError, match="the second is at fault"):
         each(fail, [dict(n=2), dict(n=1), dict(n=3)])
     assert time.monotonic() - start < 30
-    assert not multiprocessing.active_children()
+    assert set(multiprocessing.active_children()) <= others
 
 
 def test_one_that_is_killed_is_told_in_a_line():

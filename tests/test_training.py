@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 import torch
 from checkpoints import FAMILIES, build
-from joblib.externals.loky import get_reusable_executor
 from peft import AutoPeftModelForCausalLM, PeftModel
 from peft.tuners.lora import LoraLayer
 from safetensors.torch import load_file
@@ -32,11 +31,6 @@ DEBATES = [
 ]
 
 
-def go_to(folder: Path) -> None:
-    get_reusable_executor().shutdown()  # joblib's processes would stay in the folder they were started in
-    os.chdir(folder)
-
-
 @pytest.fixture(scope="module")
 def project(tmp_path_factory) -> Path:
     """A folder that looks like the project's, with a tiny checkpoint of each family, in which the tests run."""
@@ -44,9 +38,9 @@ def project(tmp_path_factory) -> Path:
     (folder / "params.yaml").write_text("{}\n")
     for family in FAMILIES:
         build(family, folder / "data/models" / family)
-    go_to(folder)
+    os.chdir(folder)
     yield folder
-    go_to(before)
+    os.chdir(before)
 
 
 def imitate(base: Path, out: Path, **chosen) -> list[dict]:

@@ -2,13 +2,12 @@
 
 import contextlib
 import importlib
-import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
 from agentark.debate.protocols import Protocol, Turn, Vote
 from agentark.engines import Engine, Reply, Request, Store, batches_itself, engine
-from agentark.parallel import apart, each
+from agentark.parallel import apart, each, workers
 from agentark.schemas import Question, Seconds, Trace
 from agentark.traces import answer_of
 
@@ -85,14 +84,14 @@ def answers(
 ) -> list[dict[str, tuple[list[Trace], list[Seconds]]]]:
     """What each of `models` answers on its own, greedily, to the questions of each setting; see hold.
 
-    Each model that transformers runs has a process, which answers all of its questions.
+    Models that transformers runs share the cores, if there is one for each: it then answers all of its questions in one
+    process, without waiting for others.
     """
     calls = [dict(model=model, settings=settings, store=store, max_tokens=max_tokens) for model in models]
-    shared = [not batches_itself(model) for model in models]
-    if any(shared):
-        importlib.import_module("agentark.engines.local")  # here, once: the workers inherit it
-    by_workers = iter(each(_answers, itertools.compress(calls, shared)))
-    return [next(by_workers) if own else _answers(**call) for own, call in zip(shared, calls, strict=True)]
+    if len(calls) < workers() or any(map(batches_itself, models)):
+        return [_answers(**call) for call in calls]
+    importlib.import_module("agentark.engines.local")  # here, once: the workers inherit it
+    return each(_answers, calls)
 
 
 def _answers(model: str | Path, settings: dict[str, Sequence[Question]], store: Path, max_tokens: int) -> dict:

@@ -132,7 +132,7 @@ def train(
         prompted = (solve_prompt(q.text) for q in questions)
         longest = max(len(prompt_ids(tokenizer, p, models.window(base) - max_tokens)) for p in prompted)
         made["vllm_max_model_length"] = longest + max_tokens  # room for more would be kept free on the GPU
-    if not torch.cuda.is_available():
+    if not torch.cuda.is_available():  # where it gives the same outputs, to the last bit
         whole = model.get_base_model() if lora_rank else model
         whole.generate = partial(local.generate, whole)
     functions, weights = rewards(reward_model, questions, "mean" if by_step else aggregate, outcome_weight)
