@@ -127,7 +127,7 @@ def resolve(notebook: Path, params: dict[str, Any], given: dict[str, str]) -> di
 @contextlib.contextmanager
 def watched(note: Path):
     """Write to `note` how long the block took, the processor time of its child processes and the most memory that they
-    held together (both sampled)."""
+    held together (both sampled; what forked processes share counts in each)."""
     start, peak, spent, done = time.perf_counter(), [0], {}, threading.Event()
 
     def sample() -> None:
