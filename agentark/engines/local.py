@@ -98,8 +98,8 @@ class Speakers:
 def generate(
     model: PreTrainedModel, input_ids: torch.Tensor, attention_mask: torch.Tensor, generation_config: GenerationConfig
 ) -> torch.Tensor:
-    """What `model.generate` makes of prompts padded on the left, in half of the time where many share a beginning or some
-    replies end early; the same to the last bit on a CPU."""
+    """What `model.generate` makes of prompts padded on the left, in less time where most share a beginning with others or
+    some replies end early (`make bench`); the same to the last bit on a CPU."""
     with Speakers(model, generation_config.eos_token_id):
         return type(model).generate(
             model,
