@@ -4,7 +4,7 @@ import gc
 from pathlib import Path
 
 # Torch and transformers leave a million objects that stay; to look through them for garbage while they are imported would
-# take a fifth of the time of a start.
+# take a sixth of the time of a start.
 gc.set_threshold(50_000)
 
 __version__ = "0.1.0"

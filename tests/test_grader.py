@@ -136,7 +136,8 @@ def test_verdicts_do_not_mix_between_processes(start):
         assert [f.result(timeout=120) for f in futures] == [right for *_, right in PAIRS]
 
 
-def test_verdicts_come_from_parallel_jobs_as_well():
+def test_verdicts_come_from_parallel_jobs_as_well(monkeypatch):
+    monkeypatch.setenv("AGENTARK_WORKERS", "2")
     found = each(verdict, [dict(prediction=prediction, gold=gold) for prediction, gold, _ in PAIRS])
     assert found == [right for *_, right in PAIRS]
 
