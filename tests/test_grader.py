@@ -73,7 +73,7 @@ def test_long_and_deep_texts_are_read_in_bounded_time():
 
 @pytest.mark.parametrize("kind", ["number", "latex", "choice", "text"])
 def test_nothing_that_a_model_writes_is_run(kind, tmp_path):
-    trap = tmp_path / "trap"
+    trap = tmp_path / "trap"  # a path with numbers in it, which are not to be the answer
     touch = f"__import__('os').system('touch {trap}')"
     codes = [
         touch,
@@ -88,7 +88,7 @@ def test_nothing_that_a_model_writes_is_run(kind, tmp_path):
     dresses = ["{}", "${}$", r"\boxed{{{}}}", r"$\text{{{}}}$", r"$\operatorname{{{}}}(1)$", "answer: {}", "#### {}"]
     for code in codes:
         for dress in (*dresses, r"\[ x_{{{}}} = 1 \]", r"$\sqrt{{{}}}$", r"$\begin{{pmatrix}} {} \end{{pmatrix}}$"):
-            assert not is_correct(dress.format(code), "15", kind)
+            assert not is_correct(dress.format(code), "271828", kind)
     assert not trap.exists()
 
 
