@@ -71,6 +71,5 @@ def _begin() -> None:
 
 def apart(function: Callable, **call: Any) -> Any:
     """`function(**call)` in a process of its own: what it holds on a GPU is free again when it has ended."""
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, mp_context=context) as process:
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
         return process.submit(function, **call).result()
