@@ -3,7 +3,6 @@
 Ratios, not seconds, since the machines this runs on differ and are shared. Results: `reports/benchmarks.csv`.
 """
 
-import importlib
 import json
 import multiprocessing
 import platform
@@ -29,7 +28,7 @@ from agentark import models, parallel, root
 from agentark.debate.prompts import revise_prompt, solve_prompt
 from agentark.debate.protocols import named
 from agentark.debate.run import hold
-from agentark.distill import policy, sft
+from agentark.distill import launch, policy, sft
 from agentark.distill.training import run, settings
 from agentark.engines import Request, Store, local
 from agentark.engines.local import ROWS, Transformers
@@ -116,22 +115,19 @@ def leaving(questions: list[Question]) -> list[dict]:
     return [spread("debate: ended replies stay / leave", ratios, note)]
 
 
-def started() -> None:
-    """What a training has done before it reads its first example."""
-    for part in ("students", "trainers", "training"):
-        importlib.import_module(f"agentark.distill.{part}")
-
-
 def starts() -> list[dict]:
     """Three trainings' starts at once, in new processes and in forked ones, which inherit what has been imported."""
 
     def new() -> None:
         with ProcessPoolExecutor(3, multiprocessing.get_context("spawn")) as pool:
-            for start in [pool.submit(started) for _ in range(3)]:
+            for start in [pool.submit(launch.import_trainers) for _ in range(3)]:
                 start.result()  # raises what went wrong, which else would count as a quick start
 
-    started()
-    seconds = [(timed(new), timed(lambda: parallel.each(started, [{}] * 3, crowded=True))) for _ in range(REPEATS)]
+    launch.import_trainers()
+    seconds = [
+        (timed(new), timed(lambda: parallel.each(launch.import_trainers, [{}] * 3, crowded=True)))
+        for _ in range(REPEATS)
+    ]
     return [
         spread("start of three trainings, seconds: new processes", [a for a, _ in seconds], ""),
         spread("start of three trainings, seconds: forked", [b for _, b in seconds], "beside one import for all"),

@@ -80,8 +80,7 @@ def each(function: Callable, calls: Iterable[dict[str, Any]], processes: int = 1
     gpus = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(torch.cuda.device_count())))).split(",")
     if not torch.cuda.is_available():
         if processes == 1:
-            for part in ("students", "trainers", "training"):  # what trains, before the workers fork
-                importlib.import_module(f"agentark.distill.{part}")
+            import_trainers()  # before the workers fork
             return parallel.each(function, calls, crowded=True)
         groups = [""]
     else:
@@ -101,6 +100,12 @@ def each(function: Callable, calls: Iterable[dict[str, Any]], processes: int = 1
 
     with ThreadPoolExecutor(len(groups)) as threads:
         return list(threads.map(one, calls))
+
+
+def import_trainers() -> None:
+    """Import what trains, which takes ten seconds: workers that are forked afterwards have it."""
+    for part in ("students", "trainers", "training"):
+        importlib.import_module(f"agentark.distill.{part}")
 
 
 def launched(function: Callable, call: dict[str, Any], processes: int, gpus: str, unsloth: bool):
