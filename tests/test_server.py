@@ -53,7 +53,6 @@ PASSING_FAILURES = {
     "no JSON": lambda: web.Response(text="<html>"),
     "cut short": lambda: web.Response(text='{"choices": [{"message": {"content": "answer : 3'),
     "an error called a success": lambda: web.json_response({"error": {"message": "upstream"}}),
-    "no counts": lambda: web.json_response(json.loads(completion().text) | {"usage": None}),
     "no end": lambda: completion(finish_reason=None),
     "text that is none": lambda: completion(text=["answer"]),
 }
@@ -73,7 +72,7 @@ def test_a_passing_failure_is_asked_again_and_leaves_no_answer(tmp_path, failure
         (400, "shorter prompt"),
         (401, "OPENAI_API_KEY"),
         (403, "OPENAI_API_KEY"),
-        (404, "mend the address"),
+        (404, "correct the address"),
         (413, "sho"),
     ],
 )
@@ -85,7 +84,7 @@ def test_a_lasting_failure_is_told_at_once_in_one_line(tmp_path, status, advice)
     ):
         ask(address, tmp_path)
     assert len(asked) == 1 and not stored(tmp_path) and "\n" not in str(raised.value)
-    assert ("context is 10 tokens" in str(raised.value)) == (status not in (401, 403))
+    assert "context is 10 tokens" in str(raised.value)
 
 
 def test_the_key_goes_into_the_header_and_nowhere_else(tmp_path, monkeypatch, capfd, caplog):
@@ -146,7 +145,9 @@ def test_the_server_is_left_alone_for_as_long_as_it_asks(tmp_path):
 def test_a_longer_pause_than_our_patience_ends_it(tmp_path):
     with (
         answering(lambda *_: web.Response(status=429, headers={"Retry-After": "90000"})) as (address, asked),
-        pytest.raises(StudyError, match=r"no answer within 20 minutes \(status 429\); what was finished is kept"),
+        pytest.raises(
+            StudyError, match=r"no answer within 20 minutes.* 90000 s \(status 429\); what is finished is kept"
+        ),
     ):
         ask(address, tmp_path)
     assert len(asked) == 1
@@ -203,7 +204,7 @@ def test_two_servers_of_one_model_share_what_they_finished(tmp_path):
 def test_what_is_not_there_is_told_at_once(tmp_path):
     with pytest.raises(StudyError, match=r"no server answers .*make serve"):
         ask(f"http://127.0.0.1:{free_port()}/v1#model", tmp_path)
-    with pytest.raises(StudyError, match="no server answers"):
+    with pytest.raises(StudyError, match="address is not one"):
         ask("http://127.0.0.1:eighty/v1#model", tmp_path)
     with pytest.raises(StudyError, match="which model"):
         ask("http://127.0.0.1:8000/v1", tmp_path)

@@ -9,10 +9,12 @@ batches of one request.
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Literal, NamedTuple, Protocol
+
+from pydantic import TypeAdapter
 
 from agentark import root
 from agentark.files import write_atomically
@@ -78,8 +80,9 @@ class Store:
         finished = {key: self.read(key) for key in places}
         missing = [key for key in places if finished[key] is None]
         batches = [Batch([requests[i] for i in places[key][0]], int(key[:15], 16)) for key in missing]
-        for number, done in engine.run(batches) if batches else ():
-            self.write(missing[number], done)
+        for number, generated in engine.run(batches) if batches else ():
+            done = [replace(reply, text=encodable(reply.text)) for reply in generated]
+            self.write(missing[number], done, engine.fingerprint)
             finished[missing[number]] = done
         replies: dict[int, Reply] = {}
         for key, copies in places.items():
@@ -93,13 +96,23 @@ class Store:
     def read(self, key: str) -> list[Reply] | None:
         """The finished batch of that key; None if there is none. A damaged file counts as none."""
         try:
-            return [Reply(**r) for r in json.loads(self.path(key).read_text())]
-        except (FileNotFoundError, json.JSONDecodeError, TypeError):
+            records = json.loads(self.path(key).read_text(encoding="utf-8"))
+            # `engine` is for people who look for an answer in the store, see agentark/engines/store.py.
+            return ANSWERS.validate_python([{k: v for k, v in r.items() if k != "engine"} for r in records])
+        except (FileNotFoundError, ValueError, TypeError, AttributeError, RecursionError):
             return None
 
-    def write(self, key: str, replies: list[Reply]) -> None:
-        text = json.dumps([asdict(r) for r in replies])
-        write_atomically(self.path(key), lambda p: p.write_text(text))
+    def write(self, key: str, replies: list[Reply], engine: str = "") -> None:
+        text = json.dumps([asdict(r) | ({"engine": engine} if engine else {}) for r in replies])
+        write_atomically(self.path(key), lambda p: p.write_text(text, encoding="utf-8"))
+
+
+ANSWERS = TypeAdapter(list[Reply])
+
+
+def encodable(text: str) -> str:
+    """`text` with halves of characters joined where they are a pair, else replaced by U+FFFD: no table stores them."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def batches_itself(name: str | Path) -> bool:

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 from huggingface_hub import ModelCard, snapshot_download
+from jinja2 import TemplateError
 from safetensors import safe_open
 from transformers import AutoConfig, GenerationConfig, PreTrainedTokenizerBase
 
@@ -87,8 +88,19 @@ def digest(folder: Path, *facts: str) -> str:
 
 
 def prompt_ids(tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]], most: int) -> list[int]:
-    """A chat as token ids by the model's own template. Raises StudyError if it has more than `most` tokens."""
-    chat = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    """A chat as token ids by the model's own template. Raises StudyError if it has more than `most` tokens, or if the
+    template is missing or refuses it (huggingface/open-r1#85: a base model without one)."""
+    if not tokenizer.chat_template:
+        raise StudyError(
+            f"{tokenizer.name_or_path}: no chat template, as base models have none; name an instruct model"
+        )
+    try:
+        chat = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    except (TemplateError, TypeError, ValueError, KeyError) as error:
+        roles = ", ".join(message["role"] for message in messages)
+        raise StudyError(
+            f"{tokenizer.name_or_path}: its chat template refuses messages of {roles} ({error}); use order=shared or another model"
+        ) from None
     ids = tokenizer(chat, add_special_tokens=False).input_ids
     if len(ids) > most:
         start = " ".join(messages[-1]["content"].split())[:40]

@@ -15,46 +15,67 @@ import secrets
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from math import inf
 from pathlib import Path
 from typing import NoReturn
 
 from aiohttp import web
 
 from agentark import StudyError, root
+from agentark.command import finish
 from agentark.engines import Request
 from agentark.engines.checkpoint import digest, located, prompt_ids
 from agentark.engines.local import Transformers
+from agentark.engines.replies import text_of
 from agentark.engines.vllm import settings
 
-KNOWN = {"model", "messages", "temperature", "top_p", "max_tokens", "seed"}
+KNOWN = {"model", "messages", "temperature", "top_p", "max_tokens", "max_completion_tokens", "seed"}
+# Fields of the API that ask for nothing at these values; clients send them unasked.
+NEUTRAL = {"top_p": 1, "n": 1, "stream": False, "presence_penalty": 0, "frequency_penalty": 0, "logprobs": False,
+           "stop": [], "tools": [], "logit_bias": {}, "response_format": {"type": "text"}}  # fmt: skip
 
 
 def wanted(body: dict, engine: Transformers) -> Request:
     """A chat completion's request. Raises StudyError for what this server does not do, rather than leave it undone."""
-    unknown = sorted(set(body) - KNOWN)
-    if unknown or body.get("top_p", 1) != 1:
-        raise StudyError(f"{', '.join(unknown) or 'top_p'}: not served here; leave it out")
+    body = {name: value for name, value in body.items() if value is not None}  # null is what is not set
+    refused = sorted(
+        n for n, v in body.items() if (n in NEUTRAL and v != NEUTRAL[n]) or n not in {*KNOWN, *NEUTRAL, "user"}
+    )
+    if refused:
+        raise StudyError(f"{', '.join(refused)}: not served here; leave it out")
     try:
-        messages = [{"role": str(m["role"]), "content": str(m["content"])} for m in body["messages"]]
+        messages = [{"role": str(m["role"]), "content": spoken(m["content"])} for m in body["messages"]]
+        if not messages:
+            raise ValueError("no messages")
         room = engine.window - len(prompt_ids(engine.tokenizer, messages, engine.window - 1))
         request = Request(
             messages,
             float(body.get("temperature", 1.0)),
-            int(body.get("max_tokens", room)),
+            int(body.get("max_completion_tokens", body.get("max_tokens", room))),
             int(body.get("seed", secrets.randbelow(2**31))),
         )
-    except (LookupError, TypeError, ValueError) as error:
+    except (LookupError, TypeError, ValueError, OverflowError) as error:
         raise StudyError(f"not a chat completion's request ({error!r}); see the API's reference") from None
-    if not messages or request.temperature < 0 or request.max_tokens < 1:
+    if not (0 <= request.temperature < inf) or request.max_tokens < 1:
         raise StudyError("messages, a temperature of 0 or more and max_tokens of 1 or more are needed")
     return request
+
+
+def spoken(content: object) -> str:
+    """A message's text, also from a list of parts. Raises TypeError for another form, such as an image."""
+    if isinstance(content, list) and any(part.get("type") != "text" for part in content):
+        raise TypeError("content of other parts than text")
+    if content is None:
+        raise TypeError("no content")
+    return text_of(content)
 
 
 def app(engine: Transformers, name: str) -> web.Application:
     one_at_a_time = ThreadPoolExecutor(1)
 
     def refusal(status: int, words: str) -> web.Response:
-        return web.json_response({"error": {"message": words, "code": status}}, status=status)
+        code = "context_length_exceeded" if "the model's window" in words else status
+        return web.json_response({"error": {"message": words, "code": code}}, status=status)
 
     async def complete(http: web.Request) -> web.Response:
         try:
@@ -90,29 +111,27 @@ def app(engine: Transformers, name: str) -> web.Application:
     return served
 
 
-def main() -> int:
+def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m agentark.engines.serve", description="An OpenAI-compatible server."
     )
     parser.add_argument("model", help="a folder in the hub's format, or a name on the hub")
     parser.add_argument("port", type=int)
     chosen = parser.parse_args()
+    folder = located(chosen.model)
+    # A folder's name with a digest of its files, so that it stands for one set of weights; a hub name as it is.
+    local = (root() / chosen.model).is_dir()
+    name = f"{folder.resolve().name}@{digest(folder)[:8]}" if local else chosen.model
+    print(f"teacher=http://127.0.0.1:{chosen.port}/v1#{name}", flush=True)
+    if importlib.util.find_spec("vllm"):
+        replace_by_vllm(folder, name, chosen.port)
+    served = app(Transformers(folder), name)
     try:
-        folder = located(chosen.model)
-        # A folder's name with a digest of its files, so that it stands for one set of weights; a hub name as it is.
-        local = (root() / chosen.model).is_dir()
-        name = f"{folder.resolve().name}@{digest(folder)[:8]}" if local else chosen.model
-        print(f"teacher=http://127.0.0.1:{chosen.port}/v1#{name}", flush=True)
-        if importlib.util.find_spec("vllm"):
-            replace_by_vllm(folder, name, chosen.port)
-        web.run_app(app(Transformers(folder), name), host="127.0.0.1", port=chosen.port, print=None)
-    except StudyError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except OSError as error:
-        print(f"error: port {chosen.port}: {error.strerror}; name another with PORT=", file=sys.stderr)
-        return 1
-    return 0
+        web.run_app(served, host="127.0.0.1", port=chosen.port, print=None)
+    except (OSError, OverflowError) as error:
+        raise StudyError(
+            f"port {chosen.port}: {getattr(error, 'strerror', '') or error}; name another with PORT="
+        ) from None
 
 
 def replace_by_vllm(folder: Path, name: str, port: int) -> NoReturn:
@@ -127,4 +146,4 @@ def replace_by_vllm(folder: Path, name: str, port: int) -> NoReturn:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    finish(main)

@@ -1,0 +1,200 @@
+"""What a server's response says: an answer, a failure that may pass, or one that lasts. No requests are made here.
+
+In: a response of an OpenAI-compatible server (https://platform.openai.com/docs/api-reference/chat), in the forms that
+servers really send. Out: a Reply; else Passing or StudyError is raised with the server's own words.
+"""
+
+import html
+import re
+import time
+from contextlib import suppress
+from email.utils import parsedate_to_datetime
+from math import isfinite
+
+import httpx
+
+from agentark import StudyError, redacted
+from agentark.engines import Reply
+
+WORDS = 300  # characters of a server's words that a message quotes
+PASSING = (408, 409, 425, 429)  # and 5xx: the same request may succeed later
+# Finish reasons by their lower-case names: OpenAI's; `eos_token` is vespa-engine/vespa#33327, `end_turn` and
+# `max_tokens` come from gateways to Anthropic's API, `safety` and upper case from those to Google's.
+FINISHED = {
+    **dict.fromkeys(
+        ("stop", "eos", "eos_token", "end_turn", "stop_sequence", "stop_token", "end", "completed"), "stop"
+    ),
+    **dict.fromkeys(("length", "max_tokens", "max_output_tokens", "max_length", "model_length"), "length"),
+    **dict.fromkeys(
+        ("content_filter", "safety", "refusal", "recitation", "prohibited_content", "blocklist"), "refused"
+    ),
+}
+# The server gave the request up; another try may succeed.
+UNFINISHED = ("", "none", "null", "abort", "aborted", "cancelled", "canceled", "error", "timeout", "preempted")
+# Kinds of lasting failure, by code and words whatever the status is: servers send them as 400, 402, 429, 500 and inside
+# a 200 (Aider-AI/aider#3550, openai/codex#6340, langchain-ai/langchainjs#1929).
+KINDS = (
+    (
+        r"insufficient_quota|billing|payment required|\bno credits?\b|out of credits?|credit balance|insufficient (?:balance|"
+        r"funds|credits?)|exceeded your current quota|quota (?:is |has been )?(?:used up|exhausted)|spending limit",
+        "add credit or use another key, then run the same command: what is finished is kept",
+    ),
+    (
+        r"context_length_exceeded|exceed_context_size|(?:maximum|max) (?:context|model) length|context[ _](?:length|size|window)|"
+        r"prompt is too long|too many (?:input )?tokens|input is too long|string_above_max_length",
+        "shorten the prompt, lower max_tokens, or name a model with a longer context",
+    ),
+    (
+        r"unsupported_(?:parameter|value)|unsupported (?:parameter|value)|unknown_parameter|(?:parameter|param|argument|field)\b"
+        r".{0,60}\bnot (?:supported|permitted|allowed)|not supported with this model|extra inputs are not permitted",
+        "name a model or a server that accepts this parameter",
+    ),
+    (r"invalid_api_key|incorrect api key|invalid api key|authentication_error", "set OPENAI_API_KEY to a valid key"),
+    (r"model_not_found|model .{0,80}(?:does not exist|not found)", "correct the model's name after #"),
+)
+ADVICE = {
+    401: "set OPENAI_API_KEY to a valid key",
+    402: KINDS[0][1],
+    403: "set OPENAI_API_KEY to a key that may use this model",
+    404: "correct the address, which ends in /v1 as a rule, or the model's name after #",
+    413: KINDS[1][1],
+}
+OTHERWISE = "change the request (a shorter prompt, fewer tokens), or name another model"
+
+
+class Passing(Exception):
+    """A failure that another try may not meet.
+
+    `pause`: seconds that the server asks to wait, or None. `few`: nothing tells that it passes, so a few tries are enough.
+    """
+
+    def __init__(self, reason: str, pause: float | None = None, few: bool = False):
+        super().__init__(redacted(reason))
+        self.pause, self.few = pause, few
+
+
+def read(response: httpx.Response) -> Reply:
+    """The answer in a response, its seconds left at 0. Raises Passing, or StudyError for a failure that lasts."""
+    body = content(response)
+    if response.status_code != 200:
+        return failed(response.status_code, body, asked_pause(response))
+    if isinstance(body, dict) and body.get("error"):  # an error called a success (BerriAI/litellm#8448)
+        return failed(status_in(body["error"]), body, asked_pause(response))
+    try:
+        return reply(body)
+    except (ValueError, LookupError, TypeError, AttributeError):
+        if str(body).lstrip().startswith("data:"):
+            raise StudyError("the server streams its answers; switch streaming off there") from None
+        raise Passing(f"a response that is no chat completion: {quoted(body)}", few=True) from None
+
+
+def content(response: httpx.Response) -> object:
+    """A response's body: what its JSON holds, else its text."""
+    try:
+        return response.json()
+    except (ValueError, RecursionError):
+        return response.text
+
+
+def failed(status: int, body: object, pause: float | None) -> Reply:
+    """Raise what a failure with this status is; a prompt that a filter refuses gives a refused Reply. Status 0: unknown."""
+    code, words = complaint(body)
+    if "content_filter" in code:  # how some servers report a prompt that they refuse; what it cost is not in it
+        return Reply("", 0, 0, "refused", 0.0)
+    reason = ": ".join(filter(None, [f"status {status}" if status else "", words]))
+    described = f"{code} {words}".lower()
+    for pattern, advice in KINDS:
+        if re.search(pattern, described):
+            raise StudyError(f"{reason}; {advice}")
+    if status in PASSING or (status >= 500 and status != 501) or status == 0:
+        raise Passing(reason, pause, few=status == 0)
+    raise StudyError(f"{reason}; {ADVICE.get(status, OTHERWISE)}")
+
+
+def reply(body: dict) -> Reply:
+    """A chat completion as a Reply. Raises ValueError, LookupError, TypeError or AttributeError if it is none.
+
+    Token counts are 0 where the server sends none.
+    """
+    choice = body["choices"][0]
+    message = choice.get("message") or {"content": choice["text"]}  # `text`: the older completions API
+    reason = str(choice.get("finish_reason") or "").lower()
+    usage = body.get("usage") or {}
+    counts = [counted(usage.get(name)) for name in ("prompt_tokens", "completion_tokens")]
+    if message.get("refusal"):
+        return Reply("", *counts, "refused", 0.0)
+    text, thought = text_of(message.get("content")), message.get("reasoning_content") or message.get("reasoning")
+    if reason in UNFINISHED:
+        raise Passing(
+            f"an answer that the server did not finish (finish_reason {choice.get('finish_reason')!r})", few=True
+        )
+    if reason not in FINISHED:
+        raise StudyError(
+            f"an answer that ends by {reason[:40]!r}, not by the model; choose a model that answers in text"
+        )
+    # No text beside a thought: cut off while thinking (ml-explore/mlx-lm#1738). No text, thought or tokens: no answer.
+    if not text and not thought and FINISHED[reason] == "stop" and not counts[1]:
+        raise Passing("an empty answer of no tokens", few=True)
+    return Reply(text, *counts, FINISHED[reason], 0.0)
+
+
+def text_of(content: object) -> str:
+    """A message's text: as it is, or in parts (a list of objects with `text`). Raises TypeError for another form."""
+    if content is None:
+        return ""
+    if isinstance(content, str):
+        return content
+    if isinstance(content, list) and all(isinstance(part, dict) for part in content):
+        return "".join(part["text"] for part in content if isinstance(part.get("text"), str))
+    raise TypeError("content of another form")
+
+
+def counted(value: object) -> int:
+    """A count of tokens; 0 for what is none."""
+    with suppress(ValueError, TypeError, OverflowError):
+        if not isinstance(value, bool) and 0 <= float(value) < 2**40:
+            return int(float(value))
+    return 0
+
+
+def complaint(body: object) -> tuple[str, str]:
+    """A failure's code and type in one text, and the server's words on one line."""
+    error = body.get("error", body) if isinstance(body, dict) else body
+    if not isinstance(error, dict):
+        return "", quoted(error)
+    code = " ".join(str(error.get(key)) for key in ("code", "type", "param") if error.get(key))
+    words = next((error[key] for key in ("message", "detail", "msg", "title", "error") if error.get(key)), code)
+    if isinstance(words, list):  # FastAPI's list of faults
+        words = "; ".join(
+            f"{'.'.join(map(str, w.get('loc', ())))}: {w.get('msg')}" for w in words if isinstance(w, dict)
+        )
+    return code, quoted(words)
+
+
+def quoted(words: object) -> str:
+    """A server's words on one line, without HTML, cut to a length that fits a message."""
+    text = str(words)
+    if re.match(r"\s*<", text):
+        title = re.search(r"<title[^>]*>(.*?)</title>", text, re.DOTALL | re.IGNORECASE)
+        text = html.unescape(title[1] if title else re.sub(r"<[^>]*>", " ", text[:20_000]))
+    text = " ".join(text.encode(errors="replace").decode().split())
+    return text if len(text) <= WORDS else f"{text[:WORDS]}..."
+
+
+def status_in(error: object) -> int:
+    """The HTTP status that an error inside a 200 names; 0 if it names none."""
+    for key in ("code", "status", "status_code"):
+        with suppress(ValueError, TypeError, AttributeError):
+            if 400 <= int(error.get(key)) < 600:
+                return int(error[key])
+    return 0
+
+
+def asked_pause(response: httpx.Response) -> float | None:
+    """The seconds that a Retry-After header asks for, as a number or a date; None without one that can be read."""
+    asked = response.headers.get("retry-after", "")
+    with suppress(ValueError):
+        return max(0.0, float(asked)) if isfinite(float(asked)) else None
+    with suppress(ValueError, OverflowError):
+        return max(0.0, parsedate_to_datetime(asked).timestamp() - time.time())
+    return None

@@ -1,0 +1,61 @@
+"""Look for answers in the store, and remove those that were kept by mistake: they are then generated again.
+
+python -m agentark.engines.store data/store                     empty and refused answers
+python -m agentark.engines.store data/store "bad gateway"       answers whose text, engine or key holds these words
+python -m agentark.engines.store data/store "bad gateway" --remove
+"""
+
+import argparse
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+from agentark import StudyError, root
+from agentark.command import finish
+
+
+def kept(folder: Path) -> Iterator[tuple[Path, dict]]:
+    """Every answer of a store with its file; a damaged file counts as one answer without text."""
+    for file in sorted(folder.glob("??/*.json")):
+        try:
+            records = json.loads(file.read_text(encoding="utf-8"))
+            yield from ((file, dict(record)) for record in records)
+        except (OSError, ValueError, TypeError):
+            yield file, {"text": "", "finish_reason": "damaged"}
+
+
+def found(file: Path, record: dict, words: str) -> bool:
+    """Whether an answer holds the words; without words, whether it is empty, refused or damaged."""
+    if words:
+        return any(
+            words.lower() in str(place).lower() for place in (record.get("text"), record.get("engine"), file.stem)
+        )
+    return not str(record.get("text") or "").strip() or record.get("finish_reason") not in ("stop", "length")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m agentark.engines.store", description=__doc__.splitlines()[0])
+    parser.add_argument("folder", help="the store, data/store in the study")
+    parser.add_argument("words", nargs="?", default="", help="words of an answer, its engine or its key")
+    parser.add_argument(
+        "--remove", action="store_true", help="remove what is listed; its whole batch is generated again"
+    )
+    chosen = parser.parse_args()
+    folder = root() / chosen.folder
+    if not folder.is_dir():
+        raise StudyError(f"{chosen.folder}: no such folder; the study's store is data/store")
+    listed: set[Path] = set()
+    for file, record in kept(folder):
+        if found(file, record, chosen.words.strip()):
+            listed.add(file)
+            text = " ".join(str(record.get("text")).split())
+            print(
+                f"{file.stem[:16]}  {record.get('finish_reason')}  {str(record.get('engine', ''))[:60]}  {text[:80]!a}"
+            )
+    for file in listed if chosen.remove else ():
+        file.unlink(missing_ok=True)
+    print(f"{len(listed)} files {'removed' if chosen.remove else 'listed; --remove removes them'}")
+
+
+if __name__ == "__main__":
+    finish(main)

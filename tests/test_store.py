@@ -1,0 +1,59 @@
+"""The store of finished generations: damaged files count as none; answers kept by mistake are found and removed."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from agentark.engines import Reply, Store
+
+KEY = "ab" * 32
+GOOD = Reply("answer : 3", 5, 4, "stop", 0.1)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b'[{"text": "\xff\xfe', b"", b"{", b"null", b"3", b'"text"', b"[null]", b'[{"text": "x"}]', b'{"text": "x"}',
+     b'[{"text": 3, "prompt_tokens": 1, "completion_tokens": 1, "finish_reason": "stop", "seconds": 1}]',
+     b'[{"text": "x", "prompt_tokens": 1, "completion_tokens": 1, "finish_reason": "odd", "seconds": 1}]', b"[" * 9000],
+)  # fmt: skip
+def test_a_damaged_file_counts_as_none(tmp_path, content):
+    store = Store(tmp_path)
+    store.path(KEY).parent.mkdir()
+    store.path(KEY).write_bytes(content)
+    assert store.read(KEY) is None
+
+
+def test_what_is_written_is_read_also_from_stores_of_before(tmp_path):
+    store = Store(tmp_path)
+    store.write(KEY, [GOOD], "engine of some kind")
+    assert store.read(KEY) == [GOOD]
+    records = json.loads(store.path(KEY).read_text())
+    store.path(KEY).write_text(json.dumps([{k: v for k, v in r.items() if k != "engine"} for r in records]))
+    assert store.read(KEY) == [GOOD]
+
+
+def command(*arguments: str) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, "-m", "agentark.engines.store", *arguments], capture_output=True, text=True)
+
+
+def test_answers_are_listed_and_removed_by_words_and_no_others(tmp_path):
+    store = Store(tmp_path)
+    store.write("aa" * 32, [GOOD], "good model")
+    store.write("bb" * 32, [Reply("<html>Bad Gateway</html>", 1, 1, "stop", 0.1)], "good model")
+    store.write("cc" * 32, [Reply("", 1, 0, "stop", 0.1)], "other model")
+    (tmp_path / "dd").mkdir()
+    (tmp_path / "dd" / f"{'dd' * 32}.json").write_bytes(b"\xff")
+    listed = command(str(tmp_path))
+    assert listed.returncode == 0 and "2 files listed" in listed.stdout and "cccc" in listed.stdout
+    removed = command(str(tmp_path), "bad gateway", "--remove")
+    assert "bbbb" in removed.stdout and "1 files removed" in removed.stdout
+    assert [store.read(k * 64) is not None for k in "abc"] == [True, False, True]
+    command(str(tmp_path), "other model", "--remove")
+    assert store.read("cc" * 32) is None and store.read("aa" * 32) == [GOOD]
+
+
+def test_a_folder_that_is_none_is_one_line():
+    done = command("data/no such store")
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1) and "no such folder" in done.stderr
