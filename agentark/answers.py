@@ -4,7 +4,7 @@ import re
 from fractions import Fraction
 
 from agentark import StudyError, grader
-from agentark.schemas import AnswerKind
+from agentark.schemas import AnswerKind, Question
 from agentark.statements import NUMBER, PROSE, conclusion, letter, stated
 
 PLAIN = re.compile(NUMBER)
@@ -56,6 +56,11 @@ def is_correct(prediction: str | None, gold: str, kind: AnswerKind = "latex") ->
     return verdict == "equal"
 
 
+def gradable(gold: str, kind: AnswerKind) -> None:
+    """Raise StudyError, in one line, if no prediction could be judged by this gold answer."""
+    is_correct(gold or " ", gold, kind)
+
+
 def said(text: str, kind: AnswerKind) -> str | None:
     """The answer that a text ends in, alone: what agents compare and vote on. None if it states none.
 
@@ -97,3 +102,24 @@ def spelt(content: str) -> list[str]:
     if not marked and re.fullmatch(r"-?\d+,\d{2,}", content):
         return [content, f"${content}$"]
     return [content if marked or PROSE.search(content) else f"${content}$"]
+
+
+def same(first: str, second: str, kind: AnswerKind = "latex") -> bool:
+    """Whether two stated answers (see `said`) mean the same: `is_correct` of either by the other, whichever is first."""
+    if first == second:
+        return True
+    gold, prediction = sorted((first, second))
+    try:
+        return is_correct(prediction, gold, kind)
+    except StudyError:  # not readable as an answer of this kind
+        return False
+
+
+def is_right(prediction: str | None, question: Question) -> bool:
+    """Whether a prediction is right by the question's answer or by any of its further right answers.
+
+    Raises StudyError where the question's answer is missing or unreadable.
+    """
+    if is_correct(prediction, question.answer, question.kind):
+        return True
+    return prediction is not None and any(same(prediction, other, question.kind) for other in question.references)

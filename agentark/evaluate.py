@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from agentark import StudyError, stats
-from agentark.answers import is_correct
+from agentark.answers import is_right
 from agentark.debate.protocols import SUMMARISER, majority
 from agentark.files import write_json
 from agentark.metrics import rouge, token_f1
@@ -106,7 +106,7 @@ def predict(
     for key, group in itertools.groupby(traces, key=lambda t: t.question_id):
         spoken, question = list(group), asked[key]
         summary = [t for t in spoken if t.agent == SUMMARISER]
-        answer = summary[-1].answer if summary else majority(t.answer for t in spoken)
+        answer = summary[-1].answer if summary else majority((t.answer for t in spoken), question)
         speaker = summary[-1] if summary else next((t for t in spoken if t.answer == answer), spoken[0])
         rows.append(
             Prediction(
@@ -118,7 +118,7 @@ def predict(
                 seed=seed,
                 text=speaker.text,
                 answer=answer,
-                correct=is_correct(answer, question.answer, question.kind),
+                correct=is_right(answer, question),
                 **step_counts(question, speaker.text),
                 **likeness(question, answer),
                 tokens=sum(t.prompt_tokens + t.completion_tokens for t in spoken),
@@ -238,9 +238,7 @@ def write_transcripts(
         corrected = [
             agent
             for agent, said in by_agent.items()
-            if agent != SUMMARISER
-            and not is_correct(said[0].answer, question.answer, question.kind)
-            and is_correct(said[-1].answer, question.answer, question.kind)
+            if agent != SUMMARISER and not is_right(said[0].answer, question) and is_right(said[-1].answer, question)
         ]
         if corrected:
             own = predictions[(predictions["question_id"] == key) & (predictions["setting"] == "test")]

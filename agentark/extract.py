@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 import pandas as pd
 
-from agentark.answers import is_correct
+from agentark.answers import is_right
 from agentark.debate.protocols import SUMMARISER, majority
 from agentark.schemas import CheckedTrace, Question, Trace, Trajectory
 from agentark.tasks.base import check
@@ -26,7 +26,7 @@ def check_traces(traces: Sequence[Trace], questions: Iterable[Question]) -> list
     checked = []
     for key, group in itertools.groupby(traces, key=lambda t: t.question_id):
         debate = list(group)
-        right = {id(t): is_correct(t.answer, gold[key].answer, gold[key].kind) for t in debate}
+        right = {id(t): is_right(t.answer, gold[key]) for t in debate}
         verified = [t for t in debate if t.agent != SUMMARISER and right[id(t)]]
         agreed = consensus(verified, gold[key])
         erred = {t.agent: min((o.round for o in debate if o.agent == t.agent and not right[id(o)]), default=NEVER)
@@ -80,7 +80,7 @@ def accuracy_by_round(checked: Sequence[CheckedTrace], questions: Iterable[Quest
             first = {t.agent: t.correct for t in said if t.round == 1}
             now = last_traces(t for t in said if t.round <= k)
             question = gold[debate[0].question_id]
-            vote.append(is_correct(majority(t.answer for t in now), question.answer, question.kind))
+            vote.append(is_right(majority((t.answer for t in now), question), question))
             single += [t.correct for t in now]
             corrected += [t.correct and not first[t.agent] for t in now]
             spoilt += [first[t.agent] and not t.correct for t in now]

@@ -6,9 +6,9 @@ is the formulas that it works out. The paper does not say how it reads them.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
-from agentark.answers import said
+from agentark.answers import said, same, value
 from agentark.schemas import Question
 from agentark.statements import NUMBER
 from agentark.tasks import TASKS
@@ -16,7 +16,20 @@ from agentark.tasks import base as world
 
 lines_of = world.lines_of
 LAST_NUMBER = re.compile(rf"(?<![\w.,])({NUMBER})(?!.*\d)")
-FORMULA = re.compile(r"([\d(][\d\s.,()+\-−*/×÷^%$]*)=")
+RESULT = re.compile(rf"=[^\w=.\-−]*({NUMBER})(?!.*=)")  # what stands behind the last sign of equality
+FORMULA = re.compile(r"([\d(][\d\s.()+\-*/^%]*)=")
+# One spelling of arithmetic, whatever its typography: open-compass/opencompass#2426, EleutherAI/lm-evaluation-harness#1204
+SIGNS = str.maketrans({**dict.fromkeys("×·⋅∗", "*"), **dict.fromkeys("÷∕⁄", "/"), **dict.fromkeys("−–—", "-"), "\u00a0": " ",
+                       "\u202f": " ", "\u2009": " "})  # fmt: skip
+REWRITTEN = (
+    (re.compile(r"\\[dt]?frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}"), r"(\1/\2)"),
+    (re.compile(r"\\(?:times|cdot|ast)(?![a-zA-Z])"), "*"),
+    (re.compile(r"\\div(?![a-zA-Z])"), "/"),
+    (re.compile(r"\\(?:left|right|[,;:! ()\[\]])|\\?\$|[€£]|\*\*"), ""),
+    (re.compile(r"(?<=\d)\{?[, ]\}?(?=\d{3}(?!\d))"), ""),
+    (re.compile(r"(?<=[\d)])\s*[xX]\s*(?=[\d(])"), "*"),
+)
+PAIR = re.compile(r"([\d.]+)([+*])([\d.]+)")
 
 
 def in_world(question: Question) -> bool:
@@ -27,6 +40,21 @@ def in_world(question: Question) -> bool:
 def answer_of(text: str, question: Question) -> str | None:
     """The answer that a trace states last, equal answers mostly in one spelling; None if it states none."""
     return world.answer_of(text) if in_world(question) else said(text, question.kind)
+
+
+def groups(answers: Iterable[str | None], question: Question | None = None) -> list[list[str]]:
+    """Stated answers in groups that mean the same, in the order of their first; None is no answer.
+
+    Votes, unanimity and consensus all count these. In the generated world an answer has one spelling.
+    """
+    exact, kind = question is not None and in_world(question), question.kind if question else "latex"
+    found: dict[str, list[str]] = {}
+    for answer in answers:
+        if answer is not None:
+            others = () if exact or answer in found else found
+            key = next((first for first in others if same(answer, first, kind)), answer)
+            found.setdefault(key, []).append(answer)
+    return list(found.values())
 
 
 def answer_only(answer: str, question: Question) -> str:
@@ -44,8 +72,23 @@ def claim_of(line: str, question: Question) -> tuple[str, str] | None:
     """
     if in_world(question):
         return world.claim_of(line)
-    found = LAST_NUMBER.search(line) if question.kind in ("number", "latex") else None
-    return (found[1], found[1]) if found else None
+    if question.kind not in ("number", "latex"):
+        return None
+    line = plain(line)
+    found = RESULT.search(line) or LAST_NUMBER.search(line)
+    if not found:
+        return None
+    number = value(found[1])
+    claimed = found[1] if number is None else str(number)
+    return claimed, claimed
+
+
+def plain(line: str) -> str:
+    """A line with its arithmetic in one spelling: operators * / - and numbers without separators, LaTeX or currency."""
+    line = line.translate(SIGNS)
+    for pattern, spelling in REWRITTEN:
+        line = pattern.sub(spelling, line)
+    return line
 
 
 def structure(text: str, question: Question) -> list[str]:
@@ -56,8 +99,23 @@ def structure(text: str, question: Question) -> list[str]:
     lines = lines_of(text)
     if in_world(question):
         return [line.removeprefix("fix ").rpartition(" = ")[0] for line in lines if " = " in line]
-    formulas = [re.sub(r"[\s,$]", "", f).strip("()") for line in lines for f in FORMULA.findall(line)]
-    return [f for f in formulas if re.search(r"\d\D+\d", f)] or [line.lower() for line in lines]
+    formulas = [bare(re.sub(r"\s", "", f)) for line in lines for f in FORMULA.findall(plain(line))]
+    return [ordered(f) for f in formulas if re.search(r"\d\D+\d", f)] or [line.lower() for line in lines]
+
+
+def bare(formula: str) -> str:
+    """A formula without brackets around the whole of it."""
+    while formula.startswith("(") and formula.endswith(")") and ")" not in formula[1:-1]:
+        formula = formula[1:-1]
+    return formula
+
+
+def ordered(formula: str) -> str:
+    """A sum or product of two numbers with its operands in order, as `normal` has them in the generated world."""
+    if pair := PAIR.fullmatch(formula):
+        left, right = sorted((pair[1], pair[3]))
+        return f"{left}{pair[2]}{right}"
+    return formula
 
 
 def distance(first: Sequence[str], second: Sequence[str]) -> float:

@@ -12,7 +12,7 @@ import yaml
 from transformers import PreTrainedTokenizerBase
 
 from agentark import StudyError, models, root, stats
-from agentark.answers import is_correct
+from agentark.answers import is_right
 from agentark.debate.prompts import ORDERS
 from agentark.debate.protocols import Debate, Turn
 from agentark.debate.run import GROUP, converse
@@ -78,7 +78,7 @@ def measure(orders: Sequence[str] = ORDERS) -> pd.DataFrame:
         ]
         replies = {key: reply.text for key, _, reply in spoken}  # the summariser speaks last
         last = {q.question_id: answer_of(replies[q.question_id], q) for q in questions}
-        right = stats.mean([is_correct(last[q.question_id], q.answer, q.kind) for q in questions])
+        right = stats.mean([is_right(last[q.question_id], q) for q in questions])
         calls = as_calls(tokenizer, spoken)
         row = {"order": order, "accuracy": right.value, "lo": right.lo, "hi": right.hi, "n": right.n}
         row |= {"calls": len(calls) / right.n, "prompt_tokens": sum(len(p) for p, _ in calls) / right.n}

@@ -11,7 +11,6 @@ solutions that the count chose, and no others; it can still depart from them.
 """
 
 import re
-from collections import Counter
 from collections.abc import Generator, Iterable
 from dataclasses import dataclass
 from typing import Protocol as Interface
@@ -31,7 +30,7 @@ from agentark.debate.prompts import (
 )
 from agentark.engines import Reply
 from agentark.schemas import Question
-from agentark.traces import answer_of, in_world
+from agentark.traces import answer_of, groups, in_world
 
 SUMMARISER = 0  # agents count from 1
 VERDICT = re.compile(r"verdict\W*(approve|reject)", re.IGNORECASE)
@@ -124,7 +123,7 @@ class Debate:
             ]
             traces = [r.text for r in replies]
         if self.sparse:
-            answer = majority(answer_of(trace, question) for trace in traces)
+            answer = majority((answer_of(trace, question) for trace in traces), question)
             traces = stating(answer, traces, question)[: self.reads + 1]
         yield [Turn(SUMMARISER, last + 1, summarise_prompt(question, traces), self.revision_temperature)]
 
@@ -246,7 +245,7 @@ class DyLAN:
                 for agent in active
             ]
             traces, heard = [r.text for r in replies], active
-        answer = majority(answer_of(trace, question) for trace in traces)
+        answer = majority((answer_of(trace, question) for trace in traces), question)
         prompt = summarise_prompt(question, stating(answer, traces, question))
         yield [Turn(SUMMARISER, last + 1, prompt, self.revision_temperature)]
 
@@ -291,30 +290,33 @@ def ranked(verdict: str, traces: list[str], question: Question) -> list[int]:
     found = RANKING.findall(spoken(verdict))
     numbers = [int(n) - 1 for n in re.findall(r"\d+", found[-1])] if found else []
     answers = [answer_of(trace, question) for trace in traces]
-    counts = Counter(a for a in answers if a is not None)
-    by_count = sorted(range(len(traces)), key=lambda i: -counts[answers[i]])
+    counts = {answer: len(group) for group in groups(answers, question) for answer in group}
+    by_count = sorted(range(len(traces)), key=lambda i: -counts.get(answers[i], 0))
     return list(dict.fromkeys([*(n for n in numbers if n in by_count), *by_count]))
 
 
 def agreed(traces: list[str], question: Question) -> bool:
     """Whether more than two thirds of the traces state one answer."""
-    answers = [answer_of(trace, question) for trace in traces]
-    winner = majority(answers)
-    return winner is not None and 3 * answers.count(winner) > 2 * len(traces)
+    found = groups((answer_of(trace, question) for trace in traces), question)
+    return any(3 * len(group) > 2 * len(traces) for group in found)
 
 
 def stating(answer: str | None, traces: list[str], question: Question) -> list[str]:
     """The traces that state `answer`; those that state none where it is None."""
-    return [trace for trace in traces if answer_of(trace, question) == answer]
+    stated = [answer_of(trace, question) for trace in traces]
+    if answer is None:
+        return [trace for trace, other in zip(traces, stated, strict=True) if other is None]
+    alike = groups([answer, *stated], question)[0]
+    return [trace for trace, other in zip(traces, stated, strict=True) if other in alike]
 
 
 def unanimous(traces: Iterable[str], question: Question) -> bool:
     """Whether all traces state one and the same answer."""
-    answers = {answer_of(trace, question) for trace in traces}
-    return len(answers) == 1 and None not in answers
+    answers = [answer_of(trace, question) for trace in traces]
+    return None not in answers and len(groups(answers, question)) == 1
 
 
-def majority(answers: Iterable[str | None]) -> str | None:
-    """The most frequent answer, the earliest among equals; None if no trace states any."""
-    counts = Counter(answer for answer in answers if answer is not None)
-    return counts.most_common(1)[0][0] if counts else None
+def majority(answers: Iterable[str | None], question: Question | None = None) -> str | None:
+    """The most frequent answer, in its first spelling, the earliest among equals; None if no trace states any."""
+    found = groups(answers, question)
+    return max(found, key=len)[0] if found else None

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from agentark import StudyError, models
-from agentark.answers import is_correct
+from agentark.answers import is_right
 from agentark.debate.prompts import solve_prompt
 from agentark.distill.prm import StepScorer, aggregate
 from agentark.engines.checkpoint import prompt_ids
@@ -37,7 +37,7 @@ def outcome_reward(questions: Sequence[Question]):
 
     def outcome(prompts, completions, question_id, **_) -> list[float]:
         pairs = [(c[0]["content"], asked[key]) for c, key in zip(completions, question_id, strict=True)]
-        return [float(is_correct(answer_of(text, q), q.answer, q.kind)) for text, q in pairs]
+        return [float(is_right(answer_of(text, q), q)) for text, q in pairs]
 
     return outcome
 

@@ -68,6 +68,7 @@ def distil(
     parameters = dict(steps=steps, batch=batch, learning_rate=learning_rate, lora_rank=lora_rank, four_bit=four_bit)
     shares = divided(batch, per_device)
     model, tokenizer = trainable(base, seed, lora_rank, trainer, four_bit)
+    check_turns(base, tokenizer, model.generation_config.eos_token_id)
     dataset = Dataset.from_list(
         [
             {"prompt": [{"role": "user", "content": q}], "completion": [{"role": "assistant", "content": a}]}
@@ -89,3 +90,26 @@ def distil(
     run(training)
     save(training.model, tokenizer, out, Origin(method, seed, {"base": base}, pairs, parameters))
     return curve(training.state.log_history, "loss", "mean_token_accuracy")
+
+
+def check_turns(base: Path, tokenizer, ends: int | list[int] | None) -> None:
+    """Raise StudyError unless the chat template keeps an answer and closes its turn by a token that ends generation.
+
+    Else the student never learns to stop (huggingface/trl#2059, #931).
+    """
+    from jinja2 import TemplateError
+
+    if not tokenizer.chat_template:
+        raise StudyError(f"{base}: no chat template, as base models have none; name an instruct model")
+    chat = [{"role": "user", "content": "how many ?"}, {"role": "assistant", "content": "answer : 3"}]
+    try:
+        text = tokenizer.apply_chat_template(chat, tokenize=False)
+    except (TemplateError, TypeError, ValueError, KeyError) as error:
+        raise StudyError(f"{base}: its chat template refuses a question and an answer ({error})") from None
+    _, kept, closing = text.rpartition("answer : 3")
+    stops = {tokenizer.eos_token_id, *(ends if isinstance(ends, list) else [ends])} - {None}
+    if not kept or stops.isdisjoint(tokenizer(closing, add_special_tokens=False).input_ids):
+        what = "does not close the assistant's turn" if kept else "leaves out the answer"
+        raise StudyError(
+            f"{base}: its chat template {what}, so a student would not learn to stop; correct the template"
+        )

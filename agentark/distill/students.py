@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 from huggingface_hub import ModelCard, ModelCardData, metadata_load
 from peft import PeftModel
-from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerFast
+from transformers import AutoConfig, GenerationConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 from agentark import models, root
 from agentark.engines.checkpoint import digest
@@ -119,6 +119,7 @@ def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, folder: Pat
     precision = config.dtype or config.get_text_config().dtype or torch.float32
     if model.dtype != precision:
         model = copy.deepcopy(model).to(precision)
+    model.generation_config = valid(model.generation_config)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     for name in PROCESSORS:
@@ -126,6 +127,18 @@ def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, folder: Pat
             shutil.copyfile(origin.base / name, folder / name)
     write_atomically(folder / "README.md", lambda p: origin.card("transformers").save(p))
     write_json(origin.provenance(), folder / "provenance.json")
+
+
+def valid(settings: GenerationConfig | None) -> GenerationConfig | None:
+    """A base's generation settings; of settings that cannot be saved the special tokens alone (huggingface/transformers
+    #29988: published checkpoints name a temperature and do not sample)."""
+    try:
+        if settings is not None:
+            settings.validate(strict=True)
+        return settings
+    except (ValueError, TypeError):
+        names = ("bos_token_id", "eos_token_id", "pad_token_id")
+        return GenerationConfig(**{name: getattr(settings, name) for name in names})
 
 
 def save_adapter(model: PeftModel, folder: Path, origin: Origin) -> None:

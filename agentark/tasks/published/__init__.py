@@ -13,6 +13,7 @@ Hub names and columns are from the data sets' cards and loading scripts; of the 
 revisions are not pinned by default. Pin one with `revision`.
 """
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -22,6 +23,7 @@ from typing import Literal
 from pydantic import ValidationError
 
 from agentark import StudyError
+from agentark.answers import gradable
 from agentark.schemas import AnswerKind, Question
 from agentark.tasks.base import split_of
 from agentark.tasks.published import formats
@@ -130,18 +132,52 @@ def load(name: str, source: str | Path = "", split: Part = "test", revision: str
         raise StudyError(f"{name} is not on the hub; download its files and name one as `source`")
     part = data_set.parts[split]
     raws = read_rows(source, part, data_set.config, revision or data_set.revision)
-    questions, set_aside = [], []
+    questions, set_aside, read = [], [], Copies(name)
     for number, raw in enumerate(data_set.prepare(raws), start=1):
         try:
             if raw.problem:
                 raise StudyError(raw.problem)
-            questions.append(question_of(data_set, raw.data, f"{name}-{part}-{number:06d}", split))
+            question = question_of(data_set, raw.data, f"{name}-{part}-{number:06d}", split)
+            read.add(raw, question)
+            questions.append(question)
         except StudyError as error:
             set_aside.append(SetAside(raw.file, raw.row, raw.key, str(error)))
+    read.check()
     if not questions:
         first = set_aside[0]
         raise StudyError(f"{first.file}: no row is a {name} question; row {first.row}: {first.reason}")
     return Loaded(questions, set_aside)
+
+
+class Copies:
+    """Questions read so far, by their words and by their own names, so that each is read once.
+
+    Official folders hold variants of one split side by side (openai/grade-school-math: test.jsonl beside
+    test_socratic.jsonl; HotpotQA: distractor beside fullwiki; QMSum: ALL beside its parts).
+    """
+
+    def __init__(self, name: str):
+        self.name, self.first, self.rows, self.shared = name, {}, Counter(), Counter()
+
+    def add(self, raw: Raw, question: Question) -> None:
+        """Raises StudyError for a question that was read before."""
+        self.rows[raw.file] += 1
+        # A row's own name tells within all files, if it is no mere number; its words tell everywhere.
+        named = [] if raw.key.isdecimal() or not raw.key else [("name", raw.key)]
+        marks = [("words", question.text), *named]
+        for mark in marks:
+            file, row = self.first.get(mark, (raw.file, raw.row))
+            if (file, row) != (raw.file, raw.row) and (mark[0] == "words" or file != raw.file):
+                self.shared[file, raw.file] += file != raw.file
+                raise StudyError(f"the same question as row {row} of {file}")
+        for mark in marks:
+            self.first.setdefault(mark, (raw.file, raw.row))
+
+    def check(self) -> None:
+        """Raises StudyError if two files hold the same questions, at least half of the smaller one's."""
+        for (first, second), n in self.shared.items():
+            if 2 * n >= min(self.rows[first], self.rows[second]) > 1:
+                raise StudyError(f"{self.name}: {first} and {second} hold the same questions; name the one to read")
 
 
 def question_of(data_set: DataSet, row: dict, question_id: str, split: Part) -> Question:
@@ -156,6 +192,7 @@ def question_of(data_set: DataSet, row: dict, question_id: str, split: Part) -> 
     except ValidationError as error:
         first = error.errors()[0]
         raise StudyError(f"{first['loc'][0]}: {first['msg']}") from None
+    gradable(question.answer, question.kind)  # else the first trace that is graded by it would end a stage
     try:
         "".join(
             [question.text, question.solution, question.answer, *question.references, *question.distractors]

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 from agentark import StudyError
-from agentark.answers import is_correct
+from agentark.answers import is_correct, words
 from agentark.tasks.published.content import content_about, content_of
 from agentark.tasks.published.rows import Raw
 
@@ -113,7 +113,9 @@ def boxes(solution: str) -> list[str]:
             continue
         rest, depth = solution[match.end() :], 0
         if not rest.startswith("{"):  # "\boxed 5$", a few times in MATH
-            found.append(re.match(r"[^$]*", rest)[0].strip())
+            # up to the formula's or the line's end, or a sentence's (hendrycks/math#23: "\\[x = \\boxed 7.\\] So ...")
+            unbraced = re.match(r"(?:[^$\\\n.,;]|\\(?![\])])|[.,;](?=\d))*", rest)[0]
+            found.append(unbraced.strip())
             continue
         for brace in re.finditer(r"\\.|[{}]", rest, re.DOTALL):
             depth += {"{": 1, "}": -1}.get(brace[0], 0)
@@ -214,6 +216,9 @@ def medmcqa(row: dict) -> Fields:
     answer = text_in(row, "answer_idx", "cop")
     if answer not in LETTERS or len(answer) != 1:
         raise StudyError(f"the right option is {answer!r}, not a letter from A to D")
+    alike = [words(choice) for choice in choices]
+    if alike.count(alike[LETTERS.index(answer)]) > 1:  # medmcqa/medmcqa#5
+        raise StudyError(f"two options say {choices[LETTERS.index(answer)]!r}: which is right is open")
     stated = row.get("answer")
     if stated is not None and stated != choices[LETTERS.index(answer)]:
         raise StudyError(f"answer_idx says {answer}, column answer says {stated!r}: which is right is open")

@@ -64,12 +64,18 @@ def files_in(path: Path, split: str) -> list[Path]:
     """The data files in a folder that bear the split's name, in order of their paths; or the file itself."""
     if path.is_file():
         return [path]
-    files = sorted(file for file in path.rglob("*") if file.suffix in READERS)
+    files = sorted(file for file in path.rglob("*") if file.suffix in READERS and is_data(file.relative_to(path)))
     words = {split, *SPLIT_WORDS.get(split, ())}
     named = [file for file in files if words & set(re.findall(r"[a-z]+", str(file.relative_to(path)).lower()))]
     if not named and len(files) != 1:
         raise StudyError(f"{path}: no file here is named for the split {split!r}; name the file itself")
     return named or files
+
+
+def is_data(path: Path) -> bool:
+    """Whether a path is no trace of an editor, an archive or an operating system: hidden files and folders, among them
+    `._x` (bids-standard/pybids#1069), `.ipynb_checkpoints` and the hub's `.cache`; `__MACOSX`."""
+    return not any(part.startswith(".") or part == "__MACOSX" for part in path.parts)
 
 
 def file_rows(path: Path) -> list[Raw]:
@@ -95,7 +101,10 @@ Numbered = Iterator[tuple[int, object, str]]
 
 
 def json_lines(path: Path) -> Numbered:
-    return lines_of_json(path.read_text("utf-8-sig"))
+    text = path.read_text("utf-8-sig")
+    if text.lstrip().startswith("["):  # a JSON list under the name of JSON lines
+        return json_file(path)
+    return lines_of_json(text)
 
 
 def lines_of_json(text: str) -> Numbered:
