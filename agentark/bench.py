@@ -25,6 +25,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from trl import GRPOTrainer, SFTConfig, SFTTrainer
 
 from agentark import models, parallel, root
+from agentark.command import finish
 from agentark.debate.prompts import revise_prompt, solve_prompt
 from agentark.debate.protocols import named
 from agentark.debate.run import hold
@@ -300,4 +301,4 @@ def processor() -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    finish(main)

@@ -25,7 +25,6 @@ import platform
 import random
 import statistics
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -41,6 +40,7 @@ from pathlib import Path
 import pandas as pd
 
 from agentark import StudyError, root
+from agentark.command import finish
 from agentark.schemas import write_csv
 
 # Only light imports up here: the process that measures Unsloth has to import it before TRL and transformers.
@@ -579,4 +579,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    finish(main)

@@ -7,7 +7,6 @@ same.
 
 import os
 import subprocess
-import sys
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
@@ -19,6 +18,7 @@ from statistics import mean
 import pandas as pd
 
 from agentark import evaluate, root, stats
+from agentark.command import finish
 from agentark.figures import LABELS
 from agentark.parallel import workers
 from agentark.schemas import Score
@@ -189,4 +189,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    finish(main)

@@ -7,6 +7,7 @@ import sys
 import pandas as pd
 
 from agentark import StudyError, root
+from agentark.command import finish
 
 KEY = ["study", "experiment", "student", "method", "baseline", "train_task", "test_task", "seed", "metric"]
 TRACKED = ("scores.csv", "reasoning.csv", "extraction.csv", "rounds.csv", "curves.csv", "transcripts.json")
@@ -66,4 +67,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    finish(main)

@@ -15,7 +15,6 @@ from pathlib import Path
 
 import pandas as pd
 import torch
-import yaml
 from transformers import PreTrainedTokenizerBase
 
 from agentark import StudyError, models, root, sizes
@@ -26,6 +25,7 @@ from agentark.distill import policy, prm, sft
 from agentark.engines.checkpoint import prompt_ids
 from agentark.extract import check_traces, select
 from agentark.parallel import each
+from agentark.parameters import read_params
 from agentark.schemas import Question, Seconds, Trace, read_table
 from agentark.sizes import CARDS, REPLIES, Checkpoint
 from agentark.tasks import TASKS
@@ -69,7 +69,7 @@ class Step:
 
 def parameters(scale: str) -> dict:
     """`params.yaml` at that scale, whichever is chosen in it."""
-    params = yaml.safe_load((root() / "params.yaml").read_text())
+    params = read_params(root() / "params.yaml")
     if params["scale"] != scale and not isinstance(params.get(scale), dict):
         raise StudyError(f"params.yaml: no scale {scale!r}; choose mini or full")
     return params if params["scale"] == scale else params | params[scale]

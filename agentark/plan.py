@@ -15,13 +15,14 @@ from pathlib import Path
 import pandas as pd
 import psutil
 import torch
-import yaml
 
 from agentark import StudyError, models, root, sizes
+from agentark.command import finish
 from agentark.cost import break_even
 from agentark.debate.prompts import solve_prompt
 from agentark.distill import prm, sft
 from agentark.engines.checkpoint import prompt_ids
+from agentark.parameters import read_params
 from agentark.pilot import (
     Rate,
     Step,
@@ -355,7 +356,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--check", action="store_true", required=True, help="compare reports/plan.csv with the run")
     parser.parse_args(arguments)
     try:
-        file, params = root() / "reports" / "plan.csv", yaml.safe_load((root() / "params.yaml").read_text())
+        file, params = root() / "reports" / "plan.csv", read_params(root() / "params.yaml")
         planned = pd.read_csv(file) if file.is_file() else pd.DataFrame({"scale": []})
         if set(planned["scale"]) != {params["scale"]}:
             raise StudyError(f"{file}: no plan of scale {params['scale']}; run `make plan`")
@@ -370,4 +371,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    finish(main)

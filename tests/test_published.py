@@ -30,7 +30,7 @@ FILES = {
     "math/test.sample.jsonl": ("math", "test", 200, 0),
     "math/multi_boxed_golds.jsonl": ("math", "test", 6, 1),
     "metamathqa/rows.json": ("metamathqa", "train", 3, 0),
-    "medmcqa/test.sample.jsonl": ("medmcqa", "test", 100, 0),
+    "medmcqa/test.sample.jsonl": ("medmcqa", "test", 99, 1),  # of one row two options are alike
     "medmcqa/test_hard.half.jsonl": ("medmcqa", "test", 48, 0),
     "hotpotqa/distractor.half.json": ("hotpotqa", "test", 47, 0),
     "qasper/fixture_small.json": ("qasper", "test", 4, 0),

@@ -8,16 +8,17 @@ import sys
 from collections.abc import Iterable, Sequence
 
 import pandas as pd
-import yaml
 from transformers import PreTrainedTokenizerBase
 
 from agentark import StudyError, models, root, stats
 from agentark.answers import is_right
+from agentark.command import finish
 from agentark.debate.prompts import ORDERS
 from agentark.debate.protocols import Debate, Turn
 from agentark.debate.run import GROUP, converse
 from agentark.engines import Reply, Store, engine
 from agentark.engines.checkpoint import prompt_ids
+from agentark.parameters import read_params
 from agentark.schemas import write_csv
 from agentark.tasks import task
 from agentark.traces import answer_of
@@ -61,7 +62,7 @@ def as_calls(
 def measure(orders: Sequence[str] = ORDERS) -> pd.DataFrame:
     """A row an order: accuracy of the teacher's debates on validation questions with its interval, calls and prompt
     tokens a debate, those to be computed by block size, and their share of all. Settings are those of `params.yaml`."""
-    params = yaml.safe_load((root() / "params.yaml").read_text())
+    params = read_params(root() / "params.yaml")
     how, drawn = params["debate"], params["questions"]
     questions = task(params["train_task"]).questions(drawn["validation"], "validation", drawn["seed"])
     groups = [questions[i : i + GROUP] for i in range(0, len(questions), GROUP)]
@@ -102,4 +103,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    finish(main)

@@ -150,28 +150,27 @@ def load(name: str, source: str | Path = "", split: Part = "test", revision: str
 
 
 class Copies:
-    """Questions read so far, by their words and by their own names, so that each is read once.
+    """Questions read so far, by their words and by their own names, so that a question in two files is read once.
 
     Official folders hold variants of one split side by side (openai/grade-school-math: test.jsonl beside
-    test_socratic.jsonl; HotpotQA: distractor beside fullwiki; QMSum: ALL beside its parts).
+    test_socratic.jsonl; HotpotQA: distractor beside fullwiki; QMSum: ALL beside its parts). What one file repeats is the
+    data set's own affair.
     """
 
     def __init__(self, name: str):
-        self.name, self.first, self.rows, self.shared = name, {}, Counter(), Counter()
+        self.name, self.rows, self.shared = name, Counter(), Counter()
+        self.first: dict[str, tuple[str, int]] = {}  # mark -> file, row
 
     def add(self, raw: Raw, question: Question) -> None:
-        """Raises StudyError for a question that was read before."""
+        """Raises StudyError for a question that another file holds too."""
         self.rows[raw.file] += 1
-        # A row's own name tells within all files, if it is no mere number; its words tell everywhere.
-        named = [] if raw.key.isdecimal() or not raw.key else [("name", raw.key)]
-        marks = [("words", question.text), *named]
+        # A row's own name that is a mere number counts the rows of one file.
+        marks = [f"words {question.text}", *([f"name {raw.key}"] if raw.key and not raw.key.isdecimal() else [])]
         for mark in marks:
-            file, row = self.first.get(mark, (raw.file, raw.row))
-            if (file, row) != (raw.file, raw.row) and (mark[0] == "words" or file != raw.file):
-                self.shared[file, raw.file] += file != raw.file
+            file, row = self.first.setdefault(mark, (raw.file, raw.row))
+            if file != raw.file:
+                self.shared[file, raw.file] += 1
                 raise StudyError(f"the same question as row {row} of {file}")
-        for mark in marks:
-            self.first.setdefault(mark, (raw.file, raw.row))
 
     def check(self) -> None:
         """Raises StudyError if two files hold the same questions, at least half of the smaller one's."""

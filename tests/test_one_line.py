@@ -1,0 +1,297 @@
+"""Whatever goes wrong, a command ends in one line without secrets, and nothing is overwritten."""
+
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell, new_notebook
+
+from agentark import StudyError, command, notebook, redacted, root
+from agentark.parameters import read_params, resolve, typed
+
+KEY = "sk-made-up-0123456789"
+POLICY = root() / "notebooks/07_policy.ipynb"
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """A small project: two notebooks of one cell, parameters, earlier results."""
+    folder = tmp_path / "project"
+    (folder / "notebooks").mkdir(parents=True)
+    (folder / "params.yaml").write_text("scale: mini\nquick:\n  steps: 3\n")
+    (folder / "data/other").mkdir(parents=True)
+    (folder / "data/other/result").write_text("good")
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def write_notebook(folder, name: str, *cells: str) -> None:
+    parameters = new_code_cell(
+        'steps: int = 1\nrate: float = 0.5\nname: str = ""\nout: str = "data/try"', metadata={"tags": ["parameters"]}
+    )
+    made = "from pathlib import Path\np = Path('..') / out\np.mkdir(parents=True, exist_ok=True)\n(p / 'x').write_text('x')"
+    cells = [new_code_cell(cell) for cell in cells]
+    nbformat.write(
+        new_notebook(cells=[parameters, *cells, new_code_cell(made)]), folder / "notebooks" / f"{name}.ipynb"
+    )
+
+
+def run(folder, *arguments: str, **environment: str) -> subprocess.CompletedProcess:
+    given = os.environ | {"PYTHONPATH": str(root_of_package())} | environment
+    return subprocess.run(
+        [sys.executable, "-m", "agentark.notebook", *arguments], cwd=folder, env=given, capture_output=True, text=True
+    )
+
+
+def root_of_package():
+    return os.path.dirname(os.path.dirname(notebook.__file__))
+
+
+def one_line(done: subprocess.CompletedProcess) -> str:
+    assert done.returncode == 1 and done.stderr.startswith("error: ") and done.stderr.count("\n") == 1, done.stderr
+    return done.stderr
+
+
+def texts(folder) -> str:
+    return "\n".join(p.read_text(errors="replace") for p in folder.rglob("*") if p.is_file())
+
+
+def test_a_key_stands_in_no_output_of_a_notebook_that_prints_it(project):
+    write_notebook(project, "quick", "import os\nprint(os.environ['OPENAI_API_KEY'], dict(os.environ))")
+    done = run(project, "quick", OPENAI_API_KEY=KEY)
+    assert done.returncode == 0, done.stderr
+    assert KEY not in done.stdout + done.stderr + texts(project) and "[secret]" in texts(project)
+
+
+def test_a_key_stands_in_no_output_of_a_notebook_that_fails_with_it(project):
+    write_notebook(
+        project, "quick", "import os\nraise ValueError('refused: ' + os.environ['OPENAI_API_KEY'] + '\\nmore')"
+    )
+    done = run(project, "quick", OPENAI_API_KEY=f"{KEY}\n")
+    assert "ValueError: refused: [secret]" in one_line(done)
+    assert KEY not in done.stdout + done.stderr + texts(project)
+    assert (project / "data/runs/quick.ipynb").exists() and not (project / "data/try").exists()
+
+
+@pytest.mark.parametrize(
+    "value", [f"http://me:{KEY}@host/v1#m", "http://host/v1?api_key=hunter2#m", "https://host/?token=hunter2", KEY]
+)
+def test_a_key_in_a_parameter_is_refused_unquoted(value):
+    with pytest.raises(StudyError) as error:
+        typed("03_debate", "teacher", "str", value)
+    assert (
+        "teacher holds a key" in str(error.value) and "hunter2" not in str(error.value) and KEY not in str(error.value)
+    )
+
+
+def test_a_killed_kernel_is_one_line(project):
+    write_notebook(project, "quick", "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)")
+    assert "ended before its last cell" in one_line(run(project, "quick"))
+
+
+def test_a_kernel_that_the_user_installed_under_our_name_is_not_taken(project, tmp_path):
+    write_notebook(project, "quick")
+    for place in (tmp_path / "home/.local/share/jupyter", tmp_path / "own"):
+        (place / "kernels/python3").mkdir(parents=True)
+        spec = {"argv": ["/bin/false", "{connection_file}"], "display_name": "mine", "language": "python"}
+        (place / "kernels/python3/kernel.json").write_text(json.dumps(spec))
+    done = run(project, "quick", HOME=str(tmp_path / "home"), JUPYTER_PATH=str(tmp_path / "own"))
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_long_folder_for_temporary_files_and_one_that_is_not_there(project, tmp_path):
+    write_notebook(project, "quick")
+    long = tmp_path / ("x" * 60) / ("y" * 60)
+    long.mkdir(parents=True)
+    for place in (long, tmp_path / "none"):
+        done = run(project, "quick", TMPDIR=str(place))
+        assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.skipif(not shutil.which("unshare") or os.getuid() != 0, reason="a read-only mount needs root")
+def test_a_project_that_may_only_be_read_is_one_line(project):
+    write_notebook(project, "quick")
+    mount = (
+        f'mount --bind "{project}" "{project}" && mount -o remount,ro,bind "{project}" && cd "{project}" && exec "$@"'
+    )
+    line = [sys.executable, "-m", "agentark.notebook", "quick"]
+    done = subprocess.run(
+        ["unshare", "-m", "sh", "-c", mount, "sh", *line],
+        cwd=project, env=os.environ | {"PYTHONPATH": str(root_of_package())}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert "Read-only file system" in one_line(done)
+
+
+@pytest.mark.parametrize(
+    "name", ["../notebooks/quick", "notebooks/quick.ipynb", "", "quick ", "-quick", "no\nname", "nöne"]
+)
+def test_what_is_no_notebooks_name_is_one_line(project, capsys, name):
+    write_notebook(project, "quick")
+    if name.startswith("-"):
+        with pytest.raises(SystemExit):
+            notebook.main([name])
+    else:
+        assert notebook.main([name]) == 1
+        assert capsys.readouterr().err.count("\n") == 1
+
+
+BROKEN = {
+    "empty": (b"", "empty"), "comments": (b"# nothing\n", "empty"), "a list": (b"- a\n", "list"), "text": (b"hello", "str"),
+    "a tab": (b"a:\n\tb: 1\n", "line 2"), "markers": (b"a: 1\n<<<<<<< HEAD\nb: 1\n=======\nb: 2\n>>>>>>> x\n", "line"),
+    "twice": (b"a: 1\nb: 2\na: 3\n", "a stands there twice"), "anchor": (b"a: *none\n", "line 1"),
+    "bytes": (b"a: \xff\n", "not readable"), "open": (b"a: [1, 2\n", "line"), "a tag": (b"a: !!python/object:os.system {}\n", "line"),
+    "a section": (b"quick: [1]\n", "not a mapping"), "a section of text": (b"quick: hello\n", "not a mapping"),
+    "deep": (b"a: " + b"[" * 5000, "not"), "twice below": (b"quick:\n  steps: 1\n  steps: 2\n", "steps stands there twice"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+def test_a_broken_params_file_is_one_line_that_says_where(project, capsys, kind):
+    write_notebook(project, "quick")
+    content, words = BROKEN[kind]
+    (project / "params.yaml").write_bytes(content)
+    assert notebook.main(["quick"]) == 1
+    told = capsys.readouterr().err
+    assert words in told and told.count("\n") == 1 and "params.yaml" in told
+
+
+def test_a_params_file_with_a_mark_of_its_encoding_or_other_line_ends_is_read(project):
+    (project / "params.yaml").write_bytes(b"\xef\xbb\xbfscale: mini\r\nquick:\r\n  steps: 4\r\n")
+    assert read_params(project / "params.yaml") == {"scale": "mini", "quick": {"steps": 4}}
+
+
+@pytest.mark.parametrize(
+    ("spelling", "value"),
+    [("1e-05", 1e-5), ("1e-3", 1e-3), ("1E5", 1e5), ("1.e-3", 1e-3), (".5", 0.5), ("+1.5", 1.5), ("6.02e23", 6.02e23),
+     ("1e+2", 100.0), ("-2e-4", -2e-4), ("1_000.5", 1000.5), ("3", 3.0), ("'1e-05'", 1e-5)],
+)  # fmt: skip
+def test_numbers_are_read_in_every_form(tmp_path, spelling, value):
+    file = tmp_path / "params.yaml"
+    file.write_text(f"policy:\n  kl: {spelling}\n")
+    assert resolve(POLICY, read_params(file), {})["kl"] == value
+    assert resolve(POLICY, {}, {"kl": spelling})["kl"] == value
+
+
+@pytest.mark.parametrize("spelling", [".inf", "-.inf", ".nan", "inf", "nan", "1e999", "", "one", "1,5", "true", "null"])
+def test_what_is_no_finite_number_is_refused(tmp_path, spelling):
+    file = tmp_path / "params.yaml"
+    file.write_text(f"policy:\n  kl: {spelling}\n")
+    with pytest.raises(StudyError, match="kl="):
+        resolve(POLICY, read_params(file), {})
+    with pytest.raises(StudyError, match="kl="):
+        resolve(POLICY, {}, {"kl": spelling})
+
+
+def test_a_list_of_numbers_is_read_in_every_form():
+    assert typed("n", "rates", "list[float]", ["1e-5", 2e-4, 1]) == [1e-5, 2e-4, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "words"),
+    [(StudyError("a\nb"), 1, "a b"), (KeyboardInterrupt(), 130, "interrupted"), (ValueError("x\ny"), 1, "ValueError: x"),
+     (OSError(28, "No space left on device", "data/x"), 1, "data/x: No space left"), (RuntimeError(), 1, "no reason given")],
+)  # fmt: skip
+def test_every_command_ends_in_one_line(project, capsys, monkeypatch, error, status, words):
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+
+    def fails():
+        raise error from ValueError(KEY)
+
+    assert command.ended(fails) == status
+    told = capsys.readouterr().err
+    assert words in told and told.count("\n") == 1 and KEY not in told + texts(project)
+
+
+def test_redaction_finds_a_key_however_it_is_spelt(monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "odd key\nof two ünits")
+    text = f"{os.environ['OPENAI_API_KEY']} {os.environ['OPENAI_API_KEY']!r} {ascii(os.environ['OPENAI_API_KEY'])}"
+    assert "ünits" not in redacted(text) and "odd key" not in redacted(text)
+    assert redacted("the task-force of 12 keys, hf_hub, disk-usage") == "the task-force of 12 keys, hf_hub, disk-usage"
+
+
+ODD = (
+    "1e-05",
+    "yes",
+    "[1, 2",
+    "{",
+    "- x",
+    "!!python/none",
+    "\t",
+    "*a",
+    "&a 1",
+    "<<: *a",
+    "'",
+    "ä\u202e",
+    "null",
+    ".inf",
+    "=",
+    "0x1F",
+    "",
+)
+
+
+def mutated(rng: random.Random, text: str) -> bytes:
+    """params.yaml with some lines dropped, swapped, doubled, cut or given odd values."""
+    lines = text.split("\n")
+    for _ in range(rng.randrange(1, 6)):
+        i, j = rng.randrange(len(lines)), rng.randrange(len(lines))
+        change = rng.randrange(6)
+        if change == 0:
+            del lines[i]
+        elif change == 1:
+            lines[i], lines[j] = lines[j], lines[i]
+        elif change == 2:
+            lines.insert(i, lines[j])
+        elif change == 3:
+            lines[i] = lines[i].partition(":")[0] + ": " + rng.choice(ODD)
+        elif change == 4:
+            lines[i] = lines[i][: rng.randrange(len(lines[i]) + 1)]
+        else:
+            lines.insert(i, rng.choice(ODD))
+        lines = lines or [""]
+    return "\n".join(lines).encode()[: None if rng.random() < 0.9 else rng.randrange(4000)]
+
+
+@pytest.mark.parametrize("n", [150, pytest.param(1000, marks=pytest.mark.long)])
+def test_random_parameters_and_commands_end_in_one_line_and_overwrite_nothing(project, capsys, monkeypatch, n):
+    rng = random.Random(n)
+    for name in ("03_debate", "07_policy", "10_report"):
+        shutil.copy(root_of_package() + f"/notebooks/{name}.ipynb", project / "notebooks")
+    ran = []
+
+    def executed(notebook, place, values):  # in the place of papermill, which would take seconds each time
+        ran.append(values)
+        raise StudyError("reached the kernel")
+
+    monkeypatch.setattr("agentark.notebook.execute", executed)
+    whole = open(root_of_package() + "/params.yaml").read()
+    outs = (
+        "data/other",
+        "data",
+        "",
+        "..",
+        "reports/x.csv",
+        "data/new",
+        "/etc",
+        "notebooks",
+        "data/debates/try",
+        "data/store/x",
+    )
+    for _ in range(n):
+        (project / "params.yaml").write_bytes(mutated(rng, whole) if rng.random() < 0.7 else whole.encode())
+        before = {p: p.read_bytes() for p in project.rglob("*") if p.is_file() and "runs" not in p.parts}
+        words = [
+            f"{rng.choice(('kl', 'agents', 'seed', 'order', 'x', '', 'out'))}={rng.choice((*ODD, *outs))}"
+            for _ in range(rng.randrange(3))
+        ]
+        status = notebook.main([rng.choice(("03_debate", "07_policy", "10_report", "none", "..")), *words])
+        told = capsys.readouterr().err
+        assert status == 1 and told.startswith("error: ") and told.count("\n") == 1, told
+        assert "unexpected" not in told, told
+        assert before == {p: p.read_bytes() for p in project.rglob("*") if p.is_file() and "runs" not in p.parts}
+    assert ran  # some commands were right
