@@ -161,6 +161,7 @@ def execute(notebook: Path, executed: Path, values: dict[str, Any]) -> None:
                 progress_bar=False,
                 stdout_file=RedactedStream(),
                 kernel_name="python3",
+                language="python",  # also of a notebook that names none
                 config=Config(settings),
             )
         except PapermillExecutionError as error:
