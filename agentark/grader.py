@@ -96,19 +96,25 @@ os.register_at_fork(after_in_child=_forget)
 atexit.register(stop)
 
 
-# Alternatives in words between ranges: "x < -1 or x > 2"
+# Words between ranges: "x < -1 or x > 2", "x > -1 and x < 2"
 OR = re.compile(r"\\text\w*\s*\{\s*or\s*\}|\bor\b|\\lor\b|\\vee\b")
+AND = re.compile(r"\\text\w*\s*\{\s*and\s*\}|\band\b|\\land\b|\\wedge\b")
+BUILDER = re.compile(r"\\?\{\s*[a-z]\s*(?:\\mid|\||:|\\colon)(.*?)\\?\}", re.DOTALL)  # "{x | x < -1}"
 RANGE = re.compile(r"[<>≤≥]|\\(?:leq?|geq?|lt|gt|neq?|infty)\b")
 SAME = 1e-5  # relative difference up to which a decimal stands for the number that it is rounded from
 POINTS = ("0.7310585", "1.6180341", "2.9155117", "-0.8337002", "-2.2360691")  # for each symbol, shifted a little
 
 
 def _ranges(text: str, parse: Callable[[str], list]) -> list:
-    """Ranges joined by "or" as one union of sets (huggingface/Math-Verify, which reads the first or last alone)."""
+    """Ranges joined by "or" or "and" as one set, of which math-verify reads one range alone."""
     import sympy
 
-    pieces = OR.split(text.strip("$ "))
-    if len(pieces) < 2 or not all(RANGE.search(piece) for piece in pieces):
+    text = text.strip("$ ")
+    if built := BUILDER.fullmatch(text):
+        text = built[1]
+    joint, join = (OR, sympy.Union) if OR.search(text) else (AND, sympy.Intersection)
+    pieces = joint.split(text)
+    if (len(pieces) < 2 and not built) or not all(RANGE.search(piece) for piece in pieces):
         return []
     found = []
     for piece in pieces:
@@ -122,7 +128,7 @@ def _ranges(text: str, parse: Callable[[str], list]) -> list:
                 return []
         else:
             return []
-    return [sympy.Union(*found)]
+    return [join(*found)]
 
 
 def _values(meaning: object) -> list:
@@ -136,7 +142,8 @@ def _values(meaning: object) -> list:
     if isinstance(meaning, sympy.Interval):
         return _values(meaning.start) + _values(meaning.end)
     if isinstance(meaning, sympy.FiniteSet):
-        return [value for member in sorted(meaning.args, key=sympy.default_sort_key) for value in _values(member)]
+        members = [value for member in meaning.args for value in _values(member)]
+        return sorted(members, key=lambda value: sympy.default_sort_key(value.evalf()))
     return [meaning] if isinstance(meaning, sympy.Expr) else []
 
 
@@ -148,7 +155,9 @@ def _samples(one: object, other: object) -> Iterator[tuple]:
     percent = sympy.UnevaluatedExpr(sympy.Rational(1, 100))
     if any(meaning.has(*costly) or percent in meaning.args for meaning in (one, other)):
         return
-    symbols = sorted(one.free_symbols | other.free_symbols, key=str)
+    if one.free_symbols != other.free_symbols:
+        return
+    symbols = sorted(one.free_symbols, key=str)
     for point in POINTS if symbols else POINTS[:1]:
         at = {symbol: sympy.Rational(point) + sympy.Rational(i, 7) for i, symbol in enumerate(symbols)}
         pair = tuple(meaning.subs(at).doit().evalf(30) for meaning in (one, other))
@@ -158,12 +167,17 @@ def _samples(one: object, other: object) -> Iterator[tuple]:
 
 def _apart(one: object, other: object) -> bool:
     """Whether two numbers differ that math-verify calls equal, since it rounds to decimals (huggingface/Math-Verify#14)."""
+    import sympy
+
     first, second = _values(one), _values(other)
     if len(first) != len(second):
         return False
     try:
-        pairs = [pair for both in zip(first, second, strict=True) for pair in _samples(*both)]
-        return any(abs(a - b) > SAME * max(abs(a), abs(b)) for a, b in pairs)
+        for both in zip(first, second, strict=True):
+            near = SAME if any(meaning.has(sympy.Float) for meaning in both) else 1e-20
+            if any(abs(a - b) > near * max(abs(a), abs(b)) for a, b in _samples(*both)):
+                return True
+        return False
     except (ArithmeticError, AttributeError, NotImplementedError, TypeError, ValueError, RecursionError):
         return False
 
@@ -175,8 +189,8 @@ def _agree(one: object, other: object) -> bool:
     if not all(isinstance(meaning, sympy.Expr) and meaning.free_symbols for meaning in (one, other)):
         return False
     try:
-        pairs = list(_samples(one, other)) if one.free_symbols == other.free_symbols else []
-        return len(pairs) > 1 and all(abs(a - b) <= 1e-20 * max(abs(a), abs(b)) for a, b in pairs)
+        pairs = list(_samples(one, other))
+        return len(pairs) > 1 and all(abs(a - b) <= 1e-12 * max(abs(a), abs(b)) for a, b in pairs)
     except (ArithmeticError, AttributeError, NotImplementedError, TypeError, ValueError, RecursionError):
         return False
 

@@ -45,7 +45,7 @@ FRAC = r"\\[dtc]?frac\s*(?:\{\s*(-?\d+)\s*\}\s*\{\s*(\d+)\s*\}|(\d)\s*(\d))"
 TEXT = re.compile(r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|mbox)\s*\{([^{}]*)\}")
 # AISBench/benchmark#359: groups of thousands by blanks, LaTeX blanks, apostrophes; "1,00,000"; "1.234.567,89".
 # One dot alone, as in "12.400", stays a decimal point.
-GROUPS = re.compile(r"(?<![\w.,'])[1-9]\d{0,2}(?:(?:\\[,;: ]|[ '’~_]|\{,\}|,\\!\s?)\d{3}){1,6}(?![\w'’/])")
+GROUPS = re.compile(r"(?<![\w.,'])[1-9]\d{0,2}(?:(?:\\[,;: ]|[ '’~_]|\{,\}|,\\!\s?)\d{3}){1,6}(?![\w'’/-])")
 INDIAN = re.compile(r"(?<![\w.,])[1-9]\d?(?:,\d\d){1,6},\d{3}(?![\d,])")
 DOTTED = re.compile(r"(?<![\w.,])[1-9]\d{0,2}(?:(?:\.\d{3}){2,6}(?:,\d+)?|(?:\.\d{3}){1,6},\d{1,2})(?![\d.,]*\d)")
 COMMA = re.compile(r"(?<![\w.,])(?:(\d+),(\d{1,2}|\d{4,})|(0+),(\d+))(?![\d,.]*\d)")  # "2,5" for 2.5

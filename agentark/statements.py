@@ -27,7 +27,7 @@ ECHO = re.compile(
 )
 # huggingface/Math-Verify#57: boxes are one list where only "and", "or" or a comma and a few words stand between them;
 # a new clause ("so the total is", "then, after adding three,") makes the last box the answer
-ADJACENT = re.compile(r"(?:[\s,;&$.]|\\[,;!()\[\]]|\\q?quad|\\text\s*\{|\}|\band\b|\bor\b)*")
+ADJACENT = re.compile(r"(?:[\s,;&$.]|\+{2,}|\\[,;!()\[\]]|\\q?quad|\\(?![a-zA-Z])|\\text\s*\{|\}|\band\b|\bor\b)*")
 CLAUSE = re.compile(
     r"[.!?:]\s|\n\n|[=+*/×÷<>⇒→]|\\(?:implies|Rightarrow|times|cdot)|\b(?:so|then|thus|hence|therefore|which|that|gives?"
     r"|makes?|after|before|finally|because|since|total|next|now|answer|becomes?|plus|minus|times|when|where|we|equals?)\b",
@@ -104,17 +104,18 @@ QUANTITY = re.compile(
 )
 SUM = re.compile(r"\de[-+]?\d|\*|\^|×|÷|[\d)]\s*[-+/(]\s*[\d(]|\\|\b[a-z]+\)?\s+[-+/]\s+\d", re.IGNORECASE)
 FRACTIONS = re.compile(r"(?<![\d/.])\d+/\d+(?![\d/.])")
-LAST = re.compile(rf"(?<![\w.,:])({FIGURE})")
+LAST = re.compile(rf"(?<![\w.,])(?:(?<!\d:)|(?=\d{{3}}))({FIGURE})")
 DENIED = re.compile(rf"(?:\bnot|n['’]t) {NUMBER}")
 # asuzukosi/post-training-experiments#49: two numbers that disagree state none: "18 or 19", "15–20", "between 15 and 20"
 FEW_WORDS = r"(?:[ \t]+[a-z$°%]{1,12}){0,2}"
 RANGE = re.compile(
-    rf"\d[^+*/^=.]{{0,20}}\bor\b[^+*/^=.]{{0,20}}\d|\d\s?[–—]\s?[$€£]?\d|\bbetween\s[$€£]?{FIGURE}{FEW_WORDS}\s(?:and|to)\s"
-    rf"[$€£]?{FIGURE}\D*$"
+    rf"\d[^+*/^=.]{{0,20}}\bor\b[^+*/^=.]{{0,20}}\d|\d\s?[–—]\s?[$€£]?\d"
+    rf"|(?<!from\s)(?<!adds\s)(?<!add\s)(?<![\w.,$]){NUMBER} to [$€£]?{NUMBER}\D*$|^\W*{FIGURE}{FEW_WORDS}(?:, {FIGURE}{FEW_WORDS})+\W*$"
     rf"|^\W*(?:(?:about|around|approximately|roughly|from|anywhere)\s)*[$€£]?{FIGURE}{FEW_WORDS},?\s(?:to|and)\s[$€£]?{FIGURE}"
     rf"{FEW_WORDS}\W*$",
     re.IGNORECASE,
 )
+BETWEEN = re.compile(rf"\bbetween\s[$€£]?{FIGURE}{FEW_WORDS}\s(?:and|to)\s[$€£]?{FIGURE}", re.IGNORECASE)
 RESULT = re.compile(r"=>|=|≈|⇒|→|\\approx|\\implies|\\Rightarrow|\bequals?(?: to)?\b")
 COMMENT = re.compile(r"(?<=[\w%°])\s*\([^()]*\)")  # "90 days (30 * 3)"
 WORD = re.compile(r"(?<!\\)\b[a-zA-Z]{2,}(?:\s?/\s?[a-zA-Z]{2,})?\b|(?<=[a-zA-Z])\s+(?=[a-zA-Z])|[$€£]")
@@ -123,7 +124,7 @@ ARITHMETIC = re.compile(r"[\d\s.,+\-*/×÷()^]+")
 # --- closing talk -----------------------------------------------------------------------------------------------------
 # Debate messages end in talk to the reader; the sentence that concludes stands before it
 TALK = re.compile(
-    r"\W*(?:let me know|i hope|hope (?:this|that)|feel free|if you|please|thank|would you|is there|do you|i apologi[sz]e"
+    r"\W*(?:let me know|i hope|hope (?:this|that)|feel free|if you (?:have (?:any|more|further)|need|want|would|['’]d)|please|thank|would you|is there|do you|i apologi[sz]e"
     r"|my apologies|note that|remember)\b",
     re.IGNORECASE,
 )
@@ -185,11 +186,11 @@ def told(text: str) -> list[str]:
 def concluding(text: str) -> str:
     """The line that states a number, in a text that announces none: the last one with a number in it.
 
-    A line that begins as a conclusion is preferred to talk that follows it, unless that goes on computing.
+    A line that begins as a conclusion is preferred to a paragraph of talk that follows it, unless that goes on computing.
     """
     lines = [line for line in text.split("\n") if re.search(r"\d", line) and not TALK.match(line)]
     for line in reversed(lines[-4:]):
-        if CONCLUDES.match(line):
+        if CONCLUDES.match(line) and (line is lines[-1] or f"{line.rstrip()}\n\n" in text):
             return line
         if RESULT.search(line) or QUANTITY.fullmatch(line):
             break
@@ -227,6 +228,8 @@ def listed(between: str) -> bool:
         return False
     if ADJACENT.fullmatch(between):
         return not re.search(r"[.]\s|\n\n", between)
+    if re.search(r"\bif\b|\\\\", between, re.IGNORECASE):  # case by case, or row by row
+        return JOINED.search(between) is not None and not re.search(r"[!?]\s|\n\n", between)
     before_name = re.sub(r"\b\w+\s*=\s*\$?$", "", between)  # "or $x = \boxed{4}$"
     return not CLAUSE.search(before_name) and JOINED.search(between) is not None
 
@@ -241,7 +244,9 @@ def number(content: str, before: str = "") -> str | None:
         return None
     result = plain(parts[-1].replace("{,}", ","))
     bare = DENIED.sub("", DRESS.sub("", result))
-    if not re.search(r"\d", bare) or RANGE.search(bare):
+    bare = BETWEEN.sub(" ", bare)
+    figures = LAST.findall(bare)
+    if not re.search(r"\d", bare) or (RANGE.search(bare) and len(set(figures)) != 1):
         return None
     if quantity := QUANTITY.fullmatch(bare):
         return quantity[1]
@@ -249,9 +254,9 @@ def number(content: str, before: str = "") -> str | None:
         return quantity[1]
     if SUM.search(FRACTIONS.sub("1", bare)):
         terms = WORD.sub("", COMMENT.sub("", bare)).strip(" \n.,:;")
+        if re.search(r"\d\s+\d", terms):  # words tell the formula: "multiply 4*2 to find 8"
+            return figures[-1] if figures else None
         return terms if ARITHMETIC.fullmatch(terms) else result.strip()
-    found = LAST.findall(bare)
-    if len(found) > 1 and before and (results := EQUATION.findall(before)):
-        worked_out = [figure for figure in found if value(figure) == value(results[-1])]
-        found = worked_out or found
-    return found[-1] if found else None
+    if len(figures) > 1 and before and (results := EQUATION.findall(before)):
+        figures = [figure for figure in figures if value(figure) == value(results[-1])] or figures
+    return figures[-1] if figures else None
