@@ -11,6 +11,7 @@ from agentark.schemas import AnswerKind
 from agentark.spellings import DRESS, NUMBER, TIME, clean, plain, value
 
 TAIL = 8_000  # characters from the end of a trace, among which its answer must stand
+FEW = 30  # characters in which an answer may be words, as "infinitely many"
 REACH = 600  # characters in which a statement must give what it announces
 
 # huggingface/open-r1#418: R1 puts the answer between tags
@@ -116,7 +117,9 @@ RANGE = re.compile(
     re.IGNORECASE,
 )
 BETWEEN = re.compile(rf"\bbetween\s[$€£]?{FIGURE}{FEW_WORDS}\s(?:and|to)\s[$€£]?{FIGURE}", re.IGNORECASE)
-RESULT = re.compile(r"=>|=|≈|⇒|→|\\approx|\\implies|\\Rightarrow|\bequals?(?: to)?\b")
+RESULT = re.compile(
+    r"=>|=|≈|⇒|→|\\approx|\\implies|\\Rightarrow|\bequals?(?: to)?\b|\bround(?:s|ed)? (?:up|down) to\b(?=\s?[$€£]?\d)"
+)
 COMMENT = re.compile(r"(?<=[\w%°])\s*\([^()]*\)")  # "90 days (30 * 3)"
 WORD = re.compile(r"(?<!\\)\b[a-zA-Z]{2,}(?:\s?/\s?[a-zA-Z]{2,})?\b|(?<=[a-zA-Z])\s+(?=[a-zA-Z])|[$€£]")
 ARITHMETIC = re.compile(r"[\d\s.,+\-*/×÷()^]+")
@@ -132,7 +135,12 @@ CONCLUDES = re.compile(
     r"\W*(?:so|therefore|thus|hence|consequently|altogether|in (?:total|conclusion|summary|all)|finally|overall)\b",
     re.IGNORECASE,
 )
-EQUATION = re.compile(rf"=\s*[$€£]?\s?({NUMBER})(?!\s?[-+*/×÷^=\d])")
+EQUATION = re.compile(rf"(?:=|\bequals)\s*[$€£]?\s?({NUMBER})(?!\s?[-+*/×÷^=\d])")
+BOLD = re.compile(r"\*\*([^*\n]*\d[^*\n]*)\*\*")
+IS_ANSWER = re.compile(
+    rf"(?<![\w.,])([$€£]?{FIGURE}[a-z°% ]{{0,20}}) is (?:the|our|my) (?:final |correct |right )?answer\b"
+)
+SENTENCE = re.compile(r"[.!?]\s+(?=[A-Z(*])")
 
 
 def conclusion(text: str) -> str:
@@ -157,9 +165,12 @@ def stated(text: str, kind: AnswerKind) -> str | None:
         said = CONTENT.match(text[phrase.end() : phrase.end() + REACH])
         if not said or PLACEHOLDER.fullmatch(said[1].strip()):
             continue
-        if AT_ONCE[kind].match(said[1]) or not (content or kind == "number" or PROSE.search(said[1])):
+        prose = PROSE.search(said[1]) and len(said[1]) > FEW
+        if AT_ONCE[kind].match(said[1]) or not (content or kind == "number" or prose):
             end, content, doubt = phrase.end() + said.end(), said[1], DOUBT
             break
+    if content and kind == "number" and doubt is WAIT and (later := worked_out_after(text, end, content)):
+        end, content = later
     if not content:  # nothing is announced: of a number, the sentence that concludes; of a formula, any in the text
         content, doubt = concluding(text) if kind == "number" else text, DOUBT
         before = text.rfind(content)
@@ -189,6 +200,10 @@ def concluding(text: str) -> str:
     A line that begins as a conclusion is preferred to a paragraph of talk that follows it, unless that goes on computing.
     """
     lines = [line for line in text.split("\n") if re.search(r"\d", line) and not TALK.match(line)]
+    if answer := IS_ANSWER.findall(text):
+        return answer[-1]
+    if lines and (bold := BOLD.findall(lines[-1])):
+        return bold[-1]
     for line in reversed(lines[-4:]):
         if CONCLUDES.match(line) and (line is lines[-1] or f"{line.rstrip()}\n\n" in text):
             return line
@@ -257,6 +272,24 @@ def number(content: str, before: str = "") -> str | None:
         if re.search(r"\d\s+\d", terms):  # words tell the formula: "multiply 4*2 to find 8"
             return figures[-1] if figures else None
         return terms if ARITHMETIC.fullmatch(terms) else result.strip()
-    if len(figures) > 1 and before and (results := EQUATION.findall(before)):
-        figures = [figure for figure in figures if value(figure) == value(results[-1])] or figures
-    return figures[-1] if figures else None
+    sentence = LAST.findall(SENTENCE.split(bare)[-1]) or figures
+    if len(sentence) > 1 and (results := EQUATION.findall(f"{before} {content}".replace("**", ""))):
+        sentence = [figure for figure in sentence if value(figure) == value(results[-1])] or sentence
+    return sentence[-1] if sentence else None
+
+
+def worked_out_after(text: str, end: int, boxed: str) -> tuple[int, str] | None:
+    """Where a conclusion after the last box ends, and its number, if the box is a step's.
+
+    A debate's message may box a step and state the answer in words: the text behind the box works out another number,
+    and a sentence that concludes repeats it.
+    """
+    rest = text[end:].replace("**", "  ")
+    results = [result for result in EQUATION.finditer(rest) if value(result[1]) is not None]
+    if not results or value(results[-1][1]) == value(number(boxed) or ""):
+        return None
+    for line in rest[results[-1].end() :].split("\n"):
+        for sentence in SENTENCE.split(line):
+            if CONCLUDES.match(sentence) and results[-1][1] in LAST.findall(sentence):
+                return len(text), results[-1][1]
+    return None
