@@ -54,7 +54,7 @@ MIXED = re.compile(r"(?<![\w./^])(\d+)(?:\s+(?:and\s+)?|-(?=\d+/\d+\s+[a-z]{3}))
 MIXED_FRAC = re.compile(rf"(?<![\w./^_{{}}\\])(\d+)\s*{FRAC}")
 # Scientific notation as in openai/simple-evals' MGSM answers: "3.2e5", "3.2 x 10^5", "4 \cdot 10^{-3}"
 TENS = re.compile(
-    r"(?<![\w.,^\\])(\d+(?:\.\d+)?)\s*(?:[x×*·]|\\times|\\cdot|\\ast)\s*10\s*(?:\^|\*\*)\s*"
+    r"(?<![\w.,^\\])(\d+(?:\.\d+)?)\s*(?:[x×*·]|times|\\times|\\cdot|\\ast)\s*10\s*(?:\^|\*\*)\s*"
     r"(?:\{\s*([-+]?\d{1,3})\s*\}|([-+]?\d{1,3}))(?![\w.^!])"
 )
 E_NOTATION = re.compile(r"(?<![\w.,^\\])(\d+(?:\.\d+)?)[eE]([-+]?\d{1,3})(?![\w^!]|\.\d)")

@@ -31,7 +31,8 @@ ECHO = re.compile(
 ADJACENT = re.compile(r"(?:[\s,;&$.]|\+{2,}|\\[,;!()\[\]]|\\q?quad|\\(?![a-zA-Z])|\\text\s*\{|\}|\band\b|\bor\b)*")
 CLAUSE = re.compile(
     r"[.!?:]\s|\n\n|[=+*/×÷<>⇒→]|\\(?:implies|Rightarrow|times|cdot)|\b(?:so|then|thus|hence|therefore|which|that|gives?"
-    r"|makes?|after|before|finally|because|since|total|next|now|answer|becomes?|plus|minus|times|when|where|we|equals?)\b",
+    r"|makes?|after|before|finally|because|since|total|next|now|answer|becomes?|plus|minus|times|when|where|we|equals?|sum"
+    r"|average|difference|combined|altogether|results?|overall|leaving|remain\w*|left)\b",
     re.IGNORECASE,
 )
 JOINED = re.compile(r"\b(?:and|or)\b|,|;")
@@ -120,7 +121,7 @@ BETWEEN = re.compile(rf"\bbetween\s[$€£]?{FIGURE}{FEW_WORDS}\s(?:and|to)\s[$�
 RESULT = re.compile(
     r"=>|=|≈|⇒|→|\\approx|\\implies|\\Rightarrow|\bequals?(?: to)?\b|\bround(?:s|ed)? (?:up|down) to\b(?=\s?[$€£]?\d)"
 )
-COMMENT = re.compile(r"(?<=[\w%°])\s*\([^()]*\)")  # "90 days (30 * 3)"
+COMMENT = re.compile(r"(?:(?<=[a-zA-Z%°])\s*|(?<=\d)\s+)\([^()]*\)")  # "90 days (30 * 3)"
 WORD = re.compile(r"(?<!\\)\b[a-zA-Z]{2,}(?:\s?/\s?[a-zA-Z]{2,})?\b|(?<=[a-zA-Z])\s+(?=[a-zA-Z])|[$€£]")
 ARITHMETIC = re.compile(r"[\d\s.,+\-*/×÷()^]+")
 
@@ -260,15 +261,15 @@ def number(content: str, before: str = "") -> str | None:
     result = plain(parts[-1].replace("{,}", ","))
     bare = DENIED.sub("", DRESS.sub("", result))
     bare = BETWEEN.sub(" ", bare)
+    if re.search(r"\d", short := COMMENT.sub("", bare)):
+        bare = short
     figures = LAST.findall(bare)
     if not re.search(r"\d", bare) or (RANGE.search(bare) and len(set(figures)) != 1):
         return None
     if quantity := QUANTITY.fullmatch(bare):
         return quantity[1]
-    if quantity := QUANTITY.fullmatch(COMMENT.sub("", bare)):
-        return quantity[1]
     if SUM.search(FRACTIONS.sub("1", bare)):
-        terms = WORD.sub("", COMMENT.sub("", bare)).strip(" \n.,:;")
+        terms = WORD.sub("", bare).strip(" \n.,:;")
         if re.search(r"\d\s+\d", terms):  # words tell the formula: "multiply 4*2 to find 8"
             return figures[-1] if figures else None
         return terms if ARITHMETIC.fullmatch(terms) else result.strip()

@@ -1,17 +1,21 @@
-"""Answers of the kinds that public reports about graders are about; see answer_cases.py."""
+"""Answers of the kinds that public reports about graders are about: the rows of cases_numbers.py, cases_others.py."""
 
+import time
+
+import cases_numbers
+import cases_others
 import pytest
-from answer_cases import CASES
 
-from agentark import StudyError
+from agentark import StudyError, grader
 from agentark.answers import gradable, is_correct, said
 
+CASES = cases_numbers.CASES | cases_others.CASES
 GROUPS = [pytest.param(kind, rows, id=f"{kind}: {report}") for (kind, report), rows in CASES.items()]
 
 
 def test_every_report_has_cases_of_either_verdict():
     verdicts = [{right for *_, right in rows} for rows in CASES.values()]
-    assert sum(map(len, CASES.values())) > 400 and sum(v == {True, False} for v in verdicts) > len(verdicts) / 2
+    assert sum(map(len, CASES.values())) > 600 and sum(v == {True, False} for v in verdicts) > len(verdicts) / 2
 
 
 @pytest.mark.parametrize(("kind", "rows"), GROUPS)
@@ -66,3 +70,18 @@ def test_talk_behind_a_short_answer_in_words_is_not_part_of_it():
     assert said("They met there.\nAnswer: Paris\n\nLet me know if you want more details!", "text") == "Paris"
     assert said("Answer: \\boxed{Paris}", "text") == "Paris"
     assert said("Answer: " + "long " * 40 + "\n\nand longer", "text").endswith("and longer")
+
+
+@pytest.mark.parametrize(
+    "piece",
+    ["100 ", "1,00,", "1.000", "1 1/2 ", "\u00bd", "1\u2075", "1 x 10^", "1 million ", "1:00", "1 to ", "1 km/", "1 a ",
+     "wait ", "Ans. ", "A, B, ", "answer is A ", "So 1 = 1. ", "0.1212...", r"\text{", r"\boxed 1 ", "(a", "- ", "**1**"],
+)  # fmt: skip
+@pytest.mark.parametrize("kind", ["number", "latex", "choice", "text"])
+def test_reading_a_statement_takes_linear_time(piece, kind, monkeypatch):
+    monkeypatch.setattr(grader, "compare", lambda *_: "different")
+    text = (piece * 8_000)[:8_000]
+    begun = time.process_time()
+    for shape in (text, f"{text}\nAnswer: {text[:500]}", f"\\boxed{{{text[:7_000]}}}"):
+        assert not is_correct(shape, "271828", kind)
+    assert time.process_time() - begun < 2
