@@ -92,8 +92,12 @@ def told_alone(ending: str) -> str | None:
 
 
 def words(text: str) -> str:
-    """A text for comparison without case, spacing and the marks around it."""
-    return " ".join(text.lower().replace("’", "'").split()).strip(" .,;:!?$*\"'“”‘`")
+    """A text for comparison without case, spacing and the marks around it.
+
+    A mark that stands alone, between blanks, is a word of the generated world.
+    """
+    bare = " ".join(text.lower().replace("’", "'").split()).strip(" .$*\"'“”‘`")
+    return re.sub(r"(?<=\S)[,;:!?]+$", "", bare)
 
 
 def right_number(said: str, gold: str) -> bool:

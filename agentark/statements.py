@@ -255,9 +255,9 @@ def number(content: str, before: str = "") -> str | None:
 
     Where a sentence that announces nothing has several numbers, the one that the text before it has worked out counts.
     """
-    parts = [part for part in RESULT.split(content) if re.search(r"\d", part)]
-    if not parts:
-        return None
+    parts = RESULT.split(content)
+    while len(parts) > 1 and re.search(r"[a-z]", parts[-1], re.IGNORECASE) and not re.search(r"\d", parts[-1]):
+        parts.pop()  # "90 = total"
     result = plain(parts[-1].replace("{,}", ","))
     bare = DENIED.sub("", DRESS.sub("", result))
     bare = BETWEEN.sub(" ", bare)
