@@ -9,12 +9,14 @@ It must not import agentark, so that it starts from its path alone.
 """
 
 import atexit
+import itertools
 import json
 import os
 import re
 import subprocess
 import sys
 import threading
+from collections.abc import Callable, Iterator
 from typing import Literal
 
 Verdict = Literal["equal", "different", "unreadable gold", "unreadable prediction"]
@@ -94,6 +96,105 @@ os.register_at_fork(after_in_child=_forget)
 atexit.register(stop)
 
 
+# Words between ranges: "x < -1 or x > 2", "x > -1 and x < 2"
+OR = re.compile(r"\\text\w*\s*\{\s*or\s*\}|\bor\b|\\lor\b|\\vee\b")
+AND = re.compile(r"\\text\w*\s*\{\s*and\s*\}|\band\b|\\land\b|\\wedge\b")
+BUILDER = re.compile(r"\\?\{\s*[a-z]\s*(?:\\mid|\||:|\\colon)(.*?)\\?\}", re.DOTALL)  # "{x | x < -1}"
+RANGE = re.compile(r"[<>≤≥]|\\(?:leq?|geq?|lt|gt|neq?|infty)\b")
+SAME = 1e-5  # relative difference up to which a decimal stands for the number that it is rounded from
+POINTS = ("0.7310585", "1.6180341", "2.9155117", "-0.8337002", "-2.2360691")  # for each symbol, shifted a little
+
+
+def _ranges(text: str, parse: Callable[[str], list]) -> list:
+    """Ranges joined by "or" or "and" as one set, of which math-verify reads one range alone."""
+    import sympy
+
+    text = text.strip("$ ")
+    if built := BUILDER.fullmatch(text):
+        text = built[1]
+    joint, join = (OR, sympy.Union) if OR.search(text) else (AND, sympy.Intersection)
+    pieces = joint.split(text)
+    if (len(pieces) < 2 and not built) or not all(RANGE.search(piece) for piece in pieces):
+        return []
+    found = []
+    for piece in pieces:
+        meaning = next(iter(parse(f"${piece.strip(' ,$')}$")), None)
+        if isinstance(meaning, sympy.Set):
+            found.append(meaning)
+        elif isinstance(meaning, sympy.Basic) and len(meaning.free_symbols) == 1:
+            try:
+                found.append(meaning.as_set())
+            except (AttributeError, NotImplementedError, TypeError, ValueError):
+                return []
+        else:
+            return []
+    return [join(*found)]
+
+
+def _values(meaning: object) -> list:
+    """The expressions that two meanings must have in common: a formula itself, or the members of a tuple or interval."""
+    import sympy
+
+    if isinstance(meaning, sympy.Eq):
+        return _values(meaning.rhs)
+    if isinstance(meaning, sympy.Tuple):
+        return [value for member in meaning.args for value in _values(member)]
+    if isinstance(meaning, sympy.Interval):
+        return _values(meaning.start) + _values(meaning.end)
+    if isinstance(meaning, sympy.FiniteSet):
+        members = [value for member in meaning.args for value in _values(member)]
+        return sorted(members, key=lambda value: sympy.default_sort_key(value.evalf()))
+    return [meaning] if isinstance(meaning, sympy.Expr) else []
+
+
+def _samples(one: object, other: object) -> Iterator[tuple]:
+    """Both formulas' values at a few points; pairs that are no finite numbers are left out."""
+    import sympy
+
+    costly = (sympy.Sum, sympy.Product, sympy.Integral, sympy.Derivative, sympy.Limit, sympy.core.function.AppliedUndef)
+    percent = sympy.UnevaluatedExpr(sympy.Rational(1, 100))
+    if any(meaning.has(*costly) or percent in meaning.args for meaning in (one, other)):
+        return
+    if one.free_symbols != other.free_symbols:
+        return
+    symbols = sorted(one.free_symbols, key=str)
+    for point in POINTS if symbols else POINTS[:1]:
+        at = {symbol: sympy.Rational(point) + sympy.Rational(i, 7) for i, symbol in enumerate(symbols)}
+        pair = tuple(meaning.subs(at).doit().evalf(30) for meaning in (one, other))
+        if all(value.is_comparable for value in pair):
+            yield pair
+
+
+def _apart(one: object, other: object) -> bool:
+    """Whether two numbers differ that math-verify calls equal, since it rounds to decimals (huggingface/Math-Verify#14)."""
+    import sympy
+
+    first, second = _values(one), _values(other)
+    if len(first) != len(second):
+        return False
+    try:
+        for both in zip(first, second, strict=True):
+            near = SAME if any(meaning.has(sympy.Float) for meaning in both) else 1e-20
+            if any(abs(a - b) > near * max(abs(a), abs(b)) for a, b in _samples(*both)):
+                return True
+        return False
+    except (ArithmeticError, AttributeError, NotImplementedError, TypeError, ValueError, RecursionError):
+        return False
+
+
+def _agree(one: object, other: object) -> bool:
+    """Whether two formulas in the same symbols have the same values, where sympy does not see that they are equal."""
+    import sympy
+
+    if not all(isinstance(meaning, sympy.Expr) and meaning.free_symbols for meaning in (one, other)):
+        return False
+    try:
+        pairs = list(_samples(one, other))
+        return len(pairs) > 1 and all(abs(a - b) <= 1e-12 * max(abs(a), abs(b)) for a, b in pairs)
+    except (ArithmeticError, AttributeError, NotImplementedError, TypeError, ValueError, RecursionError):
+        return False
+
+
 def _serve() -> None:
     """The worker: read a pair, write the verdict, until the input ends."""
     import resource
@@ -105,7 +206,8 @@ def _serve() -> None:
     from sympy.parsing import parse_expr, sympy_parser
 
     def read(spellings: list[str]) -> list:
-        return [meaning for text in spellings for meaning in parse(text, parsing_timeout=None)]
+        meanings = [meaning for text in spellings for meaning in parse(text, parsing_timeout=None)]
+        return _ranges(spellings[0], lambda text: parse(text, parsing_timeout=None)) + meanings
 
     def judge(gold: list[str], prediction: list[str]) -> Verdict:
         seed(0)  # sympy tries equalities out at random points
@@ -115,8 +217,11 @@ def _serve() -> None:
         answer = read(prediction)
         if not answer:
             return "unreadable prediction"
-        same = verify(truth, answer, allow_set_relation_comp=True, timeout_seconds=None)
-        return "equal" if same else "different"
+        for one, other in itertools.product(truth, answer):
+            same = verify(one, other, allow_set_relation_comp=True, timeout_seconds=None)
+            if (not _apart(one, other)) if same else _agree(one, other):
+                return "equal"
+        return "different"
 
     def arithmetic(text: str, *rest, **options) -> sympy.Basic:
         if not re.fullmatch(r"[\d\s.+\-*/×÷^()]*", text):

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 
 from agentark.answers import said, same, value
 from agentark.schemas import Question
-from agentark.statements import NUMBER
+from agentark.spellings import NUMBER
 from agentark.tasks import TASKS
 from agentark.tasks import base as world
 

@@ -15,7 +15,7 @@ from agentark import grader
 from agentark.answers import is_correct
 from agentark.parallel import each
 
-PAIRS = [(rf"\frac{{{a}}}{{{b}}}", f"{a}/{b}", True) for a in (3, 5, 7) for b in (2, 4, 9)] + [
+PAIRS = [(rf"\sqrt{{{a * a}}} + {b}", rf"{a} + \sqrt{{{b * b}}}", True) for a in (3, 5, 7) for b in (2, 4, 9)] + [
     (rf"x^{n} + 1", f"x^{n + 1} + 1", False) for n in range(2, 11)
 ]
 # What costs ages if it is worked out; each is bounded by the worker's limit
@@ -47,7 +47,7 @@ LONG = {
 def test_a_formula_that_takes_ages_is_wrong_and_the_next_one_is_judged(name):
     program = (
         "import sys; from agentark.answers import is_correct; "
-        r"print(is_correct(sys.argv[1], '15'), is_correct(r'\frac{30}{2}', '15'))"
+        r"print(is_correct(sys.argv[1], '15'), is_correct(r'\sqrt{225}', '15'))"
     )
     command = [sys.executable, "-c", program, ENDLESS[name]]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
@@ -129,10 +129,10 @@ def test_verdicts_do_not_mix_between_threads():
 
 @pytest.mark.parametrize("start", ["fork", "spawn"])
 def test_verdicts_do_not_mix_between_processes(start):
-    assert verdict(r"\frac{30}{2}", "15")  # a worker runs when the processes begin
+    assert verdict(r"\sqrt{225}", "15")  # a worker runs when the processes begin
     with ProcessPoolExecutor(2, mp_context=get_context(start)) as pool:
         futures = [pool.submit(verdict, prediction, gold) for prediction, gold, _ in PAIRS]
-        assert verdict(r"\frac{30}{2}", "15")
+        assert verdict(r"\sqrt{225}", "15")
         assert [f.result(timeout=120) for f in futures] == [right for *_, right in PAIRS]
 
 
@@ -143,17 +143,17 @@ def test_verdicts_come_from_parallel_jobs_as_well(monkeypatch):
 
 
 def test_a_worker_that_dies_is_replaced():
-    assert verdict(r"\frac{30}{2}", "15")
+    assert verdict(r"\sqrt{225}", "15")
     os.kill(grader._worker.pid, signal.SIGKILL)
     time.sleep(0.2)
-    assert verdict(r"\frac{30}{2}", "15")
+    assert verdict(r"\sqrt{225}", "15")
 
 
 def test_an_interrupt_leaves_no_stale_verdict_behind():
     program = r"""
 import signal
 from agentark.answers import is_correct
-assert is_correct(r"\frac{30}{2}", "15")
+assert is_correct(r"\sqrt{225}", "15")
 signal.setitimer(signal.ITIMER_REAL, 1)
 def interrupt(*_):
     raise KeyboardInterrupt
@@ -161,7 +161,7 @@ signal.signal(signal.SIGALRM, interrupt)
 try:
     is_correct("$9^{9^{9^{9}}}$", "15")
 except KeyboardInterrupt:
-    print(is_correct(r"\frac{30}{2}", "15"), is_correct(r"\frac{31}{2}", "15"))
+    print(is_correct(r"\sqrt{225}", "15"), is_correct(r"\sqrt{226}", "15"))
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
     assert done.stdout == "True False\n", done.stderr
@@ -171,7 +171,7 @@ def test_the_worker_ends_with_its_process():
     program = r"""
 from agentark import grader
 from agentark.answers import is_correct
-assert is_correct(r"\frac{30}{2}", "15")
+assert is_correct(r"\sqrt{225}", "15")
 print(grader._worker.pid)
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)

@@ -1,0 +1,206 @@
+r"""One plain spelling for numbers that people and models write in many: "2½", "12 400", "3.2 \times 10^5", "1.5 million".
+
+`clean` deals with characters and is applied to a whole text, `plain` deals with ASCII spellings and is applied to one
+statement. After them a number is what `NUMBER` or `TIME` matches, and `value` or `moment` gives its meaning. Beside
+each rule stands the report that it comes from. Every pattern takes linear time.
+"""
+
+import re
+from fractions import Fraction
+
+NUMBER = r"[-−]?(?:(?:[1-9]\d{0,2}(?:,\d{3})+|\d+)(?:\.\d+)?|\.\d+)(?:\s?/\s?\d+(?![\d.]))?"
+TIME = r"(?<![\d:])\d{1,2}:[0-5]\d(?:[ap]m)?(?![\d:])"
+PLAIN = re.compile(NUMBER)
+CLOCK = re.compile(r"(\d{1,2}):([0-5]\d)([ap]m)?")
+
+# --- characters -------------------------------------------------------------------------------------------------------
+# Fullwidth forms and mathematical digits are other shapes of ASCII; zero-width characters are nothing
+SHAPES = {0xFF01 + i: 0x21 + i for i in range(94)} | {0x1D7CE + i: 0x30 + i % 10 for i in range(50)}
+SHAPES |= dict.fromkeys((0x200B, 0x200C, 0x200D, 0x2060, 0xFEFF), None)
+SHAPES |= str.maketrans({"−": "-", "\u2010": "-", "\u2011": "-", "⁄": "/", "∕": "/", "…": "...", "⋅": "·", "∙": "·"})
+VULGAR = {"½": "1/2", "⅓": "1/3", "⅔": "2/3", "¼": "1/4", "¾": "3/4", "⅕": "1/5", "⅖": "2/5", "⅗": "3/5", "⅘": "4/5"}
+VULGAR |= {"⅙": "1/6", "⅚": "5/6", "⅛": "1/8", "⅜": "3/8", "⅝": "5/8", "⅞": "7/8", "⅐": "1/7", "⅑": "1/9", "⅒": "1/10"}
+FRACTION = re.compile(rf"(?<=\d)\s?[{''.join(VULGAR)}]|[{''.join(VULGAR)}]")  # huggingface/Math-Verify#81: "2½ cups"
+SUPERS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻", "0123456789+-")
+POWER = re.compile(r"(?<=\d)[⁻⁺]?[⁰¹²³⁴-⁹]+")  # scientific notation as "3.2×10⁵"; "m²" stays a unit
+# AISBench/benchmark#359: thousands set apart by a no-break, thin or narrow no-break space
+SPACES = "\u00a0\u2005-\u200a\u202f\u205f"
+SPACED = re.compile(rf"(?<![\d.,])\d{{1,3}}(?:[{SPACES}]\d{{3}}){{1,6}}(?!\d)")
+BLANK = re.compile(rf"[{SPACES}]")
+DASH = re.compile(r"(^|[({\[$=:]|\bis)(\s?)[–‒](?=\s?[\d.])")  # a dash in place of a minus sign; "15–20" is a range
+
+
+def clean(text: str) -> str:
+    """The text with digits, fractions, powers, signs and blanks in ASCII where they have a form there."""
+    if text.isascii():
+        return text
+    text = POWER.sub(lambda match: f"^{{{match[0].translate(SUPERS)}}}", text)
+    text = FRACTION.sub(lambda match: f"{' ' * text[: match.start()][-1:].isdigit()}{VULGAR[match[0][-1]]}", text)
+    text = SPACED.sub(lambda match: BLANK.sub("", match[0]), text)
+    return DASH.sub(r"\1\2-", BLANK.sub(" ", text.translate(SHAPES)))
+
+
+# --- spellings --------------------------------------------------------------------------------------------------------
+FRAC = r"\\[dtc]?frac\s*(?:\{\s*(-?\d+)\s*\}\s*\{\s*(\d+)\s*\}|(\d)\s*(\d))"
+TEXT = re.compile(r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|mbox)\s*\{([^{}]*)\}")
+# AISBench/benchmark#359: groups of thousands by blanks, LaTeX blanks, apostrophes; "1,00,000"; "1.234.567,89".
+# One dot alone, as in "12.400", stays a decimal point.
+GROUPS = re.compile(r"(?<![\w.,'])[1-9]\d{0,2}(?:(?:\\[,;: ]|[ '’~_]|\{,\}|,\\!\s?)\d{3}){1,6}(?![\w'’/-])")
+INDIAN = re.compile(r"(?<![\w.,])[1-9]\d?(?:,\d\d){1,6},\d{3}(?![\d,])")
+DOTTED = re.compile(r"(?<![\w.,])[1-9]\d{0,2}(?:(?:\.\d{3}){2,6}(?:,\d+)?|(?:\.\d{3}){1,6},\d{1,2})(?![\d.,]*\d)")
+COMMA = re.compile(r"(?<![\w.,])(?:(\d+),(\d{1,2}|\d{4,})|(0+),(\d+))(?![\d,.]*\d)")  # "2,5" for 2.5
+# huggingface/Math-Verify#34: mixed numbers, with any minus sign; "2-1/2 cups" is one too, "2-1/2" alone a difference
+MIXED = re.compile(r"(?<![\w./^])(\d+)(?:\s+(?:and\s+)?|-(?=\d+/\d+\s+[a-z]{3}))(\d+)/(\d+)(?![\d/.])")
+MIXED_FRAC = re.compile(rf"(?<![\w./^_{{}}\\])(\d+)\s*{FRAC}")
+# Scientific notation as in openai/simple-evals' MGSM answers: "3.2e5", "3.2 x 10^5", "4 \cdot 10^{-3}"
+TENS = re.compile(
+    r"(?<![\w.,^\\])(\d+(?:\.\d+)?)\s*(?:[x×*·]|times|\\times|\\cdot|\\ast)\s*10\s*(?:\^|\*\*)\s*"
+    r"(?:\{\s*([-+]?\d{1,3})\s*\}|([-+]?\d{1,3}))(?![\w.^!])"
+)
+E_NOTATION = re.compile(r"(?<![\w.,^\\])(\d+(?:\.\d+)?)[eE]([-+]?\d{1,3})(?![\w^!]|\.\d)")
+# Repeating decimals: a bar or a dot over the digits, brackets around them, or dots behind them
+BAR = re.compile(r"(?<![\w.,])(\d*)\.(\d*)(?:\\(?:overline|bar|dot)\s*(?:\{\s*(\d+)\s*\}|(\d))|\((\d{1,12})\)(?!\d))")
+DOTS = re.compile(r"(?<![\w.,])(\d*)\.(\d{2,40})(?:\.\.\.|\\l?dots|\\cdots)")
+REPEATED = re.compile(r"(\d*?)(\d{1,12}?)(\2+)$")
+# Khan/khan-exercises#115875: a scale word belongs to the number
+SCALES = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12, "lakh": 5, "crore": 7}
+SCALE = rf"(?:{'|'.join(SCALES)})s?\b"
+SCALED = re.compile(rf"(?<![\w.,])({NUMBER})(?:\s|\*\*|\$|~|-|\\[ ,;]|\\text\{{)*({SCALE}(?:\s{SCALE})*)\}}?", re.I)
+SHORT = {"k": 3, "m": 6, "mn": 6, "mln": 6, "b": 9, "bn": 9}
+MONEY = re.compile(rf"(?<=[$€£₹])\s?({NUMBER})\s?(k|mn|mln|m|bn|b)\b(?![$\^/])", re.IGNORECASE)  # "$2.5M"
+KILO = re.compile(r"(?<![\w.,])(\d+(?:\.\d+)?)k\b(?![$\^/])", re.IGNORECASE)  # "5k"
+# SeraphimSerapis/tool-eval-bench#63: a time of day is one value, whose minutes are no number of their own
+DAY = re.compile(
+    r"(?<![\d:.,])(\d{1,2})(?::([0-5]\d)(?::[0-5]\d)?(?![\d:])(?:\s*(?:([ap])\.?\s?m\b\.?|o['’]?\s?clock))?"
+    r"|\s*(?:([ap])\.?\s?m\b\.?|o['’]?\s?clock\b))",
+    re.IGNORECASE,
+)
+# reasoning-machines/pal#12: a sign with a blank behind it is a sign, unless a quantity stands before it
+SIGN = re.compile(r"(^\$?|[$({\[=]|:[ \t]|\bis\s|\bequals\s)\s*-\s+(?=[\d.\\$])")
+
+
+def plain(content: str, number: bool = True) -> str:
+    """A statement with its numbers in one plain spelling, as `NUMBER` and `TIME` have it.
+
+    Where `number` is false the statement may be a formula: what means something else in a formula is left as it is.
+    """
+    if number:
+        content = TEXT.sub(r" \1", content)
+    if PLAIN.fullmatch(content):
+        return content
+    content = GROUPS.sub(lambda match: re.sub(r"\D", "", match[0]), content)
+    content = DOTTED.sub(lambda match: match[0].replace(".", "").replace(",", "."), content)
+    content = MIXED_FRAC.sub(mixed, MIXED.sub(mixed, SIGN.sub(r"\1-", content)))
+    content = E_NOTATION.sub(power_of_ten, TENS.sub(power_of_ten, content))
+    content = DOTS.sub(repeating, BAR.sub(repeating, content))
+    if number or INDIAN.fullmatch(content):
+        content = INDIAN.sub(lambda match: match[0].replace(",", ""), content)
+    if number:
+        content = COMMA.sub(lambda match: f"{match[1] or match[3]}.{match[2] or match[4]}", content)
+        content = MONEY.sub(lambda match: scaled(match[1], SHORT[match[2].lower()]) or match[0], content)
+        content = KILO.sub(lambda match: scaled(match[1], 3), content)
+        content = DAY.sub(time_of_day, content)
+    return SCALED.sub(scale_words, content)
+
+
+def mixed(match: re.Match) -> str:
+    """ "2 1/2" or "2\frac12" as one fraction; what is no proper fraction stays."""
+    whole, top, bottom, *short = match.groups()
+    if top is None:
+        top, bottom = short
+    if not 0 < int(top) < int(bottom):
+        return match[0]
+    improper = int(whole) * int(bottom) + int(top), int(bottom)
+    return "{}/{}".format(*improper) if match.re is MIXED else "\\frac{{{}}}{{{}}}".format(*improper)
+
+
+def power_of_ten(match: re.Match) -> str:
+    exponent = int(next(filter(None, match.groups()[1:])))
+    return scaled(match[1], exponent) if abs(exponent) <= 400 else match[0]
+
+
+def scale_words(match: re.Match) -> str:
+    exponents = [SCALES[word.lower().removesuffix("s")] for word in match[2].split()]
+    return scaled(match[1], sum(exponents)) or match[0]
+
+
+def scaled(number: str, exponent: int) -> str | None:
+    """A number times a power of ten, written out."""
+    if (found := value(number)) is None:
+        return None
+    found *= Fraction(10) ** exponent
+    if found.denominator == 1 or "/" in number:
+        return str(found)
+    digits = len(number.partition(".")[2]) - exponent
+    shifted = str(abs(int(found * 10**digits))).zfill(digits + 1)
+    return f"{'-' * (found < 0)}{shifted[:-digits]}.{shifted[-digits:]}"
+
+
+def repeating(match: re.Match) -> str:
+    """ "0.1\overline{6}", "0.1(6)" or "0.1666..." as a fraction; digits before dots that do not repeat stay."""
+    whole, digits = match[1] or "0", match[2]
+    if match.re is BAR:
+        block = match[3] or match[4] or match[5]
+    else:
+        found = REPEATED.fullmatch(digits)
+        if not found or len(found[2] + found[3]) < len(found[1]):  # so that "1.618033..." is no fraction
+            return match[0]
+        digits, block = found[1], found[2]
+    head, nines = Fraction(int(whole + digits), 10 ** len(digits)), 10 ** len(block) - 1
+    return str(head + Fraction(int(block), nines * 10 ** len(digits)))
+
+
+def time_of_day(match: re.Match) -> str:
+    if int(match[1]) > 24:
+        return match[0]
+    half = (match[3] or match[4] or "").lower()
+    return f"{match[1]}:{match[2] or '00'}{half and half + 'm'}"
+
+
+# --- meanings ---------------------------------------------------------------------------------------------------------
+DRESS = re.compile(r"\\(?:text|textbf|textit|mathrm|mathbf)\b|\\[,!;: ]|\*\*|\\?\$|[€£₹{}]|\\[()\[\]]")
+RATIONAL = re.compile(rf"([-+]?)\s*(?:{FRAC}|({NUMBER}))")
+WRAP = re.compile(r"\\(?:left|right|displaystyle|[!,;: ])|\$|\\[()\[\]]")
+
+
+def value(plain: str) -> Fraction | None:
+    """A plain number's value; None if it has none, as 1/0, or is longer than Python reads."""
+    try:
+        return Fraction(plain.replace(",", "").replace("−", "-").replace(" ", ""))
+    except (ValueError, ZeroDivisionError):
+        return None
+
+
+def moment(plain: str) -> tuple[int, int, str] | None:
+    """A time's hour, minute and half of the day ("am", "pm" or "" if that is open); a number from 0 to 24 is an hour."""
+    if clock := CLOCK.fullmatch(plain):
+        return int(clock[1]), int(clock[2]), clock[3] or ""
+    return (int(plain), 0, "") if re.fullmatch(r"[012]?\d", plain) else None
+
+
+def same_time(first: str, second: str) -> bool:
+    """Whether two times are one: "4:30" and "4:30pm", "4:30pm" and "16:30", "11:00am" and "11"."""
+    one, other = moment(first), moment(second)
+    if one is None or other is None or one[1] != other[1]:
+        return False
+    if (one[2] and other[2]) or one[2] == other[2]:
+        return (one[0] % 12, one[2]) == (other[0] % 12, other[2]) if one[2] else one[0] == other[0]
+    (hour, _, half), bare = (one, other[0]) if one[2] else (other, one[0])
+    return bare == hour or bare % 24 == hour % 12 + 12 * (half == "pm")
+
+
+def rational(formula: str) -> Fraction | None:
+    r"""The value of a formula that is one plain number or one fraction, "\frac{3}{4}" or "-3/4"; None for others."""
+    bare = WRAP.sub("", formula.replace("{,}", ",").replace(",\\!", ",")).strip()
+    if bare.startswith("(") and bare.endswith(")") and "," not in bare:  # "(1,200)" is a point
+        bare = bare[1:-1]
+    match = RATIONAL.fullmatch(bare)
+    if not match:
+        return None
+    sign, top, bottom, short_top, short_bottom, written = match.groups()
+    if written is None:
+        top, bottom = top or short_top, bottom or short_bottom
+        found = Fraction(int(top), int(bottom)) if int(bottom) else None
+    else:
+        found = value(written)
+    return -found if found is not None and sign == "-" else found
