@@ -119,7 +119,8 @@ def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, folder: Pat
     precision = config.dtype or config.get_text_config().dtype or torch.float32
     if model.dtype != precision:
         model = copy.deepcopy(model).to(precision)
-    model.generation_config = valid(model.generation_config)
+    if model.can_generate():
+        model.generation_config = valid(model.generation_config)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     for name in PROCESSORS:
@@ -129,12 +130,11 @@ def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, folder: Pat
     write_json(origin.provenance(), folder / "provenance.json")
 
 
-def valid(settings: GenerationConfig | None) -> GenerationConfig | None:
+def valid(settings: GenerationConfig) -> GenerationConfig:
     """A base's generation settings; of settings that cannot be saved the special tokens alone (huggingface/transformers
     #29988: published checkpoints name a temperature and do not sample)."""
     try:
-        if settings is not None:
-            settings.validate(strict=True)
+        settings.validate(strict=True)
         return settings
     except (ValueError, TypeError):
         names = ("bos_token_id", "eos_token_id", "pad_token_id")
