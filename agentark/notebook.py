@@ -107,18 +107,21 @@ def run(name: str, given: dict[str, str]) -> None:
     hub = {"HF_HUB_OFFLINE": "0"} if params.get("scale") == "full" else {}
     os.environ.update(KERNEL_ENVIRONMENT | hub)
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(top), os.environ.get("PYTHONPATH", "")]))
-    before = recorded(record)
-    with alone(record), watched(record), staged([*(found[o] for o in outs), *pages]) as stand_ins:
-        stands = dict(zip(outs, (str(p.relative_to(top)) for p in stand_ins), strict=False))
-        execute(notebook, executed, values | stands)
-        ran = read(executed)
-        real = {stands[o]: values[o] for o in outs}
-        from agentark.pages import notebook_page
+    made = recorded(record)
+    try:
+        with alone(record), watched(record), staged([*(found[o] for o in outs), *pages]) as stand_ins:
+            stands = dict(zip(outs, (str(p.relative_to(top)) for p in stand_ins), strict=False))
+            execute(notebook, executed, values | stands)
+            ran = read(executed)
+            real = {stands[o]: values[o] for o in outs}
+            from agentark.pages import notebook_page
 
-        for stand_in, code in zip(stand_ins[len(outs) :], (True, False), strict=False):
-            stand_in.write_text(notebook_page(ran, real, code), encoding="utf-8")
-        before = [found[k].relative_to(top).as_posix() for k in found]
-    write_json(json.loads(record.read_text()) | {"outs": before}, record)
+            for stand_in, code in zip(stand_ins[len(outs) :], (True, False), strict=False):
+                stand_in.write_text(notebook_page(ran, real, code), encoding="utf-8")
+            made = sorted({*made, *(path.relative_to(top).as_posix() for path in found.values())})
+    finally:  # also of a run that failed: what earlier ones made stays this notebook's own
+        if record.exists():
+            write_json(json.loads(record.read_text()) | {"outs": made}, record)
 
 
 @contextlib.contextmanager

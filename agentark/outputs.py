@@ -87,7 +87,7 @@ def outputs(stage: dict) -> Iterator[str]:
 
 
 def recorded(record: Path) -> list[str]:
-    """The outputs of the last run that ended well, from its record."""
+    """The outputs of the runs that ended well, from their record."""
     with contextlib.suppress(OSError, ValueError, AttributeError):
         return json.loads(record.read_text()).get("outs") or []
     return []

@@ -8,7 +8,7 @@ each rule stands the report that it comes from. Every pattern takes linear time.
 import re
 from fractions import Fraction
 
-NUMBER = r"[-−]?(?:(?:[1-9]\d{0,2}(?:,\d{3})+|\d+)(?:\.\d+)?|\.\d+)(?:\s?/\s?\d+(?![\d.]))?"
+NUMBER = r"[-−]?(?:(?:[1-9]\d{0,2}(?:,\d{3})+|\d+)(?:\.\d+)?|\.\d+)(?:\s?/\s?\d+(?!\d|\.\d))?"
 TIME = r"(?<![\d:])\d{1,2}:[0-5]\d(?:[ap]m)?(?![\d:])"
 PLAIN = re.compile(NUMBER)
 CLOCK = re.compile(r"(\d{1,2}):([0-5]\d)([ap]m)?")

@@ -52,7 +52,7 @@ def answering(answer: Callable[[int, dict], web.Response], owner: str = "somebod
     """A server that answers the nth chat completion (from 0) by `answer(n, body)`. Yields its address, and what it was
     asked so far."""
     asked: list[dict] = []
-    loop, ready, port = asyncio.new_event_loop(), threading.Event(), free_port()
+    loop, done, ready, port = asyncio.new_event_loop(), asyncio.Event(), threading.Event(), free_port()
 
     async def complete(http: web.Request) -> web.StreamResponse:
         asked.append(await http.json() | {"authorization": http.headers.get("Authorization")})
@@ -67,28 +67,25 @@ def answering(answer: Callable[[int, dict], web.Response], owner: str = "somebod
     async def listed(_: web.Request) -> web.Response:
         return web.json_response({"data": [{"id": "model", "owned_by": owner}]})
 
-    async def serve() -> web.AppRunner:
+    async def serve() -> None:
         served = web.Application()
         served.add_routes([web.post("/v1/chat/completions", complete), web.get("/v1/models", listed)])
         runner = web.AppRunner(served)
         await runner.setup()
         await web.TCPSite(runner, "127.0.0.1", port).start()
         ready.set()
-        return runner
+        await done.wait()  # not loop.stop: a loop that ends one coroutine and begins another would lose it
+        await runner.cleanup()
 
-    def live() -> None:
-        runner = loop.run_until_complete(serve())
-        loop.run_forever()
-        loop.run_until_complete(runner.cleanup())
-
-    thread = threading.Thread(target=live)
+    thread = threading.Thread(target=loop.run_until_complete, args=[serve()])
     thread.start()
     ready.wait(30)
     try:
         yield f"http://127.0.0.1:{port}/v1#model", asked
     finally:
-        loop.call_soon_threadsafe(loop.stop)
+        loop.call_soon_threadsafe(done.set)
         thread.join()
+        loop.close()
 
 
 def completion(text: str | None = "answer : 3", finish_reason: str | None = "stop", **message: str) -> web.Response:

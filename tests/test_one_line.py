@@ -76,6 +76,16 @@ def test_a_key_stands_in_no_output_of_a_notebook_that_fails_with_it(project):
     assert (project / "data/runs/quick.ipynb").exists() and not (project / "data/try").exists()
 
 
+def test_a_run_that_fails_leaves_its_earlier_output_and_may_replace_it_later(project):
+    write_notebook(project, "quick", "assert steps < 5, 'too many'")
+    for place in ("data/try", "data/again/try"):  # their records share a name
+        assert run(project, "quick", f"out={place}").returncode == 0
+        assert "too many" in one_line(run(project, "quick", f"out={place}", "steps=9"))
+        assert (project / place / "x").read_text() == "x"
+    for place in ("data/try", "data/again/try"):
+        assert run(project, "quick", f"out={place}").returncode == 0
+
+
 @pytest.mark.parametrize(
     "value", [f"http://me:{KEY}@host/v1#m", "http://host/v1?api_key=hunter2#m", "https://host/?token=hunter2", KEY]
 )

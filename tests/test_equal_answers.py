@@ -1,0 +1,151 @@
+"""Answers that are equal count as equal wherever answers meet, and every listed right answer of a question counts."""
+
+import pytest
+from examples import KEYS
+from hypothesis import given
+from hypothesis import strategies as st
+from test_traces import EGGS, wrote
+
+from agentark.answers import is_right, same
+from agentark.debate.protocols import agreed, majority, ranked, stating, unanimous
+from agentark.distill.policy import outcome_reward
+from agentark.evaluate import predict
+from agentark.extract import accuracy_by_round, check_traces
+from agentark.traces import answer_of, claim_of, distance, groups, structure
+
+# Spellings of one answer each: what agents of different models write.
+EQUAL = {
+    "number": [["1000", "1,000", "1000.0", "1 000", "1e3"], ["0.5", "1/2", ".5", "0.50"], ["-3", "−3", "-3.0"]],
+    "latex": [
+        [r"\frac{1}{2}", r"\frac12", r"\dfrac{1}{2}", "1/2", "0.5"],
+        [r"\sqrt{2}/2", r"\frac{\sqrt{2}}{2}", r"\frac{1}{\sqrt2}"],
+        [r"(-\infty, 3]", r"\left(-\infty,3\right]"],
+        ["x^2+1", "1 + x^2"],
+        ["3", "x=3", "3.0"],
+    ],
+    "choice": [["B", "b", "(B)"], ["C", "c.", "(c)"]],
+    "text": [["Paris", "paris", "Paris."], ["the red fox", "The Red Fox", "red fox"]],
+}  # fmt: skip
+ALL = [(kind, spellings) for kind, every in EQUAL.items() for spellings in every]
+
+
+def asked(kind, answer="9", **more):
+    return EGGS.model_copy(update={"kind": kind, "answer": answer, **more})
+
+
+@pytest.mark.parametrize(("kind", "spellings"), ALL)
+def test_equal_answers_are_the_same_in_both_directions(kind, spellings):
+    for first in spellings:
+        for second in spellings:
+            assert same(first, second, kind), (first, second)
+
+
+@pytest.mark.parametrize("kind", EQUAL)
+def test_different_answers_are_not(kind):
+    for i, first in enumerate(EQUAL[kind]):
+        for second in EQUAL[kind][i + 1 :]:
+            assert not same(first[0], second[0], kind) and not same(second[-1], first[-1], kind)
+
+
+@pytest.mark.parametrize(("kind", "spellings"), ALL)
+def test_one_answer_in_several_spellings_outvotes_a_more_frequent_spelling(kind, spellings):
+    # facebookresearch/deepconf#15
+    other = next(every[0] for every in EQUAL[kind] if every is not spellings)
+    answers = [other, spellings[0], other, spellings[1], spellings[2 % len(spellings)]]
+    assert majority(answers, asked(kind)) == spellings[0]
+    assert sorted(map(len, groups(answers, asked(kind)))) == [2, 3]
+
+
+@given(st.permutations([*EQUAL["latex"][0], *EQUAL["latex"][3], None, "7", "7"]))
+def test_groups_do_not_depend_on_the_order(answers):
+    found = {frozenset(group) for group in groups(answers, asked("latex"))}
+    assert found == {frozenset(EQUAL["latex"][0]), frozenset(EQUAL["latex"][3]), frozenset(["7"])}
+
+
+def test_a_word_of_the_world_has_one_spelling():
+    assert groups(["12", "012", "12"], KEYS) == [["12", "12"], ["012"]]
+
+
+@pytest.mark.parametrize(("kind", "spellings"), [row for row in ALL if row[0] in ("number", "latex")])
+def test_a_debate_ends_when_all_answers_are_equal_and_its_readers_find_them(kind, spellings):
+    question = asked(kind)
+    traces = [rf"We work it out. \boxed{{{s}}}" for s in spellings]
+    different = r"No. \boxed{77}"
+    assert unanimous(traces, question) and not unanimous([*traces, different], question)
+    assert agreed([*traces, *traces, different], question)
+    assert stating(answer_of(traces[0], question), [different, *traces], question) == traces
+
+
+def test_a_ranking_by_numbers_still_ranks():
+    traces = [r"\boxed{1,000}", r"\boxed{7}", r"\boxed{1000}"]
+    assert ranked("[2, 1]", traces, asked("number")) == [1, 0, 2]
+    assert ranked("no order", traces, asked("number")) == [0, 2, 1]  # by how many state the same
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("4 * 250 = 1,000 pins.", "4 * 250 = 1000 pins."),
+        ("It costs $1,000.", "It costs $1000.00."),
+        ("Half is \\frac{1}{2}.", "Half is 1/2."),
+        ("That is 0.5.", "That is 1/2."),
+        ("3 + 4 = 7 eggs in 1 box.", "3 + 4 = 7."),
+        ("Left: 1 000 coins", "Left: 1000 coins"),
+    ],
+)
+def test_a_step_claims_a_number_not_its_spelling(first, second):
+    assert claim_of(first, EGGS) == claim_of(second, EGGS) is not None
+
+
+def test_a_right_step_in_another_spelling_agrees_with_the_consensus():
+    traces = [wrote(1, "2 * 500 = 1,000 pins.\n991 go.\n\\boxed{9}"), wrote(2, "2 × 500 = 1000.0 pins.\n992 go.\n\\boxed{8}")]
+    assert [t.step_agrees for t in check_traces(traces, [EGGS])] == [[True, True, True], [True, False, False]]
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("3 * 4 = 12", "3 × 4 = 12"),
+        ("3 * 4 = 12", "4 * 3 = 12"),
+        ("3 * 4 = 12", "3 x 4 = 12"),
+        ("3 * 4 = 12", r"$3 \times 4 = 12$"),
+        ("3 * 4 = 12", r"3\cdot4=12"),
+        ("12 / 4 = 3", "12 ÷ 4 = 3"),
+        ("12 / 4 = 3", r"\frac{12}{4} = 3"),
+        ("12 - 4 = 8", "12 − 4 = 8"),
+        ("1000 - 4 = 996", "1,000 - 4 = 996"),
+        ("3 * $4 = $12", "3 * 4 = 12"),
+        ("(3 + 4) = 7", "3 + 4 = 7"),
+    ],
+)
+def test_one_computation_in_two_typographies_is_one_path(first, second):
+    assert distance(structure(first, EGGS), structure(second, EGGS)) == 0
+
+
+def test_other_computations_are_other_paths():
+    for first, second in (("12 - 4 = 8", "4 - 12 = -8"), ("3 * 4 = 12", "3 + 4 = 7"), ("12 / 4 = 3", "4 / 12 = 1/3")):
+        assert distance(structure(first, EGGS), structure(second, EGGS)) == 1
+
+
+@pytest.mark.parametrize(
+    ("kind", "answer", "references", "prediction", "right"),
+    [
+        ("text", "LSTM", ["a GRU cell"], "Answer: a GRU cell", True),  # allenai/qasper-led-baseline#27
+        ("text", "LSTM", ["a GRU cell"], "Answer: LSTM", True),
+        ("text", "LSTM", ["a GRU cell"], "Answer: RNN", False),
+        ("text", "yes", ["unanswerable"], "Answer: Unanswerable", True),
+        ("latex", "3", ["4"], r"\boxed{4.0}", True),
+        ("number", "3", ["4"], "#### 5", False),
+        ("text", "LSTM", [], "Answer: a GRU cell", False),
+    ],
+)
+def test_every_listed_answer_counts_in_extraction_reward_and_evaluation(kind, answer, references, prediction, right):
+    question = asked(kind, answer, references=references)
+    trace = wrote(1, prediction).model_copy(update={"answer": answer_of(prediction, question)})
+    assert is_right(prediction, question) is right
+    assert [t.correct for t in check_traces([trace], [question])] == [right]
+    assert [p.correct for p in predict([trace], [question], "test", "single")] == [right]
+    (reward,) = outcome_reward([question])([], [[{"content": prediction}]], [question.question_id])
+    assert reward == right
+    checked = check_traces([trace], [question])
+    assert accuracy_by_round(checked, [question], rounds=1)["vote"].tolist() == [right]
