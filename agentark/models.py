@@ -90,10 +90,15 @@ def window(folder: Path) -> int:
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
-    """The tokenizer of a model's folder. Raises StudyError if there is no model."""
+    """The tokenizer of a model's folder. Raises StudyError if there is no model, or it is not loadable."""
     if not (Path(folder) / "config.json").is_file():
-        raise StudyError(f"{folder}: no model here; name one under data/models, or build it with `make models`")
-    tokenizer = transformers.AutoTokenizer.from_pretrained(folder, padding_side="left")
+        raise StudyError(
+            f"{folder}: no model here{instead(folder)}; name one under data/models, or build it with `make models`"
+        )
+    try:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, padding_side="left")
+    except Exception as error:  # whatever a damaged or missing file makes the loader raise
+        raise unloadable(folder, error) from error
     if tokenizer.pad_token is None:  # Llama 3 has none
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
@@ -105,15 +110,18 @@ def load(
     """A causal model and its tokenizer from a folder in the hub's format; one that also sees images as such, for chats
     of text alone. `dtype` None: `precision`; "auto": the checkpoint's own. `options` go to `from_pretrained`.
 
-    Raises StudyError if it is not loadable.
+    Raises StudyError if it is not loadable or lacks weights, which the loader would draw at random.
     """
     tokenizer = load_tokenizer(folder)
     try:
         sees = type(AutoConfig.from_pretrained(folder)) in transformers.AutoModelForImageTextToText._model_mapping
         kind = transformers.AutoModelForImageTextToText if sees else transformers.AutoModelForCausalLM
-        return kind.from_pretrained(folder, dtype=dtype or precision(), **options), tokenizer
+        model, report = kind.from_pretrained(folder, dtype=dtype or precision(), output_loading_info=True, **options)
     except Exception as error:  # whatever a damaged file makes the loader raise
         raise unloadable(folder, error) from error
+    if missing := sorted(report["missing_keys"]):
+        raise StudyError(f"{folder}: no weights for {missing[0]} ({len(missing)} missing); fetch the model again")
+    return model, tokenizer
 
 
 def load_scorer(folder: Path, dtype: torch.dtype | str | None = None) -> transformers.PreTrainedModel:
@@ -143,4 +151,19 @@ def load_scorer(folder: Path, dtype: torch.dtype | str | None = None) -> transfo
 
 
 def unloadable(folder: Path, error: Exception) -> StudyError:
-    return StudyError(f"{folder}: not a loadable model ({str(error).splitlines()[0]}); restore it from git")
+    first = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return StudyError(f"{folder}: not a loadable model ({first}){instead(folder)}; restore or fetch it again")
+
+
+def instead(folder: Path) -> str:
+    """What a folder holds in place of a model's weights, where that is known: ", but ..."; else ""."""
+    files = sorted(Path(folder).glob("*")) if Path(folder).is_dir() else []
+    if any(
+        f.stat().st_size < 1024 and f.read_bytes().startswith(b"version https://git-lfs") for f in files if f.is_file()
+    ):
+        return ", but pointers of Git LFS: run `git lfs pull` there"
+    if any(f.name == "adapter_config.json" for f in files) and not (Path(folder) / "config.json").is_file():
+        return ", but an adapter alone: merge it into its base (PEFT's merge_and_unload) and save the whole model"
+    if any(f.suffix == ".gguf" for f in files) and not any(f.suffix == ".safetensors" for f in files):
+        return ", but a GGUF file: take the same model's weights in the hub's format (*.safetensors)"
+    return ""

@@ -98,7 +98,10 @@ def test_a_step_claims_a_number_not_its_spelling(first, second):
 
 
 def test_a_right_step_in_another_spelling_agrees_with_the_consensus():
-    traces = [wrote(1, "2 * 500 = 1,000 pins.\n991 go.\n\\boxed{9}"), wrote(2, "2 × 500 = 1000.0 pins.\n992 go.\n\\boxed{8}")]
+    traces = [
+        wrote(1, "2 * 500 = 1,000 pins.\n991 go.\n\\boxed{9}"),
+        wrote(2, "2 × 500 = 1000.0 pins.\n992 go.\n\\boxed{8}"),
+    ]
     assert [t.step_agrees for t in check_traces(traces, [EGGS])] == [[True, True, True], [True, False, False]]
 
 

@@ -58,7 +58,11 @@ def test_variants_side_by_side_are_named_or_read_once(name, first, second, tmp_p
 
 def test_one_question_that_two_files_share_is_read_once_and_accounted_for(tmp_path):
     put(tmp_path / "a/test.jsonl", *many("math", 5))
-    put(tmp_path / "b/test.jsonl", *many("math", 1), *({**OTHER["math"], "problem": f"What is $3^{i}$?"} for i in range(4)))
+    put(
+        tmp_path / "b/test.jsonl",
+        *many("math", 1),
+        *({**OTHER["math"], "problem": f"What is $3^{i}$?"} for i in range(4)),
+    )
     loaded = load("math", tmp_path)
     assert len(loaded.questions) == len({q.text for q in loaded.questions}) == 9
     (aside,) = loaded.set_aside
@@ -75,7 +79,9 @@ def test_what_one_file_repeats_is_left_as_published(tmp_path):
      ".ipynb_checkpoints/test-checkpoint.jsonl", ".cache/huggingface/download/test.jsonl", ".git/test.json",
      ".test.jsonl.swp", ".~lock.test.csv#"],
 )  # fmt: skip
-@pytest.mark.parametrize("content", [b"\x00\x05\x16\x07\x00\x02\x00\x00Mac OS X\xb0", json.dumps(ROWS["gsm8k"]).encode()])
+@pytest.mark.parametrize(
+    "content", [b"\x00\x05\x16\x07\x00\x02\x00\x00Mac OS X\xb0", json.dumps(ROWS["gsm8k"]).encode()]
+)
 def test_traces_of_editors_archives_and_systems_are_no_data(stray, content, tmp_path):
     put(tmp_path / "test.jsonl", ROWS["gsm8k"], OTHER["gsm8k"])
     (tmp_path / stray).parent.mkdir(parents=True, exist_ok=True)

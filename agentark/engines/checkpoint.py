@@ -1,6 +1,7 @@
 """What engines must agree on about a checkpoint: where it is, which it is, its chats as tokens, what ends a turn."""
 
 import hashlib
+import json
 import math
 import os
 import shutil
@@ -11,7 +12,7 @@ from jinja2 import TemplateError
 from safetensors import safe_open
 from transformers import AutoConfig, GenerationConfig, PreTrainedTokenizerBase
 
-from agentark import StudyError, root
+from agentark import StudyError, models, root
 
 
 def located(name: str) -> Path:
@@ -54,15 +55,23 @@ def linked(here: str, there: str) -> str:
 def described(folder: Path) -> dict[str, str | int]:
     """What a checkpoint says of itself: architecture, number of weights, window in tokens, precision, licence.
 
-    Raises StudyError if its configuration or its weights are missing.
+    Raises StudyError if its configuration or its weights are missing or unreadable.
     """
     files = sorted(Path(folder).glob("*.safetensors"))
     if not files or not (Path(folder) / "config.json").is_file():
-        raise StudyError(f"{folder}: no checkpoint in the hub's format (config.json, *.safetensors); fetch it again")
-    config, weights = AutoConfig.from_pretrained(folder), 0
-    for file in files:
-        with safe_open(file, "pt") as tensors:
-            weights += sum(math.prod(tensors.get_slice(key).get_shape()) for key in tensors.keys())  # noqa: SIM118
+        what = models.instead(folder) or "; fetch it again"
+        raise StudyError(f"{folder}: no checkpoint in the hub's format (config.json, *.safetensors){what}")
+    try:
+        config, weights = AutoConfig.from_pretrained(folder), 0
+        index = Path(folder) / "model.safetensors.index.json"
+        named = set(json.loads(index.read_text())["weight_map"].values()) if index.is_file() else set()
+        if absent := sorted(named - {file.name for file in files}):
+            raise OSError(f"{absent[0]} is missing")
+        for file in files:
+            with safe_open(file, "pt") as tensors:
+                weights += sum(math.prod(tensors.get_slice(key).get_shape()) for key in tensors.keys())  # noqa: SIM118
+    except Exception as error:  # whatever a damaged file makes the readers raise
+        raise models.unloadable(folder, error) from error
     text, card = config.get_text_config(), Path(folder) / "README.md"
     licence = ModelCard.load(card).data.get("license") if card.is_file() else None
     return {

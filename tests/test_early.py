@@ -1,0 +1,164 @@
+"""What can be known before an hour of work is checked before it: weights, tokenizers, templates, generation settings."""
+
+import json
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from agentark import StudyError, models
+from agentark.distill import sft, training
+from agentark.distill.students import Origin, save
+from agentark.engines import Batch, Request, checkpoint, engine
+from agentark.engines.local import Transformers
+from agentark.models import CHAT_TEMPLATE
+
+SHARDED = "60KB"  # the model below makes several files of it
+
+
+@pytest.fixture
+def base(tmp_path):
+    folder, tokenizer = tmp_path / "base", models.build_tokenizer()
+    models.build_model("llama", 64, 2, 0, len(tokenizer)).save_pretrained(folder, max_shard_size=SHARDED)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def changed(file, **values):
+    file.write_text(json.dumps(json.loads(file.read_text()) | values))
+
+
+def with_template(folder, template):
+    tokenizer = models.load_tokenizer(folder)
+    tokenizer.chat_template = template
+    (folder / "chat_template.jinja").unlink(missing_ok=True)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def weights(folder):
+    return sorted(folder.glob("*.safetensors"))
+
+
+def as_pointers(folder):
+    for file in weights(folder):
+        file.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:4d7a21\nsize 4096\n")
+
+
+def as_gguf(folder):
+    for file in [*weights(folder), folder / "model.safetensors.index.json"]:
+        file.unlink()
+    (folder / "model-q4_k_m.gguf").write_bytes(b"GGUF\x03\0\0\0")
+
+
+def as_adapter(folder):
+    for file in folder.iterdir():
+        file.unlink()
+    (folder / "adapter_config.json").write_text('{"peft_type": "LORA", "base_model_name_or_path": "somebody/base"}')
+    (folder / "adapter_model.safetensors").write_bytes(b"\0" * 16)
+
+
+DAMAGED = {
+    "pointers": (as_pointers, "git lfs pull"),
+    "gguf": (as_gguf, "GGUF"),
+    "adapter": (as_adapter, "adapter alone"),
+    "a shard is missing": (lambda folder: weights(folder)[0].unlink(), "model-00001-of-"),
+    "cut weights": (lambda folder: weights(folder)[0].write_bytes(weights(folder)[0].read_bytes()[:99]), "not a loadable"),
+    "configuration": (lambda folder: (folder / "config.json").write_text("{"), "not a loadable"),
+    "no kind": (lambda folder: (folder / "config.json").write_text("{}"), "model_type"),
+    "unknown kind": (lambda folder: changed(folder / "config.json", model_type="alien"), "alien"),
+    "nothing": (lambda folder: [file.unlink() for file in folder.iterdir()], "no model here"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", DAMAGED)
+def test_a_folder_that_is_no_whole_model_is_one_line_that_names_it(kind, base):
+    damage, words = DAMAGED[kind]
+    damage(base)
+    for use in (models.load, Transformers, lambda folder: next(engine(folder).run([]), None)):
+        with pytest.raises(StudyError) as error:
+            use(base)
+        assert str(base) in str(error.value) and words in str(error.value) and "\n" not in str(error.value)
+    with pytest.raises(StudyError, match=str(base)):
+        checkpoint.described(base)
+
+
+@pytest.mark.parametrize("damage", [lambda f: f.unlink(), lambda f: f.write_text("{"), lambda f: f.write_text("")])
+def test_a_tokenizer_that_is_not_readable_is_one_line(damage, base):
+    damage(base / "tokenizer.json")
+    with pytest.raises(StudyError, match="not a loadable model") as error:
+        models.load_tokenizer(base)
+    assert str(base) in str(error.value) and "\n" not in str(error.value)
+
+
+def test_weights_that_a_file_lacks_are_not_drawn_at_random(base):
+    changed(base / "config.json", num_hidden_layers=3)
+    with pytest.raises(StudyError, match=r"no weights for model.layers.2.* \(9 missing\)"):
+        models.load(base)
+
+
+HELLO = [{"role": "user", "content": "how many ?"}]
+
+
+@pytest.mark.parametrize(
+    ("template", "messages", "words"),
+    [
+        (None, HELLO, "no chat template"),  # huggingface/open-r1#85, unslothai/unsloth#2096
+        ("{{ raise_exception('System role not supported') }}", HELLO, "System role not supported"),
+        ("{{ messages[7].content }}", HELLO, "refuses messages of user"),
+        ("{% for m in messages %}{{ m['content'] + 3 }}{% endfor %}", HELLO, "refuses messages of user"),
+    ],
+)
+def test_a_model_whose_template_is_missing_or_refuses_is_one_line(template, messages, words, base):
+    with_template(base, template)
+    with pytest.raises(StudyError, match="base") as error:
+        list(Transformers(base).run([Batch([Request(messages, 0.0, 4, 0)], 0)]))
+    assert words in str(error.value) and "\n" not in str(error.value)
+
+
+OPEN = "{% for m in messages %}<|{{ m['role'] }}|> {{ m['content'] }} {% endfor %}{% if add_generation_prompt %}<|assistant|> {% endif %}"
+
+
+@pytest.mark.parametrize(
+    ("template", "words"),
+    [
+        (OPEN, "does not close the assistant's turn"),  # huggingface/trl#2059, #931
+        (CHAT_TEMPLATE.replace("<|end|>", "<|user|>"), "does not close the assistant's turn"),
+        ("{% for m in messages if m['role'] == 'user' %}{{ m['content'] }} <|end|>{% endfor %}", "leaves out the answer"),
+        ("{{ raise_exception('only one message') }}", "only one message"),
+        (None, "no chat template"),
+    ],
+)  # fmt: skip
+def test_a_template_that_teaches_no_end_of_turn_is_refused_before_the_training(
+    template, words, base, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(training, "run", lambda *_: pytest.fail("the training began"))
+    with pytest.raises(StudyError) as error:
+        sft.distil(with_template(base, template), [("how many ?", "answer : 3")], tmp_path / "out", 0, 1, 1, 1e-3)
+    assert words in str(error.value) and str(base) in str(error.value) and "\n" not in str(error.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_end_of_turn_may_be_one_of_the_generation_settings(base):
+    # Gemma closes a turn by <end_of_turn>, which is not its tokenizer's end
+    tokenizer = models.load_tokenizer(with_template(base, CHAT_TEMPLATE.replace("<|end|>", "<|unknown|>")))
+    sft.check_turns(base, tokenizer, [tokenizer.eos_token_id, tokenizer.convert_tokens_to_ids("<|unknown|>")])
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"do_sample": False, "temperature": 0.6, "top_p": 0.9},  # huggingface/transformers#29988
+        {"do_sample": False, "top_k": 20},
+        {"num_beams": 1, "early_stopping": True, "length_penalty": 0.5},
+        {"do_sample": True, "temperature": 0.6, "top_p": 0.95},
+    ],
+)
+def test_a_base_with_generation_settings_that_cannot_be_saved_gives_a_student(settings, base, tmp_path):
+    (base / "generation_config.json").write_text(json.dumps(settings | {"eos_token_id": 1, "pad_token_id": 0}))
+    model, tokenizer = models.load(base, torch.float32)
+    save(model, tokenizer, tmp_path / "student", Origin("rsft", 0, {"base": base}, [("a", "b")], {}))
+    saved = AutoModelForCausalLM.from_pretrained(tmp_path / "student")
+    assert saved.generation_config.eos_token_id == 1
+    for one, other in zip(model.parameters(), saved.parameters(), strict=True):
+        assert torch.equal(one, other)
