@@ -101,7 +101,9 @@ def run(name: str, given: dict[str, str]) -> None:
     executed = top / "data" / "runs" / f"{name}{variant}.ipynb"
     record = executed.with_suffix(".json")
     # `page`: the notebook is itself a report, published once more without its code
-    found = places(top, name, {k: values[k] for k in (*outs, "page") if k in values}, record)
+    named = [*outs, *(k for k in ("page",) if k in values)]
+    usual = [default for k, (_, default) in declared(notebook).items() if k in named]
+    found = places(top, name, {k: values[k] for k in named}, record, usual)
     pages = [top / "reports" / "notebooks" / f"{name}{variant}.html", *(found[k] for k in ("page",) if k in found)]
     executed.parent.mkdir(parents=True, exist_ok=True)
     hub = {"HF_HUB_OFFLINE": "0"} if params.get("scale") == "full" else {}

@@ -1,14 +1,14 @@
 """Where a stage writes: what it may replace, and outputs that appear whole or not at all.
 
-A stage replaces only what the same notebook made. That is known from the record of its last run (data/runs), from
-dvc.lock and from dvc.yaml; anything else that exists is left alone.
+A stage replaces only what the same notebook made. That is known from the record of its runs (data/runs), from dvc.lock and
+dvc.yaml, and from the places that its parameters cell names; anything else that exists is left alone.
 """
 
 import contextlib
 import json
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from os.path import normpath
 from pathlib import Path
 
@@ -21,18 +21,21 @@ PIPELINES = ("dvc", "grid/dvc")  # .yaml and .lock
 NOTEBOOK = re.compile(r"agentark\.notebook\s+(\S+)")
 
 
-def places(top: Path, notebook: str, named: dict[str, str], record: Path) -> dict[str, Path]:
+def places(
+    top: Path, notebook: str, named: dict[str, str], record: Path, usual: Collection[str] = ()
+) -> dict[str, Path]:
     """The outputs' paths by parameter. Raises StudyError for a place that the notebook must not replace.
 
-    `named`: parameter -> path as given; `record`: the record of the notebook's last run with these outputs.
+    `named`: parameter -> path as given; `record`: the record of the notebook's runs with these outputs; `usual`: where it
+    writes if nothing is given.
     """
     found = {name: place(top, f"{notebook}: {name}", given) for name, given in named.items()}
     for name, path in found.items():
         for other, there in found.items():
             if other != name and (path == there or path in there.parents):
                 raise StudyError(f"{notebook}: {name} and {other} are one place, {named[other]}; name two")
-    mine = recorded(record)
     owners = makers(top)
+    mine = [*recorded(record), *(u for u in map(normpath, usual) if not any(Path(o).is_relative_to(u) for o in owners))]
     for name, path in found.items():
         relative = path.relative_to(top).as_posix()
         for outer in path.relative_to(top).parents:

@@ -143,7 +143,7 @@ QUESTIONS = {
     "math": (187.5, 2.74),
     "math500": (194.5, 2.75),
     "metamathqa": (239.3, 3.74),
-    "medmcqa": (174.5, 3.46),
+    "medmcqa": (173.6, 3.46),
     "hotpotqa": (5753.5, 4.09),
     "truthfulqa": (58.6, 4.58),
 }

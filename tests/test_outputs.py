@@ -128,3 +128,19 @@ def test_a_move_that_fails_restores_the_earlier_output(tmp_path, monkeypatch):
     with pytest.raises(OSError), staged([path]) as (stand_in,):
         stand_in.write_text("new")
     assert path.read_text() == "good" and [p.name for p in tmp_path.iterdir()] == ["scores.csv"]
+
+
+def test_the_place_that_a_notebook_names_itself_is_its_own_unless_it_holds_what_others_made(top):
+    # tables in git of notebooks that are no DVC stages: `make plan` on a fresh clone
+    def ask_usual(notebook, out, usual):
+        return places(top, notebook, {"out": out}, top / "data/runs/record.json", [usual])
+
+    (top / "reports/plan.csv").write_text("in git")
+    assert ask_usual("plan", "reports/plan.csv", "reports/plan.csv")
+    assert ask_usual("plan", "reports/plan.csv", "reports/./plan.csv")
+    for out in ("reports/index.html", "data/debates", "data/students/mine"):
+        with pytest.raises(StudyError, match="exists and is not an output"):
+            ask_usual("plan", out, "reports/plan.csv")
+    for out in ("data/debates", "data/questions", "reports/index.html"):
+        with pytest.raises(StudyError, match="exists and is not an output"):
+            ask_usual("plan", out, out)

@@ -93,7 +93,7 @@ def test_a_number_that_stands_twice_is_named(tmp_path):
     file = tmp_path / "tables" / "others.csv"
     lines = file.read_text().splitlines()
     file.write_text("\n".join([*lines, lines[1]]) + "\n")
-    with pytest.raises(StudyError, match=r"Table 1  Qwen3-0.6B base .* twice"):
+    with pytest.raises(StudyError, match=r"Table 1 Qwen3-0.6B base .* twice"):
         paper.read(tmp_path / "tables")
 
 
