@@ -58,7 +58,8 @@ def hold(
     elif batches_itself(model):
         results = [_group(**call, questions=questions)]
     else:
-        engine(model)  # here, once: the workers inherit it
+        if not str(model).startswith("llama.cpp:"):  # whose threads no forked process inherits
+            engine(model)  # here, once: the workers inherit it
         groups = [questions[i : i + GROUP] for i in range(0, len(questions), GROUP)]
         results = each(_group, [dict(**call, questions=group) for group in groups], crowded=True)
     asked, traces, seconds = {q.question_id: q for q in questions}, [], []

@@ -126,6 +126,7 @@ def engine(name: str | Path) -> Engine:
 
     data/models/teacher              a folder (below the project's, or absolute): transformers, in this process
     vllm:data/models/teacher         vLLM, in this process; a folder or a name on the hub
+    llama.cpp:models/file.gguf       llama.cpp, in this process; a GGUF file, or two with a `+`: a model and its adapter
     http://127.0.0.1:8000/v1#model   an OpenAI-compatible server, and which of its models
     """
     name = str(name)
@@ -137,6 +138,10 @@ def engine(name: str | Path) -> Engine:
         from agentark.engines.vllm import VLLM
 
         return VLLM(name.removeprefix("vllm:"))
+    if name.startswith("llama.cpp:"):
+        from agentark.engines.llama_cpp import LlamaCpp
+
+        return LlamaCpp(name.removeprefix("llama.cpp:"))
     from agentark.engines.local import Transformers
 
     return Transformers(root() / name)

@@ -1,0 +1,122 @@
+"""Generation by llama.cpp, in this process: quantised models from GGUF files, on a CPU or a GPU.
+
+One thread and one slot a process: a sample then depends on its own request and on nothing beside it, and with a process a
+core (see debate.run) more slots gain nothing on a CPU. Requests that begin alike share a batch, in which that beginning is
+read once.
+"""
+
+import hashlib
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+
+from agentark import StudyError, root
+from agentark.engines import Batch, Reply, Request, replies
+
+WINDOW = 8192  # tokens of prompt and reply together, at most; the model's own window where that is smaller
+TOGETHER = 8  # requests of a batch: what an interruption may lose
+MISSING = "llama.cpp: not installed here; add it with `pip install xllamacpp gguf`, or name a model in the hub's format"
+# The whole distribution at the temperature asked for; llama.cpp would use its own top-k, top-p and min-p.
+PLAIN_SAMPLING = {"top_k": 0, "top_p": 1.0, "min_p": 0.0, "repeat_penalty": 1.0, "samplers": ["temperature"]}
+
+
+class LlamaCpp:
+    """A GGUF file, optionally with a LoRA adapter: "FILE.gguf" or "FILE.gguf+ADAPTER.gguf".
+
+    Raises StudyError if llama.cpp is not installed, or if a file is missing or not loadable.
+    """
+
+    def __init__(self, name: str):
+        files = [located(part) for part in name.split("+")]
+        try:
+            import xllamacpp
+            from gguf import GGUFReader
+        except ImportError:
+            raise StudyError(MISSING) from None
+        settings = xllamacpp.CommonParams()
+        settings.model.path = str(files[0])
+        settings.lora_adapters = [xllamacpp.CommonAdapterLoraInfo(str(file), 1.0) for file in files[1:]]
+        try:
+            self.window = min(WINDOW, own_window(GGUFReader(files[0])))
+            settings.n_ctx, settings.n_parallel = self.window, 1
+            settings.cpuparams.n_threads = settings.cpuparams_batch.n_threads = 1
+            settings.warmup, settings.verbosity, settings.ctx_shift = False, -1, False
+            # A thought stays in the text, as with the other engines.
+            settings.reasoning_format = xllamacpp.common_reasoning_format.COMMON_REASONING_FORMAT_NONE
+            self.model = xllamacpp.Server(settings)
+        except Exception as error:  # whatever a damaged file makes the loader raise
+            first = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise StudyError(f"{name}: not a loadable GGUF file ({first}); fetch it again") from None
+        self.name = name
+        self.fingerprint = " ".join(["llama.cpp", xllamacpp.__version__, str(self.window), *map(digest, files)])
+
+    def batches(self, requests: Sequence[Request]) -> list[list[int]]:
+        """Successive requests whose prompts have at least their first half in common, at most TOGETHER."""
+        found: list[list[int]] = []
+        for i, request in enumerate(requests):
+            if found and len(found[-1]) < TOGETHER and alike(requests[found[-1][0]], request):
+                found[-1].append(i)
+            else:
+                found.append([i])
+        return found
+
+    def run(self, batches: Sequence[Batch]) -> Iterator[tuple[int, list[Reply]]]:
+        for number, batch in enumerate(batches):
+            # The first prompt of a batch is read anew, so that a batch does not depend on what ran before it.
+            yield number, [self.reply(request, i > 0) for i, request in enumerate(batch.requests)]
+
+    def reply(self, request: Request, continues: bool) -> Reply:
+        """One answer; `continues`: the beginning that the prompt shares with the last one is not read again."""
+        asked = {
+            "messages": request.messages,
+            "temperature": request.temperature,
+            "max_tokens": request.max_tokens,
+            "seed": request.seed % 2**32,
+            "cache_prompt": continues,
+            **PLAIN_SAMPLING,
+        }
+        start = time.perf_counter()
+        try:
+            body = self.model.handle_chat_completions(asked)
+            if "error" in body:
+                replies.failed(replies.status_in(body["error"]), body, None)
+            answered = replies.reply(body)
+        except (StudyError, replies.Passing) as error:
+            raise StudyError(f"{self.name}: {error}") from None
+        return replace(answered, seconds=time.perf_counter() - start)
+
+
+def located(name: str) -> Path:
+    """A GGUF file, below the project's folder or absolute. Raises StudyError if there is none."""
+    file = root() / name
+    if file.is_dir():
+        raise StudyError(f"{name}: a folder; name the GGUF file in it")
+    if not file.is_file():
+        raise StudyError(f"{name}: no such GGUF file; fetch it, or correct the name behind llama.cpp:")
+    with file.open("rb") as content:
+        if content.read(4) != b"GGUF":
+            raise StudyError(f"{name}: not a GGUF file; name one, or write the model without llama.cpp:")
+    return file
+
+
+def own_window(reader) -> int:
+    """Tokens that the model of a GGUF file was made for."""
+    fields = reader.fields
+    architecture = fields["general.architecture"].contents()
+    return int(fields[f"{architecture}.context_length"].contents())
+
+
+def alike(first: Request, second: Request) -> bool:
+    """Whether two prompts have the first half of the longer one in common."""
+    one, other = ("\0".join(m["role"] + m["content"] for m in r.messages) for r in (first, second))
+    half = max(len(one), len(other)) // 2
+    return one[:half] == other[:half]
+
+
+@lru_cache
+def digest(file: Path) -> str:
+    """SHA-256 of a file."""
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
