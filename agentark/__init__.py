@@ -43,6 +43,11 @@ class StudyError(Exception):
         super().__init__(redacted(" ".join(str(message).split())))
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message; the name of its class if it has none."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
 def root() -> Path:
     """The project's folder: the nearest one upwards from here that holds `params.yaml`."""
     here = Path.cwd().resolve()

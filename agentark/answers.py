@@ -1,7 +1,6 @@
 """Is an answer right? One function for every kind of answer, given alone or at the end of a whole chain of thought."""
 
 import re
-from contextlib import suppress
 from fractions import Fraction
 from functools import lru_cache
 
@@ -49,8 +48,8 @@ def is_correct(prediction: str | None, gold: str, kind: AnswerKind = "latex") ->
     if kind == "choice":
         return words(said) == words(gold) or (letter(gold) is not None and letter(said) == letter(gold))
     if kind == "text":
-        truth = ARTICLE.sub("", words(gold))
-        return any(ARTICLE.sub("", words(answer)) == truth for answer in (said, *told(said)))
+        truth = without_article(gold)
+        return without_article(said) == truth or any(without_article(answer) == truth for answer in told(said))
     if said == gold and gold.isdecimal():  # the quickest way, for every answer of the generated world
         return True
     return right_number(said, gold) if kind == "number" else right_formula(said, gold)
@@ -101,6 +100,11 @@ def words(text: str) -> str:
     """
     bare = " ".join(text.lower().replace("’", "'").split()).strip(" .$*\"'“”‘`")
     return re.sub(r"(?<=\S)[,;:!?]+$", "", bare)
+
+
+def without_article(text: str) -> str:
+    """A text for comparison (see `words`) without the article that it begins with."""
+    return ARTICLE.sub("", words(text))
 
 
 def right_number(said: str, gold: str) -> bool:
@@ -209,12 +213,15 @@ def spelt(content: str) -> list[str]:
 
 def same(first: str, second: str, kind: AnswerKind = "latex") -> bool:
     """Whether two stated answers (see `said`) mean the same: `is_correct` of either by the other, whichever is first."""
-    if first == second:
-        return True
     gold, prediction = sorted((first, second))
+    return first == second or agrees(prediction, gold, kind)
+
+
+def agrees(prediction: str | None, other: str, kind: AnswerKind) -> bool:
+    """`is_correct` by an answer that no one has checked: False where it is not readable as one of this kind."""
     try:
-        return is_correct(prediction, gold, kind)
-    except StudyError:  # not readable as an answer of this kind
+        return is_correct(prediction, other, kind)
+    except StudyError:
         return False
 
 
@@ -223,10 +230,6 @@ def is_right(prediction: str | None, question: Question) -> bool:
 
     Raises StudyError where the question's answer is missing or unreadable.
     """
-    if is_correct(prediction, question.answer, question.kind):
-        return True
-    for other in question.references:
-        with suppress(StudyError):  # a further answer that is not readable as one of this kind
-            if is_correct(prediction, other, question.kind):
-                return True
-    return False
+    return is_correct(prediction, question.answer, question.kind) or any(
+        agrees(prediction, other, question.kind) for other in question.references
+    )

@@ -10,7 +10,7 @@ import transformers  # a class of it is imported where it is first named: all th
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import AutoConfig, PreTrainedTokenizerFast
 
-from agentark import StudyError
+from agentark import StudyError, first_line
 from agentark.tasks.words import VOCABULARY
 
 CHAT_TEMPLATE = (
@@ -151,8 +151,8 @@ def load_scorer(folder: Path, dtype: torch.dtype | str | None = None) -> transfo
 
 
 def unloadable(folder: Path, error: Exception) -> StudyError:
-    first = (str(error).strip() or type(error).__name__).splitlines()[0]
-    return StudyError(f"{folder}: not a loadable model ({first}){instead(folder)}; restore or fetch it again")
+    held = instead(folder)
+    return StudyError(f"{folder}: not a loadable model ({first_line(error)}){held}; restore or fetch it again")
 
 
 def instead(folder: Path) -> str:

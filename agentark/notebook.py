@@ -6,7 +6,6 @@ folders beside its outputs' places, which are moved there when, and only when, i
 
 import argparse
 import contextlib
-import json
 import logging
 import os
 import re
@@ -19,7 +18,7 @@ from typing import Any
 
 import psutil
 
-from agentark import StudyError, redacted, root
+from agentark import StudyError, first_line, redacted, root
 from agentark.command import ended
 from agentark.files import write_json
 from agentark.outputs import places, recorded, remove, staged
@@ -59,8 +58,9 @@ KERNEL_ENVIRONMENT = {
 @contextlib.contextmanager
 def watched(note: Path):
     """Write to `note` how long the block took, the processor time of its child processes and the most memory that they
-    held together (both sampled; what forked processes share counts in each)."""
-    start, peak, spent, done = time.perf_counter(), [0], {}, threading.Event()
+    held together (both sampled; what forked processes share counts in each), also if it fails. Yields a dictionary for
+    what else the note is to hold."""
+    start, peak, spent, done, facts = time.perf_counter(), [0], {}, threading.Event(), {}
 
     def sample() -> None:
         held = 0
@@ -78,12 +78,12 @@ def watched(note: Path):
     earlier = dict(spent)  # of children that were there before the block
     threading.Thread(target=keep_sampling, daemon=True).start()
     try:
-        yield
+        yield facts
     finally:
         done.set()
         core_seconds = sum(spent.values()) - sum(earlier.values())
         seconds = {"seconds": time.perf_counter() - start, "core_seconds": core_seconds}
-        write_json(seconds | {"peak_mb": peak[0] / 2**20}, note)
+        write_json(seconds | {"peak_mb": peak[0] / 2**20} | facts, note)
 
 
 def run(name: str, given: dict[str, str]) -> None:
@@ -101,29 +101,26 @@ def run(name: str, given: dict[str, str]) -> None:
     executed = top / "data" / "runs" / f"{name}{variant}.ipynb"
     record = executed.with_suffix(".json")
     # `page`: the notebook is itself a report, published once more without its code
-    named = [*outs, *(k for k in ("page",) if k in values)]
+    named = {k: values[k] for k in (*outs, "page") if k in values}
     usual = [default for k, (_, default) in declared(notebook).items() if k in named]
-    found = places(top, name, {k: values[k] for k in named}, record, usual)
+    found = places(top, name, named, record, usual)
     pages = [top / "reports" / "notebooks" / f"{name}{variant}.html", *(found[k] for k in ("page",) if k in found)]
     executed.parent.mkdir(parents=True, exist_ok=True)
     hub = {"HF_HUB_OFFLINE": "0"} if params.get("scale") == "full" else {}
     os.environ.update(KERNEL_ENVIRONMENT | hub)
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(top), os.environ.get("PYTHONPATH", "")]))
     made = recorded(record)
-    try:
-        with alone(record), watched(record), staged([*(found[o] for o in outs), *pages]) as stand_ins:
-            stands = dict(zip(outs, (str(p.relative_to(top)) for p in stand_ins), strict=False))
-            execute(notebook, executed, values | stands)
-            ran = read(executed)
-            real = {stands[o]: values[o] for o in outs}
-            from agentark.pages import notebook_page
+    with alone(record), watched(record) as facts, staged([*(found[o] for o in outs), *pages]) as stand_ins:
+        facts["outs"] = made  # also of a run that fails: what earlier ones made stays this notebook's own
+        stands = dict(zip(outs, (str(p.relative_to(top)) for p in stand_ins), strict=False))
+        execute(notebook, executed, values | stands)
+        ran = read(executed)
+        real = {stands[o]: values[o] for o in outs}
+        from agentark.pages import notebook_page
 
-            for stand_in, code in zip(stand_ins[len(outs) :], (True, False), strict=False):
-                stand_in.write_text(notebook_page(ran, real, code), encoding="utf-8")
-            made = sorted({*made, *(path.relative_to(top).as_posix() for path in found.values())})
-    finally:  # also of a run that failed: what earlier ones made stays this notebook's own
-        if record.exists():
-            write_json(json.loads(record.read_text()) | {"outs": made}, record)
+        for stand_in, code in zip(stand_ins[len(outs) :], (True, False), strict=False):
+            stand_in.write_text(notebook_page(ran, real, code), encoding="utf-8")
+        facts["outs"] = sorted({*made, *(path.relative_to(top).as_posix() for path in found.values())})
 
 
 @contextlib.contextmanager
@@ -175,10 +172,9 @@ def execute(notebook: Path, executed: Path, values: dict[str, Any]) -> None:
                 f"{notebook.stem}: {error.ename}: {reason[0][:1000]} (the failed notebook is kept: {executed})"
             ) from None
         except (DeadKernelError, CellTimeoutError, PapermillException, RuntimeError) as error:
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise StudyError(
-                f"{notebook.stem}: the notebook's process ended before its last cell ({reason}; was it killed, for want of "
-                "memory?); what is finished is kept: run the same command again"
+                f"{notebook.stem}: the notebook's process ended before its last cell ({first_line(error)}; was it killed, "
+                "for want of memory?); what is finished is kept: run the same command again"
             ) from None
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
-from agentark import StudyError, redacted
+from agentark import StudyError, first_line, redacted
 
 TYPES = {
     "int": int, "float": float, "str": str, "bool": bool,
@@ -81,9 +81,7 @@ def declared(notebook: Path) -> dict[str, tuple[str, Any]]:
         known = ", ".join(sorted(p.stem for p in notebook.parent.glob("*.ipynb")))
         raise StudyError(f"{notebook.name}: no such notebook; choose one of {known}") from None
     except Exception as error:  # whatever nbformat makes of a file that is no notebook
-        raise StudyError(
-            f"{notebook.name}: not a notebook ({str(error).splitlines()[0]}); restore it from git"
-        ) from None
+        raise StudyError(f"{notebook.name}: not a notebook ({first_line(error)}); restore it from git") from None
     tagged = [c for c in cells if "parameters" in c.metadata.get("tags", [])]
     if len(tagged) != 1:
         raise StudyError(f"{notebook.name}: {len(tagged)} cells are tagged `parameters`; it needs exactly one")

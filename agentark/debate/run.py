@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from agentark.debate.protocols import Protocol, Turn, Vote
-from agentark.engines import Engine, Reply, Request, Store, batches_itself, engine
+from agentark.engines import Engine, Reply, Request, Store, batches_itself, engine, inheritable
 from agentark.parallel import apart, each, workers
 from agentark.schemas import Question, Seconds, Trace
 from agentark.traces import answer_of
@@ -58,7 +58,7 @@ def hold(
     elif batches_itself(model):
         results = [_group(**call, questions=questions)]
     else:
-        if not str(model).startswith("llama.cpp:"):  # whose threads no forked process inherits
+        if inheritable(model):
             engine(model)  # here, once: the workers inherit it
         groups = [questions[i : i + GROUP] for i in range(0, len(questions), GROUP)]
         results = each(_group, [dict(**call, questions=group) for group in groups], crowded=True)

@@ -120,6 +120,11 @@ def batches_itself(name: str | Path) -> bool:
     return str(name).startswith(("http://", "https://", "vllm:"))
 
 
+def inheritable(name: str | Path) -> bool:
+    """Whether a forked process can use the engine that its parent has loaded: not llama.cpp's, whose threads stay behind."""
+    return not str(name).startswith("llama.cpp:")
+
+
 @lru_cache(maxsize=2)
 def engine(name: str | Path) -> Engine:
     """The engine of that name, loaded once a process.

@@ -12,7 +12,7 @@ from jinja2 import TemplateError
 from safetensors import safe_open
 from transformers import AutoConfig, GenerationConfig, PreTrainedTokenizerBase
 
-from agentark import StudyError, models, root
+from agentark import StudyError, first_line, models, root
 
 
 def located(name: str) -> Path:
@@ -23,8 +23,9 @@ def located(name: str) -> Path:
     try:
         return Path(snapshot_download(name))
     except Exception as error:  # a name in no hub format, no copy while offline, no such model, no right to it
-        reason = str(error).splitlines()[0]
-        raise StudyError(f"{name}: no folder, nor to be had from the hub ({reason}); see `hf download`") from None
+        raise StudyError(
+            f"{name}: no folder, nor to be had from the hub ({first_line(error)}); see `hf download`"
+        ) from None
 
 
 def fetched(source: str, revision: str, out: Path) -> None:
@@ -39,8 +40,9 @@ def fetched(source: str, revision: str, out: Path) -> None:
     try:
         snapshot_download(source, revision=revision, local_dir=out, ignore_patterns=["*.bin", "*.pth", "original/*"])
     except Exception as error:  # a name in no hub format, no such model, no right to it, no network
-        reason = str(error).splitlines()[0]
-        raise StudyError(f"{source}: no folder, nor to be had from the hub ({reason}); see `hf download`") from None
+        raise StudyError(
+            f"{source}: no folder, nor to be had from the hub ({first_line(error)}); see `hf download`"
+        ) from None
 
 
 def linked(here: str, there: str) -> str:

@@ -12,7 +12,7 @@ from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
-from agentark import StudyError, root
+from agentark import StudyError, first_line, root
 from agentark.engines import Batch, Reply, Request, replies
 
 WINDOW = 8192  # tokens of prompt and reply together, at most; the model's own window where that is smaller
@@ -47,8 +47,7 @@ class LlamaCpp:
             settings.reasoning_format = xllamacpp.common_reasoning_format.COMMON_REASONING_FORMAT_NONE
             self.model = xllamacpp.Server(settings)
         except Exception as error:  # whatever a damaged file makes the loader raise
-            first = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise StudyError(f"{name}: not a loadable GGUF file ({first}); fetch it again") from None
+            raise StudyError(f"{name}: not a loadable GGUF file ({first_line(error)}); fetch it again") from None
         self.name = name
         self.fingerprint = " ".join(["llama.cpp", xllamacpp.__version__, str(self.window), *map(digest, files)])
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from agentark import StudyError
+from agentark import StudyError, first_line
 
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 KEYS = ("id", "_id", "realidx", "unique_id", "idx")  # what data sets call a row's own name
@@ -155,7 +155,3 @@ def shape(data: object) -> str:
 def key_of(data: object) -> str:
     """The row's own name in its data set, "" if it has none."""
     return next((str(data[k]) for k in KEYS if data.get(k)), "") if isinstance(data, dict) else ""
-
-
-def first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
