@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 PYTHON ?= python3.11
 BIN := .venv/bin
-# One single-threaded process a core, tensors kept in the heap, no telemetry (see agentark/notebook.py for why).
+# One single-threaded process a core, tensors kept in the heap, no telemetry (see agentark/stage/run.py for why).
 export OMP_NUM_THREADS = 1
 export MALLOC_MMAP_THRESHOLD_ = 4000000000
 export MALLOC_TRIM_THRESHOLD_ = 8000000000
@@ -29,7 +29,7 @@ env: .venv/ready
 
 study: env  ## the whole study: dvc repro, then the headline and how it compares with the committed results
 	dvc repro
-	python -m agentark.headline
+	python -m agentark.stage.headline
 
 report: env  ## redraw every figure and page from the tables in git, running nothing else
 	dvc repro --force --single-item published report experiments claims
@@ -39,21 +39,16 @@ models: env  ## rebuild the base models from random weights (about an hour and a
 	dvc repro --force --single-item base_models
 
 search: env  ## what was chosen on validation questions: debate temperatures, the reward model's training
-	python -m agentark.notebook search_debate
-	python -m agentark.notebook search_reward_model
+	dvc repro notebooks/choices/dvc.yaml
 
 plan: env  ## what a run with the present parameters will take; rewrites reports/plan.csv
-	python -m agentark.notebook plan
+	python -m agentark.stage choices/plan
 
 ablations: env  ## the debate against more data, other ways to let agents talk, other crowds and rewards, a student that sees; rewrites reports/ablation_*.csv
-	python -m agentark.notebook ablation_data
-	python -m agentark.notebook ablation_protocols
-	python -m agentark.notebook ablation_agents
-	python -m agentark.notebook ablation_rewards
-	python -m agentark.notebook ablation_vision
+	dvc repro notebooks/ablations/dvc.yaml
 
 grid: env  ## the paper's grid of teachers, students, families and methods; stop it at will, it goes on where it was
-	python -m agentark.grid
+	python -m agentark.stage.pipeline
 
 test: env lint  ## all tests, a whole small study among them
 	python -m pytest
@@ -78,13 +73,13 @@ lint: env
 	ruff format --check .
 
 bench: env  ## measure speed and memory; rewrites reports/benchmarks.csv
-	python -m agentark.bench
+	python -m agentark.plan.bench_cpu
 
 gpu-bench: env  ## measure training and generation on a GPU, by every route there is; rewrites reports/gpu.csv
-	python -m agentark.gpu_bench
+	python -m agentark.plan.bench_gpu
 
 prompt-order: env  ## count what prefix caching saves in each order of prompts; rewrites reports/prompt_order.csv
-	python -m agentark.debate.prefixes
+	python -m agentark.plan.prompt_order
 
 MODEL ?= data/models/teacher
 PORT ?= 8000

@@ -157,6 +157,12 @@ class Score(Row):
     tokens_per_question: float
 
 
+# The table of costs: its units, what students are compared with, and methods that need no debate (they train on the given
+# answers).
+UNITS = ("tokens", "seconds")
+RIVALS = ("debate", "vote")
+ANSWERS_ALONE = ("sft",)
+
 T = TypeVar("T", bound=Row)
 
 

@@ -9,7 +9,8 @@ import pytest
 from agentark import root
 from agentark.schemas import Quantity, Question, Trace
 from agentark.tasks import TASKS
-from agentark.tasks.base import Draft, answer_of
+from agentark.tasks.world.family import Draft
+from agentark.tasks.world.steps import answer_of
 
 MAX_TOKENS = 72  # of a reply, as at scale `mini`
 EVERY_LEVEL = [(name, level) for name, task in TASKS.items() for level in sorted({*task.levels, *task.hard})]

@@ -54,7 +54,7 @@ def call(folder: Path, *command: str, check: bool = True) -> subprocess.Complete
 
 
 def stage(folder: Path, *arguments: str, check: bool = True) -> subprocess.CompletedProcess:
-    return call(folder, sys.executable, "-m", "agentark.notebook", *arguments, check=check)
+    return call(folder, sys.executable, "-m", "agentark.stage", *arguments, check=check)
 
 
 def shrunk(params: dict, smaller: dict) -> dict:

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from agentark import models, root
-from agentark.debate.prompts import solve_prompt
+from agentark import root
 from agentark.engines import Batch, Request
-from agentark.engines.checkpoint import ends_of_turn, prompt_ids
 from agentark.engines.vllm import VLLM, settings
+from agentark.models import loading
+from agentark.models.chat import ends_of_turn, prompt_ids, solve_prompt
 from agentark.tasks import TASKS
 
 vllm = pytest.importorskip("vllm", reason="vllm is not installed; `make test-vllm` runs this with it")
@@ -50,7 +50,7 @@ def folder(request, tmp_path_factory) -> Path:
 @torch.inference_mode()
 def plain(folder: Path, most: int) -> list[str]:
     """Greedy answers by transformers."""
-    model, tokenizer = models.load(folder)
+    model, tokenizer = loading.load(folder)
     ends, said = ends_of_turn(model.generation_config, tokenizer), []
     for question in QUESTIONS:
         ids = torch.tensor([prompt_ids(tokenizer, solve_prompt(question.text), 4000)])
@@ -79,7 +79,7 @@ def test_merged_and_adapter_answer_the_same_in_vllm(folder):
     assert answered(student) == expected
     adapted = vllm.LLM(str(base), enable_lora=True, max_lora_rank=8, disable_log_stats=True, **settings(base))
     request = vllm.lora.request.LoRARequest("student", 1, str(student / "adapter"))
-    tokenizer, how = models.load_tokenizer(base), vllm.SamplingParams(temperature=0.0, max_tokens=16)
+    tokenizer, how = loading.load_tokenizer(base), vllm.SamplingParams(temperature=0.0, max_tokens=16)
     prompts = [{"prompt_token_ids": prompt_ids(tokenizer, solve_prompt(q.text), 4000)} for q in QUESTIONS]
     said = [output.outputs[0].text for output in adapted.generate(prompts, how, lora_request=request)]
     assert said == expected

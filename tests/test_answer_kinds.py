@@ -6,8 +6,8 @@ import cases_numbers
 import cases_others
 import pytest
 
-from agentark import StudyError, grader
-from agentark.answers import gradable, is_correct, said
+from agentark import StudyError
+from agentark.answers import gradable, grader, is_correct, said
 
 CASES = cases_numbers.CASES | cases_others.CASES
 GROUPS = [pytest.param(kind, rows, id=f"{kind}: {report}") for (kind, report), rows in CASES.items()]

@@ -9,8 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import t
 
-from agentark import StudyError, claims, experiments, root
-from agentark.claims import Contrast, Part, difference, judged, pooled, verdict_of_claim, verdict_of_part
+from agentark import StudyError, root
+from agentark.paper import claims, experiments
+from agentark.paper.claims import verdict_of_claim, verdict_of_part
+from agentark.paper.contrasts import Contrast, Part, difference, judged, pooled
 from agentark.schemas import Score
 
 COLUMNS = list(Score.model_fields)

@@ -11,12 +11,15 @@ import torch
 from examples import MAX_TOKENS, posed
 from servers import free_port, kill, start
 
-from agentark import StudyError, models, root
-from agentark.debate.prompts import ORDERS, revise_prompt, solve_prompt, summarise_prompt
+from agentark import StudyError, root
+from agentark.debate.prompts import ORDERS, revise_prompt, summarise_prompt
 from agentark.debate.protocols import Debate
 from agentark.debate.run import hold
 from agentark.engines import Batch, Reply, Request, batches_itself, engine
-from agentark.engines.local import Transformers
+from agentark.engines.transformers import Transformers
+from agentark.models import loading
+from agentark.models.chat import solve_prompt
+from agentark.pretrain import tiny
 
 TEACHER = root() / "data/models/teacher"
 loaded = lru_cache(maxsize=None)(engine)  # a model is loaded once, however many are looked at in turn
@@ -26,10 +29,10 @@ loaded = lru_cache(maxsize=None)(engine)  # a model is loaded once, however many
 def checkpoints(tmp_path_factory):
     """The teacher; a model of random weights, which hardly ever ends a turn, and whose generation settings, as many a
     published checkpoint's, want other sampling than the study asks for; one that ends its turn at once."""
-    folder, tokenizer = tmp_path_factory.mktemp("checkpoints"), models.build_tokenizer()
-    random = models.build_model("llama", 64, 2, 0, len(tokenizer))
+    folder, tokenizer = tmp_path_factory.mktemp("checkpoints"), tiny.build_tokenizer()
+    random = tiny.build_model("llama", 64, 2, 0, len(tokenizer))
     random.generation_config.update(do_sample=True, temperature=0.1, top_k=5, top_p=0.5, repetition_penalty=1.5)
-    silent = models.build_model("llama", 64, 1, 0, len(tokenizer))
+    silent = tiny.build_model("llama", 64, 1, 0, len(tokenizer))
     with torch.no_grad():
         for weights in silent.model.layers.parameters():
             weights.zero_()
@@ -88,7 +91,7 @@ def spelt(text: str, name: str) -> str:
 
 @pytest.mark.parametrize("checkpoint", ["teacher", "random"])
 def test_greedy_text_counts_and_ends_are_those_of_plain_transformers(named, checkpoints, chats, checkpoint):
-    model, tokenizer = models.load(checkpoints[checkpoint])
+    model, tokenizer = loading.load(checkpoints[checkpoint])
     replies = answers(named(checkpoint), [Request(chat, 0.0, 24, i) for i, chat in enumerate(chats)])
     for chat, reply in zip(chats, replies, strict=True):
         inputs = tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_tensors="pt", return_dict=True)
@@ -125,7 +128,7 @@ def test_a_seed_names_a_sample(named, chats):
 
 def test_samples_come_from_the_whole_distribution(named, checkpoints, chats):
     """One word, 400 times: as many within a set of words as the model's own probabilities say, at two temperatures."""
-    model, tokenizer = models.load(checkpoints["random"])
+    model, tokenizer = loading.load(checkpoints["random"])
     inputs = tokenizer.apply_chat_template(chats[0], add_generation_prompt=True, return_tensors="pt", return_dict=True)
     with torch.inference_mode():
         logits = model(**inputs).logits[0, -1]

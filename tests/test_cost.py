@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentark import cost
-from agentark.notebook import watched
+from agentark.evaluate import cost
+from agentark.stage.run import watched
 
 FIXED = dict(study="cost", teacher="t", train_task="word", test_task="", tokens_per_question=0.0)
 STAGES = cost.trainings(["s"], ["sft", "rsft"])
@@ -55,7 +55,7 @@ def test_paid_back_is_once_over_the_difference_a_question(tmp_path_factory, pair
     folder = tmp_path_factory.mktemp("runs")
     debate, student = zip(*pairs, strict=True)
     asked = answered(debate, [0] * len(pairs), student)
-    teacher = pd.DataFrame({m: [0.5] * len(pairs) for m in cost.RIVALS})
+    teacher = pd.DataFrame({m: [0.5] * len(pairs) for m in schemas.RIVALS})
     took = pd.DataFrame([dict(setting="test", method=m, student=s, seconds_per_question=0.1)
                          for m, s in asked[["method", "student"]].drop_duplicates().itertuples(index=False)])  # fmt: skip
     known = rows(folder)

@@ -6,7 +6,7 @@ from urllib.parse import unquote
 import pytest
 
 from agentark import root
-from agentark.coverage import ITEMS
+from agentark.paper.coverage import ITEMS
 
 REPORTS = root() / "reports"
 PAGES = ("experiments.html", "claims.html")

@@ -9,11 +9,13 @@ from examples import GOLD, KEYS, SLIPPED
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentark import StudyError, models
-from agentark.distill import policy, prm, sft
+from agentark import StudyError
+from agentark.distill import policy, reward_model, scorer, sft
+from agentark.evaluate import step_scores
+from agentark.pretrain import tiny
 from agentark.schemas import CheckedTrace, Trajectory
 
-TOKENIZER = models.build_tokenizer()
+TOKENIZER = tiny.build_tokenizer()
 
 
 def trajectory(text: str, rank: int, da: bool, question: str = "keys") -> Trajectory:
@@ -35,7 +37,7 @@ def test_methods_differ_in_their_examples_alone():
 
 
 def test_scores_are_read_at_the_end_of_each_step():
-    ids, ends = prm.encode(KEYS.text, GOLD, TOKENIZER)
+    ids, ends = scorer.encode(KEYS.text, GOLD, TOKENIZER)
     pieces = [TOKENIZER.decode(ids[a + 1 : b]) for a, b in zip([ends[0] - 9, *ends], ends, strict=False)]
     assert len(ends) == 4 and ids[ends[-1]] == TOKENIZER.eos_token_id
     assert all(TOKENIZER.decode([ids[e]]) == "\n" for e in ends[:-1])
@@ -43,8 +45,8 @@ def test_scores_are_read_at_the_end_of_each_step():
 
 
 def test_a_batch_marks_steps_by_question_and_agreement():
-    debate = prm.DebateSteps(KEYS.text, [GOLD, SLIPPED], [[True] * 4, [False, True, False, False]])
-    labels = prm.collate([prm.encoded(debate, TOKENIZER)] * 2, TOKENIZER.pad_token_id)["labels"]
+    debate = reward_model.DebateSteps(KEYS.text, [GOLD, SLIPPED], [[True] * 4, [False, True, False, False]])
+    labels = reward_model.collate([reward_model.encoded(debate, TOKENIZER)] * 2, TOKENIZER.pad_token_id)["labels"]
     marks = [row[row >= 0].tolist() for row in labels]
     assert marks == [[1, 1, 1, 1], [0, 1, 0, 0], [3, 3, 3, 3], [2, 3, 2, 2]]
 
@@ -52,51 +54,53 @@ def test_a_batch_marks_steps_by_question_and_agreement():
 @given(st.lists(st.tuples(st.floats(-4, 4), st.integers(0, 2), st.booleans()), min_size=1, max_size=12))
 def test_the_papers_loss_is_its_formula(steps):
     scores, question, good = (torch.tensor(column) for column in zip(*steps, strict=True))
-    sigmoid = [1 / (1 + math.exp(-s)) / prm.TEMPERATURE for s, _, _ in steps]
+    sigmoid = [1 / (1 + math.exp(-s)) / reward_model.TEMPERATURE for s, _, _ in steps]
     terms = []
     for i, (_, q, g) in enumerate(steps):
         bad = [math.exp(sigmoid[j]) for j, (_, r, h) in enumerate(steps) if r == q and not h]
         if g and bad:
             terms.append(-math.log(math.exp(sigmoid[i]) / (math.exp(sigmoid[i]) + sum(bad))))
     expected = sum(terms) / len(terms) if terms else 0.0
-    assert prm.contrastive_loss(scores.float(), question, good).item() == pytest.approx(expected, abs=1e-3)
+    assert reward_model.contrastive_loss(scores.float(), question, good).item() == pytest.approx(expected, abs=1e-3)
 
 
 def test_both_losses_fall_when_good_steps_score_higher():
     question, good = torch.tensor([0, 0, 0, 0]), torch.tensor([True, True, False, False])
     apart, alike = torch.tensor([2.0, 2, -2, -2]), torch.tensor([0.0, 0, 0, 0])
-    assert prm.contrastive_loss(apart, question, good) < prm.contrastive_loss(alike, question, good)
+    assert reward_model.contrastive_loss(apart, question, good) < reward_model.contrastive_loss(alike, question, good)
     sorted_states = torch.tensor([[1.0, 0], [1, 0], [0, 1], [0, 1]])
     mixed_states = torch.tensor([[1.0, 0], [0, 1], [1, 0], [0, 1]])
-    assert prm.code_loss(apart, good, sorted_states) < prm.code_loss(alike, good, mixed_states)
+    assert reward_model.code_loss(apart, good, sorted_states) < reward_model.code_loss(alike, good, mixed_states)
 
 
 def test_cross_entropy_asks_each_step_by_itself():
     """Two steps of four tokens, at the odds of 0.8 and 0.5; half the batch's four steps are here."""
     logits = torch.tensor([0.0, math.log(4), 9.0, 0.0]).view(1, 4, 1)
     labels = torch.tensor([[-100, 1, -100, 0]])
-    loss = prm.step_loss(SimpleNamespace(logits=logits), labels, torch.tensor(4), loss="cross-entropy", projection=None)
+    loss = reward_model.step_loss(
+        SimpleNamespace(logits=logits), labels, torch.tensor(4), loss="cross-entropy", projection=None
+    )
     assert loss.item() == pytest.approx(-(math.log(0.8) + math.log(0.5)) / 2 / 2)
 
 
 def test_first_errors():
     right = [[True, False, False], [True, True], [False, True]]
-    assert prm.first_error_located([[0.9, 0.1, 0.1], [0.9, 0.1], [0.9, 0.1]], right, 0.5) == [True, False]
-    assert prm.best_threshold([[0.9, 0.2], [0.8, 0.9]], [[True, False], [True, True]]) <= 0.9
+    assert step_scores.first_error_located([[0.9, 0.1, 0.1], [0.9, 0.1], [0.9, 0.1]], right, 0.5) == [True, False]
+    assert step_scores.best_threshold([[0.9, 0.2], [0.8, 0.9]], [[True, False], [True, True]]) <= 0.9
 
 
 def test_auroc_of_a_perfect_a_reversed_and_a_blind_scorer():
     right = [[True, False], [True, True, False]]
-    assert prm.step_auroc([[1.0, 0.0], [1.0, 1.0, 0.0]], right) == 1
-    assert prm.step_auroc([[0.0, 1.0], [0.0, 0.0, 1.0]], right) == 0
-    assert prm.step_auroc([[0.5, 0.5], [0.5, 0.5, 0.5]], right) == 0.5
+    assert step_scores.step_auroc([[1.0, 0.0], [1.0, 1.0, 0.0]], right) == 1
+    assert step_scores.step_auroc([[0.0, 1.0], [0.0, 0.0, 1.0]], right) == 0
+    assert step_scores.step_auroc([[0.5, 0.5], [0.5, 0.5, 0.5]], right) == 0.5
 
 
 def test_rewards():
-    assert prm.aggregate([0.2, 0.8], "mean") == 0.5 and prm.aggregate([0.2, 0.8], "min") == 0.2
-    assert prm.aggregate([], "mean") == 0
+    assert scorer.aggregate([0.2, 0.8], "mean") == 0.5 and scorer.aggregate([0.2, 0.8], "min") == 0.2
+    assert scorer.aggregate([], "mean") == 0
     with pytest.raises(StudyError, match="median"):
-        prm.aggregate([1.0], "median")
+        scorer.aggregate([1.0], "median")
     said = [[{"content": GOLD}], [{"content": SLIPPED}], [{"content": ""}]]
     assert policy.outcome_reward([KEYS])([None] * 3, said, ["keys"] * 3) == [1.0, 0.0, 0.0]
 
@@ -110,5 +114,5 @@ def test_only_debates_that_ended_right_teach_the_reward_model():
             for a, r in ((1, 1), (0, 2))
         ]
 
-    (kept,) = prm.debates([*debate("right", True), *debate("wrong", False)], {"right": "?", "wrong": "!"})
-    assert kept == prm.DebateSteps("?", [GOLD], [[True] * 4])
+    (kept,) = reward_model.debates([*debate("right", True), *debate("wrong", False)], {"right": "?", "wrong": "!"})
+    assert kept == reward_model.DebateSteps("?", [GOLD], [[True] * 4])

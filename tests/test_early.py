@@ -6,20 +6,22 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from agentark import StudyError, models
+from agentark import StudyError
 from agentark.distill import sft, training
 from agentark.distill.students import Origin, save
-from agentark.engines import Batch, Request, checkpoint, engine
-from agentark.engines.local import Transformers
-from agentark.models import CHAT_TEMPLATE
+from agentark.engines import Batch, Request, engine
+from agentark.engines.transformers import Transformers
+from agentark.models import checkpoints, loading
+from agentark.pretrain import tiny
+from agentark.pretrain.tiny import CHAT_TEMPLATE
 
 SHARDED = "60KB"  # the model below makes several files of it
 
 
 @pytest.fixture
 def base(tmp_path):
-    folder, tokenizer = tmp_path / "base", models.build_tokenizer()
-    models.build_model("llama", 64, 2, 0, len(tokenizer)).save_pretrained(folder, max_shard_size=SHARDED)
+    folder, tokenizer = tmp_path / "base", tiny.build_tokenizer()
+    tiny.build_model("llama", 64, 2, 0, len(tokenizer)).save_pretrained(folder, max_shard_size=SHARDED)
     tokenizer.save_pretrained(folder)
     return folder
 
@@ -29,7 +31,7 @@ def changed(file, **values):
 
 
 def with_template(folder, template):
-    tokenizer = models.load_tokenizer(folder)
+    tokenizer = loading.load_tokenizer(folder)
     tokenizer.chat_template = template
     (folder / "chat_template.jinja").unlink(missing_ok=True)
     tokenizer.save_pretrained(folder)
@@ -75,26 +77,26 @@ DAMAGED = {
 def test_a_folder_that_is_no_whole_model_is_one_line_that_names_it(kind, base):
     damage, words = DAMAGED[kind]
     damage(base)
-    for use in (models.load, Transformers, lambda folder: next(engine(folder).run([]), None)):
+    for use in (loading.load, Transformers, lambda folder: next(engine(folder).run([]), None)):
         with pytest.raises(StudyError) as error:
             use(base)
         assert str(base) in str(error.value) and words in str(error.value) and "\n" not in str(error.value)
     with pytest.raises(StudyError, match=str(base)):
-        checkpoint.described(base)
+        checkpoints.described(base)
 
 
 @pytest.mark.parametrize("damage", [lambda f: f.unlink(), lambda f: f.write_text("{"), lambda f: f.write_text("")])
 def test_a_tokenizer_that_is_not_readable_is_one_line(damage, base):
     damage(base / "tokenizer.json")
     with pytest.raises(StudyError, match="not a loadable model") as error:
-        models.load_tokenizer(base)
+        loading.load_tokenizer(base)
     assert str(base) in str(error.value) and "\n" not in str(error.value)
 
 
 def test_weights_that_a_file_lacks_are_not_drawn_at_random(base):
     changed(base / "config.json", num_hidden_layers=3)
     with pytest.raises(StudyError, match=r"no weights for model.layers.2.* \(9 missing\)"):
-        models.load(base)
+        loading.load(base)
 
 
 HELLO = [{"role": "user", "content": "how many ?"}]
@@ -141,7 +143,7 @@ def test_a_template_that_teaches_no_end_of_turn_is_refused_before_the_training(
 
 def test_the_end_of_turn_may_be_one_of_the_generation_settings(base):
     # Gemma closes a turn by <end_of_turn>, which is not its tokenizer's end
-    tokenizer = models.load_tokenizer(with_template(base, CHAT_TEMPLATE.replace("<|end|>", "<|unknown|>")))
+    tokenizer = loading.load_tokenizer(with_template(base, CHAT_TEMPLATE.replace("<|end|>", "<|unknown|>")))
     sft.check_turns(base, tokenizer, [tokenizer.eos_token_id, tokenizer.convert_tokens_to_ids("<|unknown|>")])
 
 
@@ -156,7 +158,7 @@ def test_the_end_of_turn_may_be_one_of_the_generation_settings(base):
 )
 def test_a_base_with_generation_settings_that_cannot_be_saved_gives_a_student(settings, base, tmp_path):
     (base / "generation_config.json").write_text(json.dumps(settings | {"eos_token_id": 1, "pad_token_id": 0}))
-    model, tokenizer = models.load(base, torch.float32)
+    model, tokenizer = loading.load(base, torch.float32)
     save(model, tokenizer, tmp_path / "student", Origin("rsft", 0, {"base": base}, [("a", "b")], {}))
     saved = AutoModelForCausalLM.from_pretrained(tmp_path / "student")
     assert saved.generation_config.eos_token_id == 1

@@ -3,17 +3,20 @@
 import pytest
 from examples import posed
 
-from agentark import StudyError, models, root
-from agentark.debate.prompts import revise_prompt, solve_prompt
-from agentark.engines import Request, Store, local
-from agentark.engines.local import Transformers
+from agentark import StudyError, root
+from agentark.debate.prompts import revise_prompt
+from agentark.engines import Request, Store, batching
+from agentark.engines.transformers import Transformers
+from agentark.models import loading
+from agentark.models.chat import solve_prompt
+from agentark.pretrain import tiny
 
 
 @pytest.fixture(scope="module")
 def engine(tmp_path_factory) -> Transformers:
     folder = tmp_path_factory.mktemp("model")
-    tokenizer = models.build_tokenizer()
-    models.build_model("llama", 32, 1, 0, len(tokenizer)).save_pretrained(folder)
+    tokenizer = tiny.build_tokenizer()
+    tiny.build_model("llama", 32, 1, 0, len(tokenizer)).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return Transformers(folder)
 
@@ -32,7 +35,7 @@ def requests() -> list[Request]:
 
 
 def test_text_survives_the_tokenizer():
-    tokenizer = models.build_tokenizer()
+    tokenizer = tiny.build_tokenizer()
     for seed in range(20):
         question = posed("word", 3, seed)[1]
         for text in (question.text, question.solution):
@@ -43,19 +46,19 @@ def test_text_survives_the_tokenizer():
 def test_a_shared_prefix_changes_no_greedy_text(engine, requests, monkeypatch):
     batch = [r for r in requests if r.temperature == 0]
     shared = engine.generate(batch, 0)
-    monkeypatch.setattr(local, "SUFFIX", 10**6)
+    monkeypatch.setattr(batching, "SUFFIX", 10**6)
     assert [r.text for r in engine.generate(batch, 0)] == [r.text for r in shared]
 
 
-@pytest.mark.parametrize("family", models.FAMILIES)
+@pytest.mark.parametrize("family", tiny.FAMILIES)
 def test_room_taken_once_changes_no_reply(family, requests, tmp_path, monkeypatch):
-    tokenizer = models.build_tokenizer()
-    models.build_model(family, 32, 2, 0, len(tokenizer)).save_pretrained(tmp_path)
+    tokenizer = tiny.build_tokenizer()
+    tiny.build_model(family, 32, 2, 0, len(tokenizer)).save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
     engine = Transformers(tmp_path)
     batches = [[requests[i] for i in batch] for batch in engine.batches(requests)]
     taken_once = [[r.text for r in engine.generate(batch, 3)] for batch in batches]
-    monkeypatch.setattr(local, "Room", lambda layer, capacity: layer)  # as transformers has it
+    monkeypatch.setattr(batching, "Room", lambda layer, capacity: layer)  # as transformers has it
     assert [[r.text for r in engine.generate(batch, 3)] for batch in batches] == taken_once
 
 
@@ -75,8 +78,8 @@ def test_replies_that_have_ended_leave_the_batch_and_change_no_other(model, temp
         return [(r.text, r.completion_tokens, r.finish_reason) for r in engine.generate(batch, 3)]
 
     left = replies()
-    assert local.FEWEST <= min(computed) < len(batch)
-    monkeypatch.setattr(local, "SHARE", 2)
+    assert batching.FEWEST <= min(computed) < len(batch)
+    monkeypatch.setattr(batching, "SHARE", 2)
     assert replies() == left
     assert computed == {len(batch)}
 
@@ -116,14 +119,14 @@ def test_counts_and_finish_reasons(engine, requests):
 
 def test_no_model_is_named(tmp_path):
     with pytest.raises(StudyError, match="no model here"):
-        models.load(tmp_path / "nobody")
+        loading.load(tmp_path / "nobody")
 
 
 def test_damaged_weights_are_named(engine, tmp_path):
-    tokenizer = models.build_tokenizer()
-    models.build_model("qwen3", 32, 1, 0, len(tokenizer)).save_pretrained(tmp_path)
+    tokenizer = tiny.build_tokenizer()
+    tiny.build_model("qwen3", 32, 1, 0, len(tokenizer)).save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
     weights = tmp_path / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
     with pytest.raises(StudyError, match="not a loadable model"):
-        models.load(tmp_path)
+        loading.load(tmp_path)

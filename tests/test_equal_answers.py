@@ -7,11 +7,21 @@ from hypothesis import strategies as st
 from test_traces import EGGS, wrote
 
 from agentark.answers import is_right, same
-from agentark.debate.protocols import agreed, majority, ranked, stating, unanimous
+from agentark.debate.protocols import ranked
 from agentark.distill.policy import outcome_reward
-from agentark.evaluate import predict
-from agentark.extract import accuracy_by_round, check_traces
-from agentark.traces import answer_of, claim_of, distance, groups, structure
+from agentark.evaluate.predictions import predict
+from agentark.traces.check import accuracy_by_round, check_traces
+from agentark.traces.reading import (
+    agreed,
+    answer_of,
+    claim_of,
+    distance,
+    groups,
+    majority,
+    stating,
+    structure,
+    unanimous,
+)
 
 # Spellings of one answer each: what agents of different models write.
 EQUAL = {

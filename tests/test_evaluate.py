@@ -7,11 +7,17 @@ import pytest
 from examples import GOLD, KEYS, SLIPPED, posed
 from small_study import digests
 
-from agentark import StudyError, evaluate, models, pretrain
+from agentark import StudyError
 from agentark.debate.prompts import ORDERS
+from agentark.evaluate import predictions
+from agentark.evaluate import scores as scores_
+from agentark.evaluate.scores import baselines
+from agentark.models import loading
+from agentark.pretrain import build, examples, tiny, training
 from agentark.schemas import Trace
 from agentark.tasks import TASKS
-from agentark.tasks.base import answer_of
+from agentark.tasks.questions import pick
+from agentark.tasks.world.steps import answer_of
 
 MENDED = "bob = 12 + 3 = 16\nfix bob = 12 + 3 = 15\ncarl = 12 * 2 = 24\ntotal = 15 + 24 = 39\nanswer : 39"
 
@@ -24,12 +30,12 @@ def said(text: str, agent: int, round: int, question: str = "keys") -> Trace:
 
 
 def test_counts_of_a_right_a_slipped_and_a_mended_trace():
-    gold = evaluate.step_counts(KEYS, GOLD)
+    gold = predictions.step_counts(KEYS, GOLD)
     assert gold["steps_present"] == gold["steps_needed"] == gold["steps_right"] == 3 and gold["errors"] == 0
-    slipped = evaluate.step_counts(KEYS, SLIPPED)
+    slipped = predictions.step_counts(KEYS, SLIPPED)
     assert slipped["steps_right"] == 1 and slipped["errors"] == 2 and slipped["errors_noticed"] == 0
     assert slipped["steps_grounded"] == 3
-    mended = evaluate.step_counts(KEYS, MENDED)
+    mended = predictions.step_counts(KEYS, MENDED)
     assert mended["errors"] == mended["errors_noticed"] == mended["errors_mended"] == 1
 
 
@@ -37,7 +43,7 @@ def test_a_debate_answers_by_its_summary_and_a_vote_by_its_majority():
     debate = [said(SLIPPED, 1, 1), said(SLIPPED, 2, 1), said(GOLD, 0, 2)]
     vote = [said(SLIPPED, 1, 1), said(GOLD, 2, 1), said(GOLD, 3, 1)]
     for spoken in (debate, vote):
-        (row,) = evaluate.predict(spoken, [KEYS], "test", "any")
+        (row,) = predictions.predict(spoken, [KEYS], "test", "any")
         assert row.correct and row.text == GOLD and row.calls == 3 and row.tokens == 45
 
 
@@ -47,11 +53,11 @@ def test_gains_are_paired_and_over_seeds():
         question = KEYS.model_copy(update={"question_id": f"q{i:02d}"})
         for seed in range(3):
             text = GOLD if i < 20 + 10 * (seed > 0) else SLIPPED
-            rows += evaluate.predict([said(text, 1, 1, question.question_id)], [question], "test", "rsft", "s", seed)
+            rows += predictions.predict([said(text, 1, 1, question.question_id)], [question], "test", "rsft", "s", seed)
         text = GOLD if i < 20 else SLIPPED
-        rows += evaluate.predict([said(text, 1, 1, question.question_id)], [question], "test", "base", "s", 0)
+        rows += predictions.predict([said(text, 1, 1, question.question_id)], [question], "test", "base", "s", 0)
     table = pd.DataFrame([r.model_dump() for r in rows])
-    scores = evaluate.scores(table, "teacher", "word", evaluate.baselines)
+    scores = scores_.scores(table, "teacher", "word", baselines)
     (gain,) = [s for s in scores if s.metric == "accuracy_gain"]
     assert gain.value == pytest.approx((0 + 0.25 + 0.25) / 3) and gain.n == 40 and gain.lo > 0
     by_seed = {s.seed: s.value for s in scores if s.metric == "accuracy" and s.method == "rsft"}
@@ -61,41 +67,42 @@ def test_gains_are_paired_and_over_seeds():
 def test_answers_in_words_are_measured_by_likeness_too():
     digest = posed("digest", 3, 0)[1]
     first, *rest = digest.answer.split(" , ")
-    assert set(evaluate.likeness(digest, digest.answer).values()) == {1.0}
-    assert evaluate.likeness(digest, " , ".join([*rest, first]))["f1"] == 1.0  # F1 does not see the order, ROUGE-L does
-    assert evaluate.likeness(digest, " , ".join([*rest, first]))["rougeL"] < 1.0
-    assert 0 < evaluate.likeness(digest, first)["f1"] < 1
+    assert set(predictions.likeness(digest, digest.answer).values()) == {1.0}
+    assert (
+        predictions.likeness(digest, " , ".join([*rest, first]))["f1"] == 1.0
+    )  # F1 does not see the order, ROUGE-L does
+    assert predictions.likeness(digest, " , ".join([*rest, first]))["rougeL"] < 1.0
+    assert 0 < predictions.likeness(digest, first)["f1"] < 1
     hops = posed("hops", 3, 0)[1]
-    assert evaluate.likeness(hops, hops.answer) == {"f1": 1.0, "rouge1": 1.0, "rouge2": 0.0, "rougeL": 1.0}
+    assert predictions.likeness(hops, hops.answer) == {"f1": 1.0, "rouge1": 1.0, "rouge2": 0.0, "rougeL": 1.0}
     for question in (digest, hops):
-        assert not any(evaluate.likeness(question, None).values())
-        (row,) = evaluate.predict([said("answer : no", 1, 1, question.question_id)], [question], "test", "base", "s")
+        assert not any(predictions.likeness(question, None).values())
+        (row,) = predictions.predict([said("answer : no", 1, 1, question.question_id)], [question], "test", "base", "s")
         table = pd.DataFrame([row.model_dump()])
-        metrics = {s.metric for s in evaluate.scores(table, "teacher", "word", evaluate.baselines)}
-        assert metrics >= {"accuracy", *evaluate.TEXT_METRICS}
-    assert evaluate.likeness(posed("passage", 3, 0)[1], "7") == evaluate.likeness(KEYS, "39") == {}
+        metrics = {s.metric for s in scores_.scores(table, "teacher", "word", baselines)}
+        assert metrics >= {"accuracy", *predictions.TEXT_METRICS}
+    assert predictions.likeness(posed("passage", 3, 0)[1], "7") == predictions.likeness(KEYS, "39") == {}
 
 
 def test_uses_of_questions_do_not_overlap_but_noisy_with_test():
     questions = [q for t in TASKS.values() for q in (*t.questions(4, "train", 0), *t.questions(4, "test", 0))]
     questions += TASKS["equation"].questions(4, "test", 0, TASKS["equation"].hard)
     picked = {
-        use: {q.question_id for q in evaluate.pick(questions, use, "equation")}
-        for use in ("train", "test", "noisy", "hard")
+        use: {q.question_id for q in pick(questions, use, "equation")} for use in ("train", "test", "noisy", "hard")
     }
     assert len(picked["test"]) == 28 and picked["noisy"] < picked["test"]
     assert len(picked["train"]) == len(picked["hard"]) == 4
     assert not picked["train"] & picked["test"] and not picked["hard"] & picked["test"]
     with pytest.raises(StudyError, match="exam"):
-        evaluate.pick(questions, "exam", "equation")
+        pick(questions, "exam", "equation")
 
 
 def test_what_a_base_reads_is_of_the_corpus_and_slips_are_not_learnt():
-    tokenizer = models.build_tokenizer()
+    tokenizer = tiny.build_tokenizer()
     rng = random.Random(0)
     for _ in range(200):
-        example = pretrain.solving(rng, 1.0)
-        row = pretrain.encode(example, tokenizer)
+        example = examples.solving(rng, 1.0)
+        row = training.encode(example, tokenizer)
         assert tokenizer.unk_token_id not in row["input_ids"]
         learnt = [t for t in row["labels"] if t != -100]
         assert tokenizer.decode(learnt[:-1]).replace(" \n", "\n") and learnt[-1] == tokenizer.eos_token_id
@@ -104,28 +111,28 @@ def test_what_a_base_reads_is_of_the_corpus_and_slips_are_not_learnt():
 
 
 def test_a_drill_asks_for_what_its_list_says():
-    tokenizer = models.build_tokenizer()
+    tokenizer = tiny.build_tokenizer()
     rng = random.Random(0)
     for _ in range(200):
-        example = pretrain.pairs(rng)
+        example = examples.pairs(rng)
         told = dict(pair.rsplit(" ", 1) for pair in example.messages[0]["content"].split(" , "))
         texts = [text for text, _ in example.target]
         assert dict(zip(texts[::2], texts[1::2], strict=True)) == told
-        row = pretrain.encode(example, tokenizer)
+        row = training.encode(example, tokenizer)
         assert tokenizer.unk_token_id not in row["input_ids"]
         assert sum(label != -100 for label in row["labels"]) == len(told) + 1  # the values, and the end
 
 
 def test_a_drill_of_reading_asks_for_what_is_told():
-    tokenizer = models.build_tokenizer()
+    tokenizer = tiny.build_tokenizer()
     rng = random.Random(0)
     for _ in range(100):
-        for example in (pretrain.options(rng), pretrain.restated(rng), pretrain.reading(rng)):
+        for example in (examples.options(rng), examples.restated(rng), examples.reading(rng)):
             told = example.messages[0]["content"].split()
             texts = [text for text, _ in example.target]
             assert all(word in told or word in [*"=+-*/2:", "answer"] for text in texts for word in text.split())
-            assert tokenizer.unk_token_id not in pretrain.encode(example, tokenizer)["input_ids"]
-    example = pretrain.options(random.Random(1))
+            assert tokenizer.unk_token_id not in training.encode(example, tokenizer)["input_ids"]
+    example = examples.options(random.Random(1))
     shown = example.messages[0]["content"]
     asked = [text.split()[0] for text, _ in example.target]
     assert all(f"{n} ( {letter} )" in shown for n, letter in zip(asked[::2], asked[1::2], strict=True))
@@ -133,7 +140,7 @@ def test_a_drill_of_reading_asks_for_what_is_told():
 
 @pytest.mark.parametrize("seed", range(20))
 def test_a_restatement_says_what_its_sentences_say(seed):
-    example = pretrain.restated(random.Random(seed))
+    example = examples.restated(random.Random(seed))
     said = {sentence.replace(" .", "").split()[0]: sentence for sentence in example.messages[0]["content"].split(" . ")}
     for (head, _), (formula, _) in zip(example.target[::2], example.target[1::2], strict=True):
         name, *rest = head.split()[0], *formula.split()
@@ -152,34 +159,34 @@ def test_a_restatement_says_what_its_sentences_say(seed):
 def test_revisions_teach_the_solution_and_mark_what_was_wrong():
     seen = set()
     for seed in range(60):
-        example = pretrain.revising(random.Random(seed), KEYS, [GOLD, SLIPPED, SLIPPED, GOLD, SLIPPED])
+        example = examples.revising(random.Random(seed), KEYS, [GOLD, SLIPPED, SLIPPED, GOLD, SLIPPED])
         text = example.target[0][0]
         assert text.replace("fix ", "") == KEYS.solution
         seen.add((len(example.messages), "fix bob" in text))
     assert {(1, False), (1, True), (3, False), (3, True)} <= seen and len(ORDERS) == 2
 
 
-@pytest.mark.parametrize("phase", [phase for phases in pretrain.REVISIONS.values() for phase in phases])
+@pytest.mark.parametrize("phase", [phase for phases in build.REVISIONS.values() for phase in phases])
 def test_a_phase_is_of_all_families(phase):
     assert set(phase.mixture) == set(TASKS) and sum(phase.mixture.values()) == pytest.approx(1)
 
 
 def test_a_teacher_is_built_through_its_phases(tmp_path, monkeypatch):
     shares = {"equation": 0.5, "word": 0.5}
-    phases = tuple(pretrain.Phase(shares, (0.7, 1.3), 0.5, questions=8, steps=2, learning_rate=1e-3) for _ in range(2))
-    monkeypatch.setitem(pretrain.REVISIONS, "brief", phases)
+    phases = tuple(build.Phase(shares, (0.7, 1.3), 0.5, questions=8, steps=2, learning_rate=1e-3) for _ in range(2))
+    monkeypatch.setitem(build.REVISIONS, "brief", phases)
     with pytest.raises(StudyError, match="drill 'songs' is unknown"):
-        pretrain.drilled("qwen3", 32, 1, "songs", 4, 1e-3, 0)
+        build.drilled("qwen3", 32, 1, "songs", 4, 1e-3, 0)
     small = dict(
         family="qwen3", hidden=32, layers=1, drill="pairs", drill_steps=4, steps=4, batch=4, learning_rate=1e-3
     )
     shared = dict(**small, seed=0, store=tmp_path / "store")
     with pytest.raises(StudyError, match="revision 'long' is unknown; choose one of equation, even, brief"):
-        pretrain.build_teacher(tmp_path / "teacher", **shared, revision="long")
-    record = pretrain.build_teacher(tmp_path / "teacher", **shared, revision="brief")
-    assert record["tokens"] > 0 and record["weights"] == models.load(tmp_path / "teacher")[0].num_parameters()
+        build.build_teacher(tmp_path / "teacher", **shared, revision="long")
+    record = build.build_teacher(tmp_path / "teacher", **shared, revision="brief")
+    assert record["tokens"] > 0 and record["weights"] == loading.load(tmp_path / "teacher")[0].num_parameters()
     with pytest.raises(StudyError, match="no readable record"):
-        pretrain.adopt(tmp_path / "teacher", tmp_path / "copy")
+        build.adopt(tmp_path / "teacher", tmp_path / "copy")
 
 
 def test_a_teacher_that_is_stopped_goes_on_from_its_last_phase(tmp_path, monkeypatch):
@@ -187,11 +194,11 @@ def test_a_teacher_that_is_stopped_goes_on_from_its_last_phase(tmp_path, monkeyp
         family="gemma3", hidden=32, layers=1, drill="pairs", drill_steps=4, steps=4, batch=4, learning_rate=1e-3, seed=0,
         revision="brief",
     )  # fmt: skip
-    phase = pretrain.Phase({"word": 1.0}, (0.7, 1.3), 0.5, questions=8, steps=2, learning_rate=1e-3)
-    monkeypatch.setitem(pretrain.REVISIONS, "brief", (phase, phase))
-    whole = pretrain.build_teacher(tmp_path / "whole" / "teacher", **shared, store=tmp_path / "whole" / "store")
+    phase = build.Phase({"word": 1.0}, (0.7, 1.3), 0.5, questions=8, steps=2, learning_rate=1e-3)
+    monkeypatch.setitem(build.REVISIONS, "brief", (phase, phase))
+    whole = build.build_teacher(tmp_path / "whole" / "teacher", **shared, store=tmp_path / "whole" / "store")
     store, started = tmp_path / "store", []
-    own = pretrain.own_samples
+    own = build.own_samples
 
     def stopped(solver, *rest):
         if started:
@@ -200,11 +207,11 @@ def test_a_teacher_that_is_stopped_goes_on_from_its_last_phase(tmp_path, monkeyp
         return own(solver, *rest)
 
     with monkeypatch.context() as patch:
-        patch.setattr(pretrain, "own_samples", stopped)
+        patch.setattr(build, "own_samples", stopped)
         with pytest.raises(KeyboardInterrupt):
-            pretrain.build_teacher(tmp_path / "teacher", **shared, store=store)
+            build.build_teacher(tmp_path / "teacher", **shared, store=store)
     assert not (tmp_path / "teacher").exists()
-    reads, read = [], pretrain.Training.read
-    monkeypatch.setattr(pretrain.Training, "read", lambda *given: (reads.append(given), read(*given)))
-    assert pretrain.build_teacher(tmp_path / "teacher", **shared, store=store) == whole and len(reads) == 1
+    reads, read = [], training.Training.read
+    monkeypatch.setattr(training.Training, "read", lambda *given: (reads.append(given), read(*given)))
+    assert build.build_teacher(tmp_path / "teacher", **shared, store=store) == whole and len(reads) == 1
     assert digests(tmp_path, "teacher") == digests(tmp_path / "whole", "teacher") and not list(store.glob("phase-*"))

@@ -7,16 +7,9 @@ from examples import EVERY_LEVEL, GOLD, KEYS, MUTE, SLIPPED, SWAPPED, posed, sai
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agentark.debate.protocols import SUMMARISER
-from agentark.extract import (
-    MIN_DISTANCE,
-    accuracy_by_round,
-    check_traces,
-    consensus,
-    diverse,
-    select,
-)
-from agentark.traces import distance, lines_of, structure
+from agentark.traces.check import accuracy_by_round, check_traces, consensus
+from agentark.traces.reading import SUMMARISER, distance, lines_of, structure
+from agentark.traces.selection import MIN_DISTANCE, diverse, select
 
 TEXTS = [GOLD, SWAPPED, SLIPPED, MUTE, GOLD.replace("12 + 3", "3 + 12"), "answer : 39"]
 SEEDS = st.integers(0, 10_000)

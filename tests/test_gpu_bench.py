@@ -14,7 +14,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, Qwen3Config
 
-from agentark import gpu_bench, root
+from agentark import root
+from agentark.plan import bench_gpu, gpu_routes
 from agentark.schemas import write_csv
 
 pytestmark = pytest.mark.long
@@ -26,7 +27,7 @@ MISSING = [route for route, package in OPTIONAL.items() if not importlib.util.fi
 def bench(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
     """The script as its users call it, in an empty folder, on a machine without a GPU."""
     environment = os.environ | {"PYTHONPATH": str(root()), "CUDA_VISIBLE_DEVICES": ""}
-    command = [sys.executable, "-m", "agentark.gpu_bench", *arguments]
+    command = [sys.executable, "-m", "agentark.plan.bench_gpu", *arguments]
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
 
 
@@ -52,16 +53,16 @@ def test_every_row_is_measured_or_says_why_not(rehearsed):
             assert found.status == "measured", (what, model, route, found.status)
             value, least, most, n = row(rehearsed, what, route, model)
             assert n >= 1 and 0 <= least <= value <= most and most > 0
-    assert rehearsed.index.is_unique and set(rehearsed.index.get_level_values("model")) == {"", *gpu_bench.SHAPES}
+    assert rehearsed.index.is_unique and set(rehearsed.index.get_level_values("model")) == {"", *gpu_routes.SHAPES}
 
 
-@pytest.mark.parametrize("model", gpu_bench.SHAPES)
+@pytest.mark.parametrize("model", gpu_routes.SHAPES)
 def test_loss_curves_are_of_one_training_set_from_one_start(rehearsed, model):
     """From the loss of guessing, down; LoRA starts in the same loss on the same batch, and then learns less."""
     whole, adapters = (row(rehearsed, "R-SFT loss", route, model) for route in ("TRL", "TRL + PEFT"))
     apart = row(rehearsed, "R-SFT loss, difference to TRL", "TRL + PEFT", model)
-    guessing = math.log(gpu_bench.TINY["vocab_size"])
-    steps = gpu_bench.REHEARSAL.warmup + gpu_bench.REHEARSAL.repeats * gpu_bench.REHEARSAL.steps
+    guessing = math.log(gpu_routes.TINY["vocab_size"])
+    steps = gpu_routes.REHEARSAL.warmup + gpu_routes.REHEARSAL.repeats * gpu_routes.REHEARSAL.steps
     assert whole.n == adapters.n == apart.n == steps
     assert whole.most == pytest.approx(guessing, abs=0.2) and adapters.most == pytest.approx(whole.most, abs=1e-4)
     assert whole.least < adapters.least < adapters.most
@@ -105,8 +106,8 @@ def test_a_rehearsal_is_never_written_into_the_reports(tmp_path):
 
 def test_a_failure_stays_in_its_rows(tmp_path):
     """GRPO needs a group of two at least: one output a prompt fails it, and nothing else."""
-    one = replace(gpu_bench.REHEARSAL, shapes=dict([*gpu_bench.TINY_SHAPES.items()][:1]), generations=1, repeats=1)
-    gpu_bench.measure(one, gpu_bench.attempt, dict.fromkeys(gpu_bench.MACHINE, ""), tmp_path / "gpu.csv")
+    one = replace(gpu_routes.REHEARSAL, shapes=dict([*gpu_routes.TINY_SHAPES.items()][:1]), generations=1, repeats=1)
+    bench_gpu.measure(one, bench_gpu.attempt, dict.fromkeys(bench_gpu.MACHINE, ""), tmp_path / "gpu.csv")
     table = pd.read_csv(tmp_path / "gpu.csv", keep_default_na=False)
     table = table[table.model.isin(("", *one.shapes)) & ~table.route.isin(OPTIONAL)]
     failed = table[table.status != "measured"]
@@ -115,33 +116,33 @@ def test_a_failure_stays_in_its_rows(tmp_path):
 
 
 def test_a_measurement_of_its_own_process_may_fail_or_die():
-    assert gpu_bench.alone(math.sqrt, 4.0) == 2.0
-    assert gpu_bench.alone(math.sqrt, "four").startswith("TypeError: ")
-    assert "killed" in gpu_bench.alone(os._exit, 1)
+    assert bench_gpu.alone(math.sqrt, 4.0) == 2.0
+    assert bench_gpu.alone(math.sqrt, "four").startswith("TypeError: ")
+    assert "killed" in bench_gpu.alone(os._exit, 1)
 
 
 def test_nothing_is_imported_before_unsloth():
     """A measuring process imports the module first; Unsloth has to come before what it patches."""
-    loaded = "import sys, agentark.gpu_bench, agentark.tasks; print({'torch', 'transformers', 'trl', 'peft'} & set(sys.modules))"
+    loaded = "import sys, agentark.plan.bench_gpu, agentark.tasks; print({'torch', 'transformers', 'trl', 'peft'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", loaded], capture_output=True, text=True).stdout.strip() == "set()"
 
 
 def test_flops_are_the_papers_formula(tmp_path):
-    shape = gpu_bench.TINY_SHAPES["Qwen3-1.7B"]
-    gpu_bench.build(shape, tmp_path)
+    shape = gpu_routes.TINY_SHAPES["Qwen3-1.7B"]
+    gpu_routes.build(shape, tmp_path)
     hidden, wide, layers, heads, width = 64, 192, 2, 2, 32
     a_layer = hidden * width * (heads + 1 + 1) + heads * width * hidden + 3 * hidden * wide + 2 * hidden + 2 * width
     n, a, t = 640 * hidden + layers * a_layer + hidden, 1000, 50
     attention = layers * heads * width * t * t
-    assert gpu_bench.flops(tmp_path, [t], (3, 3)) == 6 * n * t + 12 * attention
-    assert gpu_bench.flops(tmp_path, [t, t], (2, 3), a) == 2 * (4 * n * t + 6 * a * t + 12 * attention)
-    assert gpu_bench.flops(tmp_path, [t], (1, 1)) == 2 * n * t + 4 * attention
+    assert gpu_routes.flops(tmp_path, [t], (3, 3)) == 6 * n * t + 12 * attention
+    assert gpu_routes.flops(tmp_path, [t, t], (2, 3), a) == 2 * (4 * n * t + 6 * a * t + 12 * attention)
+    assert gpu_routes.flops(tmp_path, [t], (1, 1)) == 2 * n * t + 4 * attention
 
 
 @pytest.mark.parametrize(("model", "whole", "inner"), [("Qwen3-0.6B", "0.6", "0.44"), ("Qwen3-1.7B", "1.7", "1.4")])
 def test_shapes_have_the_weights_that_the_model_cards_state(model, whole, inner):
     with torch.device("meta"):
-        built = AutoModelForCausalLM.from_config(Qwen3Config(**gpu_bench.SHAPES[model]))
+        built = AutoModelForCausalLM.from_config(Qwen3Config(**gpu_routes.SHAPES[model]))
     weights, embedding = built.num_parameters(), built.get_input_embeddings().weight.numel()
     assert f"{weights / 1e9:.1f}" == whole
     assert f"{(weights - embedding) / 1e9:.{len(inner) - 2}f}" == inner

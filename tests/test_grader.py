@@ -11,8 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agentark import grader
-from agentark.answers import is_correct
+from agentark.answers import grader, is_correct
 from agentark.parallel import each
 
 PAIRS = [(rf"\sqrt{{{a * a}}} + {b}", rf"{a} + \sqrt{{{b * b}}}", True) for a in (3, 5, 7) for b in (2, 4, 9)] + [

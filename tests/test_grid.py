@@ -16,9 +16,10 @@ import pytest
 import yaml
 from small_study import PROJECT, call, copy_of_project, digests, environment, shrunk
 
-from agentark import experiments, grid
-from agentark.figures import LABELS
+from agentark.paper import experiments, grid
+from agentark.report.charts import LABELS
 from agentark.schemas import Prediction, Score, frame
+from agentark.stage import pipeline
 
 TEACHERS, STUDENTS, FAMILIES, SEEDS, N = ["t1", "t2"], ["s1", "s2"], ["word", "facts"], [0, 1], 30
 
@@ -147,7 +148,7 @@ def test_it_tells_what_is_done_and_what_is_left(monkeypatch):
             time.sleep(0.01)
         return True, took[name], ""
 
-    assert grid.run(list(took), said.append, repro)
+    assert pipeline.run(list(took), said.append, repro)
     assert dict(begun) == {"debate@a": 2, "cell@a": 1, "cell@b": 1, "cell@c": 1, "scores": 2}
     assert begun[0][0] == "debate@a" and begun[-1][0] == "scores"
     assert said == [
@@ -161,7 +162,7 @@ def test_it_tells_what_is_done_and_what_is_left(monkeypatch):
 
 def test_a_stage_that_fails_is_told_and_nothing_is_begun_after_it():
     said: list[str] = []
-    assert not grid.run(["base_models@nobody", "scores"], said.append)
+    assert not pipeline.run(["base_models@nobody", "scores"], said.append)
     assert "base_models@nobody failed" in said[0] and "nobody" in said[0].partition("\n")[2] and len(said) == 1
 
 
@@ -169,7 +170,7 @@ SMALL = {
     "agents": 3,
     "rounds": 2,
     "seeds": [0],
-    "grid": {"teachers": ["qwen3-teacher"], "students": ["qwen3-64"], "families": ["equation"]},
+    "grid_all": {"teachers": ["qwen3-teacher"], "students": ["qwen3-64"], "families": ["equation"]},
     "grid_sizes": {"train": 24, "test": 6},
     "grid_cell": {
         "steps": 4, "batch": 8, "stage_1_steps": 1, "stage_2_steps": 2, "judge_batch": 4, "practice_steps": 1,
@@ -192,17 +193,17 @@ def test_a_grid_killed_twice_ends_in_the_same_bytes(tmp_path):
     params["grid_models"] = {name: params["grid_models"][name] for name in MODELS}
     whole, cut = (copy_of_project(tmp_path / name, params) for name in ("whole", "cut"))
     for folder in (whole, cut):
-        (folder / "grid" / "dvc.lock").unlink(missing_ok=True)
+        (folder / "notebooks" / "grid" / "dvc.lock").unlink(missing_ok=True)
         shutil.rmtree(folder / "data" / "grid", ignore_errors=True)
         for name, stand_in in MODELS.items():
             shutil.copytree(folder / "data" / "models" / stand_in, folder / "data" / "grid" / "models" / name)
-        models = [f"grid/dvc.yaml:base_models@{name}" for name in MODELS]
+        models = [f"notebooks/grid/dvc.yaml:base_models@{name}" for name in MODELS]
         call(folder, "dvc", "commit", "--force", "--quiet", *models)
-    call(whole, "dvc", "repro", grid.PIPELINE)
+    call(whole, "dvc", "repro", pipeline.PIPELINE)
     rng = random.Random(1)
     for mark in sorted(rng.sample(range(tables(whole)), 2)):
         process = subprocess.Popen(
-            [sys.executable, "-m", "agentark.grid"], cwd=cut, env=environment(cut), start_new_session=True,
+            [sys.executable, "-m", "agentark.stage.pipeline"], cwd=cut, env=environment(cut), start_new_session=True,
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
         while tables(cut) < mark and process.poll() is None:
@@ -211,15 +212,15 @@ def test_a_grid_killed_twice_ends_in_the_same_bytes(tmp_path):
         assert process.poll() is None
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-    finished = yaml.safe_load((cut / "grid" / "dvc.lock").read_text())["stages"]
+    finished = yaml.safe_load((cut / "notebooks" / "grid" / "dvc.lock").read_text())["stages"]
     outs = [cut / out["path"] for stage in finished.values() for out in stage.get("outs", [])]
     kept = {
         table: table.stat().st_mtime for out in outs for table in ([out] if out.is_file() else out.glob("*.parquet"))
     }
-    told = call(cut, sys.executable, "-m", "agentark.grid").stdout
+    told = call(cut, sys.executable, "-m", "agentark.stage.pipeline").stdout
     assert "grid: 7 of 7 stages done (scores), about 0:00:00 left" in told
     assert kept and all(table.stat().st_mtime == at for table, at in kept.items())
     made = ("data/grid/cells", "data/grid/debates", "data/grid/questions", "reports/grid.csv")
     assert digests(whole, *made) == digests(cut, *made) and len(digests(whole, "data/grid/cells")) == 1
-    waiting = json.loads(call(cut, "dvc", "status", "--json", grid.PIPELINE).stdout)
-    assert waiting == {f"{grid.PIPELINE}:scores": ["always changed"]}
+    waiting = json.loads(call(cut, "dvc", "status", "--json", pipeline.PIPELINE).stdout)
+    assert waiting == {f"{pipeline.PIPELINE}:scores": ["always changed"]}

@@ -27,7 +27,7 @@ def test_a_debate_killed_five_times_ends_in_the_same_bytes(tmp_path):
     stage(folder, *DEBATE, "out=data/debates/whole", "store=data/store-whole")
     total = len(finished(folder / "data" / "store-whole"))
     rng, store = random.Random(5), folder / "data" / "store-cut"
-    command = [sys.executable, "-m", "agentark.notebook", *DEBATE, "out=data/debates/cut", "store=data/store-cut"]
+    command = [sys.executable, "-m", "agentark.stage", *DEBATE, "out=data/debates/cut", "store=data/store-cut"]
     before: dict[Path, int] = {}
     for mark in sorted(rng.sample(range(1, total), 5)):
         process = subprocess.Popen(

@@ -9,12 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from servers import answering, completion
 
-from agentark import StudyError, evaluate, judge
+from agentark import StudyError
 from agentark.engines import Reply
-from agentark.evaluate import STEP_METRICS, step_counts
+from agentark.evaluate import judge, predictions
+from agentark.evaluate.predictions import step_counts
+from agentark.evaluate.scores import STEP_METRICS
 from agentark.schemas import Trace
 from agentark.tasks import TASKS
-from agentark.tasks.base import answer_of
+from agentark.tasks.world.steps import answer_of
 
 FIXED = dict(
     study="judge", experiment="model", teacher="t", student="s", method="pad", train_task="word", test_task="word"
@@ -112,7 +114,7 @@ def predicted(answers):
               completion_tokens=4, finish_reason="stop")
         for q, text in zip(QUESTIONS, answers, strict=True)
     ]  # fmt: skip
-    return evaluate.predict(traces, QUESTIONS, "test", "pad")
+    return predictions.predict(traces, QUESTIONS, "test", "pad")
 
 
 @pytest.fixture(scope="module")

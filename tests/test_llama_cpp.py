@@ -9,11 +9,12 @@ from peft import LoraConfig, get_peft_model
 from test_traces import EGGS
 from weights import smollm2
 
-from agentark import StudyError, gguf, models
+from agentark import StudyError
 from agentark.debate.protocols import Debate
 from agentark.debate.run import hold
 from agentark.engines import Batch, Request, engine
 from agentark.engines.llama_cpp import TOGETHER, LlamaCpp
+from agentark.models import gguf, loading
 
 PROMPTS = (
     "What is 3 + 4?", "Name three colours.", "Count to five.", "What is the capital of France?", "Write one word.",
@@ -132,7 +133,7 @@ def test_the_model_of_a_gguf_file_is_trainable_and_answers_as_llama_cpp_does(unp
     # Not in all words: llama.cpp rounds activations too, and a text that differs once goes on differing.
     texts = [[r.text for r in answers(e, [request(p) for p in PROMPTS])] for e in (engine(unpacked), llama)]
     assert sum(one[:12] == other[:12] for one, other in zip(*texts, strict=True)) >= 8
-    model, tokenizer = models.load(unpacked, torch.float32)
+    model, tokenizer = loading.load(unpacked, torch.float32)
     loss = model(**(ids := tokenizer("hello there", return_tensors="pt")), labels=ids.input_ids).loss
     loss.backward()
     assert all(weights.grad is not None for weights in model.parameters())
@@ -140,7 +141,7 @@ def test_the_model_of_a_gguf_file_is_trainable_and_answers_as_llama_cpp_does(unp
 
 @pytest.mark.long
 def test_an_adapter_written_as_gguf_is_the_student_that_was_trained(unpacked, file, tmp_path):
-    model, tokenizer = models.load(unpacked, torch.float32)
+    model, tokenizer = loading.load(unpacked, torch.float32)
     linear = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
     torch.manual_seed(0)
     adapted = get_peft_model(model, LoraConfig(r=4, lora_alpha=8, target_modules=linear, init_lora_weights=False))
@@ -159,7 +160,7 @@ def test_an_adapter_written_as_gguf_is_the_student_that_was_trained(unpacked, fi
 
 
 def test_an_adapter_of_other_weights_is_refused(unpacked, tmp_path):
-    model, _ = models.load(unpacked, torch.float32)
+    model, _ = loading.load(unpacked, torch.float32)
     settings = LoraConfig(r=2, target_modules=["q_proj"], modules_to_save=["lm_head"])
     get_peft_model(model, settings).save_pretrained(tmp_path / "adapter")
     with pytest.raises(StudyError, match=r"adapter: .*lm_head.* has no place in a GGUF file"):

@@ -21,7 +21,7 @@ from transformers import (
 )
 
 from agentark import StudyError
-from agentark.metrics import ROUGE, Score, bert_score, bleu, exact_match, international, rouge, token_f1
+from agentark.evaluate.text_metrics import ROUGE, Score, bert_score, bleu, exact_match, international, rouge, token_f1
 
 WORDS = "the cat sat on a mat dog ran .".split()
 SENTENCES = st.lists(st.sampled_from(WORDS), min_size=1, max_size=12).map(" ".join)

@@ -3,8 +3,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentark import models
-from agentark.muon import Matrices, Muon, orthogonal
+from agentark.pretrain import tiny
+from agentark.pretrain.muon import Matrices, Muon, orthogonal
 
 SIZES = st.integers(2, 40)
 
@@ -34,7 +34,7 @@ def test_steps_are_those_of_torch_to_the_precision_of_bfloat16(shape):
 
 
 def test_a_schedule_reaches_matrices_and_the_rest():
-    model = models.build_model("qwen3", 32, 1, 0, 64)
+    model = tiny.build_model("qwen3", 32, 1, 0, 64)
     optimiser = Muon(model, 0.003)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: 0.5)
     schedule.step()

@@ -7,9 +7,11 @@ import yaml
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from agentark import StudyError, root
-from agentark.notebook import declared, main, resolve, staged
+from agentark.files import staged
+from agentark.stage.parameters import declared, resolve
+from agentark.stage.run import main
 
-COMMITTED = sorted((root() / "notebooks").glob("*.ipynb"))
+COMMITTED = sorted((root() / "notebooks").rglob("*.ipynb"))
 CELL = "\n".join(
     [
         'name: str = "small"',
@@ -45,9 +47,7 @@ def refused(function, *arguments):
 
 def test_a_notebook_begins_without_a_grammar_of_web_addresses():
     """Seconds at each of a study's stages: nbformat's checker imports it where it can."""
-    begin = (
-        f"import sys; from agentark.notebook import read; read({str(COMMITTED[0])!r}); import papermill, agentark.pages"
-    )
+    begin = f"import sys; from agentark.stage.parameters import read; read({str(COMMITTED[0])!r}); import papermill, agentark.stage.pages"
     told = subprocess.run(
         [sys.executable, "-c", f"{begin}; print('lark' in sys.modules)"], capture_output=True, text=True
     )
@@ -228,7 +228,7 @@ def test_a_committed_notebook_carries_no_outputs(committed):
 
 def test_a_committed_notebook_is_short_and_starts_with_its_title(committed):
     cells = nbformat.read(committed, as_version=4).cells
-    assert (6 if committed.stem.startswith(("search", "02_checkpoint")) else 10) <= len(cells) <= 30
+    assert (6 if committed.stem.startswith(("debate", "reward_model", "02_checkpoint")) else 10) <= len(cells) <= 30
     assert cells[0].cell_type == "markdown" and cells[0].source.startswith("# ")
 
 

@@ -12,10 +12,11 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
-from agentark import StudyError, command, notebook, redacted, root
-from agentark.parameters import read_params, resolve, typed
+from agentark import StudyError, ended, redacted, root
+from agentark.stage.parameters import read_params, resolve, typed
+from agentark.stage.run import main
 
-PROJECT = Path(notebook.__file__).resolve().parent.parent
+PROJECT = Path(__file__).resolve().parent.parent
 KEY = "sk-made-up-0123456789"
 POLICY = root() / "notebooks/07_policy.ipynb"
 
@@ -46,7 +47,7 @@ def write_notebook(folder, name: str, *cells: str) -> None:
 def run(folder, *arguments: str, **environment: str) -> subprocess.CompletedProcess:
     given = os.environ | {"PYTHONPATH": str(PROJECT)} | environment
     return subprocess.run(
-        [sys.executable, "-m", "agentark.notebook", *arguments], cwd=folder, env=given, capture_output=True, text=True
+        [sys.executable, "-m", "agentark.stage", *arguments], cwd=folder, env=given, capture_output=True, text=True
     )
 
 
@@ -127,7 +128,7 @@ def test_a_project_that_may_only_be_read_is_one_line(project):
     mount = (
         f'mount --bind "{project}" "{project}" && mount -o remount,ro,bind "{project}" && cd "{project}" && exec "$@"'
     )
-    line = [sys.executable, "-m", "agentark.notebook", "quick"]
+    line = [sys.executable, "-m", "agentark.stage", "quick"]
     done = subprocess.run(
         ["unshare", "-m", "sh", "-c", mount, "sh", *line],
         cwd=project, env=os.environ | {"PYTHONPATH": str(PROJECT)}, capture_output=True, text=True,
@@ -142,9 +143,9 @@ def test_what_is_no_notebooks_name_is_one_line(project, capsys, name):
     write_notebook(project, "quick")
     if name.startswith("-"):
         with pytest.raises(SystemExit):
-            notebook.main([name])
+            main([name])
     else:
-        assert notebook.main([name]) == 1
+        assert main([name]) == 1
         assert capsys.readouterr().err.count("\n") == 1
 
 
@@ -163,7 +164,7 @@ def test_a_broken_params_file_is_one_line_that_says_where(project, capsys, kind)
     write_notebook(project, "quick")
     content, words = BROKEN[kind]
     (project / "params.yaml").write_bytes(content)
-    assert notebook.main(["quick"]) == 1
+    assert main(["quick"]) == 1
     told = capsys.readouterr().err
     assert words in told and told.count("\n") == 1 and "params.yaml" in told
 
@@ -210,7 +211,7 @@ def test_every_command_ends_in_one_line(project, capsys, monkeypatch, error, sta
     def fails():
         raise error from ValueError(KEY)
 
-    assert command.ended(fails) == status
+    assert ended(fails) == status
     told = capsys.readouterr().err
     assert words in told and told.count("\n") == 1 and KEY not in told + texts(project)
 
@@ -276,7 +277,7 @@ def test_random_parameters_and_commands_end_in_one_line_and_overwrite_nothing(pr
         ran.append(values)
         raise StudyError("reached the kernel")
 
-    monkeypatch.setattr("agentark.notebook.execute", executed)
+    monkeypatch.setattr("agentark.stage.run.execute", executed)
     whole = (PROJECT / "params.yaml").read_text()
     outs = (
         "data/other",
@@ -297,7 +298,7 @@ def test_random_parameters_and_commands_end_in_one_line_and_overwrite_nothing(pr
             f"{rng.choice(('kl', 'agents', 'seed', 'order', 'x', '', 'out'))}={rng.choice((*ODD, *outs))}"
             for _ in range(rng.randrange(3))
         ]
-        status = notebook.main([rng.choice(("03_debate", "07_policy", "10_report", "none", "..")), *words])
+        status = main([rng.choice(("03_debate", "07_policy", "10_report", "none", "..")), *words])
         told = capsys.readouterr().err
         assert status == 1 and told.startswith("error: ") and told.count("\n") == 1, told
         assert "the traceback is in" not in told, told

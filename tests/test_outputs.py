@@ -5,29 +5,30 @@ import json
 import pytest
 
 from agentark import StudyError
-from agentark.outputs import places, staged
+from agentark.files import staged
+from agentark.stage.outputs import places
 
 PIPELINE = """
 stages:
   questions:
-    cmd: python -m agentark.notebook 01_questions
+    cmd: python -m agentark.stage 01_questions
     outs:
       - data/questions: {persist: true}
   report:
-    cmd: python -m agentark.notebook 10_report
+    cmd: python -m agentark.stage 10_report
     outs: [reports/index.html]
     metrics:
       - reports/summary.json: {cache: false}
   debate:
     foreach: [train, test]
     do:
-      cmd: python -m agentark.notebook 03_debate split=${item}
+      cmd: python -m agentark.stage 03_debate split=${item}
       outs: ["data/debates/${item}"]
 """
 LOCK = """
 stages:
   debate@train:
-    cmd: python -m agentark.notebook 03_debate split=train
+    cmd: python -m agentark.stage 03_debate split=train
     outs:
     - path: data/debates/train
 """

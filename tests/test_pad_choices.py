@@ -5,7 +5,9 @@ import json
 import pandas as pd
 import pytest
 
-from agentark import StudyError, evaluate, pad_choices
+from agentark import StudyError
+from agentark.evaluate import scores as scores_
+from agentark.paper import pad_choices
 from agentark.schemas import Prediction, frame
 
 QUESTIONS = 120
@@ -25,7 +27,7 @@ def answered() -> pd.DataFrame:
 
 
 def test_a_planted_difference_is_found_and_no_other(answered):
-    scores = evaluate.scores(answered, "teacher", "equation", pad_choices.baselines)
+    scores = scores_.scores(answered, "teacher", "equation", pad_choices.baselines)
     rows = pad_choices.corrected(scores, answered)
     found = {row.method: row.value for row in rows}
     assert found == {"min": pytest.approx(2 * 2 / (pad_choices.RESAMPLES + 1)), "step": 1.0}

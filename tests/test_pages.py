@@ -2,7 +2,7 @@
 
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from agentark.pages import notebook_page
+from agentark.stage.pages import notebook_page
 
 
 def printed(*pieces: str, name: str = "stdout") -> list:

@@ -11,11 +11,16 @@ import pytest
 from examples import shared_data
 from small_study import SMALL, call, shrunk, stage
 
-from agentark import StudyError, cost, pilot, plan, sizes
-from agentark.evaluate import pick
-from agentark.questions import collect
+from agentark import StudyError
+from agentark.evaluate import cost
+from agentark.plan import checks, sizes, stages
+from agentark.plan import rates as rates_
+from agentark.plan.rates import Step, rates_of, stand_ins, step_seconds
 from agentark.schemas import Seconds, Trace
-from agentark.tasks.published import load
+from agentark.stage import parameters
+from agentark.tasks import questions
+from agentark.tasks.datasets import load
+from agentark.tasks.questions import collect, pick
 
 LARGE = sizes.CHECKPOINTS["Qwen/Qwen3-32B"]
 H100, H200 = sizes.CARDS["H100"], sizes.CARDS["H200"]
@@ -47,65 +52,65 @@ SECONDS = [Seconds(question_id=t.question_id, agent=t.agent, round=t.round, seco
 
 
 def full(**changed) -> dict:
-    return pilot.parameters("full") | changed
+    return parameters.parameters("full") | changed
 
 
 def assumed(params: dict, card: str = "H200", replies: str = "mid") -> tuple[list, list, list]:
     """Rates, steps and stages of a plan in which nothing is measured."""
-    rates = pilot.rates(params, 1, 1, card, replies)
-    steps = pilot.steps(params, rates, 1, card, replies)
-    return rates, steps, plan.stages(params, rates, steps, card)
+    rates = rates_.rates(params, 1, 1, card, replies)
+    steps = rates_.steps(params, rates, 1, card, replies)
+    return rates, steps, stages.stages(params, rates, steps, card)
 
 
 def test_questions_are_counted_as_they_are_drawn():
-    params = shrunk(pilot.parameters("mini"), SMALL)
+    params = shrunk(parameters.parameters("mini"), SMALL)
     drawn = collect(train_task=params["train_task"], student=Path(), **params["questions"] | {"local": None}).questions
     for split in ("train", "test", "noisy", "hard"):
         found = pd.Series([q.task for q in pick(drawn, split, params["train_task"])]).value_counts().to_dict()
-        assert pilot.asked(params, split) == found
+        assert questions.asked(params, split) == found
 
 
 @pytest.mark.parametrize("hard", [False, True])
 def test_a_pilot_asks_validation_questions_alone(hard):
-    asked = pilot.stand_ins(pilot.parameters("mini"), "equation", 12, hard)
+    asked = stand_ins(parameters.parameters("mini"), "equation", 12, hard)
     assert {q.split for q in asked} == {"validation"}
     assert len({q.content for q in asked}) == 12
 
 
 def test_rates_add_up_to_the_traces_they_come_from():
-    rates = pilot.rates_of(TRACES, SECONDS, "teacher", "word", False, 1.0)
+    rates = rates_of(TRACES, SECONDS, "teacher", "word", False, 1.0)
     assert [(r.kind, r.calls) for r in rates] == [("round 1", 3), ("round 2", 1.5), ("summary", 1)]
     for field, whole in (("read", "prompt_tokens"), ("written", "completion_tokens")):
         assert sum(2 * r.calls * getattr(r, field) for r in rates) == pytest.approx(
             sum(getattr(t, whole) for t in TRACES)
         )
     assert sum(2 * r.calls * r.seconds for r in rates) == pytest.approx(0.5 * len(TRACES))
-    assert [r.kind for r in pilot.rates_of(TRACES[:3], SECONDS[:3], "teacher", "word", False, 1.0)] == ["pass"]
+    assert [r.kind for r in rates_of(TRACES[:3], SECONDS[:3], "teacher", "word", False, 1.0)] == ["pass"]
 
 
 def test_a_pilot_that_is_the_run_plans_it_exactly():
-    params = shrunk(pilot.parameters("mini"), {"agents": 3, "rounds": 2, "questions": {"train": 2}})
-    rates = pilot.rates_of(TRACES, SECONDS, params["teacher"], "equation", False, 1.6)
-    row = plan.debate_stage(params, rates, "train", "H200")
+    params = shrunk(parameters.parameters("mini"), {"agents": 3, "rounds": 2, "questions": {"train": 2}})
+    rates = rates_of(TRACES, SECONDS, params["teacher"], "equation", False, 1.6)
+    row = stages.debate_stage(params, rates, "train", "H200")
     assert (row.questions, row.calls, row.basis) == (2, len(TRACES), "measured")
     assert row.tokens_read == sum(t.prompt_tokens for t in TRACES)
     assert row.tokens_written == sum(t.completion_tokens for t in TRACES)
     assert row.hours * 3600 == pytest.approx(0.5 * len(TRACES))
     params["debates"]["train"]["split"] = "noisy"  # a test: 7 votes a question more, each like a call of round 1
     params["questions"]["test"] = 2
-    voted = plan.debate_stage(params, rates, "train", "H200")
+    voted = stages.debate_stage(params, rates, "train", "H200")
     assert voted.calls == row.calls + 2 * 7
     assert voted.tokens_read == row.tokens_read + 2 * 7 * 11
 
 
 def test_the_training_of_all_seeds_is_planned():
-    params = pilot.parameters("mini")
-    step = pilot.Step("qwen3-small", "pad", 128, 6000, 2000, 3.0, "measured")
-    row = plan.training_stage(params, step)
+    params = parameters.parameters("mini")
+    step = Step("qwen3-small", "pad", 128, 6000, 2000, 3.0, "measured")
+    row = stages.training_stage(params, step)
     times = params["policy"]["steps"] * len(params["seeds"])
     assert (row.stage, row.calls) == ("policy@qwen3-small", 128 * times)
     assert (row.tokens_read, row.tokens_written, row.hours) == (4000 * times, 2000 * times, 3 * times / 3600)
-    judge = plan.training_stage(params, replace(step, method="reward_model", written=0))
+    judge = stages.training_stage(params, replace(step, method="reward_model", written=0))
     assert judge.calls == 0
     assert judge.tokens_read == 6000 * (60 + 1500) * len(params["seeds"])
     assert judge.disk_gb == pytest.approx(2 * row.disk_gb)
@@ -115,7 +120,7 @@ def test_one_more_step_is_what_is_timed():
     def train(out: Path, steps: int) -> None:
         time.sleep(0.2 + 0.05 * steps)  # loading and saving, which every run does once; the steps
 
-    assert pilot.step_seconds(train, "steps", 1, 5) == pytest.approx(0.05, rel=0.5)
+    assert step_seconds(train, "steps", 1, 5) == pytest.approx(0.05, rel=0.5)
 
 
 def test_decoding_is_bound_by_memory_and_reading_by_the_matrix_rate():
@@ -174,7 +179,7 @@ def test_a_plan_without_gpu_is_assumed_throughout_and_has_every_stage():
         *(f"distill@{s}-{m}" for s in students for m in params["methods"]),
         *(f"reward_model@{s}" for s in students), *(f"policy@{s}" for s in students),
     }  # fmt: skip
-    table = plan.table(rows, params, "H200")
+    table = stages.table(rows, params, "H200")
     total = table.iloc[-1]
     assert total["tokens_read"] == sum(r.tokens_read for r in rows)
     assert total["hours"] == pytest.approx(sum(r.hours for r in rows))
@@ -188,24 +193,24 @@ def test_each_check_says_what_to_do():
     params["checkpoints"] |= {"llama3-8b": {"source": "meta-llama/Meta-Llama-3-8B-Instruct"}}
     params["policy"] = params["policy"] | {"lora_rank": 0}
     rows = assumed(full() | {"policy": params["policy"]})[2]
-    found = {c.what: c for c in plan.checks(params, rows, "H200")}
+    found = {c.what: c for c in checks.checks(params, rows, "H200")}
     assert found["licence of llama3-8b"].verdict == "not known"
     assert "accept it on the hub, at meta-llama" in found["licence of llama3-8b"].note
     assert found["licence of qwen3-32b"].verdict == "ok"
     assert found["model nothing"].verdict == "not ok" and "licence of nothing" not in found
     assert found["data set qmsum"].verdict == "not ok" and "questions.local" in found["data set qmsum"].note
     assert found["GPU memory"].verdict == "not ok" and "LoRA" in found["GPU memory"].note
-    lines = plan.lines(list(found.values())).splitlines()
+    lines = checks.lines(list(found.values())).splitlines()
     assert len(lines) == len(found) and all(" ok  " in line or "not known  " in line for line in lines)
 
 
 @pytest.mark.parametrize(("need", "verdict"), [(1e-6, "ok"), (1e9, "not ok")])
 def test_disk_and_memory_are_held_against_this_machine(need, verdict):
-    row = plan.Stage("evaluate", 1, 1, 1, 1, 1.0, need, need, "measured")
-    found = {c.what: c.verdict for c in plan.checks(pilot.parameters("mini"), [row], "H200")}
+    row = stages.Stage("evaluate", 1, 1, 1, 1, 1.0, need, need, "measured")
+    found = {c.what: c.verdict for c in checks.checks(parameters.parameters("mini"), [row], "H200")}
     assert (found["disk"], found["memory"]) == (verdict, verdict)
     unknown = replace(row, memory_gb=float("nan"))
-    assert plan.memory_check(pilot.parameters("mini"), [unknown], "H200").verdict == "not known"
+    assert checks.memory_check(parameters.parameters("mini"), [unknown], "H200").verdict == "not known"
 
 
 def test_a_student_pays_back_what_it_saves():
@@ -213,7 +218,7 @@ def test_a_student_pays_back_what_it_saves():
     assert cost.break_even(100, 1, 1) == float("inf")
     params = full()
     rates, _, rows = assumed(params)
-    paid = plan.paid_back(params, rows, rates).iloc[0]
+    paid = stages.paid_back(params, rows, rates).iloc[0]
     spent, saved = paid["debates"] + paid["training"], paid["debate_a_question"] - paid["student_a_question"]
     assert paid["pays_after"] * saved == pytest.approx(spent)
     one = sum(r.hours for r in rows if r.stage == "distill@qwen3-8b-sft") * 3600 / len(params["seeds"])
@@ -221,8 +226,8 @@ def test_a_student_pays_back_what_it_saves():
 
 
 def test_the_papers_students_pay_after_more_questions_than_they_were_trained_on():
-    table = plan.paper("H100")
-    assert sum(plan.PAPER_QUESTIONS.values()) == 341_973
+    table = stages.paper("H100")
+    assert sum(stages.PAPER_QUESTIONS.values()) == 341_973
     assert (table["pays_after"] > 341_973).all()
     assert table.set_index(["replies", "method"]).loc[("high", "rsft"), "calls"] == 5 * 3 + 1
     assert table.groupby("replies")["pays_after"].apply(lambda x: x.is_monotonic_increasing).all()  # rsft, da, pad
@@ -237,17 +242,17 @@ def test_a_plan_is_compared_with_the_run_stage_by_stage():
             "tokens_written": [10, 30],
         }
     )
-    table = plan.compare(planned, {"debate@train": (4, 100), "evaluate": (2, 50)}).set_index("stage")
+    table = stages.compare(planned, {"debate@train": (4, 100), "evaluate": (2, 50)}).set_index("stage")
     assert table["ratio"].to_dict() == {"debate@train": 0.9, "evaluate": 1.2, "total": 1.0}
     with pytest.raises(StudyError, match=r"debate@train is not planned for 5 questions; run `make plan`"):
-        plan.compare(planned, {"debate@train": (5, 100)})
+        stages.compare(planned, {"debate@train": (5, 100)})
     with pytest.raises(StudyError, match="debate@hard is not planned"):
-        plan.compare(planned, {"debate@hard": (4, 100)})
+        stages.compare(planned, {"debate@hard": (4, 100)})
 
 
 def test_an_unknown_scale_is_told():
     with pytest.raises(StudyError, match="no scale 'huge'"):
-        pilot.parameters("huge")
+        parameters.parameters("huge")
 
 
 @pytest.mark.parametrize("name", sizes.QUESTIONS)
@@ -271,13 +276,13 @@ def test_lengths_of_replies_are_those_of_real_debates(name):
 
 def test_the_plan_of_the_small_study_is_near_what_it_used(copied):
     folder = copied
-    planned = stage(folder, "plan", "pilot_main=32", "pilot_other=8")
+    planned = stage(folder, "choices/plan", "pilot_main=32", "pilot_other=8")
     assert "debate@hard" in planned.stdout and "licence of teacher" in planned.stdout
-    told = call(folder, sys.executable, "-m", "agentark.plan", "--check", check=False)
+    told = call(folder, sys.executable, "-m", "agentark.plan.stages", "--check", check=False)
     assert told.returncode == 0, told.stdout + told.stderr
     ratios = {row.split()[0]: float(row.split()[-1]) for row in told.stdout.splitlines()[1:-1]}
-    assert len(ratios) == 9 and abs(ratios["total"] - 1) <= plan.BAR
+    assert len(ratios) == 9 and abs(ratios["total"] - 1) <= stages.BAR
     table = folder / "reports" / "plan.csv"
     table.write_text(table.read_text().replace(",mini,", ",full,"))
-    other = call(folder, sys.executable, "-m", "agentark.plan", "--check", check=False)
+    other = call(folder, sys.executable, "-m", "agentark.plan.stages", "--check", check=False)
     assert other.returncode == 1 and "run `make plan`" in other.stderr

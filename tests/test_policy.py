@@ -14,13 +14,14 @@ from safetensors.torch import load_file
 from tensordict import TensorDict
 from torch.distributions import Categorical
 
-from agentark import StudyError, models, root
-from agentark.distill import policy, ppo, prm, trainers
+from agentark import StudyError, root
+from agentark.distill import policy, ppo, scorer, step_credit
+from agentark.pretrain import tiny
 from agentark.tasks import TASKS
 
 BASE = root() / "data/models/llama-small"
 QUESTIONS = TASKS["equation"].questions(12, "train", 0)
-TOKENIZERS = {"world": models.build_tokenizer(), "qwen3": tokenizer("qwen3")}
+TOKENIZERS = {"world": tiny.build_tokenizer(), "qwen3": tokenizer("qwen3")}
 
 
 def practise(out: Path, train=policy.train, **chosen) -> list[dict]:
@@ -41,25 +42,25 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 @given(name_level=st.sampled_from(EVERY_LEVEL), seed=st.integers(0, 50))
 def test_a_token_belongs_to_the_step_at_whose_end_it_is_scored(kind, name_level, seed):
     _, question = posed(*name_level, seed)
-    ids, ends = prm.encode(question.text, question.solution, TOKENIZERS[kind])
-    start = len(prm.encode(question.text, "", TOKENIZERS[kind])[0])
+    ids, ends = scorer.encode(question.text, question.solution, TOKENIZERS[kind])
+    start = len(scorer.encode(question.text, "", TOKENIZERS[kind])[0])
     expected = [sum(end < i for end in ends) for i in range(start, len(ids))]
-    assert trainers.steps_of(ids[start:], TOKENIZERS[kind]) == expected
+    assert step_credit.steps_of(ids[start:], TOKENIZERS[kind]) == expected
 
 
 def test_lines_without_words_are_no_steps():
     world = TOKENIZERS["world"]
     ids = world("\n\nbob = 12 + 3 = 15\n\nanswer : 15\n\n", add_special_tokens=False).input_ids
-    assert trainers.steps_of([*ids, world.eos_token_id], world) == [0] * 10 + [1] * 7
-    assert trainers.steps_of([world.eos_token_id], world) == [0]
+    assert step_credit.steps_of([*ids, world.eos_token_id], world) == [0] * 10 + [1] * 7
+    assert step_credit.steps_of([world.eos_token_id], world) == [0]
 
 
 def test_a_steps_advantage_by_hand():
     """A group of steps 1, 0 and 0.5 has mean 0.5 and standard deviation 0.5; the second group is its own."""
-    first, second, *others = trainers.step_advantages([[1.0, 0.0], [0.5], [0.2], [0.2, 0.2]], 2)
+    first, second, *others = step_credit.step_advantages([[1.0, 0.0], [0.5], [0.2], [0.2, 0.2]], 2)
     assert first == pytest.approx([1, -1], abs=1e-3) and second == [0.0] and others == [[0.0], [0.0, 0.0]]
     ids = TOKENIZERS["world"](SLIPPED, add_special_tokens=False).input_ids
-    steps = trainers.steps_of(ids, TOKENIZERS["world"])
+    steps = step_credit.steps_of(ids, TOKENIZERS["world"])
     assert [steps.count(n) for n in range(4)] == [8, 8, 8, 3]
 
 

@@ -8,12 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentark import root
-from agentark.debate.prefixes import as_calls, computed
 from agentark.debate.prompts import ORDERS
 from agentark.debate.protocols import Debate
 from agentark.debate.run import converse
 from agentark.engines import Store, engine
 from agentark.engines.vllm import settings
+from agentark.plan.prompt_order import as_calls, computed
 
 TEACHER = root() / "data/models/teacher"
 BLOCK = 32

@@ -3,9 +3,11 @@ from examples import GOLD, KEYS, MUTE, SLIPPED, SWAPPED
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agentark.debate.independent import Vote
 from agentark.debate.prompts import ORDERS
-from agentark.debate.protocols import SUMMARISER, Debate, Vote, majority, unanimous
+from agentark.debate.protocols import Debate
 from agentark.engines import Reply
+from agentark.traces.reading import SUMMARISER, majority, unanimous
 
 
 def held(protocol, says, question=KEYS):

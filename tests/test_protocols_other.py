@@ -6,12 +6,14 @@ from examples import said as trace
 from test_protocols import held, quarrel, told
 
 from agentark import StudyError, root
-from agentark.debate.protocols import MAD, MAV, SUMMARISER, Debate, DyLAN, approves, named, ranked
+from agentark.debate.protocols import MAD, MAV, Debate, DyLAN, approves, named, ranked
 from agentark.debate.run import converse, hold
 from agentark.engines import Store, engine
-from agentark.evaluate import predict
-from agentark.extract import accuracy_by_round, check_traces, select
+from agentark.evaluate.predictions import predict
 from agentark.tasks import task
+from agentark.traces.check import accuracy_by_round, check_traces
+from agentark.traces.reading import SUMMARISER
+from agentark.traces.selection import select
 
 PUBLISHED = KEYS.model_copy(update={"task": "gsm8k", "quantities": [], "text": "How many keys do they have?"})
 QUESTIONS = [KEYS, PUBLISHED]

@@ -14,13 +14,14 @@ from hypothesis import strategies as st
 
 from agentark import StudyError
 from agentark.answers import is_correct
-from agentark.models import build_tokenizer
+from agentark.pretrain.tiny import build_tokenizer
 from agentark.schemas import Question, read_table, write_table
-from agentark.tasks.base import split_of
-from agentark.tasks.published import DATA_SETS, draw, fit, instructions, load, separate
-from agentark.tasks.published.content import content_of
-from agentark.tasks.published.fit import UNITS
-from agentark.tasks.published.formats import boxed_gold, boxes
+from agentark.tasks.datasets import DATA_SETS, fit, instructions, load
+from agentark.tasks.datasets.content import content_of
+from agentark.tasks.datasets.fit import UNITS
+from agentark.tasks.datasets.formats import boxed_gold, boxes
+from agentark.tasks.datasets.overlap import draw, separate
+from agentark.tasks.splits import split_of
 
 # Every real file that bears a data set's name: its split, the questions in it, and the rows set aside.
 FILES = {
@@ -317,7 +318,7 @@ def test_a_changed_copy_of_a_hub_data_set_is_read_anew(tmp_path, cache):
 
 
 def test_a_hub_that_is_out_of_reach_is_one_line():
-    program = "from agentark.tasks.published import load; load('gsm8k', revision='740312a')"
+    program = "from agentark.tasks.datasets import load; load('gsm8k', revision='740312a')"
     done = subprocess.run(
         [sys.executable, "-c", program], env={**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": "/nonexistent"},
         capture_output=True, text=True, timeout=120, check=False,

@@ -6,10 +6,10 @@ import pytest
 from test_published import ROWS, load_rows, write_rows
 
 from agentark import StudyError
-from agentark.extract import check_traces
 from agentark.schemas import Trace
-from agentark.tasks.published import load
-from agentark.traces import answer_of
+from agentark.tasks.datasets import load
+from agentark.traces.check import check_traces
+from agentark.traces.reading import answer_of
 
 OTHER = {
     "gsm8k": {"question": "A dog has 4 legs. How many have two?", "answer": "#### 8"},

@@ -6,8 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from agentark import StudyError, figures, root
-from agentark import published as paper
+from agentark import StudyError, root
+from agentark.evaluate import stats
+from agentark.paper import analysis, figures, numbers, verdicts
+from agentark.report import charts
 from agentark.schemas import Score, read_table, write_table
 
 FOLDER = root() / "data" / "published"
@@ -15,12 +17,12 @@ FOLDER = root() / "data" / "published"
 
 @pytest.fixture(scope="module")
 def printed():
-    return paper.read(FOLDER)
+    return numbers.read(FOLDER)
 
 
 @pytest.fixture(scope="module")
 def cells(printed):
-    return paper.cells(printed)
+    return numbers.cells(printed)
 
 
 def changed(printed, value, **where):
@@ -54,21 +56,21 @@ def test_every_table_has_the_rows_that_its_readme_states(printed):
     ],
 )
 def test_numbers_stand_where_the_paper_prints_them(printed, where, value):
-    assert paper.one(printed, **where)["value"] == value
+    assert verdicts.one(printed, **where)["value"] == value
 
 
 def test_the_method_statement_is_reproduced(cells):
     """Figures that were read off the same tables once before, by hand."""
     assert len(cells[cells["method"] != "sft"]) == 360
     assert cells[cells["method"] != "sft"]["gain"].mean() == pytest.approx(1.28, abs=0.005)
-    found = paper.summary(cells).set_index(["method", "part"])
+    found = analysis.summary(cells).set_index(["method", "part"])
     assert found["below_base"].xs("all", level="part").round(2).to_dict() == dict(sft=0.45, rsft=0.48, da=0.48, pad=0)
     for part, gains in {"in domain": (0.62, 1.44, 1.65), "out of domain": (1.22, 1.42, 1.26)}.items():
         assert found.loc[[(m, part) for m in ("rsft", "da", "pad")], "mean"].round(2).tolist() == list(gains)
 
 
 def test_the_abstract_s_figure_is_pads_relative_gain_from_the_largest_teacher(cells):
-    assert paper.relative(cells).loc["Qwen3-32B", "pad"] == pytest.approx(4.8, abs=0.05)
+    assert numbers.relative(cells).loc["Qwen3-32B", "pad"] == pytest.approx(4.8, abs=0.05)
 
 
 def test_no_student_s_base_stands_nearer_the_other_test_set(cells):
@@ -85,7 +87,7 @@ def test_a_malformed_row_is_named(tmp_path):
     file = tmp_path / "tables" / "others.csv"
     file.write_text(file.read_text().replace("0.6529", "O.6529"))
     with pytest.raises(StudyError, match=r"others.csv: row 0, value: .*restore it from git"):
-        paper.read(tmp_path / "tables")
+        numbers.read(tmp_path / "tables")
 
 
 def test_a_number_that_stands_twice_is_named(tmp_path):
@@ -94,51 +96,51 @@ def test_a_number_that_stands_twice_is_named(tmp_path):
     lines = file.read_text().splitlines()
     file.write_text("\n".join([*lines, lines[1]]) + "\n")
     with pytest.raises(StudyError, match=r"Table 1 Qwen3-0.6B base .* twice"):
-        paper.read(tmp_path / "tables")
+        numbers.read(tmp_path / "tables")
 
 
 def test_a_missing_base_and_a_missing_cell_are_named(printed):
     base = printed.query("method == 'base' and student == 'Gemma-7B' and test_task == 'gsm8k'").index
     with pytest.raises(StudyError, match="no base accuracy of Gemma-7B on gsm8k"):
-        paper.cells(printed.drop(base))
+        numbers.cells(printed.drop(base))
     cell = printed.query("table == 'Table 12' and method == 'da'").index[0]
     with pytest.raises(StudyError, match="cells of da are missing"):
-        paper.cells(printed.drop(cell))
+        numbers.cells(printed.drop(cell))
 
 
 def test_holm_on_a_worked_example():
-    assert paper.holm([0.01, 0.04, 0.03, 0.005]).tolist() == pytest.approx([0.03, 0.06, 0.06, 0.02])
-    assert paper.holm([0.9, 0.8]).tolist() == [1, 1]
+    assert stats.holm([0.01, 0.04, 0.03, 0.005]).tolist() == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert stats.holm([0.9, 0.8]).tolist() == [1, 1]
 
 
 def test_equal_gains_in_every_cell_are_found_and_have_no_spread_between_students(cells):
-    found = paper.compare(cells.assign(gain=np.where(cells["method"] == "pad", 2.0, -1.0)))
-    pad = paper.one(found, part="all", method="pad", baseline="base")
+    found = analysis.compare(cells.assign(gain=np.where(cells["method"] == "pad", 2.0, -1.0)))
+    pad = verdicts.one(found, part="all", method="pad", baseline="base")
     assert (pad["gain"], pad["lo"], pad["hi"], pad["positive"], pad["pairs"]) == (2, 2, 2, 10, 10)
     assert pad["p_sign_holm"] < 0.05
-    assert paper.one(found, part="in domain", method="pad", baseline="da")["gain"] == 3
-    assert paper.one(found, part="all", method="da", baseline="rsft")["positive"] == 0
+    assert verdicts.one(found, part="in domain", method="pad", baseline="da")["gain"] == 3
+    assert verdicts.one(found, part="all", method="da", baseline="rsft")["positive"] == 0
 
 
 def test_pairing_compares_a_cell_with_the_same_cell(cells):
-    apart = paper.differences(cells, "pad", "da")
+    apart = analysis.differences(cells, "pad", "da")
     row = apart.query("teacher == 'Qwen3-32B' and student == 'Qwen3-8B' and train_task == 'medmcqa'")
     assert row.set_index("test_task")["gain"].round(2).to_dict() == {"gsm8k": 1.53, "medmcqa": 4.43}
 
 
 def test_variance_goes_to_the_factor_that_made_it(cells):
-    by_student = dict(zip(paper.STUDENTS, range(5), strict=True))
+    by_student = dict(zip(numbers.STUDENTS, range(5), strict=True))
     crossed = {"gsm8k": -1.0, "medmcqa": 1.0}
-    one = paper.spread(cells.assign(gain=cells["student"].map(by_student).astype(float)))
-    both = paper.spread(cells.assign(gain=cells["test_task"].map(crossed) * (cells["student"].map(by_student) - 2)))
+    one = analysis.spread(cells.assign(gain=cells["student"].map(by_student).astype(float)))
+    both = analysis.spread(cells.assign(gain=cells["test_task"].map(crossed) * (cells["student"].map(by_student) - 2)))
     assert one["student"].tolist() == pytest.approx([1, 1, 1])
     assert one["rest"].tolist() == pytest.approx([0, 0, 0], abs=1e-12)
     assert both["student x test_task"].tolist() == pytest.approx([1, 1, 1])
 
 
 def test_noise_of_one_cell_by_hand(cells):
-    row = paper.one(
-        paper.noise(cells),
+    row = verdicts.one(
+        analysis.noise(cells),
         teacher="Qwen3-32B", student="Qwen3-8B", method="pad", train_task="gsm8k", test_task="gsm8k",
     )  # fmt: skip
     assert row["gain"] == pytest.approx(89.05 - 88.17)
@@ -150,7 +152,7 @@ def test_noise_of_one_cell_by_hand(cells):
 
 def test_the_error_of_runs_puts_cells_below_a_base_that_is_equalled_on_average(cells):
     level = cells.assign(gain=0.0, value=cells["base"])
-    found = paper.within_noise(paper.noise(level)).set_index("method").loc["pad"]
+    found = analysis.within_noise(analysis.noise(level)).set_index("method").loc["pad"]
     assert found["below base, expected"] == pytest.approx(60)
     assert found["within the error of a difference"] == 120 and found["better, best pairing"] == 0
 
@@ -159,67 +161,67 @@ def test_the_error_of_runs_puts_cells_below_a_base_that_is_equalled_on_average(c
     ("percent", "n", "expected"), [(33.33, 3, True), (33.34, 3, False), (66.67, 3, True), (50, 3, False)]
 )
 def test_a_count_is_known_by_its_decimals(percent, n, expected):
-    assert bool(paper.countable(percent, n)) is expected
+    assert bool(analysis.countable(percent, n)) is expected
 
 
 def test_chance_is_the_share_of_percentages_that_are_counts():
-    assert paper.chance(10) == pytest.approx(11 / 10_001)
-    assert paper.chance(20_000) == 1
+    assert analysis.chance(10) == pytest.approx(11 / 10_001)
+    assert analysis.chance(20_000) == 1
 
 
 @pytest.mark.parametrize("n", [541, 3_077])
 def test_the_size_of_a_test_set_is_found_from_its_accuracies(printed, n):
     rng = np.random.default_rng(0)
     made = printed.assign(value=[round(100 * rng.integers(0, n + 1) / n, 2) for _ in range(len(printed))])
-    sizes = paper.test_sizes(made, "gsm8k", range(400, 3_500))
+    sizes = analysis.test_sizes(made, "gsm8k", range(400, 3_500))
     assert sizes.loc[sizes["excess"].idxmax(), "n"] == n
 
 
-@pytest.mark.parametrize(("task", "n"), paper.TEST_SIZES.items())
+@pytest.mark.parametrize(("task", "n"), numbers.TEST_SIZES.items())
 def test_the_printed_accuracies_fit_the_sizes_taken_for_granted(printed, task, n):
-    sizes = paper.test_sizes(printed, task)
+    sizes = analysis.test_sizes(printed, task)
     assert sizes.loc[sizes["excess"].idxmax(), "n"] == n
-    base = paper.one(paper.counts(printed), test_task=task, method="base")
+    base = verdicts.one(analysis.counts(printed), test_task=task, method="base")
     assert base["countable"] == 1
 
 
 def test_a_changed_table_changes_the_sentences_that_quote_it(printed, cells):
     where = dict(table="Table 9", teacher="Qwen3-32B", method="pad", train_task="gsm8k", test_task="gsm8k")
     other = changed(printed, 60.0, **where)
-    before, after = paper.findings(printed, cells), paper.findings(other, paper.cells(other))
+    before, after = verdicts.findings(printed, cells), verdicts.findings(other, numbers.cells(other))
     assert "PAD 0% of cells" in before and "PAD 1% of cells" in after
-    claims = paper.claims(printed, cells), paper.claims(other, paper.cells(other))
+    claims = verdicts.claims(printed, cells), verdicts.claims(other, numbers.cells(other))
     assert "0% (PAD)" in claims[0].iloc[1, 0] and "1% (PAD)" in claims[1].iloc[1, 0]
 
 
 def test_a_verdict_turns_with_the_numbers(printed, cells):
-    worse = printed["method"].eq("pad") & printed["table"].isin(paper.GRID)
+    worse = printed["method"].eq("pad") & printed["table"].isin(numbers.GRID)
     other = printed.assign(value=printed["value"].where(~worse, printed["value"] - 30))
-    before, after = paper.claims(printed, cells), paper.claims(other, paper.cells(other))
+    before, after = verdicts.claims(printed, cells), verdicts.claims(other, numbers.cells(other))
     assert "PAD's gain: held" in before.iloc[0, 1] and "PAD's gain: did not hold" in after.iloc[0, 1]
     assert before.iloc[1, 1].startswith("held") and after.iloc[1, 1].startswith("did not hold")
 
 
 def test_scores_are_rows_of_the_study_s_table(printed, cells, tmp_path):
-    write_table(paper.scores(printed, cells), tmp_path / "published.csv")
+    write_table(analysis.scores(printed, cells), tmp_path / "published.csv")
     rows = pd.DataFrame([r.model_dump() for r in read_table(tmp_path / "published.csv", Score)])
     assert rows["metric"].value_counts().to_dict() == {"accuracy": 410, "accuracy_gain": 421, "below_base": 20}
     assert ((rows["lo"] <= rows["value"]) & (rows["value"] <= rows["hi"])).all()
-    cell = paper.one(
+    cell = verdicts.one(
         rows, metric="accuracy", experiment="Table 8", student="Gemma-7B", method="base", test_task="gsm8k"
     )
     assert (cell["value"], cell["n"]) == (0.511, 1319)
 
 
 def test_tables_8_to_13_are_redrawn_whole(cells):
-    table = paper.wide(cells)
+    table = numbers.wide(cells)
     assert table.shape == (55, 8) and not table.isna().any(axis=None)
     assert table.loc[("Gemma-7B", "", "sft"), ("medmcqa", "medmcqa")] == 57.06
     assert set(table.loc[("Gemma-7B", "", "base"), "medmcqa"]) == {49.29}
 
 
 def test_figure_3a_shows_every_cell(cells):
-    figure = paper.accuracies(cells)
+    figure = figures.accuracies(cells)
     dots = sum(len(line.get_xdata()) for axis in figure.axes for line in axis.lines if line.get_linestyle() == "None")
-    figures.show(figure)
+    charts.show(figure)
     assert dots == len(cells)

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 from examples import shared_data
 
-from agentark import StudyError, models, root
-from agentark.questions import collect
-from agentark.tasks.published import instructions
+from agentark import StudyError, root
+from agentark.models import loading
+from agentark.tasks.datasets import instructions
+from agentark.tasks.questions import collect
 
 STUDENT = root() / "data" / "models" / "qwen3-small"
 WANTED = dict(seed=0, train=3, validation=2, test=3, test_other=2, test_hard=2, room=300)
@@ -52,7 +53,7 @@ def test_published_questions_are_separated_fitted_and_told_how_to_end(local):
         ("gsm8k", "test")
     ] * 3 + [("qmsum", "test")] * 2
     assert all(q.text.endswith(f"\n\n{instructions(q.kind)}") for q in drawn.questions)
-    tokenizer = models.load_tokenizer(STUDENT)
+    tokenizer = loading.load_tokenizer(STUDENT)
     meetings = [q.text.removesuffix(f"\n\n{instructions('text')}") for q in drawn.questions if q.task == "qmsum"]
     assert all(len(tokenizer(text).input_ids) <= 300 and "[turns left out: " in text for text in meetings)
     told = dict(zip(drawn.account["what"], drawn.account["n"], strict=True))

@@ -12,7 +12,7 @@ from examples import shared_data
 from small_study import PROJECT, call, copy_of_project, shrunk
 
 from agentark.distill import sft
-from agentark.questions import collect
+from agentark.tasks.questions import collect
 
 FILES = {
     "gsm8k/train.jsonl": "gsm8k/train.sample.jsonl",

@@ -9,14 +9,21 @@ import pytest
 import torch
 from examples import GOLD, KEYS, SLIPPED, said
 
-from agentark import StudyError, evaluate, models, report, robustness, root
-from agentark.engines.checkpoint import prompt_ids
-from agentark.robustness import FAMILIES, HINTS, PERTURBATIONS, perturbed, read, reasoning_nll, sentences
+from agentark import StudyError, root
+from agentark.evaluate import likelihood, robustness
+from agentark.evaluate.likelihood import reasoning_nll
+from agentark.evaluate.predictions import predict
+from agentark.evaluate.robustness import HINTS, PERTURBATIONS, perturbed
+from agentark.models import loading
+from agentark.models.chat import prompt_ids
+from agentark.report.sentences import likelihood_findings, robustness_findings
 from agentark.schemas import frame
 from agentark.tasks import TASKS
-from agentark.tasks.base import check, lines_of
-from agentark.tasks.words import VOCABULARY
-from agentark.traces import answer_of
+from agentark.tasks.world import perturb, words
+from agentark.tasks.world.perturb import FAMILIES, read, sentences
+from agentark.tasks.world.steps import check, lines_of
+from agentark.tasks.world.words import VOCABULARY
+from agentark.traces.reading import answer_of
 
 QUESTIONS = {
     name: TASKS[name].questions(120, "train", 7, levels=(*TASKS[name].levels, *TASKS[name].hard)) for name in FAMILIES
@@ -47,7 +54,7 @@ def test_the_graph_read_off_the_words_is_the_one_they_were_drawn_from(name):
         told = TASKS[name].quantities(draft, question.solution)
         assert graph(question.model_copy(update={"quantities": told})) == graph(question)
         assert draft.answer == question.answer
-        assert robustness.joined(sentences(question.text)) == question.text
+        assert perturb.joined(sentences(question.text)) == question.text
 
 
 @pytest.mark.parametrize("pairs", PAIRS)
@@ -76,7 +83,7 @@ def test_other_names_keep_numbers_and_order():
         assert len(set(exchanged.values())) == len(exchanged)
         told = [" ".join(exchanged.get(word, word) for word in q.name.split()) for q in question.quantities]
         assert set(told) == {q.name for q in other.quantities}
-        names = {*robustness.PEOPLE, *robustness.ITEMS, *robustness.UNKNOWNS}
+        names = {*words.PEOPLE, *words.ITEMS, *words.UNKNOWNS}
         assert not names & set(question.text.split()) & set(other.text.split())
 
 
@@ -106,10 +113,10 @@ def test_larger_numbers_are_larger_than_any_in_training_and_factors_stay(name):
         for sentence in sentences(text):
             if found := linear.fullmatch(sentence):
                 k, c, d = map(int, found.groups())
-                above += [(d - c) // k - min(robustness.UNKNOWN), c - min(robustness.CONSTANT)]
+                above += [(d - c) // k - min(perturb.UNKNOWN), c - min(perturb.CONSTANT)]
                 factors.append(k)
                 continue
-            for form, least, _ in robustness.LARGER:
+            for form, least, _ in perturb.LARGER:
                 above += [int(n) - least for n in re.findall(form, sentence)]
             factors += map(int, re.findall(r"(?:times|\*) (\d+)", sentence))
         return above, factors
@@ -161,7 +168,7 @@ def test_likelihood_is_that_of_transformers_whatever_the_padding(family, tmp_pat
     folder = root() / "data/models/qwen3-small" if family == "generated" else checkpoints.build(family, tmp_path)
     questions = [*QUESTIONS["word"][:3], KEYS.model_copy(update={"task": "gsm8k", "solution": "so 15 and 24"})]
     found = reasoning_nll(folder, questions)
-    model, tokenizer = models.load(folder)
+    model, tokenizer = loading.load(folder)
     for question, row in zip(questions, found.itertuples(), strict=True):
         told = question.solution.rpartition("\n")[0] or question.solution
         target = tokenizer(told, add_special_tokens=False).input_ids
@@ -192,13 +199,13 @@ def likelihoods():
 
 
 def test_perplexity_is_the_exponential_of_the_mean_over_tokens_and_seeds():
-    found = frame(robustness.likelihood_scores(likelihoods(), "t", "word"))
+    found = frame(likelihood.likelihood_scores(likelihoods(), "t", "word"))
     value = found.set_index(["method", "metric", "seed"])["value"]
     assert value["base", "nll", "all"] == pytest.approx(8 / 40)
     assert value["da", "nll", "all"] == pytest.approx(4 / 40) and value["da", "nll", "1"] == pytest.approx(3 / 40)
     assert value["da", "perplexity", "all"] == pytest.approx(math.exp(0.1))
     assert value["da", "nll_difference", "all"] == pytest.approx(-0.1)
-    assert "after DA it is likelier (-0.100" in report.likelihood_findings(found, "s")
+    assert "after DA it is likelier (-0.100" in likelihood_findings(found, "s")
 
 
 def test_losses_are_paired_with_the_same_questions():
@@ -210,13 +217,13 @@ def test_losses_are_paired_with_the_same_questions():
         for i, question in enumerate(asked):
             if setting == "unperturbed" or i >= 10:
                 trace = said(1, 1, GOLD if i in known else SLIPPED, question.question_id)
-                predictions += evaluate.predict([trace], [question], setting, "da", "s")
+                predictions += predict([trace], [question], setting, "da", "s")
     found = frame(robustness.robustness_scores(frame(predictions), "t", "word"))
     assert set(found["study"]) == {"reasoning"}
     gains = found[found["metric"] == "accuracy_gain"].set_index(["experiment", "baseline"])
     assert gains.loc[("larger", "unperturbed"), "value"] == pytest.approx(-0.6)
     assert gains.loc[("larger", "unperturbed"), "n"] == 10
     assert gains.loc[("wrong hint", "right hint"), "value"] == pytest.approx(-0.5)
-    (sentence,) = report.robustness_findings(found, "s")
+    (sentence,) = robustness_findings(found, "s")
     assert "it loses by: larger, wrong hint, most by wrong hint (-0.800" in sentence
     assert "a wrong hint is worse than a right one (-0.500" in sentence

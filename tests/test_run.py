@@ -3,9 +3,9 @@
 import pytest
 
 from agentark import root
-from agentark.debate.protocols import Vote
+from agentark.debate.independent import Vote
 from agentark.debate.run import answers, hold
-from agentark.pretrain import MAX_TOKENS
+from agentark.pretrain.training import MAX_TOKENS
 from agentark.tasks import TASKS
 
 MODELS = [root() / "data" / "models" / name for name in ("qwen3-small", "llama-small", "qwen3-small")]

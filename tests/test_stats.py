@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentark.stats import Estimate, gain, mean, ratio
+from agentark.evaluate.stats import Estimate, gain, mean, ratio
 
 RNG = np.random.default_rng(0)
 ANSWERS = (RNG.random(400) < 0.3).astype(float)

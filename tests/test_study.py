@@ -7,7 +7,8 @@ import pandas as pd
 import yaml
 from small_study import SMALL, call, stage
 
-from agentark import experiments, report
+from agentark.paper import experiments
+from agentark.report import sentences
 
 
 def test_it_ends_in_a_report_with_every_part(study):
@@ -31,11 +32,11 @@ def test_it_ends_in_a_report_with_every_part(study):
 
 def test_a_changed_table_changes_the_sentence_that_quotes_it(study):
     scores = pd.read_csv(study / "reports" / "scores.csv", dtype={"seed": str}, keep_default_na=False)
-    first = report.debate_findings(scores, "equation").splitlines()[0].removeprefix("- ")
+    first = sentences.debate_findings(scores, "equation").splitlines()[0].removeprefix("- ")
     assert first in (study / "reports" / "index.html").read_text()
     at = (scores["method"] == "debate") & (scores["metric"] == "accuracy") & (scores["experiment"] == "hard")
     scores.loc[at, "value"] = 0.12345
-    assert "0.123" in report.debate_findings(scores, "equation")
+    assert "0.123" in sentences.debate_findings(scores, "equation")
 
 
 def test_a_second_repro_does_nothing(copied):
@@ -53,14 +54,14 @@ def test_the_headline_tells_sameness_and_difference(copied):
     folder = copied
     call(folder, "git", "add", "--all", "reports")
     call(folder, "git", "-c", "user.name=a", "-c", "user.email=a@b", "commit", "--quiet", "-m", "results")
-    assert "identical, byte for byte" in call(folder, sys.executable, "-m", "agentark.headline").stdout
+    assert "identical, byte for byte" in call(folder, sys.executable, "-m", "agentark.stage.headline").stdout
     kept = (folder / "reports" / "scores.csv").read_text()
     first = kept.splitlines()[1]
     (folder / "reports" / "scores.csv").write_text(kept.replace(first, first.replace(",main,", ",other,", 1), 1))
     changed = pd.read_csv(folder / "reports" / "scores.csv", keep_default_na=False)
     changed.loc[3, "value"] += 0.5
     changed.to_csv(folder / "reports" / "scores.csv", index=False)
-    assert "1 differ" in call(folder, sys.executable, "-m", "agentark.headline").stdout
+    assert "1 differ" in call(folder, sys.executable, "-m", "agentark.stage.headline").stdout
     (folder / "reports" / "scores.csv").write_text(kept)
 
 
@@ -68,7 +69,7 @@ def test_cost_experiments_and_claims_are_drawn_of_whatever_has_been_run(copied):
     for name in (n for n, command in experiments.MADE_BY.items() if command != "dvc repro"):
         table = copied / "reports" / f"{name}.csv"
         table.write_text(table.read_text().partition("\n")[0] + "\n")
-    for name in ("cost", "11_experiments", "claims"):
+    for name in ("paper/cost", "paper/experiments", "paper/claims"):
         stage(copied, name)
     paid = pd.read_csv(copied / "reports" / "cost.csv", keep_default_na=False)
     assert {"once", "a question", "break-even"} <= set(paid["experiment"])

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from agentark import StudyError
 from agentark.tasks import TASKS, task
-from agentark.tasks.base import SHARES, answer_of, check, evaluate, lines_of, normal, split_of
-from agentark.tasks.words import VOCABULARY
+from agentark.tasks.splits import SHARES, split_of
+from agentark.tasks.world.steps import answer_of, check, evaluate, lines_of, normal
+from agentark.tasks.world.words import VOCABULARY
 
 NUMBERS = st.integers(0, 9999)
 WORDS = st.sampled_from(

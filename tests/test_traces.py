@@ -7,9 +7,10 @@ from examples import GOLD, KEYS, SLIPPED, shared_data
 from examples import said as spoken
 
 from agentark.answers import is_correct, said
-from agentark.extract import check_traces, diverse
 from agentark.schemas import Question, Trace
-from agentark.traces import answer_of, answer_only, claim_of, distance, structure
+from agentark.traces.check import check_traces
+from agentark.traces.reading import answer_of, answer_only, claim_of, distance, structure
+from agentark.traces.selection import diverse
 
 EGGS = Question(
     question_id="eggs", task="gsm8k", split="train", level=0, text="How many eggs are left?", solution="", answer="9",

@@ -15,20 +15,21 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 from trl import GRPOConfig
 
-from agentark import StudyError, models
-from agentark.distill import launch, policy, prm, sft
+from agentark import StudyError
+from agentark.distill import launch, policy, scorer, sft
+from agentark.distill.reward_model import DebateSteps, train
 from agentark.distill.students import commit
 from agentark.distill.training import divided, settings, trainable
-from agentark.engines.checkpoint import digest, ends_of_turn, prompt_ids
+from agentark.models import loading
+from agentark.models.chat import ends_of_turn, prompt_ids
+from agentark.models.checkpoints import digest
 from agentark.tasks import TASKS
 
 pytestmark = pytest.mark.long
 QUESTIONS = TASKS["equation"].questions(24, "train", 0)
 PAIRS = [(q.text, q.solution) for q in QUESTIONS]
 WRONG = "answer : 0"
-DEBATES = [
-    prm.DebateSteps(q.text, [q.solution, WRONG], [[True] * len(q.solution.split("\n")), [False]]) for q in QUESTIONS
-]
+DEBATES = [DebateSteps(q.text, [q.solution, WRONG], [[True] * len(q.solution.split("\n")), [False]]) for q in QUESTIONS]
 
 
 @pytest.fixture(scope="module")
@@ -73,8 +74,8 @@ def judge(base: Path, out: Path, **chosen) -> dict:
 @torch.inference_mode()
 def answers(model, base: Path) -> list[list[int]]:
     """Greedy continuations, as tokens."""
-    tokenizer = models.load_tokenizer(base)
-    ends = ends_of_turn(models.load(base)[0].generation_config, tokenizer)
+    tokenizer = loading.load_tokenizer(base)
+    ends = ends_of_turn(loading.load(base)[0].generation_config, tokenizer)
     said = []
     for question, _ in PAIRS[:3]:
         ids = torch.tensor([prompt_ids(tokenizer, [{"role": "user", "content": question}], 4000)])
@@ -85,7 +86,7 @@ def answers(model, base: Path) -> list[list[int]]:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_checkpoint_loads_as_what_it_is(project, family):
-    model, tokenizer = models.load(project / "data/models" / family)
+    model, tokenizer = loading.load(project / "data/models" / family)
     assert model.dtype == torch.float32 and tokenizer.pad_token is not None
     assert model.config.get_text_config().max_position_embeddings >= 2048 and model.num_parameters() < 400_000
     assert len(ends_of_turn(model.generation_config, tokenizer)) == 2
@@ -96,11 +97,11 @@ def test_a_checkpoint_loads_as_what_it_is(project, family):
 def test_a_student_saved_by_each_route_answers_the_same(project, family):
     base, out = project / "data/models" / family, project / "students" / family
     imitate(base, out, lora_rank=4)
-    merged = answers(models.load(out)[0], base)
-    plain = models.load(base)[0]
+    merged = answers(loading.load(out)[0], base)
+    plain = loading.load(base)[0]
     assert merged != answers(plain, base)
     assert answers(PeftModel.from_pretrained(plain, out / "adapter"), base) == merged
-    taught = models.load(base)[0]
+    taught = loading.load(base)[0]
     taught.load_adapter(str(out / "adapter"))
     assert answers(taught, base) == merged
     if family != "qwen2.5-vl":  # the auto class knows causal models alone
@@ -116,13 +117,13 @@ def test_all_weights_of_the_language_half_train_and_nothing_else(project, family
     assert before.keys() == after.keys()
     moved = {name for name in before if not torch.equal(before[name], after[name])}
     assert moved == {name for name in before if "visual" not in name}
-    assert models.load(out)[0].config.architectures == models.load(base)[0].config.architectures
+    assert loading.load(out)[0].config.architectures == loading.load(base)[0].config.architectures
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_adapters_are_on_all_linear_layers_of_the_language_half(project, family):
     model, _ = trainable(project / "data/models" / family, 0, 4)
-    plain, _ = models.load(project / "data/models" / family)
+    plain, _ = loading.load(project / "data/models" / family)
     half = plain.get_decoder()
     linear = {n for n, m in plain.named_modules() if isinstance(m, torch.nn.Linear) and m in set(half.modules())}
     adapted = {
@@ -149,12 +150,12 @@ def test_adapters_start_from_the_seed(project):
 @pytest.mark.parametrize("lora_rank", [0, 4])
 def test_every_family_has_a_reward_model(project, family, lora_rank):
     base, out = project / "data/models" / family, project / "judges" / f"{family}-{lora_rank}"
-    curve = prm.train(**judge(base, out, lora_rank=lora_rank, loss="code" if family == "llama" else "paper"))
+    curve = train(**judge(base, out, lora_rank=lora_rank, loss="code" if family == "llama" else "paper"))
     assert {row["stage"] for row in curve} == {1, 2}
-    ((first, *_), _) = scores = prm.StepScorer(out)([PAIRS[0][0]] * 2, [PAIRS[0][1], ""])
+    ((first, *_), _) = scores = scorer.StepScorer(out)([PAIRS[0][0]] * 2, [PAIRS[0][1], ""])
     assert len(scores[0]) == len(PAIRS[0][1].split("\n")) and scores[1] == [] and 0 < first < 1
     stages = [load_file(folder / "model.safetensors") for folder in (out / "stage-1", out)]
-    fresh = models.load_scorer(base).state_dict()
+    fresh = loading.load_scorer(base).state_dict()
     moved = [{n for n in fresh if not torch.equal(fresh[n], s.get(n, fresh[n]))} for s in stages]
     assert moved[0] and all("layers.1." in n or "score." in n for n in moved[0])
     assert any("layers.0." in n for n in moved[1])
@@ -165,11 +166,11 @@ def test_every_family_has_a_reward_model(project, family, lora_rank):
 @pytest.mark.parametrize("family", ["gemma3", "qwen2.5-vl"])
 def test_practice_goes_with_several_ends_of_turn_and_other_senses(project, family):
     base, judged, out = (project / place / family for place in ("data/models", "judges", "students/pad"))
-    prm.train(**judge(base, judged))
+    train(**judge(base, judged))
     (first, *_) = policy.train(**practise(base, judged, out, lora_rank=4))
     assert set(first) == {"step", "reward", "kl", "length"} and 0 <= first["reward"] <= 2
-    assert answers(PeftModel.from_pretrained(models.load(base)[0], out / "adapter"), base) == answers(
-        models.load(out)[0], base
+    assert answers(PeftModel.from_pretrained(loading.load(base)[0], out / "adapter"), base) == answers(
+        loading.load(out)[0], base
     )
 
 
@@ -188,12 +189,12 @@ def test_two_processes_learn_as_one(project):
 
 def test_two_processes_judge_and_practise(project):
     base, judged = project / "data/models/llama", project / "judges/two"
-    (curve,) = launch.each(prm.train, [judge(base, judged)], 2)
-    alone = prm.train(**judge(base, project / "judges/one"))
+    (curve,) = launch.each(train, [judge(base, judged)], 2)
+    alone = train(**judge(base, project / "judges/one"))
     assert curve[0]["loss"] == pytest.approx(alone[0]["loss"], rel=0.2)  # parts differ in dropout and negatives
     (curve,) = launch.each(policy.train, [practise(base, judged, project / "two/pad", lora_rank=4)], 2)
     assert [row["step"] for row in curve] == [1, 2]
-    assert answers(models.load(project / "two/pad")[0], base)
+    assert answers(loading.load(project / "two/pad")[0], base)
 
 
 def test_a_launched_training_fails_in_one_line(project):

@@ -10,10 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_protocols import held, quarrel, told
 
-from agentark import StudyError, variants
-from agentark.debate.protocols import SUMMARISER, Debate
-from agentark.extract import check_traces, select
+from agentark import StudyError
+from agentark.debate.protocols import Debate
+from agentark.evaluate.scores import variant_scores, yield_scores
+from agentark.report import charts, sentences
 from agentark.schemas import Prediction, Trajectory, frame
+from agentark.traces import selection
+from agentark.traces.check import check_traces
+from agentark.traces.reading import SUMMARISER
+from agentark.traces.selection import select
 
 QUESTIONS = [f"q{i}" for i in range(8)]
 
@@ -79,7 +84,7 @@ def test_plain_traces_can_be_told_to_come_first():
 COUNTS = st.dictionaries(st.sampled_from(QUESTIONS), st.integers(1, 4), min_size=1)
 
 
-@given(COUNTS, COUNTS, st.sampled_from(sorted(variants.KEPT)))
+@given(COUNTS, COUNTS, st.sampled_from(sorted(selection.KEPT)))
 def test_trimmed_traces_are_as_many_and_of_the_same_questions_as_far_as_there_are(has, like, method):
     of = {
         name: {q: n if method == "da" else 1 for q, n in counts.items()}
@@ -88,9 +93,9 @@ def test_trimmed_traces_are_as_many_and_of_the_same_questions_as_far_as_there_ar
     wanted = sum(of["like"].values())
     if sum(of["has"].values()) < wanted:
         with pytest.raises(StudyError, match=f"cannot be cut to {wanted}"):
-            variants.trimmed(trajectories(has), trajectories(like), method)
+            selection.trimmed(trajectories(has), trajectories(like), method)
         return
-    rows = variants.trimmed(trajectories(has), trajectories(like), method)
+    rows = selection.trimmed(trajectories(has), trajectories(like), method)
     assert len(rows) == wanted and [r for r in trajectories(has) if r in rows] == rows
     got = Counter(r.question_id for r in rows)
     assert all(got[q] >= min(n, of["like"].get(q, 0)) for q, n in of["has"].items())
@@ -99,9 +104,9 @@ def test_trimmed_traces_are_as_many_and_of_the_same_questions_as_far_as_there_ar
 def test_the_yield_of_sources_is_paired_by_question_and_told_by_level():
     questions = [KEYS.model_copy(update={"question_id": q, "level": 2 + i % 2}) for i, q in enumerate(QUESTIONS)]
     sources = {"debates": trajectories({"q0": 1, "q1": 2}), "samples": trajectories(dict.fromkeys(QUESTIONS[1:], 1))}
-    table = variants.yielded(sources, questions)
+    table = selection.yielded(sources, questions)
     assert table["debates"].sum() == 2 and table["samples"].sum() == 7
-    rows = {(r.experiment, r.metric): r for r in variants.yield_scores(table, "data", "t", "word", "debates")}
+    rows = {(r.experiment, r.metric): r for r in yield_scores(table, "data", "t", "word", "debates")}
     assert rows["samples", "yield_gain"].value == pytest.approx(5 / 8) and rows["samples", "yield_gain"].n == 8
     assert rows["debates, level 2", "yield"].value == 1 / 4 and ("debates", "yield_gain") not in rows
 
@@ -115,7 +120,7 @@ def table():
     rows += [prediction(i, "more", "rsft", "s", s, known[i] or i % 3 == s) for i in range(30) for s in (0, 1)]
     rows += [prediction(i, "more", "vote", "", 0, i < 15) for i in range(20)]
     rivals = {"rsft": [("base", "base"), ("more", "vote"), ("none", "rsft")]}
-    return known, frame(variants.scores(frame(rows), "data", "t", "word", lambda _, method: rivals.get(method, [])))
+    return known, frame(variant_scores(frame(rows), "data", "t", "word", lambda _, method: rivals.get(method, [])))
 
 
 def test_gains_are_paired_by_question_of_the_mean_over_seeds(table):
@@ -132,16 +137,16 @@ def test_gains_are_paired_by_question_of_the_mean_over_seeds(table):
 
 
 def test_findings_say_what_the_intervals_allow(table):
-    lines = variants.findings(table[1], ["more"])
+    lines = sentences.variant_findings(table[1], ["more"])
     assert len(lines) == 2 and lines[0].startswith("*more* (R-SFT, s) is better than *base*: +0.")
 
 
 def test_figures_draw_every_experiment(table):
     scores = table[1]
-    bars = variants.bars(scores, "s", ["more"])
+    bars = charts.bars(scores, "s", ["more"])
     assert [t.get_text() for t in bars.axes[0].get_xticklabels()] == ["more"]
-    line = variants.lines(
-        scores, {"agents": [variants.Line("s", "rsft", {5: "more"}), variants.Line("", "vote", {5: "more"})]}
+    line = charts.lines(
+        scores, {"agents": [charts.Line("s", "rsft", {5: "more"}), charts.Line("", "vote", {5: "more"})]}
     )
     assert [t.get_text() for t in line.axes[0].get_legend().get_texts()] == ["R-SFT", "teacher, vote"]
     plt.close("all")

@@ -4,8 +4,9 @@ import pytest
 import torch
 from PIL import Image
 
-from agentark import StudyError, models, root, vision
+from agentark import StudyError, root
 from agentark.distill import sft
+from agentark.models import loading, vision
 from agentark.tasks import TASKS
 
 LLAMA = root() / "data" / "models" / "llama-small"
@@ -23,7 +24,7 @@ def base(tmp_path_factory):
 @torch.inference_mode()
 def logits(folder):
     """Of every token of some questions and solutions of all families, padded on the left: (tokens, words)."""
-    model, tokenizer = models.load(folder)
+    model, tokenizer = loading.load(folder)
     turns = [[{"role": "user", "content": q.text}, {"role": "assistant", "content": q.solution}] for q in QUESTIONS]
     chats = [tokenizer.apply_chat_template(t, tokenize=False) for t in turns]
     read = tokenizer(chats, return_tensors="pt", padding=True)
@@ -33,7 +34,7 @@ def logits(folder):
 def test_the_language_half_computes_what_the_base_does(base):
     before, after = logits(LLAMA), logits(base)
     torch.testing.assert_close(after[:, : before.shape[1]], before, rtol=1e-5, atol=1e-5)
-    unknown = models.load_tokenizer(
+    unknown = loading.load_tokenizer(
         base
     ).unk_token_id  # what the base never writes, the new marks are not written either
     torch.testing.assert_close(after[:, before.shape[1] :], after[:, [unknown] * len(vision.MARKS)])
@@ -53,7 +54,7 @@ def test_training_on_text_moves_the_language_half_alone(base, tmp_path):
     assert before["vision"] == after["vision"] and before["language"] != after["language"]
     seen = [vision.look(folder, PICTURE, QUESTIONS[0].text, 8) for folder in (base, tmp_path / "student")]
     assert seen[0][0].equal(seen[1][0])
-    shifted = models.load(tmp_path / "student")[0].get_decoder().layers[0].self_attn.q_proj.bias
+    shifted = loading.load(tmp_path / "student")[0].get_decoder().layers[0].self_attn.q_proj.bias
     assert shifted.abs().max() > 0  # the biases, 0 in the base, are trained with the rest
 
 

@@ -1,1 +1,1 @@
-"""Ways to let agents talk, behind one interface: `debate.protocols` says who speaks when, `debate.run` runs it."""
+"""In: questions and an engine. Out: the traces of every agent in every round, by protocol."""

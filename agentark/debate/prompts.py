@@ -12,12 +12,11 @@ ways that its teacher was trained on, revising and summarising: `argue_prompt`, 
 
 from dataclasses import dataclass
 
+from agentark.models.chat import Messages, solve_prompt, spoken
 from agentark.schemas import Question
-from agentark.traces import in_world
+from agentark.traces.reading import in_world
 
 ORDERS = ("shared", "chat")
-
-Messages = list[dict[str, str]]
 
 
 @dataclass(frozen=True)
@@ -96,19 +95,9 @@ def wording(question: Question) -> Wording:
     return WORLD if in_world(question) else ENGLISH
 
 
-def spoken(trace: str) -> str:
-    """A trace without what a model thought before it spoke (Qwen3's marked thinking), which is its own."""
-    return trace.rpartition("</think>")[2].strip() if "</think>" in trace else trace
-
-
 def listed(form: str, traces: list[str]) -> str:
     """Traces one after another, as spoken."""
     return "".join(form.format(i=i, trace=spoken(trace)) for i, trace in enumerate(traces, start=1))
-
-
-def solve_prompt(question: str) -> Messages:
-    """Round 1: the question alone."""
-    return [{"role": "user", "content": question}]
 
 
 def revise_prompt(question: Question, traces: list[str], own: int, order: str) -> Messages:

@@ -11,63 +11,25 @@ solutions that the count chose, and no others; it can still depart from them.
 """
 
 import re
-from collections.abc import Generator, Iterable
 from dataclasses import dataclass
-from typing import Protocol as Interface
 
 from agentark import StudyError
 from agentark.debate.prompts import (
     UNDECIDED,
-    Messages,
     argue_prompt,
     moderate_prompt,
     rank_prompt,
     revise_prompt,
-    solve_prompt,
-    spoken,
     summarise_prompt,
     verify_prompt,
 )
-from agentark.engines import Reply
+from agentark.debate.turns import Conversation, Protocol, Turn
+from agentark.models.chat import solve_prompt, spoken
 from agentark.schemas import Question
-from agentark.traces import answer_of, groups, in_world
+from agentark.traces.reading import SUMMARISER, agreed, answer_of, groups, in_world, majority, stating, unanimous
 
-SUMMARISER = 0  # agents count from 1
 VERDICT = re.compile(r"verdict\W*(approve|reject)", re.IGNORECASE)
 RANKING = re.compile(r"\[\s*\d+(?:\s*,\s*\d+)*\s*\]")
-
-
-@dataclass(frozen=True)
-class Turn:
-    """One call: which agent speaks in which round (both from 1), to what, at what temperature."""
-
-    agent: int
-    round: int
-    messages: Messages
-    temperature: float
-
-
-Conversation = Generator[list[Turn], list[Reply], None]
-
-
-class Protocol(Interface):
-    @property
-    def calls(self) -> int:
-        """The most calls that one conversation can make."""
-
-    def turns(self, question: Question) -> Conversation: ...
-
-
-@dataclass(frozen=True)
-class Vote:
-    """Independent answers, the most frequent wins (self-consistency); with one call, a single pass."""
-
-    calls: int
-    temperature: float
-
-    def turns(self, question: Question) -> Conversation:
-        prompt = solve_prompt(question.text)
-        yield [Turn(agent, 1, prompt, self.temperature) for agent in range(1, self.calls + 1)]
 
 
 @dataclass(frozen=True)
@@ -293,30 +255,3 @@ def ranked(verdict: str, traces: list[str], question: Question) -> list[int]:
     counts = {answer: len(group) for group in groups(answers, question) for answer in group}
     by_count = sorted(range(len(traces)), key=lambda i: -counts.get(answers[i], 0))
     return list(dict.fromkeys([*(n for n in numbers if n in by_count), *by_count]))
-
-
-def agreed(traces: list[str], question: Question) -> bool:
-    """Whether more than two thirds of the traces state one answer."""
-    found = groups((answer_of(trace, question) for trace in traces), question)
-    return any(3 * len(group) > 2 * len(traces) for group in found)
-
-
-def stating(answer: str | None, traces: list[str], question: Question) -> list[str]:
-    """The traces that state `answer`; those that state none where it is None."""
-    stated = [answer_of(trace, question) for trace in traces]
-    if answer is None:
-        return [trace for trace, other in zip(traces, stated, strict=True) if other is None]
-    alike = groups([answer, *stated], question)[0]
-    return [trace for trace, other in zip(traces, stated, strict=True) if other in alike]
-
-
-def unanimous(traces: Iterable[str], question: Question) -> bool:
-    """Whether all traces state one and the same answer."""
-    answers = [answer_of(trace, question) for trace in traces]
-    return None not in answers and len(groups(answers, question)) == 1
-
-
-def majority(answers: Iterable[str | None], question: Question | None = None) -> str | None:
-    """The most frequent answer, in its first spelling, the earliest among equals; None if no trace states any."""
-    found = groups(answers, question)
-    return max(found, key=len)[0] if found else None

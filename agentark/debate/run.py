@@ -5,11 +5,12 @@ import importlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from agentark.debate.protocols import Protocol, Turn, Vote
+from agentark.debate.independent import Vote
+from agentark.debate.turns import Protocol, Turn
 from agentark.engines import Engine, Reply, Request, Store, batches_itself, engine, inheritable
 from agentark.parallel import apart, each, workers
 from agentark.schemas import Question, Seconds, Trace
-from agentark.traces import answer_of
+from agentark.traces.reading import answer_of
 
 GROUP = 64  # questions in step; fixed, so that batches, and with them bytes, do not depend on the number of cores
 
@@ -91,7 +92,7 @@ def answers(
     calls = [dict(model=model, settings=settings, store=store, max_tokens=max_tokens) for model in models]
     if len(calls) < workers() or any(map(batches_itself, models)):
         return [_answers(**call) for call in calls]
-    importlib.import_module("agentark.engines.local")  # here, once: the workers inherit it
+    importlib.import_module("agentark.engines.transformers")  # here, once: the workers inherit it
     return each(_answers, calls)
 
 

@@ -1,1 +1,1 @@
-"""Distillation in rising depth: `sft` on answers and traces, `prm` a process reward model, `policy` GRPO against it."""
+"""In: selected traces and a base model. Out: a trained student, by SFT, R-SFT, DA or PAD, with its learning curve."""

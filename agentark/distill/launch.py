@@ -24,6 +24,7 @@ from typing import Any
 from agentark import StudyError
 
 TRAINERS = ("auto", "unsloth", "peft")
+PRELOADED = ("agentark.distill.students", "agentark.distill.step_credit", "agentark.distill.training")
 
 
 def obstacle(lora_rank: int) -> str:
@@ -104,8 +105,8 @@ def each(function: Callable, calls: Iterable[dict[str, Any]], processes: int = 1
 
 def import_trainers() -> None:
     """Import what trains, which takes ten seconds: workers that are forked afterwards have it."""
-    for part in ("students", "trainers", "training"):
-        importlib.import_module(f"agentark.distill.{part}")
+    for name in PRELOADED:
+        importlib.import_module(name)
 
 
 def launched(function: Callable, call: dict[str, Any], processes: int, gpus: str, unsloth: bool):

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from agentark.distill import policy, prm, sft
+from agentark.distill import policy, reward_model, sft
 from agentark.schemas import Question
 
 
@@ -14,7 +14,7 @@ def teach(
     base: Path,
     out: Path,
     pairs: Sequence[tuple[str, str]],
-    debates: Sequence[prm.DebateSteps],
+    debates: Sequence[reward_model.DebateSteps],
     questions: Sequence[Question],
     imitation: dict[str, Any],
     judging: dict[str, Any],
@@ -26,5 +26,5 @@ def teach(
     """
     if method != "pad":
         return sft.distil(base, pairs, out, seed, **imitation, method=method)
-    prm.train(base, debates, out / "judge", seed, **judging)
+    reward_model.train(base, debates, out / "judge", seed, **judging)
     return policy.train(base, out / "judge", questions, out, seed, **practice)

@@ -8,14 +8,13 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
-from agentark import StudyError, models
+from agentark import StudyError
 from agentark.answers import is_right
-from agentark.debate.prompts import solve_prompt
-from agentark.distill.prm import StepScorer, aggregate
-from agentark.engines.checkpoint import prompt_ids
-from agentark.engines.vllm import MISSING
+from agentark.distill.scorer import StepScorer, aggregate
+from agentark.models import loading
+from agentark.models.chat import prompt_ids, solve_prompt
 from agentark.schemas import Question
-from agentark.traces import answer_of
+from agentark.traces.reading import answer_of
 
 ALGORITHMS = ("grpo", "rloo")
 
@@ -107,10 +106,10 @@ def train(
     from datasets import Dataset
     from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
 
+    from agentark.distill.step_credit import StepCredit
     from agentark.distill.students import save
-    from agentark.distill.trainers import StepCredit
     from agentark.distill.training import curve, divided, run, settings, trainable
-    from agentark.engines import local
+    from agentark.engines import batching
 
     parameters = dict(
         steps=steps, prompts=prompts, generations=generations, max_tokens=max_tokens, learning_rate=learning_rate,
@@ -124,17 +123,19 @@ def train(
         raise StudyError("aggregate step: is for grpo against a reward model alone; set outcome_weight to 0")
     made, shares = generation(generator), divided(prompts * generations, per_device)
     if made and not importlib.util.find_spec("vllm"):
-        raise StudyError(f"generator vllm: {MISSING}")
+        raise StudyError(
+            "generator vllm: not installed here; add it with `pip install -e .[gpu]`, or set generator to transformers"
+        )
     if made and not torch.cuda.is_available():
         raise StudyError("generator vllm: needs a GPU beside the training; set generator to transformers")
     model, tokenizer = trainable(base, seed, lora_rank, trainer, four_bit, bool(made))
     if made:
         prompted = (solve_prompt(q.text) for q in questions)
-        longest = max(len(prompt_ids(tokenizer, p, models.window(base) - max_tokens)) for p in prompted)
+        longest = max(len(prompt_ids(tokenizer, p, loading.window(base) - max_tokens)) for p in prompted)
         made["vllm_max_model_length"] = longest + max_tokens  # room for more would be kept free on the GPU
     if not torch.cuda.is_available():  # where it gives the same outputs, to the last bit
         whole = model.get_base_model() if lora_rank else model
-        whole.generate = partial(local.generate, whole)
+        whole.generate = partial(batching.generate, whole)
     functions, weights = rewards(reward_model, questions, "mean" if by_step else aggregate, outcome_weight)
     dataset = Dataset.from_list([{"prompt": solve_prompt(q.text), "question_id": q.question_id} for q in questions])
     arguments = dict(

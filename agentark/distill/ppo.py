@@ -17,12 +17,11 @@ from torchrl.objectives import ClipPPOLoss
 from torchrl.objectives.value import GAE
 from transformers import PreTrainedModel, PreTrainedTokenizerFast, get_linear_schedule_with_warmup
 
-from agentark import models
-from agentark.debate.prompts import solve_prompt
 from agentark.distill import policy
 from agentark.distill.students import save
 from agentark.distill.training import trainable
-from agentark.engines.checkpoint import ends_of_turn, prompt_ids
+from agentark.models import loading
+from agentark.models.chat import ends_of_turn, prompt_ids, solve_prompt
 from agentark.schemas import Question
 
 CLIP = 0.2  # the PPO paper's epsilon; TRL's for GRPO
@@ -140,9 +139,9 @@ def train(
     functions, weights = policy.rewards(reward_model, questions, aggregate, outcome_weight)
     torch.manual_seed(seed)
     actor, tokenizer = trainable(base, seed, lora_rank, "peft")
-    reference, critic = models.load(base, torch.float32)[0], models.load_scorer(base, torch.float32)
+    reference, critic = loading.load(base, torch.float32)[0], loading.load_scorer(base, torch.float32)
     for model in (actor, reference, critic):
-        model.to(models.device()).eval()  # without dropout, which the critic's head would have: ratios start at 1
+        model.to(loading.device()).eval()  # without dropout, which the critic's head would have: ratios start at 1
     trained = [[p for p in model.parameters() if p.requires_grad] for model in (actor, critic)]
     optimiser = torch.optim.AdamW(trained[0] + trained[1], learning_rate, weight_decay=0.0)
     schedule = get_linear_schedule_with_warmup(optimiser, 0, steps * epochs)

@@ -8,8 +8,21 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from transformers import PreTrainedTokenizerBase
+
 from agentark import StudyError
+from agentark.models.chat import prompt_ids, solve_prompt
 from agentark.schemas import Trajectory
+
+
+def example_tokens(pairs: Sequence[tuple[str, str]], tokenizer: PreTrainedTokenizerBase) -> float:
+    """Mean tokens of a training example: the chat, the target, its end of turn."""
+    total = 0
+    for (q, a), times in Counter(pairs).items():
+        target = tokenizer(a, add_special_tokens=False).input_ids
+        total += times * (len(prompt_ids(tokenizer, solve_prompt(q), 10**9)) + len(target) + 1)
+    return total / len(pairs)
+
 
 METHODS = ("sft", "rsft", "da")
 
@@ -62,8 +75,7 @@ def distil(
     from trl import SFTConfig
 
     from agentark.distill.students import Origin, save
-    from agentark.distill.trainers import WholeBatches
-    from agentark.distill.training import curve, divided, run, settings, trainable
+    from agentark.distill.training import WholeBatches, curve, divided, run, settings, trainable
 
     parameters = dict(steps=steps, batch=batch, learning_rate=learning_rate, lora_rank=lora_rank, four_bit=four_bit)
     shares = divided(batch, per_device)

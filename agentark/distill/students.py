@@ -21,9 +21,10 @@ from huggingface_hub import ModelCard, ModelCardData, metadata_load
 from peft import PeftModel
 from transformers import AutoConfig, GenerationConfig, PreTrainedModel, PreTrainedTokenizerFast
 
-from agentark import models, root
-from agentark.engines.checkpoint import digest
+from agentark import root
 from agentark.files import write_atomically, write_json
+from agentark.models import loading
+from agentark.models.checkpoints import digest
 
 LIBRARIES = ("torch", "transformers", "trl", "peft", "accelerate", "tokenizers")
 OPTIONAL = ("unsloth", "bitsandbytes", "vllm")  # named where they took part
@@ -113,7 +114,7 @@ def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, folder: Pat
     if isinstance(model, PeftModel):
         save_adapter(model, folder / "adapter", origin)
         scores = hasattr(model.get_base_model(), "score")
-        whole = models.load_scorer(origin.base, "auto") if scores else models.load(origin.base, "auto")[0]
+        whole = loading.load_scorer(origin.base, "auto") if scores else loading.load(origin.base, "auto")[0]
         model = PeftModel.from_pretrained(whole, folder / "adapter").merge_and_unload()
     config = AutoConfig.from_pretrained(origin.base)
     precision = config.dtype or config.get_text_config().dtype or torch.float32

@@ -4,11 +4,24 @@ import os
 from pathlib import Path
 
 import torch
+from datasets import Dataset
 from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
 from transformers import BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenizerFast, PrinterCallback
+from transformers.trainer_pt_utils import LengthGroupedSampler
+from trl import SFTTrainer
 
-from agentark import StudyError, models
+from agentark import StudyError
 from agentark.distill.launch import route
+from agentark.models import loading
+
+
+class WholeBatches(SFTTrainer):
+    """Groups like lengths over a step's whole batch, not over one process's share of it: however the batch is divided,
+    a step sees the same examples."""
+
+    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> LengthGroupedSampler:
+        size = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
+        return LengthGroupedSampler(size, dataset=self.train_dataset, model_input_name="input_ids")
 
 
 def trainable(
@@ -24,7 +37,7 @@ def trainable(
     if taken and (unsloth := fast_language_model(trainer)):
         return with_unsloth(unsloth, base, seed, lora_rank, four_bit, generates)
     if lora_rank == 0:
-        model, tokenizer = models.load(base, torch.float32)
+        model, tokenizer = loading.load(base, torch.float32)
         freeze_senses(model)
         return model, tokenizer
     options = {}
@@ -36,7 +49,7 @@ def trainable(
             bnb_4bit_compute_dtype=torch.bfloat16,
         )
         options["device_map"] = {"": torch.cuda.current_device()}
-    model, tokenizer = models.load(base, **options)
+    model, tokenizer = loading.load(base, **options)
     if four_bit:
         model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)  # the trainer sees to that
     return with_lora(model, seed, lora_rank, task_type="CAUSAL_LM"), tokenizer
@@ -86,10 +99,10 @@ def with_unsloth(
     unsloth, base: Path, seed: int, rank: int, four_bit: bool, generates: bool
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
     """The same adapter by Unsloth, on its own kernels; of a model with other senses it takes the language half itself."""
-    tokenizer = models.load_tokenizer(base)
+    tokenizer = loading.load_tokenizer(base)
     model, _ = unsloth.from_pretrained(
         str(base),
-        max_seq_length=models.window(base),
+        max_seq_length=loading.window(base),
         dtype=torch.bfloat16,
         load_in_4bit=four_bit,
         use_exact_model_name=True,  # this checkpoint, not Unsloth's copy of it

@@ -14,10 +14,10 @@ from pathlib import Path
 
 from agentark import StudyError, first_line, root
 from agentark.engines import Batch, Reply, Request, replies
+from agentark.models.gguf import MISSING
 
 WINDOW = 8192  # tokens of prompt and reply together, at most; the model's own window where that is smaller
 TOGETHER = 8  # requests of a batch: what an interruption may lose
-MISSING = "llama.cpp: not installed here; add it with `pip install xllamacpp gguf`, or name a model in the hub's format"
 # The whole distribution at the temperature asked for; llama.cpp would use its own top-k, top-p and min-p.
 PLAIN_SAMPLING = {"top_k": 0, "top_p": 1.0, "min_p": 0.0, "repeat_penalty": 1.0, "samplers": ["temperature"]}
 

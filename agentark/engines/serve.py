@@ -21,13 +21,13 @@ from typing import NoReturn
 
 from aiohttp import web
 
-from agentark import StudyError, root
-from agentark.command import finish
+from agentark import StudyError, finish, root
 from agentark.engines import Request
-from agentark.engines.checkpoint import digest, located, prompt_ids
-from agentark.engines.local import Transformers
 from agentark.engines.replies import text_of
+from agentark.engines.transformers import Transformers
 from agentark.engines.vllm import settings
+from agentark.models.chat import prompt_ids
+from agentark.models.checkpoints import digest, located
 
 KNOWN = {"model", "messages", "temperature", "top_p", "max_tokens", "max_completion_tokens", "seed"}
 # Fields of the API that ask for nothing at these values; clients send them unasked.

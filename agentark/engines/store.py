@@ -10,8 +10,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from agentark import StudyError, root
-from agentark.command import finish
+from agentark import StudyError, finish, root
 
 
 def kept(folder: Path) -> Iterator[tuple[Path, dict]]:

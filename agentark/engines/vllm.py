@@ -10,9 +10,11 @@ from pathlib import Path
 import torch
 from transformers import AutoConfig
 
-from agentark import StudyError, models
+from agentark import StudyError
 from agentark.engines import Batch, Reply, Request
-from agentark.engines.checkpoint import digest, located, prompt_ids
+from agentark.models import loading
+from agentark.models.chat import prompt_ids
+from agentark.models.checkpoints import digest, located
 
 MISSING = (
     "vllm: not installed here; add it with `pip install -e .[gpu]` (for a try on CPU see `make test-vllm`), "
@@ -34,7 +36,7 @@ class VLLM:
             raise StudyError(MISSING) from None
         folder = located(name)
         self.llm = vllm.LLM(str(folder), enable_prefix_caching=True, disable_log_stats=True, **settings(folder))
-        self.tokenizer = models.load_tokenizer(folder)
+        self.tokenizer = loading.load_tokenizer(folder)
         self.window = self.llm.llm_engine.model_config.max_model_len
         self.fingerprint = digest(folder, "vllm", vllm.__version__, str(settings(folder)))
 

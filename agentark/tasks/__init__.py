@@ -1,11 +1,11 @@
 """The generated world: four training families and three held-out ones, every step of every trace exactly checkable."""
 
 from agentark import StudyError
-from agentark.tasks.base import Task
-from agentark.tasks.equations import Equation
-from agentark.tasks.facts import Facts
-from agentark.tasks.reading import Digest, Hops, Passage
-from agentark.tasks.word_problems import Meta, Word
+from agentark.tasks.world.equations import Equation
+from agentark.tasks.world.facts import Facts
+from agentark.tasks.world.family import Task
+from agentark.tasks.world.reading import Digest, Hops, Passage
+from agentark.tasks.world.word_problems import Meta, Word
 
 TASKS: dict[str, Task] = {t.name: t for t in (Word(), Equation(), Meta(), Facts(), Hops(), Passage(), Digest())}
 

@@ -1,0 +1,236 @@
+"""Is an answer right? One function for every kind of answer, given alone or at the end of a whole chain of thought."""
+
+import re
+from fractions import Fraction
+from functools import lru_cache
+
+from agentark import StudyError
+from agentark.answers import grader
+from agentark.answers.options import letter
+from agentark.answers.spellings import CLOCK, NUMBER, PLAIN, TEXT, clean, plain, rational, same_time, value
+from agentark.answers.statements import PROSE, boxed, conclusion, stated, told
+from agentark.schemas import AnswerKind, Question
+
+BASE = re.compile(r"(?<=\d)_\{?(\d+)")
+ANSWER_LINE = re.compile(r"^\W*answer\W*:", re.IGNORECASE | re.MULTILINE)
+ARTICLE = re.compile(r"^(?:the|an?) (?=.)")  # HotpotQA's and SQuAD's evaluators compare without articles
+SHORT = 100  # characters of an answer in words that talk may follow
+# huggingface/Math-Verify#57: words after a number are units: "10 weeks", "10 cm^2", "42 km/h", "\\frac{3}{4} cup", but not
+# "2 sin x" or "3xyz"
+SYMBOL = r"(?:[kcmdnµμ]?[mglLsW]|mol|mL|kWh|kHz|k?Hz|k?J|k?Pa|[NVh]|mph|kph|hrs?|mins?|secs?|ft|in|yd|mi|lbs?|oz|[°º]\s?[CF]?)"
+POWER_2_3 = r"(?:\s?\^\s?\{?-?[123]\}?|[²³])?"
+UNIT = re.compile(
+    rf"(?<=[\d}}])(?:\\[,;: ]|[\s~])*(?:\\(?:text|textrm|mathrm|mbox)\s*\{{\s*)?"
+    rf"(?:{SYMBOL}{POWER_2_3}(?:\s?[/·*]\s?{SYMBOL}{POWER_2_3})+|(?<=[\s{{~])(?:[cmk]m|ft|in|yd|mi|mph|kg|mL|lbs?|[gLJWVNmsh]|kJ|mol){POWER_2_3}"
+    r"|(?:[cmk]m|ft|in|yd|mi)\s?(?:\^\s?\{?[23]\}?|[²³])"
+    r"|(?!\s*(?:arc)?(?:sin|cos|tan|cot|sec|csc|log|exp|sqrt|mod|and|or)\b)(?:(?<=[\s{~])[a-zA-Z]{3,}|[a-zA-Z]{4,})"
+    r"(?:[a-zA-Z ]|\s?/\s?(?=[a-zA-Z]))*)\s*\}?(\$?[\s.]*)$"
+)
+SET = re.compile(r"\$?\\\{.*\\\}\$?", re.DOTALL)
+TUPLE = re.compile(r"\$?(?:\\left)?[(\[][^()\[\]]*,[^()\[\]]*[)\]]\$?")
+DEGREES = re.compile(r"\^\s*(?:\\circ|\{\s*\\circ\s*\})")
+FUNCTION = re.compile(r"^[\s$]*(?:y|[fghFGH]\s*\(\s*[a-z]\s*\))\s*=(?=[^=<>]*[a-z][^=<>]*$)")
+NAMED = re.compile(r"[A-Za-z][A-Za-z ,.;:'’\-]*")
+NEAR = Fraction(1, 10**5)
+
+
+def is_correct(prediction: str | None, gold: str, kind: AnswerKind = "latex") -> bool:
+    """Whether what `prediction` states last means the same as `gold`.
+
+    Both may be an answer alone or a text that ends in one: a solution in the data set's own form ("... #### 18"), a
+    model's chain of thought. A prediction without a readable answer, undecided at its end, or too costly to compare is
+    wrong. Raises StudyError where the gold answer is missing or unreadable, since no prediction could be judged by it.
+    Numbers are compared exactly, formulas by math-verify (https://github.com/huggingface/Math-Verify).
+    """
+    if not gold or not gold.strip():
+        raise StudyError("a question without a gold answer cannot be graded; remove it or give it one")
+    if prediction is None or not (said := conclusion(prediction)):
+        return False
+    if kind == "choice":
+        return words(said) == words(gold) or (letter(gold) is not None and letter(said) == letter(gold))
+    if kind == "text":
+        truth = without_article(gold)
+        return without_article(said) == truth or any(without_article(answer) == truth for answer in told(said))
+    if said == gold and gold.isdecimal():  # the quickest way, for every answer of the generated world
+        return True
+    return right_number(said, gold) if kind == "number" else right_formula(said, gold)
+
+
+def gradable(gold: str, kind: AnswerKind) -> None:
+    """Raise StudyError, in one line, if no prediction could be judged by this gold answer."""
+    is_correct(gold or " ", gold, kind)
+
+
+def said(text: str, kind: AnswerKind) -> str | None:
+    """The answer that a text ends in, alone: what agents compare and vote on. None if it states none.
+
+    Numbers, fractions and options have one spelling each, so equal ones are equal strings; other formulas and words stay
+    as written.
+    """
+    ending = conclusion(text)
+    if kind == "choice":
+        return letter(ending)
+    if kind == "text":
+        return told_alone(ending)
+    found = stated(ending, kind) if ending else None
+    if found is None:
+        return None
+    if kind == "number":
+        return str(number) if PLAIN.fullmatch(found) and (number := value(found)) is not None else found
+    if (number := rational(plain(found, number=False))) is not None:
+        top, bottom = number.as_integer_ratio()
+        return str(top) if bottom == 1 else f"{'-' * (top < 0)}\\frac{{{abs(top)}}}{{{bottom}}}"
+    return found.strip("$") if found.count("$") == 2 else found
+
+
+def told_alone(ending: str) -> str | None:
+    """The words behind the last "Answer:", without a closing paragraph of talk behind a short answer."""
+    answer = ANSWER_LINE.split(ending)[-1].strip("* \n")
+    first, *talk = answer.split("\n\n", 1)
+    if talk and len(first) <= SHORT and answer != ending:
+        answer = first.strip("* \n")
+    if answer.startswith("\\boxed{") and (box := boxed(answer)) and box[0] == len(answer.rstrip(".$")):
+        answer = box[1].strip("$")
+    return answer or None
+
+
+def words(text: str) -> str:
+    """A text for comparison without case, spacing and the marks around it.
+
+    A mark that stands alone, between blanks, is a word of the generated world.
+    """
+    bare = " ".join(text.lower().replace("’", "'").split()).strip(" .$*\"'“”‘`")
+    return re.sub(r"(?<=\S)[,;:!?]+$", "", bare)
+
+
+def without_article(text: str) -> str:
+    """A text for comparison (see `words`) without the article that it begins with."""
+    return ARTICLE.sub("", words(text))
+
+
+def right_number(said: str, gold: str) -> bool:
+    """Whether a text that is not empty states the number that the gold answer is: exactly, times as times."""
+    truth = gold.strip()
+    if not PLAIN.fullmatch(truth):
+        truth = stated(conclusion(gold), "number") or ""
+    if not truth or (PLAIN.fullmatch(truth) and value(truth) is None):
+        raise unreadable(gold, "number")
+    answer = said if PLAIN.fullmatch(said) else stated(said, "number")
+    if answer is None:
+        return False
+    if PLAIN.fullmatch(truth) and PLAIN.fullmatch(answer):
+        return value(truth) == value(answer)
+    if CLOCK.fullmatch(truth) or CLOCK.fullmatch(answer):
+        return same_time(truth, answer)
+    return same_formula(truth, answer, gold, "number")
+
+
+def right_formula(said: str, gold: str) -> bool:
+    """Whether a text that is not empty states what the gold answer means: words as words, all else as mathematics."""
+    truth = stated(conclusion(gold), "latex")
+    if truth is None:
+        raise unreadable(gold, "latex")
+    if name := named(truth):
+        return any(words(unwrapped(answer)) == name for answer in (said, *told(said)))
+    answer = stated(said, "latex")
+    if answer is None:
+        return False
+    truth, answer = plain(truth, number=False), plain(answer, number=False)
+    if PLAIN.fullmatch(truth) and PLAIN.fullmatch(answer):
+        if value(truth) is None:
+            raise unreadable(gold, "latex")
+        return value(truth) == value(answer)
+    one, other = rational(UNIT.sub(r"\1", truth)), rational(UNIT.sub(r"\1", answer))
+    if one is not None and other is not None and (one == other or abs(one - other) > NEAR * abs(one)):
+        return one == other
+    if marked_time(gold) or marked_time(said):
+        return same_time(stated(truth, "number") or "", stated(answer, "number") or "")
+    if len({*BASE.findall(truth), *BASE.findall(answer)}) > 1:  # math-verify reads over the base of a numeral
+        return False
+    for one, other in ((truth, answer), (answer, truth)):
+        if SET.fullmatch(one) and TUPLE.fullmatch(other):  # math-verify takes a point or interval for a set of two
+            return False
+    return same_formula(truth, answer, gold, "latex")
+
+
+def same_formula(truth: str, answer: str, gold: str, kind: AnswerKind) -> bool:
+    """Whether two statements mean the same in mathematics. Raises StudyError if the first cannot be read."""
+    if truth == answer:
+        if not readable(truth):
+            raise unreadable(gold, kind)
+        return True
+    if FUNCTION.match(truth) and FUNCTION.match(answer):  # "y = 2x + 3" and "f(x) = 2x + 3"
+        truth, answer = (FUNCTION.sub("", side).strip("$ ") for side in (truth, answer))
+    verdict = grader.compare(spelt(truth), spelt(answer))
+    if verdict == "unreadable gold" or (verdict is None and not readable(truth)):
+        raise unreadable(gold, kind)
+    return verdict == "equal"
+
+
+@lru_cache(maxsize=4096)
+def readable(formula: str) -> bool:
+    """Whether a formula can be read, and compared with another in bounded time."""
+    return grader.compare(spelt(formula), ["0"]) not in (None, "unreadable gold")
+
+
+def unreadable(gold: str, kind: AnswerKind) -> StudyError:
+    return StudyError(f"gold answer {gold[-80:]!r} is not readable as {kind}; mend the question")
+
+
+def unwrapped(formula: str) -> str:
+    return TEXT.sub(r"\1", formula).strip("$ ")
+
+
+def named(formula: str) -> str | None:
+    r"""The words that an answer in words is, as "\text{no real solutions}" or "Evelyn"; None for mathematics.
+
+    EleutherAI/lm-evaluation-harness#2212: such a gold answer is right against itself and wrong against a number.
+    """
+    bare = unwrapped(formula)
+    wordy = PROSE.search(bare) or (bare != formula.strip("$ ") and len(bare) > 1)
+    return words(bare) if wordy and NAMED.fullmatch(bare) else None
+
+
+def marked_time(text: str) -> bool:
+    """Whether an answer is a time of day for certain: "8:34 p.m.", "20:34:00". "3:20" may be a ratio."""
+    return (
+        re.search(r"\d\s*(?:\\text\w*\{\s*)?[ap]\.?\s?m\b|\d:[0-5]\d:[0-5]\d", clean(text), re.IGNORECASE) is not None
+    )
+
+
+def spelt(content: str) -> list[str]:
+    """A statement as math-verify reads it: formulas between dollars unless they are marked already, prose as it is.
+
+    Two spellings where there are two meanings: "1,22" may be a list or a decimal fraction.
+    """
+    content = UNIT.sub(r"\1", content.replace("\\$", ""))
+    if re.search(r"\\(?:sin|cos|tan|cot|sec|csc)", content):
+        content = DEGREES.sub(r"\\cdot\\frac{\\pi}{180}", content)
+    marked = re.search(r"\$|\\\(|\\\[", content) or re.fullmatch(rf"(?:{NUMBER})\s*%?|[-\d.\s%/]+", content)
+    if not marked and re.fullmatch(r"-?\d+,\d{2,}", content):
+        return [content, f"${content}$"]
+    return [content if marked or PROSE.search(content) else f"${content}$"]
+
+
+def same(first: str, second: str, kind: AnswerKind = "latex") -> bool:
+    """Whether two stated answers (see `said`) mean the same: `is_correct` of either by the other, whichever is first."""
+    gold, prediction = sorted((first, second))
+    return first == second or agrees(prediction, gold, kind)
+
+
+def agrees(prediction: str | None, other: str, kind: AnswerKind) -> bool:
+    """`is_correct` by an answer that no one has checked: False where it is not readable as one of this kind."""
+    try:
+        return is_correct(prediction, other, kind)
+    except StudyError:
+        return False
+
+
+def is_right(prediction: str | None, question: Question) -> bool:
+    """Whether a prediction is right by the question's answer or by any of its further right answers.
+
+    Raises StudyError where the question's answer is missing or unreadable.
+    """
+    return is_correct(prediction, question.answer, question.kind) or any(
+        agrees(prediction, other, question.kind) for other in question.references
+    )

@@ -1,0 +1,296 @@
+r"""What a text states as its answer: the last box, mark ("#### 18"), label ("A: 18") or sentence ("the answer is 18").
+
+The last statement counts. A text that goes on doubting after it, or never ends its thinking, states nothing. Everything
+here is matching of regular expressions in a bounded stretch of text; no formula is worked out. How numbers are spelt is
+the subject of spellings.py, how options are chosen that of options.py.
+"""
+
+import re
+
+from agentark.answers.spellings import DRESS, NUMBER, TIME, clean, plain, value
+from agentark.schemas import AnswerKind
+
+TAIL = 8_000  # characters from the end of a trace, among which its answer must stand
+FEW = 30  # characters in which an answer may be words, as "infinitely many"
+REACH = 600  # characters in which a statement must give what it announces
+
+# huggingface/open-r1#418: R1 puts the answer between tags
+TAGGED = re.compile(r"<(?:final_)?answer>\s*([^<\s][^<]*)(?:</(?:final_)?answer>|$)", re.IGNORECASE)
+
+# --- boxes ------------------------------------------------------------------------------------------------------------
+# hendrycks/math#23: a box without braces, "\boxed 6"
+BOX = re.compile(r"\\(?:boxed|fbox)\s*(?:\{|(-?\d(?:[\d.,/]*\d)?(?![\w{])|\\d?frac(?:\{[^{}]*\}|\d){2}|[A-Z](?!\w)))")
+# EleutherAI/lm-evaluation-harness#3477: an empty box, or one in an echo of the instruction, states nothing
+ECHO = re.compile(
+    r"[\W_]*|\W*(?:\\\w+\s*\{)?[\W_]*(?:(?:your|the|my|insert|put|write|place|final|correct|numerical|numeric|single)\s+)*"
+    r"(?:answer|result|number|solution|value|letter|option)(?:\s+(?:here|goes here|only))?\W*",
+    re.IGNORECASE,
+)
+# huggingface/Math-Verify#57: boxes are one list where only "and", "or" or a comma and a few words stand between them;
+# a new clause ("so the total is", "then, after adding three,") makes the last box the answer
+ADJACENT = re.compile(r"(?:[\s,;&$.]|\+{2,}|\\[,;!()\[\]]|\\q?quad|\\(?![a-zA-Z])|\\text\s*\{|\}|\band\b|\bor\b)*")
+CLAUSE = re.compile(
+    r"[.!?:]\s|\n\n|[=+*/×÷<>⇒→]|\\(?:implies|Rightarrow|times|cdot)|\b(?:so|then|thus|hence|therefore|which|that|gives?"
+    r"|makes?|after|before|finally|because|since|total|next|now|answer|becomes?|plus|minus|times|when|where|we|equals?|sum"
+    r"|average|difference|combined|altogether|results?|overall|leaving|remain\w*|left)\b",
+    re.IGNORECASE,
+)
+JOINED = re.compile(r"\b(?:and|or)\b|,|;")
+SCALE_BEHIND = re.compile(r"[\s$*)~]{0,4}((?:hundred|thousand|million|billion|trillion|lakh|crore)s?\b)", re.IGNORECASE)
+
+# --- phrases ----------------------------------------------------------------------------------------------------------
+PHRASE = re.compile(
+    r"^[#* \t]*(?:the )?(?:final )?answer[*: \t]*$"  # a heading
+    r"|####(?=[ \t]*[-−$]?[\d.\\(\[{][^\n]*$)(?![ \t]*\d+[.)]\s)"  # GSM8K's mark, not a numbered heading
+    r"|^[ \t]*A:"
+    r"|^[ \t*]*ans(?:\.|\b)[ \t]*(?:is|[:=])"
+    r"|(?<!check our )(?<!check the )\banswer\b(?!['’]s)[^.:=\n]{0,60}?(?:\b(?:is|be|was)\b|:|=)"
+    # A real debate's closing talk: "the answer is derived by adding 47 and 52", "the answer is consistent with rule 1"
+    r"(?!\s+(?:not|wrong|incorrect|based|consistent|supported|confirmed|in line|(?:derived|obtained|calculated|found"
+    r"|computed|determined|reached|achieved|given)\b(?!\s+(?:as|to be)\b))\b)",
+    re.IGNORECASE | re.MULTILINE,
+)
+# What is stated: up to the end of the sentence or line, formulas whole
+CONTENT = re.compile(
+    r"[\s*:]*((?:\$\$.+?\$\$|\$[^$\n]+\$|\\\(.+?\\\)|\\\[.+?\\\]|\b(?:Rs|approx|ca|No)\.|(?![.!?](?:[\s*]|$))[^\n])+)",
+    re.DOTALL,
+)
+# EleutherAI/lm-evaluation-harness#3477: an instruction repeated, "The answer is N."
+PLACEHOLDER = re.compile(r"[\"'“‘`*$]*(?:N|X|\[[^\]\d]*\]|<[^>\d]*>|\.\.\.|_+|\{[a-z ]*\})[\"'”’`*$.]*")
+# It is given at once, not as in "the answer is derived from dividing what she needs by 15"
+AT_ONCE = {"number": re.compile(r"[^\d\n]{0,25}\d"), "latex": re.compile(r"[^\d$\\\n]{0,25}[\d$\\]")}
+PROSE = re.compile(r"(?<![\\a-zA-Z{])[a-zA-Z]{2,}\s+[a-zA-Z]{2,}")
+
+# Answers in words, as HotpotQA's: full stops of abbreviations and initials end no sentence
+SPOKEN = re.compile(
+    r"^\W*answer\W*:|\banswer\b(?!['’]s)[^.:=\n]{0,60}?(?:\bis\b|:)(?!\s+not\b)", re.IGNORECASE | re.MULTILINE
+)
+SENTENCE_END = re.compile(
+    r"(?<!\b[A-Z])(?<!\b(?:St|Dr|Mr|Ms|Jr|Sr|Mt|Ft|No|vs|Co|Lt))(?<!\b(?:Mrs|Gen|Gov|Sen|Rep|Inc|Ltd|Col))"
+    r"(?<!\bProf)[.!?][\"'”’)*]{0,3}(?=\s|$)"
+)
+
+# --- doubts -----------------------------------------------------------------------------------------------------------
+# After such words a trace goes on thinking; what it said before them is not its last word. A box stands many of them.
+# EvolvingLMMs-Lab/lmms-eval#1511: they count as a second thought only where one begins: at the start of a sentence and
+# before a comma or a word that goes on thinking. "Wait 20 minutes", "alternatively called" and "not sure of the date"
+# are plain words.
+START = r"(?:^|[^\w\s,'’-])\W{0,4}(?:(?:but|oh|no|so|and|or|hmm+|okay|ok)\b\W{1,3}){0,2}"
+AGAIN = (
+    r"wait\b(?=\W*$|\s*[,.!?:…—–-]|\s*\n|\s+(?:that|this|i|it|no|not|but|is|isn|are|maybe|perhaps|actually|let|why|what"
+    r"|how|we|there|so|wait|hold|did|does|if (?:we|i|it)|a (?:second|minute|moment|sec)"
+    r"|the (?:answer|question|problem|correct))\b)|hmm+\b|hold on\b|scratch that\b|correction\s*:|oops\b"
+    r"|no,|sorry\b(?! (?:for|about))"
+    r"|actually,? (?:no|wait|that|it should|it must|i (?:made|mis|think)|let me|the (?:answer|correct))\b"
+)
+SECOND_METHOD = r"(?:you|we|one) (?:can|could|may) (?:also )?(?:calc|comp|solve|write|use|check|think of|find|get)"
+HEDGE = (
+    rf"alternatively\b(?!,? {SECOND_METHOD})|not (?:entirely |completely |quite )?sure\b"
+    r"|(?:let me|let['’]s|let us|i will|i['’]ll|we could)\b[^.\n]{0,60}\bdifferently\b|thinking (?:about it )?differently"
+)
+PLAIN_TALK = "know|explain|show|summar|walk|break|elaborate|clarify|illustrate|describe|give|help|add|restate|list"
+WAIT = re.compile(rf"{START}(?:{AGAIN})|\bwait,? (?:no|actually)\b", re.IGNORECASE)
+DOUBT = re.compile(
+    rf"{START}(?:{AGAIN}|{HEDGE})|\bwait,? (?:no|actually)\b|\bI(?:['’]m| am) (?:still )?not [a-z ]{{0,12}}sure\b"
+    rf"|\blet me (?!{PLAIN_TALK})|\bI need to (?!note|mention|add|stress)|\bI should have\b(?! \d)",
+    re.IGNORECASE,
+)
+
+# --- numbers in words -------------------------------------------------------------------------------------------------
+FIGURE = rf"(?:{TIME}|{NUMBER})"
+# A number that the words around it, units mostly, leave as it is: "$18", "52 WPM", "60 km/h", "18 apples in 3 boxes"
+QUANTITY = re.compile(
+    rf"[^\w.+\-−*/^=<>\\]*({FIGURE})(?![\d,.:]*\d|e[-+]?\d)(?:\s*[°%])?"
+    r"(?:[\s(-]*[a-z](?:[^+*/^=<>×÷\\]|(?<=[a-z])\s?/\s?(?=[a-z])|(?<=[a-z])\^\s?\{?[23]\}?)*)?[.,;:!\s)\]]*",
+    re.IGNORECASE,
+)
+SUM = re.compile(r"\de[-+]?\d|\*|\^|×|÷|[\d)]\s*[-+/(]\s*[\d(]|\\|\b[a-z]+\)?\s+[-+/]\s+\d", re.IGNORECASE)
+FRACTIONS = re.compile(r"(?<![\d/.])\d+/\d+(?![\d/.])")
+LAST = re.compile(rf"(?<![\w.,])(?:(?<!\d:)|(?=\d{{3}}))({FIGURE})")
+DENIED = re.compile(rf"(?:\bnot|n['’]t) {NUMBER}")
+# asuzukosi/post-training-experiments#49: two numbers that disagree state none: "18 or 19", "15–20", "between 15 and 20"
+FEW_WORDS = r"(?:[ \t]+[a-z$°%]{1,12}){0,2}"
+RANGE = re.compile(
+    rf"\d[^+*/^=.]{{0,20}}\bor\b[^+*/^=.]{{0,20}}\d|\d\s?[–—]\s?[$€£]?\d"
+    rf"|(?<!from\s)(?<!adds\s)(?<!add\s)(?<![\w.,$]){NUMBER} to [$€£]?{NUMBER}\D*$|^\W*{FIGURE}{FEW_WORDS}(?:, {FIGURE}{FEW_WORDS})+\W*$"
+    rf"|^\W*(?:(?:about|around|approximately|roughly|from|anywhere)\s)*[$€£]?{FIGURE}{FEW_WORDS},?\s(?:to|and)\s[$€£]?{FIGURE}"
+    rf"{FEW_WORDS}\W*$",
+    re.IGNORECASE,
+)
+BETWEEN = re.compile(rf"\bbetween\s[$€£]?{FIGURE}{FEW_WORDS}\s(?:and|to)\s[$€£]?{FIGURE}", re.IGNORECASE)
+RESULT = re.compile(
+    r"=>|=|≈|⇒|→|\\approx|\\implies|\\Rightarrow|\bequals?(?: to)?\b|\bround(?:s|ed)? (?:up|down) to\b(?=\s?[$€£]?\d)"
+)
+COMMENT = re.compile(r"(?:(?<=[a-zA-Z%°])\s*|(?<=\d)\s+)\([^()]*\)")  # "90 days (30 * 3)"
+WORD = re.compile(r"(?<!\\)\b[a-zA-Z]{2,}(?:\s?/\s?[a-zA-Z]{2,})?\b|(?<=[a-zA-Z])\s+(?=[a-zA-Z])|[$€£]")
+ARITHMETIC = re.compile(r"[\d\s.,+\-*/×÷()^]+")
+
+# --- closing talk -----------------------------------------------------------------------------------------------------
+# Debate messages end in talk to the reader; the sentence that concludes stands before it
+TALK = re.compile(
+    r"\W*(?:let me know|i hope|hope (?:this|that)|feel free|if you (?:have (?:any|more|further)|need|want|would|['’]d)|please|thank|would you|is there|do you|i apologi[sz]e"
+    r"|my apologies|note that|remember)\b",
+    re.IGNORECASE,
+)
+CONCLUDES = re.compile(
+    r"\W*(?:so|therefore|thus|hence|consequently|altogether|in (?:total|conclusion|summary|all)|finally|overall)\b",
+    re.IGNORECASE,
+)
+EQUATION = re.compile(rf"(?:=|\bequals)\s*[$€£]?\s?({NUMBER})(?!\s?[-+*/×÷^=\d])")
+BOLD = re.compile(r"\*\*([^*\n]*\d[^*\n]*)\*\*")
+IS_ANSWER = re.compile(
+    rf"(?<![\w.,])([$€£]?{FIGURE}[a-z°% ]{{0,20}}) is (?:the|our|my) (?:final |correct |right )?answer\b"
+)
+SENTENCE = re.compile(r"[.!?]\s+(?=[A-Z(*])")
+
+
+def conclusion(text: str) -> str:
+    """The end of a text, after its thinking if that is marked; "" if the thinking never ends."""
+    rest = text.rpartition("</think>")[2]
+    if "<think>" in rest:
+        return ""
+    rest = rest[-TAIL:].strip()
+    if "nswer>" in rest and (tagged := TAGGED.findall(rest)):
+        return tagged[-1].strip()
+    return rest
+
+
+def stated(text: str, kind: AnswerKind) -> str | None:
+    """The last answer that a text states, as a plain number where it is one; None if it states none or takes it back.
+
+    For "number" the result is a plain number, a time or a formula that comes to a number, else any formula or words.
+    """
+    text = clean(text)
+    (end, content), doubt, before = boxed(text) or (0, ""), WAIT, None
+    for phrase in reversed(list(PHRASE.finditer(text, end))):
+        said = CONTENT.match(text[phrase.end() : phrase.end() + REACH])
+        if not said or PLACEHOLDER.fullmatch(said[1].strip()):
+            continue
+        prose = PROSE.search(said[1]) and len(said[1]) > FEW
+        if AT_ONCE[kind].match(said[1]) or not (content or kind == "number" or prose):
+            end, content, doubt = phrase.end() + said.end(), said[1], DOUBT
+            break
+    if content and kind == "number" and doubt is WAIT and (later := worked_out_after(text, end, content)):
+        end, content = later
+    if not content:  # nothing is announced: of a number, the sentence that concludes; of a formula, any in the text
+        content, doubt = concluding(text) if kind == "number" else text, DOUBT
+        before = text.rfind(content)
+        end = before + len(content) if kind == "number" else before
+    if doubt.search(text[end:]):
+        return None
+    return number(content, text[:before] if before else "") if kind == "number" else content.strip() or None
+
+
+def told(text: str) -> list[str]:
+    """What a text may state in words, its last statement in several cuts: a name may hold full stops, a title may too."""
+    found = []
+    if (box := boxed(text)) and not WAIT.search(text[box[0] :]):
+        found.append(box[1].strip("$"))
+    for phrase in list(SPOKEN.finditer(text))[-1:]:
+        line = text[phrase.end() :].lstrip("*: \n").split("\n")[0]
+        rest = text[phrase.end() :].partition(line)[2] if line else ""
+        if not DOUBT.search(rest):
+            ends = [end.start() for end in SENTENCE_END.finditer(line)] + [len(line)]
+            found += [line[:end] for end in ends if not DOUBT.search(line[end:])]
+    return found
+
+
+def concluding(text: str) -> str:
+    """The line that states a number, in a text that announces none: the last one with a number in it.
+
+    A line that begins as a conclusion is preferred to a paragraph of talk that follows it, unless that goes on computing.
+    """
+    lines = [line for line in text.split("\n") if re.search(r"\d", line) and not TALK.match(line)]
+    if answer := IS_ANSWER.findall(text):
+        return answer[-1]
+    if lines and (bold := BOLD.findall(lines[-1])):
+        return bold[-1]
+    for line in reversed(lines[-4:]):
+        if CONCLUDES.match(line) and (line is lines[-1] or f"{line.rstrip()}\n\n" in text):
+            return line
+        if RESULT.search(line) or QUANTITY.fullmatch(line):
+            break
+    return lines[-1] if lines else ""
+
+
+def boxed(text: str) -> tuple[int, str] | None:
+    """Where the last box ends and its content, with those of the boxes that it is listed with; None without a box."""
+    contents: list[str] = []
+    end = start = 0
+    for box in reversed(list(BOX.finditer(text))):
+        if box[1]:
+            content, stop = box[1], box.end()
+        else:
+            depth, stop = 1, box.end()
+            while depth and stop < len(text):
+                depth += {"{": 1, "}": -1}.get(text[stop], 0)
+                stop += 1
+            content = text[box.end() : stop - (not depth)].strip("$ ")
+        if ECHO.fullmatch(content):
+            continue
+        if contents and not listed(text[stop:start]):
+            break
+        if scale := SCALE_BEHIND.match(text[stop : stop + 30]):
+            content = f"{content} {scale[1]}"
+        if content not in contents:
+            contents.insert(0, content)
+        end, start = end or stop, box.start()
+    return (end, f"${', '.join(contents)}$") if contents else None
+
+
+def listed(between: str) -> bool:
+    """Whether two boxes with these words between them are one answer: "\\boxed{3} or \\boxed{4}"."""
+    if not between or len(between) > 70:
+        return False
+    if ADJACENT.fullmatch(between):
+        return not re.search(r"[.]\s|\n\n", between)
+    if re.search(r"\bif\b|\\\\", between, re.IGNORECASE):  # case by case, or row by row
+        return JOINED.search(between) is not None and not re.search(r"[!?]\s|\n\n", between)
+    before_name = re.sub(r"\b\w+\s*=\s*\$?$", "", between)  # "or $x = \boxed{4}$"
+    return not CLAUSE.search(before_name) and JOINED.search(between) is not None
+
+
+def number(content: str, before: str = "") -> str | None:
+    """The number that a statement comes to: plain if it is written so, as a formula if it must be worked out.
+
+    Where a sentence that announces nothing has several numbers, the one that the text before it has worked out counts.
+    """
+    parts = RESULT.split(content)
+    while len(parts) > 1 and re.search(r"[a-z]", parts[-1], re.IGNORECASE) and not re.search(r"\d", parts[-1]):
+        parts.pop()  # "90 = total"
+    result = plain(parts[-1].replace("{,}", ","))
+    bare = DENIED.sub("", DRESS.sub("", result))
+    bare = BETWEEN.sub(" ", bare)
+    if re.search(r"\d", short := COMMENT.sub("", bare)):
+        bare = short
+    figures = LAST.findall(bare)
+    if not re.search(r"\d", bare) or (RANGE.search(bare) and len(set(figures)) != 1):
+        return None
+    if quantity := QUANTITY.fullmatch(bare):
+        return quantity[1]
+    if SUM.search(FRACTIONS.sub("1", bare)):
+        terms = WORD.sub("", bare).strip(" \n.,:;")
+        if re.search(r"\d\s+\d", terms):  # words tell the formula: "multiply 4*2 to find 8"
+            return figures[-1] if figures else None
+        return terms if ARITHMETIC.fullmatch(terms) else result.strip()
+    sentence = LAST.findall(SENTENCE.split(bare)[-1]) or figures
+    if len(sentence) > 1 and (results := EQUATION.findall(f"{before} {content}".replace("**", ""))):
+        sentence = [figure for figure in sentence if value(figure) == value(results[-1])] or sentence
+    return sentence[-1] if sentence else None
+
+
+def worked_out_after(text: str, end: int, boxed: str) -> tuple[int, str] | None:
+    """Where a conclusion after the last box ends, and its number, if the box is a step's.
+
+    A debate's message may box a step and state the answer in words: the text behind the box works out another number,
+    and a sentence that concludes repeats it.
+    """
+    rest = text[end:].replace("**", "  ")
+    results = [result for result in EQUATION.finditer(rest) if value(result[1]) is not None]
+    if not results or value(results[-1][1]) == value(number(boxed) or ""):
+        return None
+    for line in rest[results[-1].end() :].split("\n"):
+        for sentence in SENTENCE.split(line):
+            if CONCLUDES.match(sentence) and results[-1][1] in LAST.findall(sentence):
+                return len(text), results[-1][1]
+    return None

@@ -1,0 +1,201 @@
+"""The process reward model (method, section 3, PAD part 1): a scalar read at the end of each step of a trace.
+
+It starts from the student's weights. Stage I trains the last layer and the new head, stage II all weights. A step counts
+as good if it agrees with the consensus of its debate's verified traces, those that extraction found to end right. The
+truth about steps is used only to judge it. What trains is imported where it trains; see sft.
+"""
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+from agentark import StudyError
+from agentark.distill.scorer import encode, pad
+from agentark.models import loading
+from agentark.schemas import CheckedTrace
+from agentark.traces.reading import SUMMARISER
+
+LOSSES = ("paper", "code", "cross-entropy")
+TEMPERATURE = 0.1  # tau of the contrastive loss; the paper prints none, the public code's contrastive term uses 0.1
+PROJECTION = 64  # width of the projected states of the public code's loss, at this size of model
+
+
+@dataclass(frozen=True)
+class DebateSteps:
+    """All traces of one question's debate, and for each of their steps whether it agrees with the consensus."""
+
+    question: str
+    traces: list[str]
+    agrees: list[list[bool]]
+
+
+def debates(checked: Sequence[CheckedTrace], questions: dict[str, str]) -> list[DebateSteps]:
+    """One item a debate in which some agent was right: its distinct traces, in the order spoken, each step marked by
+    agreement. Where nobody was right there is no consensus to learn from."""
+    items = []
+    for key, group in itertools.groupby(checked, key=lambda t: t.question_id):
+        debate = list(group)
+        if not any(t.correct and t.agent != SUMMARISER for t in debate):
+            continue
+        distinct = {t.text: t.step_agrees for t in debate if t.steps}
+        items.append(DebateSteps(questions[key], list(distinct), list(distinct.values())))
+    return items
+
+
+def encoded(debate: DebateSteps, tokenizer: PreTrainedTokenizerFast) -> list[tuple[list[int], list[int]]]:
+    """Token ids and labels of each trace; a label is -100 but at the end of a step, where 1 says that the step agrees
+    with the consensus and 0 that it does not."""
+    rows = []
+    for trace, agrees in zip(debate.traces, debate.agrees, strict=True):
+        ids, ends = encode(debate.question, trace, tokenizer)
+        labels = [-100] * len(ids)
+        for end, good in zip(ends, agrees, strict=True):
+            labels[end] = int(good)
+        rows.append((ids, labels))
+    return rows
+
+
+def collate(debates: list[list[tuple[list[int], list[int]]]], fill: int) -> dict[str, torch.Tensor]:
+    """Traces of several encoded debates as one batch, (traces, tokens) each. `labels` tells questions apart: 2 q + 1 for a
+    step of the q-th question that agrees with its consensus, 2 q for one that does not."""
+    rows = [ids for debate in debates for ids, _ in debate]
+    labels = [[x if x < 0 else 2 * q + x for x in own] for q, debate in enumerate(debates) for _, own in debate]
+    mask = pad([[1] * len(r) for r in rows], 0)
+    return {"input_ids": pad(rows, fill), "attention_mask": mask, "labels": pad(labels, -100)}
+
+
+def contrastive_loss(scores: torch.Tensor, question: torch.Tensor, good: torch.Tensor) -> torch.Tensor:
+    """The paper's: for every good step, minus the log-probability that it outscores its question's bad steps.
+
+    L = - mean over r+ of log[ exp(s(r+)/tau) / (exp(s(r+)/tau) + sum over r- of exp(s(r-)/tau)) ], s = sigmoid(R_phi).
+    scores, question (int), good (bool): shape (steps,). A question without bad steps teaches nothing here: loss 0.
+    """
+    s = torch.sigmoid(scores) / TEMPERATURE
+    against = (question[:, None] == question[None, :]) & good[:, None] & ~good[None, :]
+    used = against.any(dim=1)
+    if not used.any():
+        return scores.sum() * 0
+    negatives = s[None, :].expand_as(against).masked_fill(~against, -torch.inf)[used].logsumexp(dim=1)
+    return F.softplus(negatives - s[used]).mean()
+
+
+def code_loss(scores: torch.Tensor, good: torch.Tensor, projected: torch.Tensor) -> torch.Tensor:
+    """The public code's: cross-entropy plus half a supervised contrastive loss over unit projections (steps, width)."""
+    target = good.to(scores.dtype)
+    likeness = projected @ projected.T / TEMPERATURE
+    own = torch.eye(len(good), dtype=torch.bool, device=scores.device)
+    log_share = likeness - likeness.masked_fill(own, -torch.inf).logsumexp(dim=1, keepdim=True)
+    alike = (good[:, None] == good[None, :]) & ~own
+    supervised = -(log_share * alike).sum(1) / alike.sum(1).clamp(min=1)
+    return F.binary_cross_entropy_with_logits(scores, target) + 0.5 * supervised.mean()
+
+
+def step_loss(
+    outputs, labels: torch.Tensor, num_items_in_batch: torch.Tensor, *, loss: str, projection
+) -> torch.Tensor:
+    """Read the scores at the ends of steps and apply the chosen loss, weighted by the part's share of the steps of the
+    whole batch (`num_items_in_batch`), where that is divided."""
+    at = labels >= 0
+    scores, question, good = outputs.logits[..., 0][at], labels[at] // 2, labels[at] % 2 == 1
+    share = at.sum() / num_items_in_batch
+    if loss == "paper":
+        return share * contrastive_loss(scores, question, good)
+    if loss == "cross-entropy":  # each step by itself: the first term of the public code's loss
+        return share * F.binary_cross_entropy_with_logits(scores, good.to(scores.dtype))
+    return share * code_loss(scores, good, F.normalize(projection(outputs.hidden_states[-1][at]), dim=-1))
+
+
+def train(
+    base: Path,
+    debates: Sequence[DebateSteps],
+    out: Path,
+    seed: int,
+    loss: str,
+    stage_1_steps: int,
+    stage_2_steps: int,
+    batch: int,
+    learning_rate: float,
+    lora_rank: int = 0,
+    per_device: int = 0,
+) -> list[dict]:
+    """Train a reward model from `base` in two stages; save stage I's to `out`/stage-1, the final one to `out`.
+
+    batch counts debates a step; `per_device`: see training.divided. With `lora_rank` above 0 the layers train through
+    LoRA, the head as it is; by PEFT, since Unsloth has no head of this kind. Returns the learning curve over both
+    stages: step, loss, stage.
+    """
+    from transformers import Trainer, TrainingArguments
+
+    from agentark.distill.students import Origin, save
+    from agentark.distill.training import curve, divided, run, settings, with_lora
+
+    if loss not in LOSSES:
+        raise StudyError(f"loss {loss!r} is unknown; choose one of {', '.join(LOSSES)}")
+    mixed = [d for d in debates if len({a for trace in d.agrees for a in trace}) == 2]
+    if not mixed:
+        raise StudyError(f"{out.name}: no debate holds both agreeing and differing steps; nothing to learn from")
+    shares = divided(batch, per_device)
+    tokenizer = loading.load_tokenizer(base)
+    read = [encoded(debate, tokenizer) for debate in mixed]
+    torch.manual_seed(seed)
+    model = loading.load_scorer(base, torch.float32 if lora_rank == 0 else None)
+    model.score.float()  # its steps are small: they would vanish in 16 bits
+    model.config.output_hidden_states = loss == "code"
+    projection = torch.nn.Linear(model.config.hidden_size, PROJECTION) if loss == "code" else None
+    last = f"layers.{model.config.num_hidden_layers - 1}."
+    if lora_rank:
+        model = with_lora(model, seed, lora_rank, modules_to_save=["score"])
+    if projection is not None:
+        model.projection = projection  # trained with the rest, dropped when saved
+    trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    history = []
+    for stage, steps in ((1, stage_1_steps), (2, stage_2_steps)):
+        for name, parameter in trained:
+            parameter.requires_grad = stage == 2 or any(part in name for part in (last, "score.", "projection."))
+        arguments = TrainingArguments(
+            **settings(seed),
+            **shares,
+            max_steps=steps,
+            learning_rate=learning_rate,
+            lr_scheduler_type="linear",
+            warmup_steps=steps // 20,
+            weight_decay=0.1,  # public code
+            adam_beta2=0.95,  # public code
+            remove_unused_columns=False,
+            logging_steps=max(1, steps // 20),
+        )
+        trainer = Trainer(
+            model,
+            arguments,
+            train_dataset=read,
+            data_collator=partial(collate, fill=tokenizer.pad_token_id),
+            compute_loss_func=partial(step_loss, loss=loss, projection=projection),
+        )
+        run(trainer)
+        start = history[-1]["step"] if history else 0
+        history += [
+            {"step": start + h["step"], "loss": h["loss"], "stage": stage}
+            for h in curve(trainer.state.log_history, "loss")
+        ]
+        parameters = dict(
+            loss=loss, stage=stage, steps=steps, batch=batch, learning_rate=learning_rate, lora_rank=lora_rank
+        )
+        origin = Origin("reward model", seed, {"base": base}, [asdict(d) for d in mixed], parameters)
+        model._modules.pop("projection", None)
+        save(model, tokenizer, out / "stage-1" if stage == 1 else out, origin)
+        if projection is not None:
+            model.projection = projection
+    return history
+
+
+def debate_tokens(debates: Sequence[DebateSteps], tokenizer: PreTrainedTokenizerBase) -> float:
+    """Mean tokens of a debate as the reward model reads it: its distinct traces, each after the question. Debates whose
+    steps all agree, or all differ, are not trained on."""
+    mixed = [d for d in debates if len({a for trace in d.agrees for a in trace}) == 2] or list(debates)
+    return sum(len(ids) for debate in mixed for ids, _ in encoded(debate, tokenizer)) / len(mixed)

@@ -1,0 +1,195 @@
+"""What the study spent, and after how many answers a student has paid for itself (the paper's Table 6, and beyond).
+
+Everything is a row of schema `Score` with study "cost". `experiment` says what was paid: "once" (training questions'
+debates; one seed's training), "a question" (an answer), or "break-even" (questions until a student has paid, against
+`baseline`). `metric` is the unit: "tokens" read, written or trained on, or "seconds" of one core (of wall clock at scale
+full).
+"""
+
+import json
+import math
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from agentark import root
+from agentark.distill import reward_model, sft
+from agentark.distill.reward_model import debate_tokens
+from agentark.distill.sft import example_tokens
+from agentark.evaluate import stats
+from agentark.evaluate.scores import score
+from agentark.evaluate.stats import Estimate
+from agentark.models import checkpoints, loading
+from agentark.models.chat import prompt_ids, solve_prompt
+from agentark.schemas import (
+    ANSWERS_ALONE,
+    RIVALS,
+    UNITS,
+    CheckedTrace,
+    Prediction,
+    Question,
+    Score,
+    Seconds,
+    Trace,
+    Trajectory,
+    read_table,
+)
+from agentark.tasks.questions import asked
+
+
+def mean_seconds(seconds: Sequence[Seconds], setting: str, method: str, student: str) -> list[dict]:
+    """One row: seconds a question of one system, all its calls together."""
+    total = sum(s.seconds for s in seconds)
+    return [dict(setting=setting, method=method, student=student,
+                 seconds_per_question=total / len({s.question_id for s in seconds}))]  # fmt: skip
+
+
+def seconds(folder: Path, setting: str) -> list[dict]:
+    """Seconds a question of the debate and the vote held in `folder`, and of a single pass (the vote's first)."""
+    rows = read_table(folder / "seconds.parquet", Seconds)
+    calls = len(read_table(folder / "traces.parquet", Trace))
+    debate, vote = rows[:calls], rows[calls:]
+    single = [s for s in vote if s.agent == 1]
+    return [
+        *mean_seconds(debate, setting, "debate", ""),
+        *mean_seconds(vote, setting, "vote", ""),
+        *mean_seconds(single, setting, "single", ""),
+    ]
+
+
+def exact(value: float, n: int) -> Estimate:
+    """A number that was counted or timed once: its interval is itself."""
+    return Estimate(float(value), float(value), float(value), n)
+
+
+def teacher_seconds(folder: Path) -> pd.DataFrame:
+    """Seconds of debate, vote and one sample a question (index: question_id) in a folder of notebook 03."""
+    rows = pd.DataFrame([s.model_dump() for s in read_table(folder / "seconds.parquet", Seconds)])
+    calls = len(read_table(folder / "traces.parquet", Trace))
+    parts = {"debate": rows[:calls], "vote": rows[calls:], "single": rows[calls:].query("agent == 1")}
+    return pd.DataFrame({name: part.groupby("question_id")["seconds"].sum() for name, part in parts.items()})
+
+
+def trainings(students: Iterable[str], methods: Iterable[str]) -> dict[tuple[str, str], dict[str, str]]:
+    """(student, method) -> the stages that train it, in the planner's names, with the notebooks' notes under data/runs."""
+    found = {}
+    for s in students:
+        found |= {(s, m): {f"distill@{s}-{m}": f"05_distill-{s}-{m}"} for m in methods}
+        found[s, "pad"] = {f"reward_model@{s}": f"06_reward_model-{s}", f"policy@{s}": f"07_policy-{s}-pad"}
+    return found
+
+
+def noted(runs: Path, notebook: str, clock: str) -> float:
+    """Seconds that a notebook noted when it last ran; NaN where it was not run here, but taken from DVC's cache."""
+    note = runs / f"{notebook}.json"
+    return float(json.loads(note.read_text()).get(clock, math.nan)) if note.is_file() else math.nan
+
+
+def once(
+    used: dict[str, tuple[int, int]], debates: float, stages: dict, seeds: int, runs: Path, clock: str, fixed: dict
+) -> list[Score]:
+    """Rows of what is paid once: the debates on training questions, and of each training (and its parts) one seed.
+
+    used: questions and tokens by stage (plan.used); debates: seconds of the training questions' debates; clock: the key of
+    data/runs/*.json that holds seconds. A training that was not timed has no row in seconds.
+    """
+    n, tokens = used["debate@train"]
+    paid = dict(fixed, experiment="once", student="", method="debate")
+    rows = [score(paid, "tokens", exact(tokens, n)), score(paid, "seconds", exact(debates, n))]
+    for (student, method), parts in stages.items():
+        spent = {
+            stage: (used[stage][1] / seeds, noted(runs, notebook, clock) / seeds) for stage, notebook in parts.items()
+        }
+        if len(parts) > 1:
+            spent = {"training": tuple(map(sum, zip(*spent.values(), strict=True))), **spent}
+        for name, amounts in spent.items():
+            part = f": {name.split('@')[0]}" if name in parts and len(parts) > 1 else ""
+            own = dict(paid, experiment=f"once{part}", student=student, method=method)
+            rows += [score(own, u, exact(a, n)) for u, a in zip(UNITS, amounts, strict=True) if not math.isnan(a)]
+    return rows
+
+
+def answering(predictions: pd.DataFrame, teacher: pd.DataFrame, took: pd.DataFrame, fixed: dict) -> list[Score]:
+    """Rows of what an answer takes, by method and student, over all test questions.
+
+    predictions: data/predictions, of which setting "test" counts; teacher: `teacher_seconds`; took: reports/seconds.csv,
+    the only source of students' seconds, means without an interval.
+    """
+    asked = predictions[predictions["setting"] == "test"]
+    means = took[took["setting"] == "test"].set_index(["method", "student"])["seconds_per_question"]
+    rows = []
+    for (method, student), part in asked.groupby(["method", "student"], sort=False):
+        own = dict(fixed, experiment="a question", student=student, method=method)
+        rows.append(score(own, "tokens", stats.mean(part.groupby("question_id")["tokens"].mean())))
+        timed = method in teacher and not student
+        seconds = stats.mean(teacher[method]) if timed else exact(means[method, student], len(teacher))
+        rows.append(score(own, "seconds", seconds))
+    return rows
+
+
+def break_even(once: float, debate: float, student: float) -> float:
+    """After how many answered questions a student has paid for itself: `once` for its debates and training, `debate` and
+    `student` a question, in one unit. Infinite where a student's answer costs as much as a debate."""
+    return once / (debate - student) if debate > student else math.inf
+
+
+def paid_back(rows: list[Score], predictions: pd.DataFrame, teacher: pd.DataFrame, fixed: dict) -> list[Score]:
+    """Rows of the break-even: N = (debates + training) / (rival's answer - student's), by method, rival and unit.
+
+    What was paid once is known, so the interval is that of the difference a question, paired where both are known by
+    question; an end is infinite where the difference may be nothing. A student that costs more than its rival never pays.
+    """
+    spent = {(r.student, r.method, r.metric): r.value for r in rows if r.experiment == "once"}
+    each = {(r.student, r.method, r.metric): r.value for r in rows if r.experiment == "a question"}
+    asked = predictions[predictions["setting"] == "test"]
+    tokens = asked.groupby(["method", "student", "question_id"])["tokens"].mean()
+    found = []
+    for student, method, unit in (key for key in spent if key[0]):
+        paid = spent[student, method, unit] + (0 if method in ANSWERS_ALONE else spent["", "debate", unit])
+        for rival in RIVALS:
+            if unit == "tokens":
+                saved = stats.gain(tokens[rival, ""].sort_index(), tokens[method, student].sort_index())
+            else:
+                saved = stats.mean(teacher[rival] - each[student, method, unit])
+            n, lo, hi = (break_even(paid, s, 0) for s in (saved.value, saved.hi, saved.lo))
+            own = dict(fixed, experiment="break-even", student=student, method=method)
+            found.append(score(own, unit, Estimate(n, lo, hi, saved.n), baseline=rival))
+    return found
+
+
+# What the run then used
+
+
+def used(params: dict) -> dict[str, tuple[int, int]]:
+    """Questions and tokens of each stage that has run, from the tables under data/.
+
+    Debates and answers are counted. Trainings: the mean length of their examples, or of the outputs logged, times the
+    steps taken.
+    """
+    data, found = root() / "data", {}
+    distill, reward, practice, seeds = params["distill"], params["reward_model"], params["policy"], len(params["seeds"])
+    for key in params["debates"]:
+        files = sorted((data / "debates" / key).glob("[tv]*.parquet"))  # traces, and the vote where one was held
+        traces = [t for file in files for t in read_table(file, Trace)]
+        tokens = sum(t.prompt_tokens + t.completion_tokens for t in traces)
+        found[f"debate@{key}"] = len({t.question_id for t in traces}), tokens
+    trajectories = read_table(data / "extracted" / "trajectories.parquet", Trajectory)
+    text = {q.question_id: q.text for q in read_table(data / "questions" / "questions.parquet", Question)}
+    debates = reward_model.debates(read_table(data / "extracted" / "train.parquet", CheckedTrace), text)
+    n = asked(params, "train")[params["train_task"]]
+    for student in params["students"]:
+        tokenizer = loading.load_tokenizer(root() / checkpoints.where(student))
+        for method in params["methods"]:
+            length = example_tokens(sft.examples(trajectories, method), tokenizer)
+            found[f"distill@{student}-{method}"] = n, round(length * distill["batch"] * distill["steps"] * seeds)
+        times = reward["batch"] * (reward["stage_1_steps"] + reward["stage_2_steps"]) * seeds
+        found[f"reward_model@{student}"] = n, round(debate_tokens(debates, tokenizer) * times)
+        prompts = [len(prompt_ids(tokenizer, solve_prompt(d.question), 10**9)) for d in debates]
+        length = pd.read_csv(data / "students" / student / "pad" / "curve.csv")["length"].mean()
+        times = practice["prompts"] * practice["generations"] * practice["steps"] * seeds
+        found[f"policy@{student}"] = n, round((sum(prompts) / len(prompts) + length) * times)
+    answers = read_table(data / "predictions" / "predictions.parquet", Prediction)
+    passes = [p for p in answers if p.setting == "test" and (p.student or p.method == "greedy")]
+    found["evaluate"] = len({p.question_id for p in passes}), sum(p.tokens for p in passes)
+    return found

@@ -1,0 +1,78 @@
+"""Likelihood of gold solutions under a model (the paper's perplexity)."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import torch
+import torch.nn.functional as F
+
+from agentark import StudyError
+from agentark.distill.scorer import LOGITS, ROWS, pad
+from agentark.evaluate import stats
+from agentark.evaluate.scores import described, score
+from agentark.models import loading
+from agentark.models.chat import prompt_ids, solve_prompt
+from agentark.schemas import Question, Score
+from agentark.traces.reading import in_world, lines_of
+
+
+def reasoning(question: Question) -> str:
+    """The gold solution without the answer: in the generated world all lines but the last, else all that is published."""
+    return "\n".join(lines_of(question.solution)[:-1]) if in_world(question) else question.solution
+
+
+@torch.inference_mode()
+def reasoning_nll(folder: Path, questions: Sequence[Question]) -> pd.DataFrame:
+    """One row a question: `nll`, the negative log-likelihood in nats of its gold reasoning under the model in `folder`,
+    summed over `tokens`; the question, in the model's chat format, is read and not counted.
+
+    Raises StudyError if there is no question, or one that does not fit with its reasoning into the model's window.
+    """
+    if not questions:
+        raise StudyError("no test question has a gold solution; choose a train_task whose questions have one")
+    model, tokenizer = loading.load(folder)
+    model.to(loading.device()).eval()
+    rows, lengths, window = [], [], loading.window(folder)
+    for question in questions:
+        ids = tokenizer(reasoning(question), add_special_tokens=False).input_ids
+        rows.append(prompt_ids(tokenizer, solve_prompt(question.text), window - len(ids)) + ids)
+        lengths.append(len(ids))
+    tokens = LOGITS // 4 // model.config.get_text_config().vocab_size  # a loss of 32 bits holds copies of the logits
+    size = max(1, min(ROWS, tokens // max(map(len, rows))))
+    found = []
+    for start in range(0, len(rows), size):
+        some = rows[start : start + size]
+        ids = pad(some, tokenizer.pad_token_id).to(model.device)
+        mask = pad([[1] * len(row) for row in some], 0).to(model.device)
+        logits = model(input_ids=ids, attention_mask=mask).logits[:, :-1].float()
+        loss = F.cross_entropy(logits.transpose(1, 2), ids[:, 1:], reduction="none")
+        for row, told, length in zip(loss, some, lengths[start : start + size], strict=True):
+            found.append(float(row[len(told) - 1 - length : len(told) - 1].double().sum()))
+    return pd.DataFrame({"question_id": [q.question_id for q in questions], "nll": found, "tokens": lengths})
+
+
+def likelihood_scores(table: pd.DataFrame, teacher: str, train_task: str) -> list[Score]:
+    """NLL in nats a token of gold reasoning, perplexity (its exponential), and `nll_difference`, paired by question, to
+    the student's base (below 0: likelier than under the base), with intervals over questions.
+
+    `table`: rows of `reasoning_nll` with columns student, method, seed. A trained method has a row a seed and one of the
+    mean NLL over seeds ("all"). tokens_per_question counts the reasoning's tokens.
+    """
+    rows, base = [], {}
+    for (student, method), part in table.groupby(["student", "method"], sort=False):
+        mean = part.groupby("question_id").mean(numeric_only=True)
+        fixed = described(student, method, "perplexity", teacher, train_task, float(mean["tokens"].mean()))
+        each = {str(seed): one for seed, one in part.groupby("seed")} if part["seed"].nunique() > 1 else {}
+        for seed, one in {**each, "all": mean}.items():
+            nll = stats.ratio(one["nll"], one["tokens"])
+            perplexity = replace(nll, **{end: math.exp(getattr(nll, end)) for end in ("value", "lo", "hi")})
+            rows += [score(fixed, "nll", nll, seed), score(fixed, "perplexity", perplexity, seed)]
+        if method == "base":
+            base[student] = mean
+        elif student in base:
+            difference = stats.ratio(mean["nll"] - base[student]["nll"], mean["tokens"])
+            rows.append(score(fixed, "nll_difference", difference, baseline="base"))
+    return rows

@@ -1,0 +1,86 @@
+"""What changed in the reasoning, and does it hold: the likelihood of held-out gold reasoning (the paper's Table 1), and
+accuracy when the same question is put in another way.
+
+A perturbation edits the words of a question of the generated world. The question's graph is then read off the new words,
+so that the answer, and every step of every trace, stay exactly checkable. Two families can be read: `equation` and
+`word`. The others are left out: in `facts` the names carry what is to be remembered; `meta`, `hops`, `passage` and
+`digest` have sentences of their own, and the last three read values off without reckoning.
+"""
+
+import itertools
+import random
+from collections.abc import Sequence
+
+import pandas as pd
+
+from agentark import StudyError
+from agentark.debate.prompts import summarise_prompt
+from agentark.evaluate import stats
+from agentark.evaluate.scores import baselines, described, score, scores
+from agentark.schemas import Question, Score
+from agentark.tasks import TASKS
+from agentark.tasks.world.perturb import DRAWS, EDITS, FAMILIES, in_range, joined, misread, read, sentences
+
+HINTS = ("right hint", "wrong hint")  # the right one is the control: who gains nothing from it cannot read hints
+PERTURBATIONS = (*EDITS, *HINTS)
+UNPERTURBED = "unperturbed"
+
+
+def perturbed(question: Question, how: str) -> Question | None:
+    """The question put another way, with its graph, answer and a gold solution; None if it does not allow that.
+
+    how: one of PERTURBATIONS. Its id stays, and alone decides what is drawn. A hint is a peer's trace after the question,
+    in the words in which a debate's summariser is told traces. Raises StudyError for a question of neither of FAMILIES,
+    or another `how`.
+    """
+    if how not in PERTURBATIONS:
+        raise StudyError(f"perturbation {how!r} is unknown; choose one of {', '.join(PERTURBATIONS)}")
+    read(question.text)
+    rng = random.Random(f"{how}|{question.question_id}")
+    if how in HINTS:
+        trace = question.solution if how == "right hint" else misread(question, rng)
+        return trace and question.model_copy(update={"text": summarise_prompt(question, [trace])[0]["content"]})
+    for _ in range(DRAWS):
+        told = EDITS[how](sentences(question.text), rng)
+        draft = told and read(joined(told))
+        if draft and in_range(draft):
+            solution = "\n".join(draft.solve(rng))
+            graph = TASKS[question.task].quantities(draft, solution)
+            new = {"text": draft.text, "solution": solution, "answer": draft.answer, "quantities": graph}
+            return question.model_copy(update=new)
+    return None
+
+
+def settings(questions: Sequence[Question], harder: Sequence[Question], n: int) -> dict[str, list[Question]]:
+    """The first `n` questions that each perturbation can be made of, so perturbed; "unperturbed", all that were used, as
+    they are; and "more steps", `n` of the harder ones. Empty where the family's words cannot be read."""
+    if any(q.task not in FAMILIES for q in questions):
+        return {}
+    made = {
+        how: list(itertools.islice(filter(None, (perturbed(q, how) for q in questions)), n)) for how in PERTURBATIONS
+    }
+    used = {q.question_id for some in made.values() for q in some}
+    asked = {UNPERTURBED: [q for q in questions if q.question_id in used], **made, "more steps": list(harder[:n])}
+    return {setting: some for setting, some in asked.items() if some}
+
+
+def robustness_scores(predictions: pd.DataFrame, teacher: str, train_task: str) -> list[Score]:
+    """Accuracy, step measures and gains of every system in every setting, as in the main study; and `accuracy_gain`
+    (below 0: a loss), paired by question, of each perturbation to the same questions unperturbed, and of the wrong hint
+    to the right one."""
+    rows = [
+        one.model_copy(update={"study": "reasoning"}) for one in scores(predictions, teacher, train_task, baselines)
+    ]
+    for (student, method), part in predictions.groupby(["student", "method"], sort=False):
+        right = {
+            setting: some.groupby("question_id")["correct"].mean()
+            for setting, some in part.groupby("setting", sort=False)
+        }
+        tokens = part.groupby("setting")["tokens"].mean()
+        for setting, baseline in [*((how, UNPERTURBED) for how in PERTURBATIONS), reversed(HINTS)]:
+            if {setting, baseline} <= set(right):
+                pair = pd.concat([right[setting], right[baseline]], axis=1, join="inner")
+                fixed = described(student, method, setting, teacher, train_task, float(tokens[setting]))
+                gained = stats.gain(pair.iloc[:, 0], pair.iloc[:, 1])
+                rows.append(score(fixed, "accuracy_gain", gained, baseline=baseline))
+    return rows

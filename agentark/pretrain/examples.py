@@ -1,0 +1,120 @@
+"""Examples for base models: solutions, drills and revisions of the generated world."""
+
+import random
+from dataclasses import dataclass
+
+from agentark.debate.prompts import ORDERS, revise_prompt, summarise_prompt
+from agentark.schemas import Question
+from agentark.tasks import TASKS
+from agentark.tasks.world.facts import LETTERS
+from agentark.tasks.world.steps import check, claim_of, lines_of
+from agentark.tasks.world.word_problems import Holdings
+from agentark.tasks.world.words import ANIMALS, CITIES, COLOURS, NUMBERS, OBJECTS, PEOPLE, UNKNOWNS
+
+# How often a base reads of each family. All seven are in it, the held-out ones too: what is out of domain in this study
+# is out of the distillation's domain, as for a pretrained model, which has read a little of everything.
+MIXTURE = {"word": 0.28, "equation": 0.16, "meta": 0.18, "facts": 0.14, "hops": 0.08, "passage": 0.08, "digest": 0.08}
+
+NAMES = (*PEOPLE, *UNKNOWNS, *COLOURS, *CITIES, *ANIMALS, *OBJECTS)
+LINKS = ("=", "has", "is", "weighs", "has as many as")  # between a name and its value in the families' questions
+SLIP_SHARE = 0.1  # of step-showing examples, those in which a slip is noticed and mended on the next line
+
+
+@dataclass(frozen=True)
+class Example:
+    """A prompt and its target in pieces; pieces marked False are read, not learnt."""
+
+    messages: list[dict[str, str]]
+    target: list[tuple[str, bool]]
+
+
+def slip(lines: list[str], rng: random.Random) -> list[tuple[str, bool]]:
+    """A solution in which one line's value is wrong, unlearnt, and the next line mends it."""
+    computed = [i for i, line in enumerate(lines) if line.count(" = ") == 2]
+    if not computed:
+        return [("\n".join(lines), True)]
+    at = rng.choice(computed)
+    head, value = lines[at].rsplit(" = ", 1)
+    wrong = str(max(0, min(99, int(value) + rng.choice([-10, -3, -2, -1, 1, 2, 3, 10]))))
+    before = "".join(f"{line}\n" for line in lines[:at])
+    after = "\n".join([f"fix {lines[at]}", *lines[at + 1 :]])
+    return [(f"{before}{head} =", True), (wrong, False), (f"\n{after}", True)]
+
+
+def solving(rng: random.Random, shows_steps: float, mixture: dict[str, float] = MIXTURE) -> Example:
+    """A question and its solution, shown in steps with probability `shows_steps`, else answered at once."""
+    task = TASKS[rng.choices(list(mixture), list(mixture.values()))[0]]
+    easier = () if task.held_out else (min(task.levels) - 1,)
+    draft = task.draw(rng, "corpus", rng.choice((*easier, *task.levels)))
+    lines = draft.solve(rng)
+    if rng.random() >= shows_steps:
+        target = [(lines[-1], True)]
+    elif rng.random() < SLIP_SHARE:
+        target = slip(lines, rng)
+    else:
+        target = [("\n".join(lines), True)]
+    return Example([{"role": "user", "content": draft.text}], target)
+
+
+def pairs(rng: random.Random) -> Example:
+    """A list of pairs, then the same in another order; only what belongs to each name is learnt."""
+    names = rng.sample(NAMES, rng.randint(2, 8))
+    link = rng.choice(LINKS) if rng.random() < 0.5 else ""
+    listed = [(f"{name} {link}".strip(), rng.choice(rng.choice((NUMBERS, NAMES)))) for name in names]
+    told = " , ".join(f"{name} {value}" for name, value in listed)
+    asked = [piece for name, value in rng.sample(listed, len(listed)) for piece in ((f"{name}", False), (value, True))]
+    return Example([{"role": "user", "content": told}], asked)
+
+
+def options(rng: random.Random) -> Example:
+    """Numbers with letters, as a multiple choice lists them; the letter of each is learnt, in another order and as far
+    from its number as a solution's last lines have it."""
+    told = list(zip(rng.sample(NUMBERS, len(LETTERS)), LETTERS, strict=True))
+    listed = " ".join(f"{number} ( {letter} )" for number, letter in told)
+    asked = [
+        piece
+        for number, letter in rng.sample(told, len(told))
+        for piece in ((f"{number}\nanswer :", False), (f"{letter}\n", True))
+    ]
+    return Example([{"role": "user", "content": f"choose {listed}"}], asked)
+
+
+def restated(rng: random.Random) -> Example:
+    """The sentences of a word problem, each then as a formula over names, in another order: reading without reckoning.
+    What is told of a person stands up to seven words from the name, too far for pairs to teach."""
+    people = rng.randint(3, 6)
+    while True:
+        world = Holdings(rng, people)
+        if all(world.relate(person, world.people[:i]) for i, person in enumerate(world.people) if i):
+            break
+    say = rng.choice((world.sentence, world.reworded))
+    sentences = [say(person) for person in world.people]
+    if rng.random() < 0.5:
+        rng.shuffle(sentences)
+    formulas = [(person, world.formula(person)) for person in world.people]
+    asked = [
+        piece for name, formula in rng.sample(formulas, people) for piece in ((f"{name} =", False), (formula, True))
+    ]
+    return Example([{"role": "user", "content": " ".join(sentences)}], asked)
+
+
+def reading(rng: random.Random) -> Example:
+    """Pairs, options, restatements."""
+    return rng.choices((pairs, options, restated), (0.3, 0.25, 0.45))[0](rng)
+
+
+DRILLS = {"pairs": pairs, "reading": reading}
+
+
+def revising(rng: random.Random, question: Question, traces: list[str]) -> Example:
+    """A debate's later turn: the question, some agents' traces, and the right solution in the order of the own trace,
+    with `fix` before each line that the own trace had wrong. One time in five the summariser's turn instead."""
+    seen = rng.sample(traces, rng.randint(3, 5))
+    if rng.random() < 0.2:
+        return Example(summarise_prompt(question, seen), [(question.solution, True)])
+    own = rng.randrange(len(seen))
+    order = rng.choice(ORDERS)
+    wrong = {step.name for step in check(question, seen[own]) if not step.right}
+    solution = lines_of(question.solution)
+    lines = [f"fix {line}" if claim_of(line)[0] in wrong - {"answer"} else line for line in solution]
+    return Example(revise_prompt(question, seen, own, order), [("\n".join(lines), True)])

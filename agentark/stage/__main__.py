@@ -1,0 +1,4 @@
+from agentark import finish
+from agentark.stage.run import main
+
+finish(main)

@@ -1,0 +1,201 @@
+"""Parameters of a notebook: what it declares, what params.yaml and the command line give, checked before anything runs.
+
+A value is, in falling order: the command line's; that of the notebook's section of params.yaml (the section has the name
+of the notebook without its number); a top-level value of params.yaml; the default in the parameters cell.
+"""
+
+import ast
+import math
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import TypeAdapter, ValidationError
+
+from agentark import StudyError, first_line, redacted, root
+
+
+def parameters(scale: str) -> dict:
+    """`params.yaml` at that scale, whichever is chosen in it."""
+    params = read_params(root() / "params.yaml")
+    if params["scale"] != scale and not isinstance(params.get(scale), dict):
+        raise StudyError(f"params.yaml: no scale {scale!r}; choose mini or full")
+    return params if params["scale"] == scale else params | params[scale]
+
+
+TYPES = {
+    "int": int, "float": float, "str": str, "bool": bool,
+    "list[int]": list[int], "list[float]": list[float], "list[str]": list[str], "dict": dict[str, Any],
+}  # fmt: skip
+SECRET_IN_ADDRESS = re.compile(r"://[^/\s]*@|[?&][^=\s]*(?:key|token)[^=\s]*=", re.IGNORECASE)
+
+
+class Loader(yaml.SafeLoader):
+    """YAML with the numbers of YAML 1.2 (`dvc exp run -S` writes 1e-05, which YAML 1.1 takes for text:
+    treeverse/dvc#5971) and without the last of two equal keys silently winning."""
+
+    def construct_mapping(self, node, deep=False):
+        seen = set()
+        for key, _ in node.value:
+            if key.tag != "tag:yaml.org,2002:merge" and isinstance(key.value, str):
+                if key.value in seen:
+                    raise yaml.constructor.ConstructorError(
+                        None, None, f"the key {key.value} stands there twice", key.start_mark
+                    )
+                seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(?:\d[\d_]*\.?[\d_]*|\.\d[\d_]*)[eE][-+]?\d+$|^[-+]?\.\d[\d_]*$"),
+    list("-+.0123456789"),
+)
+
+
+def read_params(path: Path) -> dict[str, Any]:
+    """The parameters in params.yaml. Raises StudyError, in one line, for a file that is not a mapping in YAML."""
+    restore = "correct it, or restore it with `git checkout params.yaml`"
+    try:
+        params = yaml.load(path.read_text(encoding="utf-8-sig"), Loader)
+    except (yaml.YAMLError, RecursionError) as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"line {mark.line + 1}: " if mark else ""
+        reason = getattr(error, "problem", None) or str(error).split("\n")[0]
+        raise StudyError(f"{path.name}: {where}not YAML ({reason}); {restore}") from None
+    except (OSError, UnicodeDecodeError, ValueError) as error:
+        raise StudyError(f"{path.name}: not readable ({getattr(error, 'strerror', '') or error}); {restore}") from None
+    if not isinstance(params, dict) or not params:
+        what = "empty" if not params else f"a {type(params).__name__}, not a mapping"
+        raise StudyError(f"{path.name}: {what}; {restore}")
+    return params
+
+
+def read(notebook: Path):
+    """The notebook in nbformat's form."""
+    # With this nbformat would check international web addresses, of which a notebook has none; to import it takes seconds.
+    sys.modules.setdefault("rfc3987_syntax", None)
+    import nbformat
+
+    return nbformat.read(notebook, as_version=4)
+
+
+def declared(notebook: Path) -> dict[str, tuple[str, Any]]:
+    """Name -> (annotation, default) of the cell tagged `parameters`. Raises StudyError if it is missing or unclear."""
+    try:
+        cells = read(notebook).cells
+    except FileNotFoundError:
+        top = notebook.parents[notebook.parent.parent.name == "notebooks"]
+        known = ", ".join(sorted(map(label_of, [*top.glob("*.ipynb"), *top.glob("*/*.ipynb")])))
+        raise StudyError(f"{notebook.name}: no such notebook; choose one of {known}") from None
+    except Exception as error:  # whatever nbformat makes of a file that is no notebook
+        raise StudyError(f"{notebook.name}: not a notebook ({first_line(error)}); restore it from git") from None
+    tagged = [c for c in cells if "parameters" in c.metadata.get("tags", [])]
+    if len(tagged) != 1:
+        raise StudyError(f"{notebook.name}: {len(tagged)} cells are tagged `parameters`; it needs exactly one")
+    try:
+        statements = ast.parse(tagged[0].source).body
+    except SyntaxError as error:
+        raise StudyError(f"{notebook.name}: line {error.lineno} of the parameters cell is not Python") from None
+    found = {}
+    for statement in statements:
+        try:
+            annotation = ast.unparse(statement.annotation)
+            found[statement.target.id] = (annotation, ast.literal_eval(statement.value))
+            TYPES[annotation]
+        except (AttributeError, KeyError, TypeError, ValueError):
+            line = ast.unparse(statement)
+            raise StudyError(
+                f"{notebook.name}: `{line}` in the parameters cell is not `name: type = value` "
+                f"with a plain value and one of the types {', '.join(TYPES)}"
+            ) from None
+    return found
+
+
+def typed(notebook: str, name: str, annotation: str, value: Any) -> Any:
+    """`value` as the annotation wants it. Raises StudyError if it is of another type.
+
+    An int may stand for a float, and so may text that reads as one; nothing else is converted.
+    """
+    wanted, shown = value, repr(value) if len(repr(value)) < 200 else f"{repr(value)[:200]}..."
+    if annotation == "float":
+        wanted = number(value)
+    elif annotation == "list[float]" and isinstance(value, list):
+        wanted = [number(v) for v in value]
+    try:
+        checked = TypeAdapter(TYPES[annotation]).validate_python(wanted, strict=True)
+    except ValidationError:
+        raise StudyError(f"{notebook}: {name}={shown} is not of type {annotation}; see its parameters cell") from None
+    parts = list(checked.values()) if isinstance(checked, dict) else checked if isinstance(checked, list) else [checked]
+    if any(isinstance(part, float) and not math.isfinite(part) for part in parts):
+        raise StudyError(f"{notebook}: {name}={shown} is not a finite number")
+    for text in (part for part in parts if isinstance(part, str)):
+        if SECRET_IN_ADDRESS.search(text) or redacted(text) != text:
+            raise StudyError(f"{notebook}: {name} holds a key, which would be stored; set OPENAI_API_KEY instead")
+        if not text.isprintable():
+            raise StudyError(f"{notebook}: {name}={text!a} holds a character that is not printable")
+    return checked
+
+
+def number(value: Any) -> Any:
+    """Text that reads as a number as that number, everything else as it is."""
+    try:
+        return float(value) if isinstance(value, str) else value
+    except ValueError:
+        return value
+
+
+def parsed(annotation: str, text: str) -> Any:
+    """A command line's text as a value: text for `str`, else YAML. What is not readable stays text, for `typed` to reject."""
+    if annotation == "str":
+        return text
+    try:
+        return yaml.load(text, Loader)
+    except (ValueError, yaml.YAMLError, RecursionError):
+        return text
+
+
+def label_of(notebook: Path) -> str:
+    """A notebook's name below notebooks/: 03_debate, grid/cell."""
+    nested = notebook.parent.parent.name == "notebooks"
+    return f"{notebook.parent.name}/{notebook.stem}" if nested else notebook.stem
+
+
+def resolve(notebook: Path, params: dict[str, Any], given: dict[str, str]) -> dict[str, Any]:
+    """All parameters of a notebook, checked. Raises StudyError for an unknown name or a wrong type.
+
+    The notebook's own section of params.yaml is named like it: `debate` for 03_debate, `grid_cell` for grid/cell. A
+    parameter of type `dict` holds a method's settings: the section of its own name, then what the notebook's section and
+    the command line (`policy.beta=0.01`) put in its place.
+    """
+    cell, label = declared(notebook), label_of(notebook)
+    name = re.sub(r"^\d+_", "", label.replace("/", "_"))
+    settings = {k for k, (annotation, _) in cell.items() if annotation == "dict"}
+    section = {} if name in settings else mapping(params, name, label)
+    for where, names in (("params.yaml", section), ("the command line", given)):
+        for unknown in (n for n in names if n not in cell and n.partition(".")[0] not in settings):
+            raise StudyError(f"{label}: {where} names {unknown!r:.80}; it has only {', '.join(cell)}")
+    shared = {k: v for k, v in params.items() if not isinstance(v, dict)}
+    from_line = {k: parsed(cell[k][0] if k in cell else "", v) for k, v in given.items()}
+    values = {name: default for name, (_, default) in cell.items()}
+    values |= {k: v for k, v in (shared | section | from_line).items() if k in cell and k not in settings}
+    for k in settings:
+        values[k] = cell[k][1] | mapping(params, k, label) | mapping(section, k, label)
+        for where, value in from_line.items():
+            if where.startswith(f"{k}."):
+                values[k][where.partition(".")[2]] = value
+    if whole := settings & set(given):
+        raise StudyError(
+            f"{label}: {min(whole)} is a group of settings; give them one by one, as in {min(whole)}.name=value"
+        )
+    return {name: typed(label, name, cell[name][0], value) for name, value in values.items()}
+
+
+def mapping(params: dict[str, Any], name: str, label: str) -> dict[str, Any]:
+    """A section of the parameters; empty if there is none. Raises StudyError if it is no mapping."""
+    section = params.get(name) or {}
+    if not isinstance(section, dict):
+        raise StudyError(f"{label}: the section {name} of params.yaml is {section!r:.80}, not a mapping of names")
+    return section

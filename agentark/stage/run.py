@@ -1,0 +1,231 @@
+"""A notebook as a stage: `python -m agentark.stage 03_debate split=train`.
+
+Names and types of parameters and the places of outputs are checked before anything runs. The notebook writes into
+folders beside its outputs' places, which are moved there when, and only when, it has run to its end.
+"""
+
+import argparse
+import contextlib
+import logging
+import os
+import re
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from agentark import StudyError, ended, first_line, redacted, root
+from agentark.files import staged, write_json
+from agentark.stage.outputs import places, recorded
+from agentark.stage.parameters import declared, read, read_params, resolve
+
+SOCKET = 80  # characters that the folder of a kernel's sockets may have; Linux allows 107 for a socket's whole path
+KERNEL_ENVIRONMENT = {
+    "OMP_NUM_THREADS": "1",  # one single-threaded process a core: two-threaded ones stall as soon as they share a core
+    "MALLOC_MMAP_THRESHOLD_": "4000000000",  # keep large tensors in the heap: page faults cost up to 4x in training
+    "MALLOC_TRIM_THRESHOLD_": "8000000000",
+    "TOKENIZERS_PARALLELISM": "false",
+    "HF_HUB_OFFLINE": "1",  # scale `full` alone asks the hub
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "TRANSFORMERS_VERBOSITY": "error",
+    "PYTHONHASHSEED": "0",
+    "PYDEVD_DISABLE_FILE_VALIDATION": "1",
+    "PYTHONWARNINGS": "ignore",
+}
+
+
+@contextlib.contextmanager
+def watched(note: Path):
+    """Write to `note` how long the block took, the processor time of its child processes and the most memory that they
+    held together (both sampled; what forked processes share counts in each), also if it fails. Yields a dictionary for
+    what else the note is to hold."""
+    start, peak, spent, done, facts = time.perf_counter(), [0], {}, threading.Event(), {}
+
+    def sample() -> None:
+        held = 0
+        for child in psutil.Process().children(recursive=True):
+            with contextlib.suppress(psutil.Error):
+                held += child.memory_info().rss
+                spent[child.pid] = sum(child.cpu_times()[:2])  # user's and system's, so far
+        peak[0] = max(peak[0], held)
+
+    def keep_sampling() -> None:
+        while not done.wait(0.5):
+            sample()
+
+    sample()
+    earlier = dict(spent)  # of children that were there before the block
+    threading.Thread(target=keep_sampling, daemon=True).start()
+    try:
+        yield facts
+    finally:
+        done.set()
+        core_seconds = sum(spent.values()) - sum(earlier.values())
+        seconds = {"seconds": time.perf_counter() - start, "core_seconds": core_seconds}
+        write_json(seconds | {"peak_mb": peak[0] / 2**20} | facts, note)
+
+
+def run(name: str, given: dict[str, str]) -> None:
+    """Run one notebook with checked parameters; publish what it made, and itself as HTML beside the report."""
+    top = root()
+    if not re.fullmatch(r"(\w[\w-]*/)?\w[\w-]*", name):
+        raise StudyError(
+            f"{name!a:.80}: not a notebook's name; give it without ending, as in 03_debate or paper/claims"
+        )
+    notebook = top / "notebooks" / f"{name}.ipynb"
+    params = read_params(top / "params.yaml")
+    values = resolve(notebook, params, given)
+    outs = [k for k in values if k == "out" or k.startswith("out_")]
+    if not outs:
+        raise StudyError(f"{name}: its parameters cell names no `out`; a stage needs a place to write to")
+    variant = "".join(f"-{part}" for part in Path(os.path.normpath(values[outs[0]])).parts[2:])  # data/debates/x -> -x
+    label = f"{name.replace('/', '-')}{variant}"
+    executed = top / "data" / "runs" / f"{label}.ipynb"
+    record = executed.with_suffix(".json")
+    # `page`: the notebook is itself a report, published once more without its code
+    named = {k: values[k] for k in (*outs, "page") if k in values}
+    usual = [default for k, (_, default) in declared(notebook).items() if k in named]
+    found = places(top, name, named, record, usual)
+    pages = [top / "reports" / "notebooks" / f"{label}.html", *(found[k] for k in ("page",) if k in found)]
+    executed.parent.mkdir(parents=True, exist_ok=True)
+    hub = {"HF_HUB_OFFLINE": "0"} if params.get("scale") == "full" else {}
+    os.environ.update(KERNEL_ENVIRONMENT | hub)
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(top), os.environ.get("PYTHONPATH", "")]))
+    made = recorded(record)
+    with alone(record), watched(record) as facts, staged([*(found[o] for o in outs), *pages]) as stand_ins:
+        facts["outs"] = made  # also of a run that fails: what earlier ones made stays this notebook's own
+        stands = dict(zip(outs, (str(p.relative_to(top)) for p in stand_ins), strict=False))
+        execute(notebook, executed, values | stands)
+        ran = read(executed)
+        real = {stands[o]: values[o] for o in outs}
+        from agentark.stage.pages import notebook_page
+
+        for stand_in, code in zip(stand_ins[len(outs) :], (True, False), strict=False):
+            stand_in.write_text(notebook_page(ran, real, code), encoding="utf-8")
+        facts["outs"] = sorted({*made, *(path.relative_to(top).as_posix() for path in found.values())})
+
+
+@contextlib.contextmanager
+def alone(record: Path):
+    """Raise StudyError if another process runs the same notebook for the same outputs now."""
+    from filelock import FileLock, Timeout
+
+    try:
+        with FileLock(record.with_suffix(".lock"), timeout=0):
+            yield
+    except Timeout:
+        raise StudyError(f"{record.stem}: another run of it is not yet at its end; wait for that, or end it") from None
+
+
+def execute(notebook: Path, executed: Path, values: dict[str, Any]) -> None:
+    """Run a notebook by papermill; what it prints and what is kept of it holds no secret.
+
+    Raises StudyError, in one line, if a cell fails or the kernel ends.
+    """
+    import papermill  # after the notebook has been read (see parameters.read), and only if its parameters are right
+    from nbclient.exceptions import CellTimeoutError, DeadKernelError
+    from papermill.exceptions import PapermillException, PapermillExecutionError
+    from traitlets.config import Config
+
+    logging.getLogger("papermill").setLevel(logging.CRITICAL)  # a kernel's death is in the line that is raised here
+    logging.getLogger("traitlets").setLevel(logging.CRITICAL)
+    papermill.iorw.papermill_io.register("redacted:", RedactedFiles())
+    with kernel_folder() as folder:
+        settings = {
+            "KernelManager": {"transport": "ipc", "ip": f"{folder}/kernel"},  # no open port
+            # a kernel that has nothing left to do would take three seconds to end
+            "NotebookClient": {"shutdown_kernel": "immediate"},
+        }
+        try:
+            papermill.execute_notebook(
+                notebook,
+                f"redacted:{executed}",
+                values,
+                cwd=notebook.parent,
+                progress_bar=False,
+                stdout_file=RedactedStream(),
+                kernel_name="python3",
+                language="python",  # also of a notebook that names none
+                config=Config(settings),
+            )
+        except PapermillExecutionError as error:
+            reason = str(error.evalue).strip().splitlines() or [""]
+            raise StudyError(
+                f"{notebook.stem}: {error.ename}: {reason[0][:1000]} (the failed notebook is kept: {executed})"
+            ) from None
+        except (DeadKernelError, CellTimeoutError, PapermillException, RuntimeError) as error:
+            raise StudyError(
+                f"{notebook.stem}: the notebook's process ended before its last cell ({first_line(error)}; was it killed, "
+                "for want of memory?); what is finished is kept: run the same command again"
+            ) from None
+
+
+@contextlib.contextmanager
+def kernel_folder():
+    """A short-lived folder for a kernel's sockets and files, in which `python3` is this interpreter.
+
+    A kernel of that name that the user installed is another Python, without the study's packages; and a folder for
+    temporary files may have a name too long for a socket.
+    """
+    place = tempfile.gettempdir()
+    with tempfile.TemporaryDirectory(dir=place if len(place) < SOCKET - 20 else "/tmp") as folder:
+        spec = {"argv": [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"], "language": "python"}
+        write_json(spec | {"display_name": "Python 3"}, Path(folder) / "kernels" / "python3" / "kernel.json")
+        used = {"JUPYTER_PATH": folder, "JUPYTER_RUNTIME_DIR": f"{folder}/runtime", "IPYTHONDIR": f"{folder}/ipython"}
+        earlier = {name: os.environ.get(name) for name in used}
+        os.environ.update(used)
+        try:
+            yield folder
+        finally:
+            for name, value in earlier.items():
+                os.environ.pop(name) if value is None else os.environ.update({name: value})
+
+
+class RedactedFiles:
+    """papermill's way to its output: a local file, written whole, without secrets. papermill saves it after each cell."""
+
+    def read(self, path: str) -> str:
+        return Path(path.removeprefix("redacted:")).read_text(encoding="utf-8")
+
+    def listdir(self, path: str) -> list[str]:
+        return os.listdir(path.removeprefix("redacted:"))
+
+    def write(self, content: str, path: str) -> None:
+        file = Path(path.removeprefix("redacted:"))
+        part = file.with_name(f".{file.name}")
+        part.write_text(redacted(content), encoding="utf-8")
+        part.replace(file)
+
+    def pretty_path(self, path: str) -> str:
+        return path.removeprefix("redacted:")
+
+
+class RedactedStream:
+    """Standard output without secrets."""
+
+    def write(self, text: str) -> None:
+        sys.stdout.write(redacted(text))
+
+    def flush(self) -> None:
+        sys.stdout.flush()
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m agentark.stage", description=__doc__.splitlines()[0])
+    parser.add_argument("name", help="a notebook below notebooks/, without .ipynb")
+    parser.add_argument("parameters", nargs="*", metavar="name=value")
+    chosen = parser.parse_args(arguments)
+
+    def checked() -> None:
+        for pair in chosen.parameters:
+            if "=" not in pair:
+                raise StudyError(f"{chosen.name}: {pair!a:.80} is not of the form name=value")
+        run(chosen.name, dict(pair.split("=", 1) for pair in chosen.parameters))
+
+    return ended(checked)

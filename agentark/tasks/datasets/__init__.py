@@ -1,0 +1,210 @@
+r"""The published data sets of the paper as questions: what scale `full` asks, in the table that scale `mini` fills too.
+
+    loaded = [load("gsm8k", split="train"), load("gsm8k", split="test"), load("math500", "MATH-500/test.jsonl")]
+    pool, shared = separate([q for part in loaded for q in part.questions])   # before any sampling
+    draw(pool, "gsm8k", 500, "train", seed)                                   # as task("word").questions(500, ...)
+
+What a row lacks is told in `set_aside`; nothing is dropped in silence. The splits are the study's: the training part of
+a data set gives "train" and "validation" (5 % of contents, by their hash, as in the generated world), its test part
+"test". MedMCQA, HotpotQA and TruthfulQA are tested on their validation part: the first two publish no test labels, the
+last has no other.
+
+Hub names and columns are from the data sets' cards and loading scripts; of the hub itself no row was at hand, so
+revisions are not pinned by default. Pin one with `revision`.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+from pydantic import ValidationError
+
+from agentark import StudyError
+from agentark.answers import gradable
+from agentark.schemas import AnswerKind, Question
+from agentark.tasks.datasets import formats
+from agentark.tasks.datasets.rows import Raw, read_rows
+from agentark.tasks.splits import split_of
+
+__all__ = ["DATA_SETS", "Cut", "DataSet", "Loaded", "SetAside", "draw", "fit", "instructions", "load", "separate"]
+
+Part = Literal["train", "test"]
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """Where a data set is published, under what licence, what the paper uses it for, and how a row is read.
+
+    `parts` are the data set's own names of the splits that train and test. `prepare` is for what no row tells by itself.
+    """
+
+    name: str
+    hub: str  # "" if it is not published on the hub by its authors
+    config: str | None
+    licence: str
+    use: str
+    kind: AnswerKind  # of most questions
+    parts: dict[Part, str]
+    question: Callable[[dict], formats.Fields]
+    prepare: Callable[[Sequence[Raw]], list[Raw]] = list
+    revision: str | None = None
+
+
+DATA_SETS: dict[str, DataSet] = {
+    data_set.name: data_set
+    for data_set in (
+        DataSet(
+            "gsm8k", "openai/gsm8k", "main", "MIT", "distilled from, tested on", "number",
+            {"train": "train", "test": "test"}, formats.gsm8k,
+        ),
+        DataSet(
+            "math", "DigitalLearningGmbH/MATH-lighteval", "default", "MIT", "distilled from, tested on", "latex",
+            {"train": "train", "test": "test"}, formats.math,
+        ),
+        DataSet(
+            "math500", "HuggingFaceH4/MATH-500", None, "MIT (MATH)", "tested on", "latex",
+            {"test": "test"}, formats.math,
+        ),
+        DataSet(
+            "metamathqa", "meta-math/MetaMathQA", None, "MIT", "distilled from", "latex",
+            {"train": "train"}, formats.metamathqa,
+        ),
+        DataSet(
+            "medmcqa", "openlifescienceai/medmcqa", None, "Apache-2.0", "distilled from, tested on", "choice",
+            {"train": "train", "test": "validation"}, formats.medmcqa, formats.lettered,
+        ),
+        DataSet(
+            "hotpotqa", "hotpotqa/hotpot_qa", "distractor", "CC BY-SA 4.0", "out of domain", "text",
+            {"test": "validation"}, formats.hotpotqa,
+        ),
+        DataSet(  # the hub's main branch is a loading script, which `datasets` no longer runs
+            "qasper", "allenai/qasper", None, "CC BY 4.0", "out of domain", "text",
+            {"test": "test"}, formats.qasper, partial(formats.unfold, formats.qasper_questions), "refs/convert/parquet",
+        ),
+        DataSet(  # github.com/Yale-LILY/QMSum: data/ALL/jsonl/test.jsonl
+            "qmsum", "", None, "MIT", "out of domain", "text",
+            {"test": "test"}, formats.qmsum, partial(formats.unfold, formats.qmsum_queries),
+        ),
+        DataSet(
+            "truthfulqa", "truthfulqa/truthful_qa", "generation", "Apache-2.0", "robustness", "text",
+            {"test": "validation"}, formats.truthfulqa,
+        ),
+    )
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class SetAside:
+    """A row that gives no question. `row` counts from 1 within `file`; `key` is the row's own name, if it has one."""
+
+    file: str
+    row: int
+    key: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Loaded:
+    questions: list[Question]
+    set_aside: list[SetAside]
+
+
+def load(name: str, source: str | Path = "", split: Part = "test", revision: str | None = None) -> Loaded:
+    """The questions of a data set's training or test part, and the rows set aside.
+
+    `source` is a hub name (by default the data set's own), a copy of a hub data set in a folder, or a file or folder in
+    the original format; a single file is taken whole. `revision` pins the hub's version: a commit, tag or branch.
+    Identifiers count the questions of the part, set aside or not, so they stay the same for the same version. Raises
+    StudyError for an unknown name or split, for what cannot be read at all, and if no row gives a question.
+    """
+    if name not in DATA_SETS:
+        raise StudyError(f"data set {name!r} is unknown; choose one of {', '.join(DATA_SETS)}")
+    data_set = DATA_SETS[name]
+    if split not in data_set.parts:
+        raise StudyError(f"{name} has no part for {split!r} here; choose from {', '.join(data_set.parts)}")
+    source = source or data_set.hub
+    if not source:
+        raise StudyError(f"{name} is not on the hub; download its files and name one as `source`")
+    part = data_set.parts[split]
+    raws = read_rows(source, part, data_set.config, revision or data_set.revision)
+    questions, set_aside, read = [], [], Copies(name)
+    for number, raw in enumerate(data_set.prepare(raws), start=1):
+        try:
+            if raw.problem:
+                raise StudyError(raw.problem)
+            question = question_of(data_set, raw.data, f"{name}-{part}-{number:06d}", split)
+            read.add(raw, question)
+            questions.append(question)
+        except StudyError as error:
+            set_aside.append(SetAside(raw.file, raw.row, raw.key, str(error)))
+    read.check()
+    if not questions:
+        first = set_aside[0]
+        raise StudyError(f"{first.file}: no row is a {name} question; row {first.row}: {first.reason}")
+    return Loaded(questions, set_aside)
+
+
+class Copies:
+    """Questions read so far, by their words and by their own names, so that a question in two files is read once.
+
+    Official folders hold variants of one split side by side (openai/grade-school-math: test.jsonl beside
+    test_socratic.jsonl; HotpotQA: distractor beside fullwiki; QMSum: ALL beside its parts). What one file repeats is the
+    data set's own affair.
+    """
+
+    def __init__(self, name: str):
+        self.name, self.rows, self.shared = name, Counter(), Counter()
+        self.first: dict[str, tuple[str, int]] = {}  # mark -> file, row
+
+    def add(self, raw: Raw, question: Question) -> None:
+        """Raises StudyError for a question that another file holds too."""
+        self.rows[raw.file] += 1
+        # A row's own name that is a mere number counts the rows of one file.
+        marks = [f"words {question.text}", *([f"name {raw.key}"] if raw.key and not raw.key.isdecimal() else [])]
+        for mark in marks:
+            file, row = self.first.setdefault(mark, (raw.file, raw.row))
+            if file != raw.file:
+                self.shared[file, raw.file] += 1
+                raise StudyError(f"the same question as row {row} of {file}")
+
+    def check(self) -> None:
+        """Raises StudyError if two files hold the same questions, at least half of the smaller one's."""
+        for (first, second), n in self.shared.items():
+            if 2 * n >= min(self.rows[first], self.rows[second]) > 1:
+                raise StudyError(f"{self.name}: {first} and {second} hold the same questions; name the one to read")
+
+
+def question_of(data_set: DataSet, row: dict, question_id: str, split: Part) -> Question:
+    """The question that one row (of a prepared data set) asks. Raises StudyError, saying what the row lacks."""
+    fields = {"level": 0, "solution": "", **data_set.question(row)}
+    if not fields["content"]:
+        raise StudyError("the question has no words")
+    if split == "train" and split_of(fields["content"]) == "validation":
+        split = "validation"
+    try:
+        question = Question(question_id=question_id, task=data_set.name, split=split, quantities=[], **fields)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise StudyError(f"{first['loc'][0]}: {first['msg']}") from None
+    gradable(question.answer, question.kind)  # else the first trace that is graded by it would end a stage
+    try:
+        "".join(
+            [question.text, question.solution, question.answer, *question.references, *question.distractors]
+        ).encode()
+    except UnicodeEncodeError:
+        raise StudyError("the text holds half a character (a lone surrogate), which no table can store") from None
+    return question
+
+
+def instructions(kind: AnswerKind) -> str:
+    r"""The sentence that asks a model for its reasoning and for a final answer in a form that can be checked."""
+    ending = {
+        "number": r"end with the final answer, a number, in \boxed{}",
+        "latex": r"end with the final answer in \boxed{}",
+        "choice": r"end with the letter of the right option in \boxed{}",
+        "text": 'end with a line that begins with "Answer:" and gives a short answer',
+    }[kind]
+    return f"Reason step by step and {ending}."

@@ -1,0 +1,309 @@
+"""What one published row says: a function a data set, for its original files and its form on the hub alike.
+
+Each takes a row (columns by name) and returns the fields of a Question that the row decides. Each raises StudyError,
+naming the column, for a row that does not say enough.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+
+from agentark import StudyError
+from agentark.answers import is_correct
+from agentark.answers.correct import words
+from agentark.tasks.datasets.content import content_about, content_of
+from agentark.tasks.datasets.rows import Raw
+
+Fields = dict[str, object]
+LETTERS = "ABCD"
+PLAIN_NUMBER = re.compile(r"-?([0-9]+\.?[0-9]*|\.[0-9]+)")
+
+
+def column(row: dict, *names: str) -> object:
+    """The first of the named columns that the row has."""
+    for name in names:
+        if name in row:
+            return row[name]
+    raise StudyError(f"column {' or '.join(names)} is missing")
+
+
+def text_in(row: dict, *names: str) -> str:
+    """A column's text, stripped. Raises StudyError if it is missing, empty or no text."""
+    value = column(row, *names)
+    if value is None or value == "":
+        raise StudyError(f"column {' or '.join(names)} is empty")
+    if not isinstance(value, str):
+        raise StudyError(f"column {' or '.join(names)} holds a {type(value).__name__}, not text")
+    if not value.strip():
+        raise StudyError(f"column {' or '.join(names)} is empty")
+    return value.strip()
+
+
+def texts_in(row: dict, *names: str) -> list[str]:
+    """A column's texts, stripped, empty ones left out: a list, or a text with ";" between them."""
+    value = column(row, *names)
+    parts = value.split(";") if isinstance(value, str) else value
+    if not isinstance(parts, list) or not all(isinstance(part, str) for part in parts):
+        raise StudyError(f"column {' or '.join(names)} holds no texts")
+    return [part.strip() for part in parts if part.strip()]
+
+
+def records_in(row: dict, *names: str) -> list[dict]:
+    """A column's records: a list of them, or (as the hub stores it) one record of equally long lists."""
+    value = column(row, *names)
+    if isinstance(value, dict) and value and all(isinstance(v, list) for v in value.values()):
+        if len({len(v) for v in value.values()}) > 1:
+            raise StudyError(f"column {' or '.join(names)} holds lists of different lengths")
+        value = [dict(zip(value, record, strict=True)) for record in zip(*value.values(), strict=True)]
+    if not isinstance(value, list) or not all(isinstance(record, dict) for record in value):
+        raise StudyError(f"column {' or '.join(names)} holds no records")
+    return value
+
+
+def one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def asked(question: str, answer: str, kind: str, **more: object) -> Fields:
+    """The fields of a question that stands for itself."""
+    return {"text": question, "answer": answer, "kind": kind, "content": content_of(question), **more}
+
+
+def asked_about(document: Iterable[str], query: str, **more: object) -> Fields:
+    """The fields of a question about a document: its paragraphs or turns a line each, an empty line, the query."""
+    lines = [line for line in map(one_line, document) if line]
+    if not lines:
+        raise StudyError("the document has no text")
+    text = "\n".join(lines)
+    content = content_about(query, text)
+    return {"text": f"{text}\n\n{one_line(query)}", "kind": "text", "content": content, **more}
+
+
+def gsm8k(row: dict) -> Fields:
+    """question, answer: reasoning with <<calculator notes>>, then "#### " and the number.
+
+    The notes, and the last line, are left out of the solution.
+    """
+    question, worked = text_in(row, "question"), text_in(row, "answer")
+    reasoning, mark, number = worked.rpartition("####")
+    answer = number.strip().replace(",", "")
+    if not mark or not PLAIN_NUMBER.fullmatch(answer):
+        raise StudyError("column answer does not end in '#### ' and a number")
+    return asked(question, answer, "number", solution=re.sub(r"<<.*?>>", "", reasoning).strip())
+
+
+def math(row: dict) -> Fields:
+    """problem, solution, level ("Level 4" or 4; "Level ?" counts as 0), and answer where there is one (MATH-500)."""
+    problem, solution = text_in(row, "problem"), text_in(row, "solution")
+    answer = text_in(row, "answer") if "answer" in row else boxed_gold(problem, solution)
+    return asked(problem, answer, "latex", solution=solution, level=level_of(row.get("level", 0)))
+
+
+def level_of(value: object) -> int:
+    match = re.fullmatch(r"(?:Level )?([0-5?])", str(value))
+    if not match:
+        raise StudyError(f"column level holds {value!r}, not 1 to 5")
+    return 0 if match[1] == "?" else int(match[1])
+
+
+def boxes(solution: str) -> list[str]:
+    r"""What stands in each \boxed{...} (or \fbox) of a solution, braces within braces included."""
+    found, end = [], 0
+    for match in re.finditer(r"\\(?:boxed|fbox)(?![a-zA-Z])\s*", solution):
+        if match.start() < end:  # a box within a box
+            continue
+        rest, depth = solution[match.end() :], 0
+        if not rest.startswith("{"):  # "\boxed 5$", a few times in MATH
+            # up to the formula's or the line's end, or a sentence's (hendrycks/math#23: "\\[x = \\boxed 7.\\] So ...")
+            unbraced = re.match(r"(?:[^$\\\n.,;]|\\(?![\])])|[.,;](?=\d))*", rest)[0]
+            found.append(unbraced.strip())
+            continue
+        for brace in re.finditer(r"\\.|[{}]", rest, re.DOTALL):
+            depth += {"{": 1, "}": -1}.get(brace[0], 0)
+            if depth == 0:
+                found.append(rest[1 : brace.start()].strip())
+                end = match.end() + brace.end()
+                break
+        else:
+            raise StudyError(r"a \boxed in column solution is not closed")
+    return found
+
+
+def boxed_gold(problem: str, solution: str) -> str:
+    """The gold answer that a solution boxes.
+
+    Most solutions box one answer, some the same one again in another form. Where the boxes differ in meaning, the last
+    is not simply the answer: a problem that asks for several answers, separated by commas, has them boxed one by one,
+    and all of them are the answer. Other differing boxes leave open which is meant: StudyError.
+    """
+    found = {re.sub(r"\s", "", box): box for box in boxes(solution)}
+    if not found or "" in found:
+        raise StudyError(r"column solution has an empty \boxed" if found else r"column solution has no \boxed answer")
+    *others, last = found.values()
+    if not others:
+        return last
+    if all(is_correct(f"${other}$", f"${last}$", "latex") for other in others):
+        return last
+    if re.search(r"separated by commas?|comma[- ]separated", problem) and not any("," in box for box in found):
+        return ", ".join(found.values())
+    raise StudyError(f"column solution boxes different answers ({'; '.join(found.values())}), which is meant is open")
+
+
+def metamathqa(row: dict) -> Fields:
+    """query, response, type, original_question. The content is the original's, of which this is a rewording."""
+    query, response, origin = text_in(row, "query"), text_in(row, "response"), text_in(row, "original_question")
+    reasoning, mark, stated = response.rpartition("The answer is:")
+    answer = stated.strip()
+    if not mark or not answer:
+        raise StudyError("column response does not end in 'The answer is:' and an answer")
+    plain = answer.replace(",", "")
+    number = text_in(row, "type").startswith("GSM") and PLAIN_NUMBER.fullmatch(plain)
+    fields = asked(query, plain, "number") if number else asked(query, answer, "latex")
+    return {**fields, "content": content_of(origin), "solution": re.sub(r"\n####.*\s*$", "", reasoning).strip()}
+
+
+def unfold(questions_of: Callable[[dict], list[dict]], raws: Sequence[Raw]) -> list[Raw]:
+    """A row a question, for data sets whose rows hold several: a paper's, a meeting's."""
+    unfolded = []
+    for raw in raws:
+        try:
+            rows, problem = questions_of(raw.data) if not raw.problem else [], raw.problem or "the row has no question"
+        except StudyError as error:
+            rows, problem = [], str(error)
+        if not rows:
+            unfolded.append(replace(raw, problem=problem))
+        for i, row in enumerate(rows, start=1):
+            unfolded.append(replace(raw, key=f"{raw.key} question {i}".strip(), data=row))
+    return unfolded
+
+
+def lettered(raws: Sequence[Raw]) -> list[Raw]:
+    """MedMCQA's `cop` as a letter. It counts from 1 in the original files and from 0 on the hub, where -1 is no label.
+
+    A row does not tell which; all rows together do, since 0 occurs in the one only and 4 in the other.
+    """
+    seen = {raw.data["cop"] for raw in raws if type(raw.data.get("cop")) is int}
+    if not seen:
+        return list(raws)
+    from_zero, from_one = bool(seen & {0, -1}), 4 in seen
+    if from_zero == from_one:
+        many = "both 0 and 4 occur" if from_one else "neither 0 nor 4 occurs"
+        raise StudyError(f"{raws[0].file}: does cop count from 0 or from 1? {many}; load one whole split")
+    told = []
+    for raw in raws:
+        cop = raw.data.get("cop")
+        if type(cop) is int and 0 <= cop - from_one < 4:
+            raw = replace(raw, data={**raw.data, "cop": LETTERS[cop - from_one]})
+        elif cop in (-1, None):
+            raw = replace(raw, problem=raw.problem or "column cop holds no label; the test split's are not public")
+        told.append(raw)
+    return told
+
+
+def medmcqa(row: dict) -> Fields:
+    """question, opa to opd, cop (a letter, see `lettered`), exp; or question, options {A to D}, answer_idx, answer.
+
+    The content is the question without its options: equal stems count as one question, which errs towards removing too
+    many from training.
+    """
+    question = text_in(row, "question")
+    if "options" in row:
+        options = column(row, "options")
+        if not isinstance(options, dict):
+            raise StudyError(f"column options holds a {type(options).__name__}, not options by letter")
+        choices = [text_in(options, letter) for letter in LETTERS]
+    else:
+        choices = [text_in(row, f"op{letter.lower()}") for letter in LETTERS]
+    answer = text_in(row, "answer_idx", "cop")
+    if answer not in LETTERS or len(answer) != 1:
+        raise StudyError(f"the right option is {answer!r}, not a letter from A to D")
+    alike = [words(choice) for choice in choices]
+    if alike.count(alike[LETTERS.index(answer)]) > 1:  # medmcqa/medmcqa#5
+        raise StudyError(f"two options say {choices[LETTERS.index(answer)]!r}: which is right is open")
+    stated = row.get("answer")
+    if stated is not None and stated != choices[LETTERS.index(answer)]:
+        raise StudyError(f"answer_idx says {answer}, column answer says {stated!r}: which is right is open")
+    listed = "\n".join(f"{letter}) {choice}" for letter, choice in zip(LETTERS, choices, strict=True))
+    explained = row.get("exp")
+    solution = explained.strip() if isinstance(explained, str) else ""
+    return {**asked(question, answer, "choice", solution=solution), "text": f"{question}\n{listed}"}
+
+
+def hotpotqa(row: dict) -> Fields:
+    """question, answer, context: (title, sentences) pairs, or titles and sentences in lists on the hub.
+
+    All paragraphs are shown, those that hold the answer and the distractors; supporting_facts are not.
+    """
+    question, answer, context = text_in(row, "question"), text_in(row, "answer"), column(row, "context")
+    if isinstance(context, dict):
+        context = [[r.get("title"), r.get("sentences")] for r in records_in(row, "context")]
+    paragraphs = []
+    for paragraph in context if isinstance(context, list) else [None]:
+        match paragraph:
+            case [str(title), [*sentences]] if all(isinstance(sentence, str) for sentence in sentences):
+                paragraphs.append(f"{title}: {' '.join(sentences)}")
+            case _:
+                raise StudyError("column context does not hold titles and lists of sentences")
+    fields = asked_about(paragraphs, question, answer=answer)
+    return {**fields, "content": content_of(question)}
+
+
+def qasper_questions(paper: dict) -> list[dict]:
+    """A paper's questions, each with the paper's text: title, abstract, section names, paragraphs (no tables)."""
+    head = [text_in(paper, "title"), str(paper.get("abstract") or "")]
+    body: list[str] = []
+    for section in records_in(paper, "full_text"):
+        paragraphs = section.get("paragraphs")
+        if not isinstance(paragraphs, list):
+            raise StudyError("column full_text has a section without paragraphs")
+        body += [part for part in (section.get("section_name"), *paragraphs) if isinstance(part, str)]
+    if not body:
+        raise StudyError("column full_text is empty")
+    return [{"document": head + body, **record} for record in records_in(paper, "qas")]
+
+
+def qasper(row: dict) -> Fields:
+    """question, answers of one or more annotators, document. The first annotator's answer counts as the answer."""
+    question = text_in(row, "question")
+    golds = [qasper_answer(annotation) for annotation in records_in(row, "answers")]
+    if not golds:
+        raise StudyError("column answers is empty")
+    first, *others = dict.fromkeys(golds)
+    return asked_about(row["document"], question, answer=first, references=others)
+
+
+def qasper_answer(annotation: dict) -> str:
+    """An annotator's answer as QASPER's own evaluator spells it (allenai/qasper-led-baseline)."""
+    answer = column(annotation, "answer")
+    if not isinstance(answer, dict):
+        raise StudyError(f"an annotator's answer is a {type(answer).__name__}, not a record")
+    if answer.get("unanswerable"):
+        return "Unanswerable"
+    if answer.get("extractive_spans") and (spans := texts_in(answer, "extractive_spans")):
+        return ", ".join(spans)
+    if answer.get("free_form_answer"):
+        return text_in(answer, "free_form_answer")
+    if answer.get("yes_no") is not None:
+        return "Yes" if answer["yes_no"] else "No"
+    raise StudyError("an annotator gave no answer of any kind")
+
+
+def qmsum_queries(meeting: dict) -> list[dict]:
+    """A meeting's queries, general ones first, each with the transcript. Where the answer stands is not told."""
+    turns = [f"{text_in(t, 'speaker')}: {t.get('content') or ''}" for t in records_in(meeting, "meeting_transcripts")]
+    queries = records_in(meeting, "general_query_list") + records_in(meeting, "specific_query_list")
+    return [{"document": turns, **query} for query in queries]
+
+
+def qmsum(row: dict) -> Fields:
+    """query, answer, document."""
+    return asked_about(row["document"], text_in(row, "query"), answer=text_in(row, "answer"))
+
+
+def truthfulqa(row: dict) -> Fields:
+    """Question, Best Answer, Correct Answers, Incorrect Answers (";" between them); on the hub in lower case, as lists."""
+    question, best = text_in(row, "question", "Question"), text_in(row, "best_answer", "Best Answer")
+    right = texts_in(row, "correct_answers", "Correct Answers")
+    wrong = texts_in(row, "incorrect_answers", "Incorrect Answers")
+    others = [answer for answer in dict.fromkeys(right) if answer != best]
+    return asked(question, best, "text", references=others, distractors=list(dict.fromkeys(wrong)))

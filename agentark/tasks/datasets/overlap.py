@@ -1,0 +1,48 @@
+"""Questions for training that also stand in a test set are taken out, and counted; and a sample of what is left."""
+
+import random
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+
+from agentark import StudyError
+from agentark.schemas import Question, Split
+from agentark.tasks.datasets.content import content_of
+
+
+def separate(questions: Sequence[Question]) -> tuple[list[Question], list[dict]]:
+    """Take out the training and validation questions that stand in a test set; count overlaps by pair of data sets.
+
+    Questions are compared by `content`, training questions by their own words too: a MetaMathQA question's content is
+    that of the question it rewords, and neither may be a test question. Returns the questions kept, in order, and a
+    row for each pair that shares any: task and split, the test set of another (or the same) task it overlaps with, the
+    number of questions shared and removed. Between two test sets nothing is removed. A question in two test sets counts
+    in both pairs.
+    """
+    tests: dict[str, set[str]] = defaultdict(set)
+    for question in questions:
+        if question.split == "test":
+            tests[question.task].add(question.content)
+    shared: Counter[tuple[str, str, str]] = Counter()
+    kept = []
+    for question in questions:
+        if question.split == "test":
+            also = [task for task in tests if task > question.task and question.content in tests[task]]
+            kept.append(question)
+        else:
+            spellings = {question.content, content_of(question.text)}
+            also = [task for task in tests if not spellings.isdisjoint(tests[task])]
+            if not also:
+                kept.append(question)
+        shared.update((question.task, question.split, task) for task in also)
+    return kept, [
+        {"task": task, "split": split, "test set": test, "shared": n, "removed": n if split != "test" else 0}
+        for (task, split, test), n in sorted(shared.items())
+    ]
+
+
+def draw(questions: Sequence[Question], name: str, n: int, split: Split, seed: int) -> list[Question]:
+    """`n` questions of one data set and split, drawn by `seed`. Raises StudyError if there are fewer."""
+    found = [q for q in questions if (q.task, q.split) == (name, split)]
+    if len(found) < n:
+        raise StudyError(f"{name}: only {len(found)} questions in {split}, not {n}")
+    return random.Random(f"{name}|{split}|{seed}").sample(found, n)

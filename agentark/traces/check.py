@@ -1,0 +1,87 @@
+"""Verdicts on traces: right answers, steps that agree with the consensus, accuracy by round."""
+
+import itertools
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+
+import pandas as pd
+
+from agentark.answers import is_right
+from agentark.schemas import CheckedTrace, Question, Trace
+from agentark.tasks.world.steps import check
+from agentark.traces.reading import SUMMARISER, claim_of, in_world, lines_of, majority
+
+NEVER = 10**9  # a round after all others
+
+
+def check_traces(traces: Sequence[Trace], questions: Iterable[Question]) -> list[CheckedTrace]:
+    """Mark every trace and every step: right by the truth, and in agreement with its debate's consensus.
+
+    The consensus is that of the debate's verified traces, of any round; where there is none, no step agrees. A step that
+    claims nothing to be compared agrees if its trace ends right. Only the generated world knows the truth of steps.
+    """
+    gold = {q.question_id: q for q in questions}
+    checked = []
+    for key, group in itertools.groupby(traces, key=lambda t: t.question_id):
+        debate = list(group)
+        right = {id(t): is_right(t.answer, gold[key]) for t in debate}
+        verified = [t for t in debate if t.agent != SUMMARISER and right[id(t)]]
+        agreed = consensus(verified, gold[key])
+        erred = {t.agent: min((o.round for o in debate if o.agent == t.agent and not right[id(o)]), default=NEVER)
+                 for t in debate}  # fmt: skip
+        for trace in debate:
+            steps, first_error = lines_of(trace.text), erred[trace.agent]
+            claims = [claim_of(step, gold[key]) for step in steps]
+            checked.append(
+                CheckedTrace(
+                    **trace.model_dump(),
+                    correct=right[id(trace)],
+                    corrective=right[id(trace)] and trace.agent != SUMMARISER and first_error < trace.round,
+                    steps=steps,
+                    step_right=[s.right for s in check(gold[key], trace.text)] if in_world(gold[key]) else [],
+                    step_agrees=[agreed.get(c[0]) == c[1] if c else right[id(trace)] for c in claims],
+                )
+            )
+    return checked
+
+
+def last_traces(debate: Iterable[Trace]) -> list[Trace]:
+    """Each agent's last trace, the summariser's left out."""
+    return list({t.agent: t for t in debate if t.agent != SUMMARISER}.values())
+
+
+def consensus(traces: Iterable[Trace], question: Question) -> dict[str, str]:
+    """For each quantity that traces name, the value that most of them give it; quantities in a tie are left out."""
+    votes: dict[str, Counter[str]] = defaultdict(Counter)
+    for trace in traces:
+        claims = [claim_of(line, question) for line in lines_of(trace.text)]
+        for name, value in dict(filter(None, claims)).items():
+            votes[name][value] += 1
+    agreed = {}
+    for name, counts in votes.items():
+        (value, first), *rest = counts.most_common(2)
+        if not rest or rest[0][1] < first:
+            agreed[name] = value
+    return agreed
+
+
+def accuracy_by_round(checked: Sequence[CheckedTrace], questions: Iterable[Question], rounds: int) -> pd.DataFrame:
+    """A row a round: accuracy of one agent and of the agents' vote, and the shares of agents corrected and spoilt since
+    round 1. A debate that ended early counts with its last traces."""
+    gold = {q.question_id: q for q in questions}
+    debates = [list(g) for _, g in itertools.groupby(checked, key=lambda t: t.question_id)]
+    rows = []
+    for k in range(1, rounds + 1):
+        single, vote, corrected, spoilt = [], [], [], []
+        for debate in debates:
+            said = [t for t in debate if t.agent != SUMMARISER]
+            first = {t.agent: t.correct for t in said if t.round == 1}
+            now = last_traces(t for t in said if t.round <= k)
+            question = gold[debate[0].question_id]
+            vote.append(is_right(majority((t.answer for t in now), question), question))
+            single += [t.correct for t in now]
+            corrected += [t.correct and not first[t.agent] for t in now]
+            spoilt += [first[t.agent] and not t.correct for t in now]
+        shares = {"single": single, "vote": vote, "corrected": corrected, "spoilt": spoilt}
+        rows.append({"round": k, **{name: sum(v) / len(v) for name, v in shares.items()}, "n": len(debates)})
+    return pd.DataFrame(rows)

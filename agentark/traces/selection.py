@@ -1,0 +1,119 @@
+"""Knowledge extraction (method, section 2): which traces of a debate are worth learning from."""
+
+import itertools
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+import pandas as pd
+
+from agentark import StudyError
+from agentark.schemas import CheckedTrace, Question, Trajectory
+from agentark.traces.reading import SUMMARISER, answer_only, distance, structure
+
+MIN_DISTANCE = 0.25  # DA: a further trace must differ in at least a quarter of its steps to count as another way
+
+
+def diverse(traces: Sequence[CheckedTrace], most: int, question: Question) -> list[CheckedTrace]:
+    """Up to `most` traces, the first kept, each next the farthest from those kept, while at least MIN_DISTANCE away."""
+    kept = list(range(min(most, 1, len(traces))))
+    path = [structure(t.text, question) for t in traces]
+    while len(kept) < min(most, len(traces)):
+        nearest = {i: min(distance(path[i], path[k]) for k in kept) for i in range(len(traces)) if i not in kept}
+        best = max(nearest, key=lambda i: (nearest[i], -i))
+        if nearest[best] < MIN_DISTANCE:
+            break
+        kept.append(best)
+    return [traces[i] for i in kept]
+
+
+def trajectories(checked: Sequence[CheckedTrace]) -> list[CheckedTrace]:
+    """The n + 1 trajectories of each question: every agent's last trace and the summary (the paper's Table 3)."""
+    by_debate = itertools.groupby(checked, key=lambda t: t.question_id)
+    return [t for _, debate in by_debate for t in {t.agent: t for t in debate}.values()]
+
+
+def select(
+    checked: Sequence[CheckedTrace], questions: Iterable[Question], most_diverse: int, corrective_first: bool = True
+) -> tuple[list[Trajectory], dict[str, int]]:
+    """Choose what each method trains on, and count what was kept and why the rest was not.
+
+    Correct trajectories only, corrective ones first (or last, for comparison), equal texts once. R-SFT takes the first of each question; DA, where
+    at least two agents were right, up to `most_diverse` of different structure.
+    """
+    asked = {q.question_id: q for q in questions}
+    count: Counter[str] = Counter()
+    rows = []
+    for key, group in itertools.groupby(trajectories(checked), key=lambda t: t.question_id):
+        debate = list(group)
+        correct = sorted(
+            (t for t in debate if t.correct), key=lambda t: (t.corrective != corrective_first, t.agent == 0, t.agent)
+        )
+        first: dict[str, CheckedTrace] = {}
+        for trace in correct:
+            first.setdefault(trace.text, trace)
+        distinct = list(first.values())
+        count["questions"] += 1
+        count["trajectories"] += len(debate)
+        count["dropped: no answer stated"] += sum(t.answer is None for t in debate)
+        count["dropped: wrong answer"] += sum(t.answer is not None and not t.correct for t in debate)
+        count["dropped: same text as another"] += len(correct) - len(distinct)
+        count["correct and distinct"] += len(distinct)
+        count["corrective among them"] += sum(t.corrective for t in distinct)
+        count["questions with a correct trajectory"] += bool(correct)
+        right_agents = sum(t.correct for t in debate if t.agent != SUMMARISER)
+        count["questions with two agents right"] += right_agents >= 2
+        chosen = diverse(distinct, most_diverse, asked[key]) if right_agents >= 2 else []
+        count["kept for R-SFT"] += bool(distinct)
+        count["kept for DA"] += len(chosen)
+        for rank, trace in enumerate(distinct):
+            rows.append(
+                Trajectory(
+                    question_id=key,
+                    agent=trace.agent,
+                    round=trace.round,
+                    prompt=asked[key].text,
+                    text=trace.text,
+                    answer=trace.answer,
+                    answer_only=answer_only(trace.answer, asked[key]),
+                    corrective=trace.corrective,
+                    rank=rank,
+                    for_rsft=rank == 0,
+                    for_da=trace in chosen,
+                )
+            )
+    return rows, dict(count)
+
+
+KEPT = {"rsft": "for_rsft", "da": "for_da"}
+
+
+def of(trajectories: Iterable[Trajectory], questions: Iterable[Question]) -> list[Trajectory]:
+    """Those of the given questions."""
+    keys = {q.question_id for q in questions}
+    return [t for t in trajectories if t.question_id in keys]
+
+
+def trimmed(trajectories: Sequence[Trajectory], like: Sequence[Trajectory], method: str) -> list[Trajectory]:
+    """As many traces for `method` as `like` has: of each question as many, then, where it has fewer, of others.
+
+    Raises StudyError if there are too few.
+    """
+    chosen, wanted = ([t for t in some if getattr(t, KEPT[method])] for some in (trajectories, like))
+    if len(chosen) < len(wanted):
+        raise StudyError(f"{method}: {len(chosen)} traces cannot be cut to {len(wanted)}; ask for more samples")
+    quota = Counter(t.question_id for t in wanted)
+    seen: Counter[str] = Counter()
+    late = []  # 0 within a question's quota; beyond it, first traces of further questions come before second ones
+    for trace in chosen:
+        place = seen[trace.question_id]
+        late.append(0 if place < quota[trace.question_id] else 1 + place)
+        seen[trace.question_id] += 1
+    order = sorted(range(len(chosen)), key=late.__getitem__)[: len(wanted)]
+    return [chosen[i] for i in sorted(order)]
+
+
+def yielded(sources: dict[str, Sequence[Trajectory | CheckedTrace]], questions: Sequence[Question]) -> pd.DataFrame:
+    """Row a question, column a source of right traces: whether it has one of the question; and the question's `level`."""
+    has = {name: {t.question_id for t in some} for name, some in sources.items()}
+    rows = {name: [q.question_id in keys for q in questions] for name, keys in has.items()}
+    return pd.DataFrame(rows | {"level": [q.level for q in questions]}, index=[q.question_id for q in questions])
