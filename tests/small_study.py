@@ -19,9 +19,9 @@ SMALL = {
     "agents": 3,
     "rounds": 2,
     "questions": {"train": 40, "validation": 8, "test": 16, "test_other": 3, "test_hard": 8},
-    "distill": {"steps": 6, "batch": 8},
-    "reward_model": {"stage_1_steps": 3, "stage_2_steps": 6, "batch": 4, "learning_rate": 0.001},
-    "policy": {"steps": 2, "prompts": 2, "generations": 4},
+    "sft": {"steps": 6, "batch_size": 8},
+    "reward_model": {"stage_1_steps": 3, "stage_2_steps": 6, "batch_size": 4, "learning_rate": 0.001},
+    "policy": {"steps": 2, "batch_size": 2, "num_generations": 4},
 }
 
 

@@ -25,12 +25,13 @@ import sys
 from pathlib import Path
 from checkpoints import build
 from agentark.distill import sft
+from agentark.distill.settings import SFT
 from agentark.tasks import TASKS
 family, folder = sys.argv[1], Path(sys.argv[2])
 pairs = [(q.text, q.solution) for q in TASKS["equation"].questions(24, "train", 0)]
 base = build(family, folder / "base")
-sft.distil(base, pairs, folder / "student", 0, 4, 8, 0.02, lora_rank=8)
-sft.distil(base, pairs, folder / "whole", 0, 4, 8, 0.02)
+sft.train(base, pairs, folder / "student", 0, SFT(steps=4, batch_size=8, learning_rate=0.02, lora_rank=8))
+sft.train(base, pairs, folder / "whole", 0, SFT(steps=4, batch_size=8, learning_rate=0.02))
 """
 
 

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agentark import schemas
 from agentark.evaluate import cost
 from agentark.stage.run import watched
 

@@ -8,6 +8,7 @@ from transformers import AutoModelForCausalLM
 
 from agentark import StudyError
 from agentark.distill import sft, training
+from agentark.distill.settings import SFT
 from agentark.distill.students import Origin, save
 from agentark.engines import Batch, Request, engine
 from agentark.engines.transformers import Transformers
@@ -16,6 +17,8 @@ from agentark.pretrain import tiny
 from agentark.pretrain.tiny import CHAT_TEMPLATE
 
 SHARDED = "60KB"  # the model below makes several files of it
+
+ONE_STEP = SFT(steps=1, batch_size=1, learning_rate=1e-3)
 
 
 @pytest.fixture
@@ -136,7 +139,7 @@ def test_a_template_that_teaches_no_end_of_turn_is_refused_before_the_training(
 ):
     monkeypatch.setattr(training, "run", lambda *_: pytest.fail("the training began"))
     with pytest.raises(StudyError) as error:
-        sft.distil(with_template(base, template), [("how many ?", "answer : 3")], tmp_path / "out", 0, 1, 1, 1e-3)
+        sft.train(with_template(base, template), [("how many ?", "answer : 3")], tmp_path / "out", 0, ONE_STEP)
     assert words in str(error.value) and str(base) in str(error.value) and "\n" not in str(error.value)
     assert not (tmp_path / "out").exists()
 

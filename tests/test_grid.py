@@ -173,8 +173,9 @@ SMALL = {
     "grid_all": {"teachers": ["qwen3-teacher"], "students": ["qwen3-64"], "families": ["equation"]},
     "grid_sizes": {"train": 24, "test": 6},
     "grid_cell": {
-        "steps": 4, "batch": 8, "stage_1_steps": 1, "stage_2_steps": 2, "judge_batch": 4, "practice_steps": 1,
-        "prompts": 2, "generations": 2,
+        "sft": {"steps": 4, "batch_size": 8},
+        "reward_model": {"stage_1_steps": 1, "stage_2_steps": 2, "batch_size": 4},
+        "policy": {"steps": 1, "batch_size": 2, "num_generations": 2},
     },
 }  # fmt: skip
 

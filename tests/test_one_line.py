@@ -181,19 +181,19 @@ def test_a_params_file_with_a_mark_of_its_encoding_or_other_line_ends_is_read(pr
 )  # fmt: skip
 def test_numbers_are_read_in_every_form(tmp_path, spelling, value):
     file = tmp_path / "params.yaml"
-    file.write_text(f"policy:\n  kl: {spelling}\n")
-    assert resolve(POLICY, read_params(file), {})["kl"] == value
-    assert resolve(POLICY, {}, {"kl": spelling})["kl"] == value
+    file.write_text(f"policy:\n  beta: {spelling}\n")
+    assert resolve(POLICY, read_params(file), {})["policy"]["beta"] == value
+    assert resolve(POLICY, {}, {"policy.beta": spelling})["policy"]["beta"] == value
 
 
 @pytest.mark.parametrize("spelling", [".inf", "-.inf", ".nan", "inf", "nan", "1e999", "", "one", "1,5", "true", "null"])
 def test_what_is_no_finite_number_is_refused(tmp_path, spelling):
     file = tmp_path / "params.yaml"
-    file.write_text(f"policy:\n  kl: {spelling}\n")
-    with pytest.raises(StudyError, match="kl="):
+    file.write_text(f"policy:\n  beta: {spelling}\n")
+    with pytest.raises(StudyError, match="policy"):
         resolve(POLICY, read_params(file), {})
-    with pytest.raises(StudyError, match="kl="):
-        resolve(POLICY, {}, {"kl": spelling})
+    with pytest.raises(StudyError, match="policy"):
+        resolve(POLICY, {}, {"policy.beta": spelling})
 
 
 def test_a_list_of_numbers_is_read_in_every_form():
@@ -295,7 +295,7 @@ def test_random_parameters_and_commands_end_in_one_line_and_overwrite_nothing(pr
         (project / "params.yaml").write_bytes(mutated(rng, whole) if rng.random() < 0.7 else whole.encode())
         before = {p: p.read_bytes() for p in project.rglob("*") if p.is_file() and "runs" not in p.parts}
         words = [
-            f"{rng.choice(('kl', 'agents', 'seed', 'order', 'x', '', 'out'))}={rng.choice((*ODD, *outs))}"
+            f"{rng.choice(('policy.beta', 'agents', 'seed', 'order', 'x', '', 'out'))}={rng.choice((*ODD, *outs))}"
             for _ in range(rng.randrange(3))
         ]
         status = main([rng.choice(("03_debate", "07_policy", "10_report", "none", "..")), *words])

@@ -40,7 +40,7 @@ def test_a_planted_difference_is_found_and_no_other(answered):
 
 
 def test_a_study_trained_otherwise_is_refused(tmp_path):
-    (tmp_path / "provenance.json").write_text(json.dumps({"parameters": {"steps": 60, "kl": 0.001}}))
-    pad_choices.check_trained(tmp_path, {"steps": 60, "kl": 0.001, "per_device": 4})
+    (tmp_path / "provenance.json").write_text(json.dumps({"parameters": {"steps": 60, "beta": 0.001}}))
+    pad_choices.check_trained(tmp_path, {"steps": 60, "beta": 0.001, "per_device_batch_size": 4})
     with pytest.raises(StudyError, match=r"trained with steps 60, params.yaml says 2; run `dvc repro`"):
-        pad_choices.check_trained(tmp_path, {"steps": 2, "kl": 0.001})
+        pad_choices.check_trained(tmp_path, {"steps": 2, "beta": 0.001})

@@ -16,6 +16,7 @@ from torch.distributions import Categorical
 
 from agentark import StudyError, root
 from agentark.distill import policy, ppo, scorer, step_credit
+from agentark.distill.settings import Policy
 from agentark.pretrain import tiny
 from agentark.tasks import TASKS
 
@@ -27,11 +28,11 @@ TOKENIZERS = {"world": tiny.build_tokenizer(), "qwen3": tokenizer("qwen3")}
 def practise(out: Path, train=policy.train, **chosen) -> list[dict]:
     """Three steps against a fresh head, which is as good as any to see what moves."""
     given = {
-        "base": BASE, "reward_model": BASE, "questions": QUESTIONS, "out": out, "seed": 0, "steps": 3, "prompts": 2,
-        "generations": 4, "max_tokens": 12, "learning_rate": 0.001, "temperature": 1.0, "kl": 0.01,
-        "aggregate": "mean", "outcome_weight": 0.0,
+        "steps": 3, "batch_size": 2, "num_generations": 4, "max_tokens": 12, "learning_rate": 0.001, "temperature": 1.0,
+        "beta": 0.01, "aggregate": "mean", "outcome_weight": 0.0,
     }  # fmt: skip
-    return train(**given | chosen)
+    judge = chosen.pop("reward_model", BASE)
+    return train(BASE, judge, QUESTIONS, out, 0, Policy.read(given | chosen))
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -100,9 +101,9 @@ def test_an_outcome_alone_needs_no_reward_model(tmp_path):
 def test_what_cannot_be_rewarded_is_refused(tmp_path):
     for chosen, words in (
         ({"reward_model": None}, "nothing is rewarded"),
-        ({"algorithm": "osmosis"}, "algorithm 'osmosis' is unknown"),
-        ({"aggregate": "step", "outcome_weight": 1.0}, "aggregate step"),
-        ({"aggregate": "step", "algorithm": "rloo"}, "aggregate step"),
+        ({"algorithm": "osmosis"}, "policy.algorithm='osmosis'"),
+        ({"aggregate": "step", "outcome_weight": 1.0}, "policy.aggregate=step"),
+        ({"aggregate": "step", "algorithm": "rloo"}, "policy.aggregate=step"),
     ):
         with pytest.raises(StudyError, match=words):
             practise(tmp_path / "never", **chosen)

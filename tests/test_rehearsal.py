@@ -12,6 +12,7 @@ from examples import shared_data
 from small_study import PROJECT, call, copy_of_project, shrunk
 
 from agentark.distill import sft
+from agentark.distill.settings import SFT
 from agentark.tasks.questions import collect
 
 FILES = {
@@ -38,9 +39,9 @@ SIZES = {
     "rounds": 2,
     "max_tokens": 32,
     "questions": {"train": 12, "validation": 2, "test": 8, "test_other": 2, "room": 800, "local": "published"},
-    "distill": {"steps": 2, "batch": 4, "lora_rank": 4},
-    "reward_model": {"stage_1_steps": 1, "stage_2_steps": 1, "batch": 2, "lora_rank": 4},
-    "policy": {"steps": 1, "prompts": 2, "generations": 2, "lora_rank": 4, "generator": "transformers"},
+    "sft": {"steps": 2, "batch_size": 4, "lora_rank": 4},
+    "reward_model": {"stage_1_steps": 1, "stage_2_steps": 1, "batch_size": 2, "lora_rank": 4},
+    "policy": {"steps": 1, "batch_size": 2, "num_generations": 2, "lora_rank": 4, "generator": "transformers"},
 }
 
 
@@ -49,7 +50,7 @@ def taught(folder: Path, random: Path, local: Path) -> None:
     drawn = SIZES["questions"] | {"test_hard": 0}
     asked = collect(["gsm8k"], "gsm8k", seed=0, student=random, **drawn | {"local": local}).questions
     pairs = [(q.text, f"It is 1 * {q.answer} = {q.answer}.\n\\boxed{{{q.answer}}}") for q in asked]
-    sft.distil(random, pairs, folder, seed=0, steps=400, batch=8, learning_rate=3e-3)
+    sft.train(random, pairs, folder, 0, SFT(steps=400, batch_size=8, learning_rate=3e-3))
 
 
 @pytest.fixture(scope="module")

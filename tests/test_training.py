@@ -18,8 +18,9 @@ from trl import GRPOConfig
 from agentark import StudyError
 from agentark.distill import launch, policy, scorer, sft
 from agentark.distill.reward_model import DebateSteps, train
+from agentark.distill.settings import SFT, Policy, RewardModel
 from agentark.distill.students import commit
-from agentark.distill.training import divided, settings, trainable
+from agentark.distill.training import arguments, divided, trainable
 from agentark.models import loading
 from agentark.models.chat import ends_of_turn, prompt_ids
 from agentark.models.checkpoints import digest
@@ -44,31 +45,29 @@ def project(tmp_path_factory) -> Path:
     os.chdir(before)
 
 
+STEPS = {"steps": 4, "batch_size": 8, "learning_rate": 0.02}
+
+
 def imitate(base: Path, out: Path, **chosen) -> list[dict]:
     """A few steps of R-SFT at a rate that moves a random model far."""
-    return sft.distil(
-        **(
-            {"base": base, "pairs": PAIRS, "out": out, "seed": 0, "steps": 4, "batch": 8, "learning_rate": 0.02}
-            | chosen
-        )
-    )
+    return sft.train(base, PAIRS, out, 0, SFT.read(STEPS | chosen))
 
 
 def practise(base: Path, reward_model: Path, out: Path, **chosen) -> dict:
     """Two steps of GRPO, as arguments."""
-    return {
-        "base": base, "reward_model": reward_model, "questions": QUESTIONS, "out": out, "seed": 0, "steps": 2,
-        "prompts": 2, "generations": 4, "max_tokens": 6, "learning_rate": 0.001, "temperature": 1.0, "kl": 0.01,
-        "aggregate": "mean", "outcome_weight": 1.0,
-    } | chosen  # fmt: skip
+    given = {
+        "steps": 2, "batch_size": 2, "num_generations": 4, "max_tokens": 6, "learning_rate": 0.001, "temperature": 1.0,
+        "beta": 0.01, "aggregate": "mean", "outcome_weight": 1.0,
+    }  # fmt: skip
+    settings = Policy.read(given | chosen)
+    return dict(base=base, reward_model=reward_model, questions=QUESTIONS, out=out, seed=0, settings=settings)
 
 
 def judge(base: Path, out: Path, **chosen) -> dict:
     """A few steps of a reward model in both stages, as arguments."""
-    return {
-        "base": base, "debates": DEBATES, "out": out, "seed": 0, "loss": "paper", "stage_1_steps": 2,
-        "stage_2_steps": 3, "batch": 4, "learning_rate": 0.001,
-    } | chosen  # fmt: skip
+    given = {"loss": "paper", "stage_1_steps": 2, "stage_2_steps": 3, "batch_size": 4, "learning_rate": 0.001}
+    settings = RewardModel.read(given | chosen)
+    return dict(base=base, debates=DEBATES, out=out, seed=0, settings=settings)
 
 
 @torch.inference_mode()
@@ -122,7 +121,7 @@ def test_all_weights_of_the_language_half_train_and_nothing_else(project, family
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_adapters_are_on_all_linear_layers_of_the_language_half(project, family):
-    model, _ = trainable(project / "data/models" / family, 0, 4)
+    model, _ = trainable(project / "data/models" / family, 0, SFT.read(STEPS | {"lora_rank": 4}))
     plain, _ = loading.load(project / "data/models" / family)
     half = plain.get_decoder()
     linear = {n for n, m in plain.named_modules() if isinstance(m, torch.nn.Linear) and m in set(half.modules())}
@@ -140,7 +139,7 @@ def test_adapters_are_on_all_linear_layers_of_the_language_half(project, family)
 
 def test_adapters_start_from_the_seed(project):
     def start(seed: int) -> torch.Tensor:
-        model, _ = trainable(project / "data/models/qwen3", seed, 4)
+        model, _ = trainable(project / "data/models/qwen3", seed, SFT.read(STEPS | {"lora_rank": 4}))
         return next(p for n, p in model.named_parameters() if "lora_A" in n)
 
     assert torch.equal(start(1), start(1)) and not torch.equal(start(1), start(2))
@@ -176,9 +175,9 @@ def test_practice_goes_with_several_ends_of_turn_and_other_senses(project, famil
 
 def test_two_processes_learn_as_one(project):
     base = project / "data/models/qwen3"
-    one, parts = (imitate(base, project / "one" / str(n), steps=9, per_device=n) for n in (0, 2))
-    call = {"base": base, "pairs": PAIRS, "seed": 0, "steps": 9, "batch": 8, "learning_rate": 0.02}
-    (two,) = launch.each(sft.distil, [call | {"out": project / "two/0"}], 2)
+    one, parts = (imitate(base, project / "one" / str(n), steps=9, per_device_batch_size=n) for n in (0, 2))
+    call = {"base": base, "pairs": PAIRS, "seed": 0, "settings": SFT.read(STEPS | {"steps": 9})}
+    (two,) = launch.each(sft.train, [call | {"out": project / "two/0"}], 2)
     assert len({row["loss"] for row in one}) == 9
     for curve in parts, two:
         assert [row["loss"] for row in curve] == pytest.approx([row["loss"] for row in one], abs=1e-5)
@@ -198,11 +197,11 @@ def test_two_processes_judge_and_practise(project):
 
 
 def test_a_launched_training_fails_in_one_line(project):
-    call = {"base": Path("nowhere"), "pairs": PAIRS, "seed": 0, "steps": 1, "batch": 7, "learning_rate": 0.1}
-    with pytest.raises(StudyError, match=r"^batch: 7 does not divide among 2 processes; [^\n]*$"):
-        launch.each(sft.distil, [call | {"out": project / "never"}], 2)
-    with pytest.raises(StudyError, match=r"^distil: TypeError: [^\n]*osmosis[^\n]*$"):
-        launch.launched(sft.distil, call | {"out": project / "never", "osmosis": 1}, 1, "", False)
+    call = {"base": Path("nowhere"), "pairs": PAIRS, "seed": 0, "settings": SFT.read(STEPS | {"batch_size": 7})}
+    with pytest.raises(StudyError, match=r"^batch_size: 7 examples do not divide among 2 processes; [^\n]*$"):
+        launch.each(sft.train, [call | {"out": project / "never"}], 2)
+    with pytest.raises(StudyError, match=r"^train: TypeError: [^\n]*osmosis[^\n]*$"):
+        launch.launched(sft.train, call | {"out": project / "never", "osmosis": 1}, 1, "", False)
 
 
 @pytest.mark.parametrize("processes", [1, 2, 4])
@@ -212,42 +211,46 @@ def test_a_divided_batch_is_the_batch(processes, per_device, monkeypatch):
     shares = divided(24, per_device)
     assert shares["per_device_train_batch_size"] * shares["gradient_accumulation_steps"] * processes == 24
     assert shares["per_device_train_batch_size"] == (per_device or 24 // processes)
-    with pytest.raises(StudyError, match="batch: 24"):
+    with pytest.raises(StudyError, match="batch_size: 24"):
         divided(24, 5)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="what a machine without a GPU refuses")
 def test_what_cannot_be_had_is_refused_or_announced(project, capsys):
     base, out = project / "data/models/qwen3", project / "never"
-    assert launch.route("auto", 4, False) == (False, "trainer: PEFT, LoRA of rank 4 (no GPU here)")
-    assert launch.route("auto", 0, False) == (
+    assert launch.route(SFT.read(STEPS | {"lora_rank": 4})) == (False, "trainer: PEFT, LoRA of rank 4 (no GPU here)")
+    assert launch.route(SFT.read(STEPS)) == (
         False,
         "trainer: transformers, all weights (Unsloth is for LoRA, and lora_rank is 0)",
     )
     for chosen, words in (
         ({"trainer": "unsloth", "lora_rank": 4}, "trainer unsloth: no GPU here"),
         ({"trainer": "unsloth"}, "trainer unsloth: Unsloth is for LoRA"),
-        ({"trainer": "osmosis"}, "trainer 'osmosis' is unknown"),
+        ({"trainer": "osmosis"}, "sft.trainer='osmosis'"),
         ({"four_bit": True, "lora_rank": 4}, "four_bit: needs a GPU"),
         ({"four_bit": True}, "four_bit: .* set lora_rank"),
     ):
         with pytest.raises(StudyError, match=words):
             imitate(base, out, **chosen)
     with pytest.raises(
-        StudyError, match="generator vllm: .*not installed" if not importlib.util.find_spec("vllm") else "GPU"
+        StudyError, match="policy.generator=vllm: .*not installed" if not importlib.util.find_spec("vllm") else "GPU"
     ):
         policy.train(**practise(base, base, out, generator="vllm"))
-    with pytest.raises(StudyError, match="generator 'osmosis'"):
+    with pytest.raises(StudyError, match="policy.generator='osmosis'"):
         policy.train(**practise(base, base, out, generator="osmosis"))
     assert not out.exists()
-    launch.each(sft.distil, [dict(base=base, pairs=PAIRS, out=out, seed=0, steps=1, batch=8, learning_rate=0.1)])
+    launch.each(sft.train, [dict(base=base, pairs=PAIRS, out=out, seed=0, settings=SFT.read(STEPS | {"steps": 1}))])
     assert capsys.readouterr().out.startswith("trainer: transformers, all weights (")
 
 
-def test_vllm_generates_within_the_training():
-    arguments = GRPOConfig(**settings(0), **policy.generation("vllm"))
-    assert arguments.use_vllm and arguments.vllm_mode == "colocate"
-    assert not GRPOConfig(**settings(0), **policy.generation("transformers")).use_vllm
+def test_vllm_generates_within_the_training(monkeypatch):
+    settings = practise(Path(), Path(), Path())["settings"]
+    shared = arguments(settings, 0, 8) | {"num_generations": 4}
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    config = GRPOConfig(**shared, **policy.generation(settings.but(generator="vllm")))
+    assert config.use_vllm and config.vllm_mode == "colocate"
+    assert not GRPOConfig(**shared, **policy.generation(settings)).use_vllm
 
 
 def test_a_student_says_where_it_comes_from(project):

@@ -6,6 +6,7 @@ from PIL import Image
 
 from agentark import StudyError, root
 from agentark.distill import sft
+from agentark.distill.settings import SFT
 from agentark.models import loading, vision
 from agentark.tasks import TASKS
 
@@ -49,7 +50,7 @@ def test_a_picture_goes_in_and_matters(base):
 
 def test_training_on_text_moves_the_language_half_alone(base, tmp_path):
     pairs = [(q.text, q.solution) for q in QUESTIONS]
-    sft.distil(base, pairs, tmp_path / "student", seed=0, steps=3, batch=4, learning_rate=0.02)
+    sft.train(base, pairs, tmp_path / "student", 0, SFT(steps=3, batch_size=4, learning_rate=0.02))
     before, after = vision.digests(base), vision.digests(tmp_path / "student")
     assert before["vision"] == after["vision"] and before["language"] != after["language"]
     seen = [vision.look(folder, PICTURE, QUESTIONS[0].text, 8) for folder in (base, tmp_path / "student")]

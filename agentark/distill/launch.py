@@ -7,7 +7,6 @@ the GPUs it is to use, else the trainer would spread one batch over all of them.
 
 import contextlib
 import importlib.util
-import inspect
 import io
 import os
 import pickle
@@ -22,8 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from agentark import StudyError
+from agentark.distill.settings import Recipe, Settings
 
-TRAINERS = ("auto", "unsloth", "peft")
 PRELOADED = ("agentark.distill.students", "agentark.distill.step_credit", "agentark.distill.training")
 
 
@@ -40,7 +39,7 @@ def obstacle(lora_rank: int) -> str:
     return ""
 
 
-def route(trainer: str, lora_rank: int, four_bit: bool) -> tuple[bool, str]:
+def route(chosen: Settings) -> tuple[bool, str]:
     """Whether Unsloth trains, and a line that says so and why.
 
     trainer: "auto" takes Unsloth where it can; "unsloth" takes nothing else; "peft" never takes it. Raises StudyError
@@ -48,9 +47,8 @@ def route(trainer: str, lora_rank: int, four_bit: bool) -> tuple[bool, str]:
     """
     import torch
 
-    if trainer not in TRAINERS:
-        raise StudyError(f"trainer {trainer!r} is unknown; choose one of {', '.join(TRAINERS)}")
-    if four_bit:
+    trainer, lora_rank = chosen.trainer, chosen.lora_rank
+    if chosen.four_bit:
         if lora_rank == 0:
             raise StudyError("four_bit: weights of 4 bits cannot be trained themselves; set lora_rank above 0")
         if not (torch.cuda.is_available() and importlib.util.find_spec("bitsandbytes")):
@@ -63,7 +61,8 @@ def route(trainer: str, lora_rank: int, four_bit: bool) -> tuple[bool, str]:
 
 
 def each(function: Callable, calls: Iterable[dict[str, Any]], processes: int = 1) -> list:
-    """`function(**call)`, a training, for every call (a seed); results in the order of the calls.
+    """`function(**call)`, a training, for every call (a seed); results in the order of the calls. Each call has `settings`,
+    of one kind in all.
 
     Without a GPU a process a core takes a call each, and all run at once that are fewer than two a core. On GPUs, or with
     `processes` above 1, which share a call, as many calls run at once as there are GPUs for; without a GPU then one.
@@ -74,9 +73,8 @@ def each(function: Callable, calls: Iterable[dict[str, Any]], processes: int = 1
     from agentark import parallel
 
     calls = list(calls)
-    defaults = {name: p.default for name, p in inspect.signature(function).parameters.items()}
-    chosen = {"trainer": "peft", "lora_rank": 0, "four_bit": False} | defaults | calls[0]
-    unsloth, line = route(chosen["trainer"], chosen["lora_rank"], chosen["four_bit"])
+    settings = calls[0]["settings"]
+    unsloth, line = route(settings.policy if isinstance(settings, Recipe) else settings)
     print(line, flush=True)
     gpus = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(torch.cuda.device_count())))).split(",")
     if not torch.cuda.is_available():

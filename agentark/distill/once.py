@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import joblib
+from pydantic import BaseModel
 
 from agentark.distill.students import LIBRARIES
 from agentark.files import staged
@@ -40,9 +41,16 @@ class Once:
         return result
 
     def digest(self, call: dict[str, Any]) -> str:
-        given = {name: digest(value) if isinstance(value, Path) else value for name, value in call.items()}
+        given = {name: plain(value) for name, value in call.items()}
         code = [file.read_bytes() for file in code_of(self.train.__module__)]
         return joblib.hash((self.train.__module__, given, code, [version(name) for name in LIBRARIES]))
+
+
+def plain(value: Any) -> Any:
+    """An argument as what decides a training: of a folder the model in it, of settings their values."""
+    if isinstance(value, Path):
+        return digest(value)
+    return value.model_dump() if isinstance(value, BaseModel) else value
 
 
 def code_of(*modules: str) -> list[Path]:

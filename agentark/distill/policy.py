@@ -11,12 +11,11 @@ from pathlib import Path
 from agentark import StudyError
 from agentark.answers import is_right
 from agentark.distill.scorer import StepScorer, aggregate
+from agentark.distill.settings import Policy
 from agentark.models import loading
 from agentark.models.chat import prompt_ids, solve_prompt
 from agentark.schemas import Question
 from agentark.traces.reading import answer_of
-
-ALGORITHMS = ("grpo", "rloo")
 
 
 def process_reward(scorer: StepScorer, how: str):
@@ -53,114 +52,103 @@ def rewards(
     return judged + checked, [1.0] * len(judged) + [outcome_weight] * len(checked)
 
 
-def origin(base: Path, reward_model: Path | None, questions: Sequence[Question], seed: int, parameters: dict):
-    """The students.Origin of a student that practised."""
+def origin(base: Path, reward_model: Path | None, questions: Sequence[Question], seed: int, settings: Policy):
+    """The students.Origin of a student trained by reinforcement learning."""
     from agentark.distill.students import Origin
 
     parents = {"base": base, "reward_model": reward_model} if reward_model else {"base": base}
-    return Origin("pad", seed, parents, [(q.text, q.answer) for q in questions], parameters)
-
-
-def generation(generator: str) -> dict[str, object]:
-    """Trainer arguments by which outputs are generated: by transformers, or by vLLM in this process, on the same GPU.
-
-    vLLM's probabilities differ from the trainer's in their last bits; TRL weighs its outputs accordingly.
-    """
-    if generator not in ("transformers", "vllm"):
-        raise StudyError(f"generator {generator!r} is unknown; choose transformers or vllm")
-    return {"use_vllm": True, "vllm_mode": "colocate"} if generator == "vllm" else {}
+    return Origin("pad", seed, parents, [(q.text, q.answer) for q in questions], settings.recorded())
 
 
 def train(
-    base: Path,
-    reward_model: Path | None,
-    questions: Sequence[Question],
-    out: Path,
-    seed: int,
-    steps: int,
-    prompts: int,
-    generations: int,
-    max_tokens: int,
-    learning_rate: float,
-    temperature: float,
-    kl: float,
-    aggregate: str,
-    outcome_weight: float,
-    lora_rank: int = 0,
-    trainer: str = "auto",
-    four_bit: bool = False,
-    per_device: int = 0,
-    generator: str = "transformers",
-    algorithm: str = "grpo",
+    base: Path, reward_model: Path | None, questions: Sequence[Question], out: Path, seed: int, settings: Policy
 ) -> list[dict]:
-    """GRPO from `base`: `prompts` questions a step, `generations` outputs each; save the student to `out`.
+    """GRPO or RLOO from `base`: settings.batch_size questions a step; save the student to `out`.
 
-    A_i = (R(o_i) - mean) / std over a question's outputs; clipped ratio; `kl` times the KL divergence to `base`. R is
+    A_i = (R(o_i) - mean) / std over a question's outputs; clipped ratio; `beta` times the KL divergence to `base`. R is
     the aggregated step score plus `outcome_weight` times the outcome (0: the debate's own signal alone); without a
-    `reward_model` the outcome alone. `aggregate` step: see trainers.StepCredit. `algorithm` rloo: A_i = R(o_i) - the
-    mean of the question's other outputs, `kl` times the log ratio to `base` taken off the reward (arXiv 2402.14740).
-    `trainer`, `four_bit`: see launch.route; `per_device` counts outputs, see training.divided; `generator`: see
-    generation. Returns the learning curve: step, reward, kl, length (tokens an output).
+    `reward_model` the outcome alone. `aggregate` step: see step_credit.StepCredit. `algorithm` rloo: A_i = R(o_i) - the
+    mean of the question's other outputs, `beta` times the log ratio to `base` taken off the reward (arXiv 2402.14740).
+    Returns the learning curve: step, reward, kl, length (tokens an output). Raises StudyError for settings that do not
+    go together, and for a generator that cannot be had here.
     """
     import torch
     from datasets import Dataset
+
+    from agentark.distill.students import save
+    from agentark.distill.training import arguments, curve, run, trainable
+    from agentark.engines import batching
+
+    by_step = settings.aggregate == "step"
+    if by_step and (settings.algorithm != "grpo" or settings.outcome_weight or reward_model is None):
+        raise StudyError("policy.aggregate=step is for grpo against a reward model alone; set outcome_weight to 0")
+    colocated = generation(settings)
+    shared = arguments(settings, seed, settings.batch_size * settings.num_generations)
+    model, tokenizer = trainable(base, seed, settings, bool(colocated))
+    if colocated:  # a longer window would be kept free on the GPU
+        colocated["vllm_max_model_length"] = longest_prompt(base, questions, tokenizer, settings) + settings.max_tokens
+    if not torch.cuda.is_available():  # where it gives the same outputs, to the last bit
+        whole = model.get_base_model() if settings.lora_rank else model
+        whole.generate = partial(batching.generate, whole)
+    how = "mean" if by_step else settings.aggregate
+    functions, weights = rewards(reward_model, questions, how, settings.outcome_weight)
+    shared |= dict(
+        **colocated,
+        max_steps=settings.steps,
+        num_generations=settings.num_generations,
+        max_completion_length=settings.max_tokens,
+        temperature=settings.temperature,
+        beta=settings.beta,
+        reward_weights=weights,
+        logging_steps=max(1, settings.steps // 40),
+    )
+    kind, config = algorithm(settings, shared, reward_model)
+    asked = Dataset.from_list([{"prompt": solve_prompt(q.text), "question_id": q.question_id} for q in questions])
+    training = kind(model, functions, config, train_dataset=asked, processing_class=tokenizer)
+    run(training)
+    save(training.model, tokenizer, out, origin(base, reward_model, questions, seed, settings))
+    logged = curve(training.state.log_history, "reward", "kl", "completions/mean_length")
+    return [{"length" if k == "completions/mean_length" else k: v for k, v in row.items()} for row in logged]
+
+
+def algorithm(settings: Policy, arguments: dict, reward_model: Path | None) -> tuple[Callable, object]:
+    """TRL's trainer of the chosen algorithm, and its arguments. Raises StudyError for PPO, which has a loop of its own."""
     from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
 
     from agentark.distill.step_credit import StepCredit
-    from agentark.distill.students import save
-    from agentark.distill.training import curve, divided, run, settings, trainable
-    from agentark.engines import batching
 
-    parameters = dict(
-        steps=steps, prompts=prompts, generations=generations, max_tokens=max_tokens, learning_rate=learning_rate,
-        temperature=temperature, kl=kl, aggregate=aggregate, outcome_weight=outcome_weight, lora_rank=lora_rank,
-        four_bit=four_bit, generator=generator, algorithm=algorithm,
-    )  # fmt: skip
-    if algorithm not in ALGORITHMS:
-        raise StudyError(f"algorithm {algorithm!r} is unknown; choose one of {', '.join(ALGORITHMS)}")
-    by_step = aggregate == "step"
-    if by_step and (algorithm != "grpo" or outcome_weight or reward_model is None):
-        raise StudyError("aggregate step: is for grpo against a reward model alone; set outcome_weight to 0")
-    made, shares = generation(generator), divided(prompts * generations, per_device)
-    if made and not importlib.util.find_spec("vllm"):
+    if settings.algorithm == "ppo":
+        raise StudyError("policy.algorithm=ppo is trained by ppo.train; choose grpo or rloo here")
+    if settings.algorithm == "rloo":
+        return RLOOTrainer, RLOOConfig(**arguments)
+    # the paper's loss: mean over each output's tokens, then over outputs
+    config = GRPOConfig(**arguments, loss_type="grpo")
+    if settings.aggregate == "step":
+        return partial(StepCredit, scorer=StepScorer(reward_model)), config
+    return GRPOTrainer, config
+
+
+def generation(settings: Policy) -> dict[str, object]:
+    """Trainer arguments by which outputs are generated: by transformers, or by vLLM in this process, on the same GPU.
+
+    vLLM's probabilities differ from the trainer's in their last bits; TRL weighs its outputs accordingly. Raises
+    StudyError where vLLM is not installed or there is no GPU.
+    """
+    import torch
+
+    if settings.generator == "transformers":
+        return {}
+    if not importlib.util.find_spec("vllm"):
         raise StudyError(
-            "generator vllm: not installed here; add it with `pip install -e .[gpu]`, or set generator to transformers"
+            "policy.generator=vllm: vllm is not installed here; add it with `pip install -e .[gpu]`, or set generator to "
+            "transformers"
         )
-    if made and not torch.cuda.is_available():
-        raise StudyError("generator vllm: needs a GPU beside the training; set generator to transformers")
-    model, tokenizer = trainable(base, seed, lora_rank, trainer, four_bit, bool(made))
-    if made:
-        prompted = (solve_prompt(q.text) for q in questions)
-        longest = max(len(prompt_ids(tokenizer, p, loading.window(base) - max_tokens)) for p in prompted)
-        made["vllm_max_model_length"] = longest + max_tokens  # room for more would be kept free on the GPU
-    if not torch.cuda.is_available():  # where it gives the same outputs, to the last bit
-        whole = model.get_base_model() if lora_rank else model
-        whole.generate = partial(batching.generate, whole)
-    functions, weights = rewards(reward_model, questions, "mean" if by_step else aggregate, outcome_weight)
-    dataset = Dataset.from_list([{"prompt": solve_prompt(q.text), "question_id": q.question_id} for q in questions])
-    arguments = dict(
-        **settings(seed),
-        **shares,
-        **made,
-        max_steps=steps,
-        num_generations=generations,
-        max_completion_length=max_tokens,
-        temperature=temperature,
-        learning_rate=learning_rate,
-        lr_scheduler_type="linear",
-        beta=kl,
-        reward_weights=weights,
-        logging_steps=max(1, steps // 40),
-    )
-    given = dict(train_dataset=dataset, processing_class=tokenizer)
-    if algorithm == "rloo":
-        training = RLOOTrainer(model, functions, RLOOConfig(**arguments), **given)
-    else:
-        # the paper's loss: mean over each output's tokens, then over outputs
-        config = GRPOConfig(**arguments, loss_type="grpo")
-        kind = partial(StepCredit, scorer=StepScorer(reward_model)) if by_step else GRPOTrainer
-        training = kind(model, functions, config, **given)
-    run(training)
-    save(training.model, tokenizer, out, origin(base, reward_model, questions, seed, parameters))
-    logged = curve(training.state.log_history, "reward", "kl", "completions/mean_length")
-    return [{"length" if k == "completions/mean_length" else k: v for k, v in row.items()} for row in logged]
+    if not torch.cuda.is_available():
+        raise StudyError("policy.generator=vllm needs a GPU beside the training; set generator to transformers")
+    return {"use_vllm": True, "vllm_mode": "colocate"}
+
+
+def longest_prompt(base: Path, questions: Sequence[Question], tokenizer, settings: Policy) -> int:
+    """Tokens of the longest prompt. Raises StudyError if one leaves no room for a reply in the model's window."""
+    most = loading.window(base) - settings.max_tokens
+    return max(len(prompt_ids(tokenizer, solve_prompt(q.text), most)) for q in questions)

@@ -18,6 +18,7 @@ from torchrl.objectives.value import GAE
 from transformers import PreTrainedModel, PreTrainedTokenizerFast, get_linear_schedule_with_warmup
 
 from agentark.distill import policy
+from agentark.distill.settings import Policy
 from agentark.distill.students import save
 from agentark.distill.training import trainable
 from agentark.models import loading
@@ -108,82 +109,89 @@ def clipped_loss() -> ClipPPOLoss:
 
 
 def train(
-    base: Path,
-    reward_model: Path | None,
-    questions: Sequence[Question],
-    out: Path,
-    seed: int,
-    steps: int,
-    prompts: int,
-    generations: int,
-    max_tokens: int,
-    learning_rate: float,
-    temperature: float,
-    kl: float,
-    aggregate: str,
-    outcome_weight: float,
-    lora_rank: int = 0,
-    epochs: int = 1,
+    base: Path, reward_model: Path | None, questions: Sequence[Question], out: Path, seed: int, settings: Policy
 ) -> list[dict]:
-    """PPO from `base`, `prompts` questions a step with `generations` outputs each; save the student to `out`.
+    """PPO from `base`, settings.batch_size questions a step with `num_generations` outputs each; save the student to `out`.
 
     The critic is the base with a scalar head, all its weights trained. `epochs`: updates on each step's outputs (1: as
     many as GRPO makes). Everything else as in policy.train. Returns the learning curve: step, reward, kl, length
     (tokens an output), each as it was before the step's updates.
     """
-    parameters = dict(
-        steps=steps, prompts=prompts, generations=generations, max_tokens=max_tokens, learning_rate=learning_rate,
-        temperature=temperature, kl=kl, aggregate=aggregate, outcome_weight=outcome_weight, lora_rank=lora_rank,
-        algorithm="ppo", epochs=epochs,
-    )  # fmt: skip
-    functions, weights = policy.rewards(reward_model, questions, aggregate, outcome_weight)
+    functions, weights = policy.rewards(reward_model, questions, settings.aggregate, settings.outcome_weight)
     torch.manual_seed(seed)
-    actor, tokenizer = trainable(base, seed, lora_rank, "peft")
-    reference, critic = loading.load(base, torch.float32)[0], loading.load_scorer(base, torch.float32)
-    for model in (actor, reference, critic):
-        model.to(loading.device()).eval()  # without dropout, which the critic's head would have: ratios start at 1
-    trained = [[p for p in model.parameters() if p.requires_grad] for model in (actor, critic)]
-    optimiser = torch.optim.AdamW(trained[0] + trained[1], learning_rate, weight_decay=0.0)
-    schedule = get_linear_schedule_with_warmup(optimiser, 0, steps * epochs)
-    objective, history = clipped_loss(), []
-    for step, asked in enumerate(itertools.islice(drawn(questions, prompts), steps), start=1):
-        asked = [q for q in asked for _ in range(generations)]
+    models = Models(base, seed, settings)
+    history = []
+    for step, asked in enumerate(itertools.islice(drawn(questions, settings.batch_size), settings.steps), start=1):
+        asked = [q for q in asked for _ in range(settings.num_generations)]
         chats = [solve_prompt(q.text) for q in asked]
-        outputs = sample(actor, tokenizer, chats, max_tokens, temperature)
-        spoken = outputs["spoken"]
-        said = outputs["ids"][:, -spoken.shape[1] :]
-        texts = tokenizer.batch_decode([ids[s] for ids, s in zip(said, spoken, strict=True)], skip_special_tokens=True)
-        completions = [[{"content": text}] for text in texts]
+        outputs = sample(models.actor, models.tokenizer, chats, settings.max_tokens, settings.temperature)
+        texts = [[{"content": text}] for text in models.texts(outputs)]
         keys = [q.question_id for q in asked]
-        earned = [f(prompts=chats, completions=completions, question_id=keys) for f in functions]
-        reward = torch.tensor(weights, device=said.device) @ torch.tensor(earned, device=said.device)
-        with torch.no_grad():
-            advantage, target = estimated(read(critic, outputs)[..., 0], reward, spoken)
-            before = Categorical(logits=read(actor, outputs)[spoken] / temperature).log_prob(said[spoken])
-            at_base = Categorical(logits=read(reference, outputs)[spoken] / temperature).log_prob(said[spoken])
-        away = divergence(before, at_base).mean()
-        history.append(
-            {
-                "step": step,
-                "reward": float(reward.mean()),
-                "kl": float(away),
-                "length": float(spoken.sum(1).float().mean()),
-            }
-        )
-        for _ in range(epochs):
-            logits = read(actor, outputs)[spoken] / temperature
-            tokens = TensorDict(
-                logits=logits, action=said[spoken], action_log_prob=before, value=read(critic, outputs)[spoken],
-                advantage=advantage, value_target=target, batch_size=len(before),
-            )  # fmt: skip
-            losses = objective(tokens)
-            now = Categorical(logits=logits).log_prob(said[spoken])
-            loss = losses["loss_objective"] + losses["loss_critic"] + kl * divergence(now, at_base).mean()
-            optimiser.zero_grad()
-            loss.backward()
-            for part in trained:
-                torch.nn.utils.clip_grad_norm_(part, NORM)
-            optimiser.step()
-            schedule.step()
-    save(actor, tokenizer, out, policy.origin(base, reward_model, questions, seed, parameters))
+        earned = [f(prompts=chats, completions=texts, question_id=keys) for f in functions]
+        device = outputs["ids"].device
+        reward = torch.tensor(weights, device=device) @ torch.tensor(earned, device=device)
+        tokens, kl = models.assessed(outputs, reward)
+        length = outputs["spoken"].sum(1).float().mean()
+        history.append({"step": step, "reward": float(reward.mean()), "kl": float(kl), "length": float(length)})
+        for _ in range(settings.epochs):
+            models.update(outputs, tokens)
+    save(
+        models.actor,
+        models.tokenizer,
+        out,
+        policy.origin(base, reward_model, questions, seed, settings.but(algorithm="ppo")),
+    )
     return history
+
+
+class Models:
+    """Actor, critic and reference of one training, and the optimiser of the first two."""
+
+    def __init__(self, base: Path, seed: int, settings: Policy):
+        self.settings = settings
+        self.actor, self.tokenizer = trainable(base, seed, settings.but(trainer="peft"))
+        self.reference = loading.load(base, torch.float32)[0]
+        self.critic = loading.load_scorer(base, torch.float32)
+        for model in (self.actor, self.reference, self.critic):
+            model.to(loading.device()).eval()  # without dropout, which the critic's head would have: ratios start at 1
+        self.trained = [[p for p in m.parameters() if p.requires_grad] for m in (self.actor, self.critic)]
+        self.optimiser = torch.optim.AdamW(self.trained[0] + self.trained[1], settings.learning_rate, weight_decay=0.0)
+        self.schedule = get_linear_schedule_with_warmup(self.optimiser, 0, settings.steps * settings.epochs)
+        self.objective = clipped_loss()
+
+    def texts(self, outputs: TensorDict) -> list[str]:
+        said = outputs["ids"][:, -outputs["spoken"].shape[1] :]
+        rows = [ids[spoken] for ids, spoken in zip(said, outputs["spoken"], strict=True)]
+        return self.tokenizer.batch_decode(rows, skip_special_tokens=True)
+
+    @torch.no_grad()
+    def assessed(self, outputs: TensorDict, reward: torch.Tensor) -> tuple[TensorDict, torch.Tensor]:
+        """The output tokens with log-probabilities, advantages and value targets as they are before the step's updates,
+        and the mean KL divergence to the reference. reward: (outputs,)."""
+        spoken, temperature = outputs["spoken"], self.settings.temperature
+        action = outputs["ids"][:, -spoken.shape[1] :][spoken]
+        advantage, target = estimated(read(self.critic, outputs)[..., 0], reward, spoken)
+        before = Categorical(logits=read(self.actor, outputs)[spoken] / temperature).log_prob(action)
+        at_base = Categorical(logits=read(self.reference, outputs)[spoken] / temperature).log_prob(action)
+        tokens = TensorDict(
+            action=action, action_log_prob=before, at_base=at_base, advantage=advantage, value_target=target,
+            batch_size=len(before),
+        )  # fmt: skip
+        return tokens, divergence(before, at_base).mean()
+
+    def update(self, outputs: TensorDict, tokens: TensorDict) -> None:
+        """One step of actor and critic on outputs that are assessed."""
+        spoken = outputs["spoken"]
+        logits = read(self.actor, outputs)[spoken] / self.settings.temperature
+        losses = self.objective(
+            tokens.exclude("at_base").update({"logits": logits, "value": read(self.critic, outputs)[spoken]})
+        )
+        now = Categorical(logits=logits).log_prob(tokens["action"])
+        kl = divergence(now, tokens["at_base"]).mean()
+        loss = losses["loss_objective"] + losses["loss_critic"] + self.settings.beta * kl
+        self.optimiser.zero_grad()
+        loss.backward()
+        for part in self.trained:
+            torch.nn.utils.clip_grad_norm_(part, NORM)
+        self.optimiser.step()
+        self.schedule.step()

@@ -13,15 +13,15 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from agentark import StudyError
 from agentark.distill.scorer import encode, pad
+from agentark.distill.settings import RewardModel
 from agentark.models import loading
 from agentark.schemas import CheckedTrace
 from agentark.traces.reading import SUMMARISER
 
-LOSSES = ("paper", "code", "cross-entropy")
 TEMPERATURE = 0.1  # tau of the contrastive loss; the paper prints none, the public code's contrastive term uses 0.1
 PROJECTION = 64  # width of the projected states of the public code's loss, at this size of model
 
@@ -111,87 +111,81 @@ def step_loss(
     return share * code_loss(scores, good, F.normalize(projection(outputs.hidden_states[-1][at]), dim=-1))
 
 
-def train(
-    base: Path,
-    debates: Sequence[DebateSteps],
-    out: Path,
-    seed: int,
-    loss: str,
-    stage_1_steps: int,
-    stage_2_steps: int,
-    batch: int,
-    learning_rate: float,
-    lora_rank: int = 0,
-    per_device: int = 0,
-) -> list[dict]:
+def train(base: Path, debates: Sequence[DebateSteps], out: Path, seed: int, settings: RewardModel) -> list[dict]:
     """Train a reward model from `base` in two stages; save stage I's to `out`/stage-1, the final one to `out`.
 
-    batch counts debates a step; `per_device`: see training.divided. With `lora_rank` above 0 the layers train through
-    LoRA, the head as it is; by PEFT, since Unsloth has no head of this kind. Returns the learning curve over both
+    With `lora_rank` above 0 the layers train through LoRA, the head as it is. Returns the learning curve over both
     stages: step, loss, stage.
     """
-    from transformers import Trainer, TrainingArguments
-
     from agentark.distill.students import Origin, save
-    from agentark.distill.training import curve, divided, run, settings, with_lora
+    from agentark.distill.training import curve, run
 
-    if loss not in LOSSES:
-        raise StudyError(f"loss {loss!r} is unknown; choose one of {', '.join(LOSSES)}")
     mixed = [d for d in debates if len({a for trace in d.agrees for a in trace}) == 2]
     if not mixed:
         raise StudyError(f"{out.name}: no debate holds both agreeing and differing steps; nothing to learn from")
-    shares = divided(batch, per_device)
     tokenizer = loading.load_tokenizer(base)
-    read = [encoded(debate, tokenizer) for debate in mixed]
-    torch.manual_seed(seed)
-    model = loading.load_scorer(base, torch.float32 if lora_rank == 0 else None)
-    model.score.float()  # its steps are small: they would vanish in 16 bits
-    model.config.output_hidden_states = loss == "code"
-    projection = torch.nn.Linear(model.config.hidden_size, PROJECTION) if loss == "code" else None
+    encoded_debates = [encoded(debate, tokenizer) for debate in mixed]
+    model, projection = with_head(base, seed, settings)
     last = f"layers.{model.config.num_hidden_layers - 1}."
-    if lora_rank:
-        model = with_lora(model, seed, lora_rank, modules_to_save=["score"])
-    if projection is not None:
-        model.projection = projection  # trained with the rest, dropped when saved
     trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     history = []
-    for stage, steps in ((1, stage_1_steps), (2, stage_2_steps)):
+    for stage, steps in ((1, settings.stage_1_steps), (2, settings.stage_2_steps)):
         for name, parameter in trained:
             parameter.requires_grad = stage == 2 or any(part in name for part in (last, "score.", "projection."))
-        arguments = TrainingArguments(
-            **settings(seed),
-            **shares,
-            max_steps=steps,
-            learning_rate=learning_rate,
-            lr_scheduler_type="linear",
-            warmup_steps=steps // 20,
-            weight_decay=0.1,  # public code
-            adam_beta2=0.95,  # public code
-            remove_unused_columns=False,
-            logging_steps=max(1, steps // 20),
-        )
-        trainer = Trainer(
-            model,
-            arguments,
-            train_dataset=read,
-            data_collator=partial(collate, fill=tokenizer.pad_token_id),
-            compute_loss_func=partial(step_loss, loss=loss, projection=projection),
-        )
+        trainer = stage_trainer(model, encoded_debates, projection, seed, steps, settings, tokenizer.pad_token_id)
         run(trainer)
         start = history[-1]["step"] if history else 0
         history += [
             {"step": start + h["step"], "loss": h["loss"], "stage": stage}
             for h in curve(trainer.state.log_history, "loss")
         ]
-        parameters = dict(
-            loss=loss, stage=stage, steps=steps, batch=batch, learning_rate=learning_rate, lora_rank=lora_rank
-        )
+        parameters = settings.recorded() | {"stage": stage, "steps": steps}
         origin = Origin("reward model", seed, {"base": base}, [asdict(d) for d in mixed], parameters)
         model._modules.pop("projection", None)
         save(model, tokenizer, out / "stage-1" if stage == 1 else out, origin)
         if projection is not None:
             model.projection = projection
     return history
+
+
+def with_head(base: Path, seed: int, settings: RewardModel) -> tuple[PreTrainedModel, torch.nn.Linear | None]:
+    """`base` with a new scalar head, and the projection that the public code's loss trains beside it (else None)."""
+    from agentark.distill.training import with_lora
+
+    torch.manual_seed(seed)
+    model = loading.load_scorer(base, torch.float32 if settings.lora_rank == 0 else None)
+    model.score.float()  # its steps are small: they would vanish in 16 bits
+    model.config.output_hidden_states = settings.loss == "code"
+    projection = torch.nn.Linear(model.config.hidden_size, PROJECTION) if settings.loss == "code" else None
+    if settings.lora_rank:
+        model = with_lora(model, seed, settings.lora_rank, modules_to_save=["score"])
+    if projection is not None:
+        model.projection = projection  # trained with the rest, dropped when saved
+    return model, projection
+
+
+def stage_trainer(model, debates, projection, seed: int, steps: int, settings: RewardModel, padding: int):
+    """transformers' Trainer for one stage over encoded debates."""
+    from transformers import Trainer, TrainingArguments
+
+    from agentark.distill.training import arguments
+
+    config = TrainingArguments(
+        **arguments(settings, seed, settings.batch_size),
+        max_steps=steps,
+        warmup_steps=steps // 20,
+        weight_decay=0.1,  # public code
+        adam_beta2=0.95,  # public code
+        remove_unused_columns=False,
+        logging_steps=max(1, steps // 20),
+    )
+    return Trainer(
+        model,
+        config,
+        train_dataset=debates,
+        data_collator=partial(collate, fill=padding),
+        compute_loss_func=partial(step_loss, loss=settings.loss, projection=projection),
+    )
 
 
 def debate_tokens(debates: Sequence[DebateSteps], tokenizer: PreTrainedTokenizerBase) -> float:

@@ -11,6 +11,7 @@ from pathlib import Path
 from transformers import PreTrainedTokenizerBase
 
 from agentark import StudyError
+from agentark.distill.settings import SFT
 from agentark.models.chat import prompt_ids, solve_prompt
 from agentark.schemas import Trajectory
 
@@ -50,57 +51,38 @@ def examples(trajectories: Sequence[Trajectory], method: str) -> list[tuple[str,
     return pairs
 
 
-def distil(
-    base: Path,
-    pairs: Sequence[tuple[str, str]],
-    out: Path,
-    seed: int,
-    steps: int,
-    batch: int,
-    learning_rate: float,
-    lora_rank: int = 0,
-    trainer: str = "auto",
-    four_bit: bool = False,
-    per_device: int = 0,
-    method: str = "rsft",
+def train(
+    base: Path, pairs: Sequence[tuple[str, str]], out: Path, seed: int, settings: SFT, method: str = "rsft"
 ) -> list[dict]:
     """Fine-tune `base` on question-target pairs, loss on the target alone; save the student to `out`.
 
-    `steps` optimiser steps of `batch` examples, whatever the number of pairs, so that methods compare at equal training.
-    `trainer`, `four_bit`: see launch.route; `per_device`: see training.divided. Where several processes do not come out
-    even at the end of a pass over the pairs, its last step is filled up with the pass's first ones.
-    Returns the learning curve: step, loss, mean_token_accuracy.
+    Where several processes do not come out even at the end of a pass over the pairs, its last step is filled up with the
+    pass's first ones. Returns the learning curve: step, loss (nats a token), mean_token_accuracy.
     """
     from datasets import Dataset
     from trl import SFTConfig
 
     from agentark.distill.students import Origin, save
-    from agentark.distill.training import WholeBatches, curve, divided, run, settings, trainable
+    from agentark.distill.training import WholeBatches, arguments, curve, run, trainable
 
-    parameters = dict(steps=steps, batch=batch, learning_rate=learning_rate, lora_rank=lora_rank, four_bit=four_bit)
-    shares = divided(batch, per_device)
-    model, tokenizer = trainable(base, seed, lora_rank, trainer, four_bit)
+    shared = arguments(settings, seed, settings.batch_size)
+    model, tokenizer = trainable(base, seed, settings)
     check_turns(base, tokenizer, model.generation_config.eos_token_id)
-    dataset = Dataset.from_list(
-        [
-            {"prompt": [{"role": "user", "content": q}], "completion": [{"role": "assistant", "content": a}]}
-            for q, a in pairs
-        ]
-    )
-    arguments = SFTConfig(
-        **settings(seed),
-        **shares,
-        max_steps=steps,
-        learning_rate=learning_rate,
-        lr_scheduler_type="linear",
-        warmup_steps=steps // 20,
+    chats = [
+        {"prompt": [{"role": "user", "content": q}], "completion": [{"role": "assistant", "content": a}]}
+        for q, a in pairs
+    ]
+    config = SFTConfig(
+        **shared,
+        max_steps=settings.steps,
+        warmup_steps=settings.steps // 20,
         max_length=None,
         train_sampling_strategy="group_by_length",  # like lengths share a batch: less padding, same examples
-        logging_steps=max(1, steps // 40),
+        logging_steps=max(1, settings.steps // 40),
     )
-    training = WholeBatches(model, arguments, train_dataset=dataset, processing_class=tokenizer)
+    training = WholeBatches(model, config, train_dataset=Dataset.from_list(chats), processing_class=tokenizer)
     run(training)
-    save(training.model, tokenizer, out, Origin(method, seed, {"base": base}, pairs, parameters))
+    save(training.model, tokenizer, out, Origin(method, seed, {"base": base}, pairs, settings.recorded()))
     return curve(training.state.log_history, "loss", "mean_token_accuracy")
 
 

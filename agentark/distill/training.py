@@ -12,6 +12,7 @@ from trl import SFTTrainer
 
 from agentark import StudyError
 from agentark.distill.launch import route
+from agentark.distill.settings import Settings
 from agentark.models import loading
 
 
@@ -25,7 +26,7 @@ class WholeBatches(SFTTrainer):
 
 
 def trainable(
-    base: Path, seed: int, lora_rank: int, trainer: str = "auto", four_bit: bool = False, generates: bool = False
+    base: Path, seed: int, chosen: Settings, generates: bool = False
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
     """The language half of `base`, ready to train, and its tokenizer; what else it has (a vision tower) is frozen.
 
@@ -33,15 +34,15 @@ def trainable(
     Else LoRA on all linear layers, alpha = 2 r, no dropout, over weights of 16 bits on a GPU, of 4 with `four_bit`.
     generates: vLLM is to generate during the training; Unsloth then shares the weights with it.
     """
-    taken, _ = route(trainer, lora_rank, four_bit)
-    if taken and (unsloth := fast_language_model(trainer)):
-        return with_unsloth(unsloth, base, seed, lora_rank, four_bit, generates)
-    if lora_rank == 0:
+    taken, _ = route(chosen)
+    if taken and (unsloth := fast_language_model(chosen.trainer)):
+        return with_unsloth(unsloth, base, seed, chosen, generates)
+    if chosen.lora_rank == 0:
         model, tokenizer = loading.load(base, torch.float32)
         freeze_senses(model)
         return model, tokenizer
     options = {}
-    if four_bit:  # NF4 with doubly quantised constants: QLoRA, arXiv 2305.14314, section 3
+    if chosen.four_bit:  # NF4 with doubly quantised constants: QLoRA, arXiv 2305.14314, section 3
         options["quantization_config"] = BitsAndBytesConfig(
             load_in_4bit=True,
             bnb_4bit_quant_type="nf4",
@@ -50,9 +51,9 @@ def trainable(
         )
         options["device_map"] = {"": torch.cuda.current_device()}
     model, tokenizer = loading.load(base, **options)
-    if four_bit:
+    if chosen.four_bit:
         model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)  # the trainer sees to that
-    return with_lora(model, seed, lora_rank, task_type="CAUSAL_LM"), tokenizer
+    return with_lora(model, seed, chosen.lora_rank, task_type="CAUSAL_LM"), tokenizer
 
 
 def freeze_senses(model: PreTrainedModel) -> None:
@@ -96,7 +97,7 @@ def fast_language_model(trainer: str):
 
 
 def with_unsloth(
-    unsloth, base: Path, seed: int, rank: int, four_bit: bool, generates: bool
+    unsloth, base: Path, seed: int, chosen: Settings, generates: bool
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
     """The same adapter by Unsloth, on its own kernels; of a model with other senses it takes the language half itself."""
     tokenizer = loading.load_tokenizer(base)
@@ -104,17 +105,17 @@ def with_unsloth(
         str(base),
         max_seq_length=loading.window(base),
         dtype=torch.bfloat16,
-        load_in_4bit=four_bit,
+        load_in_4bit=chosen.four_bit,
         use_exact_model_name=True,  # this checkpoint, not Unsloth's copy of it
         fast_inference=generates,
-        max_lora_rank=rank,
+        max_lora_rank=chosen.lora_rank,
         random_state=seed,
     )
     layers = linear_layers(model)
     model = unsloth.get_peft_model(
         model,
-        r=rank,
-        lora_alpha=2 * rank,
+        r=chosen.lora_rank,
+        lora_alpha=2 * chosen.lora_rank,
         lora_dropout=0.0,
         target_modules=layers,
         use_gradient_checkpointing="unsloth",
@@ -123,11 +124,15 @@ def with_unsloth(
     return model, tokenizer
 
 
-def settings(seed: int) -> dict:
-    """Trainer arguments of every stage. Gradient checkpointing recomputes every activation to save memory, which tiny
-    models on a CPU do not need; bf16 is for GPUs."""
+def arguments(chosen: Settings, seed: int, examples: int) -> dict[str, object]:
+    """Trainer arguments that all trainings share, for steps of `examples` examples; see divided.
+
+    Gradient checkpointing recomputes every activation to save memory, which tiny models on a CPU do not need; bf16 is for
+    GPUs.
+    """
     gpu = torch.cuda.is_available()
     return {
+        **divided(examples, chosen.per_device_batch_size),
         "output_dir": "unused",  # nothing is written there: no checkpoints, no trackers
         "save_strategy": "no",
         "report_to": "none",
@@ -137,18 +142,23 @@ def settings(seed: int) -> dict:
         "use_cpu": not gpu,
         "dataloader_pin_memory": gpu,
         "seed": seed,
+        "learning_rate": chosen.learning_rate,
+        "lr_scheduler_type": "linear",
     }
 
 
-def divided(batch: int, per_device: int) -> dict[str, int]:
-    """Trainer arguments by which a step sees `batch` examples, whatever the number of processes: each takes its share,
-    `per_device` at a time (0: at once), and adds up the gradients. Raises StudyError if that does not come out even."""
+def divided(examples: int, at_once: int) -> dict[str, int]:
+    """Trainer arguments by which a step sees `examples`, whatever the number of processes: each takes its share,
+    `at_once` at a time (0: all), and adds up the gradients. Raises StudyError if that does not come out even."""
     processes = int(os.environ.get("WORLD_SIZE", "1"))
-    share = per_device or batch // processes
-    if share < 1 or batch % (processes * share):
-        shares = f"{processes} process(es), {per_device} at a time" if per_device else f"{processes} processes"
-        raise StudyError(f"batch: {batch} does not divide among {shares}; change batch, processes or per_device")
-    return {"per_device_train_batch_size": share, "gradient_accumulation_steps": batch // (processes * share)}
+    share = at_once or examples // processes
+    if share < 1 or examples % (processes * share):
+        shares = f"{processes} process(es), {at_once} at a time" if at_once else f"{processes} processes"
+        raise StudyError(
+            f"batch_size: {examples} examples do not divide among {shares}; change batch_size, processes or "
+            "per_device_batch_size"
+        )
+    return {"per_device_train_batch_size": share, "gradient_accumulation_steps": examples // (processes * share)}
 
 
 def run(trainer) -> None:

@@ -16,6 +16,7 @@ import pandas as pd
 from agentark import root
 from agentark.distill import reward_model, sft
 from agentark.distill.reward_model import debate_tokens
+from agentark.distill.settings import Recipe
 from agentark.distill.sft import example_tokens
 from agentark.evaluate import stats
 from agentark.evaluate.scores import score
@@ -168,7 +169,8 @@ def used(params: dict) -> dict[str, tuple[int, int]]:
     steps taken.
     """
     data, found = root() / "data", {}
-    distill, reward, practice, seeds = params["distill"], params["reward_model"], params["policy"], len(params["seeds"])
+    recipe, seeds = Recipe.of(params), len(params["seeds"])
+    reward, policy = recipe.reward_model, recipe.policy
     for key in params["debates"]:
         files = sorted((data / "debates" / key).glob("[tv]*.parquet"))  # traces, and the vote where one was held
         traces = [t for file in files for t in read_table(file, Trace)]
@@ -182,12 +184,12 @@ def used(params: dict) -> dict[str, tuple[int, int]]:
         tokenizer = loading.load_tokenizer(root() / checkpoints.where(student))
         for method in params["methods"]:
             length = example_tokens(sft.examples(trajectories, method), tokenizer)
-            found[f"distill@{student}-{method}"] = n, round(length * distill["batch"] * distill["steps"] * seeds)
-        times = reward["batch"] * (reward["stage_1_steps"] + reward["stage_2_steps"]) * seeds
+            found[f"distill@{student}-{method}"] = n, round(length * recipe.sft.batch_size * recipe.sft.steps * seeds)
+        times = reward.batch_size * (reward.stage_1_steps + reward.stage_2_steps) * seeds
         found[f"reward_model@{student}"] = n, round(debate_tokens(debates, tokenizer) * times)
         prompts = [len(prompt_ids(tokenizer, solve_prompt(d.question), 10**9)) for d in debates]
         length = pd.read_csv(data / "students" / student / "pad" / "curve.csv")["length"].mean()
-        times = practice["prompts"] * practice["generations"] * practice["steps"] * seeds
+        times = policy.batch_size * policy.num_generations * policy.steps * seeds
         found[f"policy@{student}"] = n, round((sum(prompts) / len(prompts) + length) * times)
     answers = read_table(data / "predictions" / "predictions.parquet", Prediction)
     passes = [p for p in answers if p.setting == "test" and (p.student or p.method == "greedy")]

@@ -29,7 +29,8 @@ from agentark.debate.prompts import revise_prompt
 from agentark.debate.protocols import named
 from agentark.debate.run import hold
 from agentark.distill import launch, policy, sft
-from agentark.distill.training import run, settings
+from agentark.distill.settings import SFT, Policy
+from agentark.distill.training import arguments, run
 from agentark.engines import Request, Store, batching
 from agentark.engines.transformers import ROWS, Transformers
 from agentark.models import loading
@@ -166,11 +167,11 @@ def sft_defaults(
             for q, a in pairs
         ]
     )
-    ours = {k: settings(0)[k] for k in ("output_dir", "save_strategy", "report_to", "disable_tqdm", "use_cpu")}
-    arguments = SFTConfig(
-        **ours, seed=seed, bf16=False, max_steps=steps, learning_rate=RATE, lr_scheduler_type="linear"
-    )
-    trainer = SFTTrainer(model, arguments, train_dataset=data, processing_class=tokenizer)
+    chosen = SFT(steps=steps, batch_size=DEFAULT_BATCH, learning_rate=RATE)
+    ours = arguments(chosen, seed, DEFAULT_BATCH)
+    ours = {k: ours[k] for k in ("output_dir", "save_strategy", "report_to", "disable_tqdm", "use_cpu")}
+    config = SFTConfig(**ours, seed=seed, bf16=False, max_steps=steps, learning_rate=RATE, lr_scheduler_type="linear")
+    trainer = SFTTrainer(model, config, train_dataset=data, processing_class=tokenizer)
     seconds = timed(lambda: run(trainer))
     return seconds, held_out_loss(trainer.model.eval(), tokenizer, held)
 
@@ -181,10 +182,10 @@ def sft_ours(pairs: list[tuple[str, str]], steps: int, held: list[tuple[str, str
     At one rate the larger batches would end at a higher loss after as many examples; the rate grows by the root of the
     batch, as Adam's does (Malladi et al. 2022, "On the SDEs and scaling rules for adaptive gradient algorithms").
     """
-    rate = RATE * (BATCH / DEFAULT_BATCH) ** 0.5
+    chosen = SFT(steps=steps, batch_size=BATCH, learning_rate=RATE * (BATCH / DEFAULT_BATCH) ** 0.5)
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "student"
-        seconds = timed(lambda: sft.distil(root() / STUDENT, pairs, out, seed, steps, BATCH, rate))
+        seconds = timed(lambda: sft.train(root() / STUDENT, pairs, out, seed, chosen))
         return seconds, held_out_loss(*loading.load(out), held)
 
 
@@ -226,11 +227,13 @@ def grpo(questions: list[Question]) -> list[dict]:
     def practised() -> dict[str, float]:
         spent.clear()
         base = root() / STUDENT
+        chosen = Policy(
+            steps=6, batch_size=16, num_generations=8, max_tokens=MAX_TOKENS, learning_rate=5e-4, temperature=1.0,
+            beta=0.001, aggregate="mean", outcome_weight=0.0,
+        )  # fmt: skip
         with tempfile.TemporaryDirectory() as folder:
             start = time.perf_counter()
-            policy.train(
-                base, base, questions, Path(folder) / "pad", 0, 6, 16, 8, MAX_TOKENS, 5e-4, 1.0, 0.001, "mean", 0.0
-            )
+            policy.train(base, base, questions, Path(folder) / "pad", 0, chosen)
             return {"all": time.perf_counter() - start, **spent}
 
     kept = GRPOTrainer._generate, policy.process_reward, batching.generate

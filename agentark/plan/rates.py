@@ -22,6 +22,7 @@ from agentark.debate.run import hold
 from agentark.debate.turns import Protocol
 from agentark.distill import policy, reward_model, sft
 from agentark.distill.reward_model import debate_tokens
+from agentark.distill.settings import Recipe, RewardModel, Settings
 from agentark.distill.sft import example_tokens
 from agentark.models import checkpoints, loading
 from agentark.parallel import each
@@ -191,13 +192,15 @@ def rates(params: dict, pilot_main: int, pilot_other: int, card: str, replies: s
     return found
 
 
-def step_seconds(train: Callable, setting: str, few: int, many: int) -> float:
+def step_seconds(train: Callable, settings: Settings, few: int, many: int) -> float:
     """Seconds of one more step: `train` is run for `few` steps to warm up, then timed for `few` and for `many`."""
+
+    counted = "stage_2_steps" if isinstance(settings, RewardModel) else "steps"
 
     def timed(steps: int) -> float:
         with tempfile.TemporaryDirectory() as folder:
             start = time.perf_counter()
-            train(out=Path(folder) / "model", **{setting: steps})
+            train(out=Path(folder) / "model", settings=settings.but(**{counted: steps}))
             return time.perf_counter() - start
 
     timed(few)
@@ -226,36 +229,24 @@ def measured_steps(params: dict, known: Sequence[Rate], student: str, pilot_main
     trajectories, _ = select(checked, questions, params["extract"]["most_diverse"])
     pairs = {m: sft.examples(trajectories, m) for m in params["methods"]}
     debates = reward_model.debates(checked, {q.question_id: q.text for q in questions})
-    batch, practice = params["distill"]["batch"], params["policy"]
-    outputs = practice["prompts"] * practice["generations"]
-    sampled, took = hold(
-        Vote(1, practice["temperature"]), questions, f"{params['engine']}{checkpoints.where(student)}", **ask
-    )
-    own = rates_of(sampled, took, student, main, False, practice["temperature"])[0]
+    recipe = Recipe.of(params)
+    batch, warmth = recipe.sft.batch_size, recipe.policy.temperature
+    outputs = recipe.policy.batch_size * recipe.policy.num_generations
+    sampled, took = hold(Vote(1, warmth), questions, f"{params['engine']}{checkpoints.where(student)}", **ask)
+    own = rates_of(sampled, took, student, main, False, warmth)[0]
     written = outputs * (own.written + one(known, params["teacher"], main).written) / 2
     sizes_of = {m: (batch, batch * example_tokens(p, tokenizer), 0.0) for m, p in pairs.items()}
-    count = params["reward_model"]["batch"]
+    count = recipe.reward_model.batch_size
     sizes_of["reward_model"] = (count, count * debate_tokens(debates, tokenizer), 0.0)
     sizes_of["pad"] = (outputs, outputs * own.read + written, written)
     shared = dict(base=base, seed=0)
-    tried = {m: partial(sft.distil, pairs=p, **shared, **params["distill"]) for m, p in pairs.items()}
-    tried["reward_model"] = partial(
-        reward_model.train, debates=debates, **shared, **params["reward_model"] | {"stage_1_steps": 1}
-    )
-    tried["pad"] = partial(
-        policy.train, reward_model=base, questions=questions, max_tokens=params["max_tokens"], **shared, **practice
-    )
+    tried = {m: (partial(sft.train, pairs=p, **shared), recipe.sft) for m, p in pairs.items()}
+    judge = recipe.reward_model.but(stage_1_steps=1)
+    tried["reward_model"] = partial(reward_model.train, debates=debates, **shared), judge
+    tried["pad"] = partial(policy.train, reward_model=base, questions=questions, **shared), recipe.policy
     seconds = each(
         step_seconds,
-        [
-            dict(
-                train=train,
-                setting="stage_2_steps" if m == "reward_model" else "steps",
-                few=1,
-                many=4 if m == "pad" else 11,
-            )
-            for m, train in tried.items()
-        ],
+        [dict(train=t, settings=s, few=1, many=4 if m == "pad" else 11) for m, (t, s) in tried.items()],
     )
     return [
         Step(student, m, *numbers, took, "measured")
@@ -301,10 +292,10 @@ def assumed_pass(params: dict, name: str, task: str, card: str, replies: str) ->
 
 def assumed_steps(params: dict, known: Sequence[Rate], student: str, card: str, replies: str) -> list[Step]:
     """From the rates of the teacher: a student reads what it wrote, and writes as much."""
-    model, main, practice = size_of(params, student), params["train_task"], params["policy"]
+    model, main, recipe = size_of(params, student), params["train_task"], Recipe.of(params)
     whole = one(known, params["teacher"], main)
     debate = spoken(known, params["teacher"], main, False, temperature_of(params, "train"))
-    batch, count = params["distill"]["batch"], params["reward_model"]["batch"]
+    batch, count = recipe.sft.batch_size, recipe.reward_model.batch_size
     found = {
         m: (batch, batch * (whole.read + (sizes.ANSWER if m == "sft" else whole.written))) for m in params["methods"]
     }
@@ -313,9 +304,9 @@ def assumed_steps(params: dict, known: Sequence[Rate], student: str, card: str, 
         Step(student, m, n, tokens, 0, sizes.train_seconds(model, CARDS[card], tokens), "assumed")
         for m, (n, tokens) in found.items()
     ]
-    outputs = practice["prompts"] * practice["generations"]
+    outputs = recipe.policy.batch_size * recipe.policy.num_generations
     tokens = outputs * (whole.read + whole.written)
-    passes = 6 + 2 + (2 if practice["kl"] else 0)  # trained on, scored by the reward model, read by the reference
+    passes = 6 + 2 + (2 if recipe.policy.beta else 0)  # trained on, scored by the reward model, read by the reference
     seconds = outputs * sizes.call_seconds(model, CARDS[card], whole.read, whole.written)
     seconds += sizes.train_seconds(model, CARDS[card], tokens, passes)
     return [*rows, Step(student, "pad", outputs, tokens, outputs * whole.written, seconds, "assumed")]

@@ -13,6 +13,7 @@ from pathlib import Path
 import pandas as pd
 
 from agentark import StudyError, finish, root
+from agentark.distill.settings import Recipe
 from agentark.evaluate.cost import break_even, used
 from agentark.plan import sizes
 from agentark.plan.rates import (
@@ -111,16 +112,17 @@ def debate_stage(params: dict, known: Sequence[Rate], key: str, card: str) -> St
 def training_stage(params: dict, step: Step) -> Stage:
     """A training of all seeds. Of the reward model both stages are kept."""
     student, size, seeds = step.student, size_of(params, step.student), len(params["seeds"])
-    reward, rank, frozen, copies = params["reward_model"], params["distill"]["lora_rank"], 0, 1
+    recipe, frozen, copies = Recipe.of(params), 0, 1
+    rank = recipe.sft.lora_rank
     name, notebook = f"distill@{student}-{step.method}", f"05_distill-{student}-{step.method}"
-    times = params["distill"]["steps"]
+    times = recipe.sft.steps
     if step.method == "reward_model":
         name, notebook, copies = f"reward_model@{student}", f"06_reward_model-{student}", 2
-        rank = reward.get("lora_rank", 0)
-        times = reward["stage_1_steps"] + reward["stage_2_steps"]
+        rank = recipe.reward_model.lora_rank
+        times = recipe.reward_model.stage_1_steps + recipe.reward_model.stage_2_steps
     elif step.method == "pad":
-        name, notebook, rank, frozen = f"policy@{student}", f"07_policy-{student}-pad", params["policy"]["lora_rank"], 2
-        times = params["policy"]["steps"]
+        name, notebook, rank, frozen = f"policy@{student}", f"07_policy-{student}-pad", recipe.policy.lora_rank, 2
+        times = recipe.policy.steps
     if params["scale"] == "mini":
         memory = measured_memory(notebook)
     else:

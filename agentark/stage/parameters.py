@@ -190,6 +190,9 @@ def resolve(notebook: Path, params: dict[str, Any], given: dict[str, str]) -> di
         raise StudyError(
             f"{label}: {min(whole)} is a group of settings; give them one by one, as in {min(whole)}.name=value"
         )
+    for k in settings:  # as the cell's own values are; what it does not name is checked where the settings are read
+        for key, default in cell[k][1].items():
+            values[k][key] = typed(label, f"{k}.{key}", type(default).__name__, values[k][key])
     return {name: typed(label, name, cell[name][0], value) for name, value in values.items()}
 
 
