@@ -29,7 +29,7 @@ env: .venv/ready
 
 study: env  ## the whole study: dvc repro, then the headline and how it compares with the committed results
 	dvc repro
-	python -m agentark.stage.headline
+	python -m agentark.stage.summary
 
 report: env  ## redraw every figure and page from the tables in git, running nothing else
 	dvc repro --force --single-item published report experiments claims

@@ -21,7 +21,7 @@ def finish(main: Callable[[], int | None]) -> NoReturn:
 
     An unexpected error is one line too; its traceback goes to a file that the line names.
     """
-    status = ended(main)
+    status = exit_status(main)
     try:
         sys.stdout.flush()
     except OSError:  # nobody reads on, as behind `| head`
@@ -29,25 +29,25 @@ def finish(main: Callable[[], int | None]) -> NoReturn:
     sys.exit(status)
 
 
-def ended(main: Callable[[], int | None]) -> int:
+def exit_status(main: Callable[[], int | None]) -> int:
     try:
         return main() or 0
     except StudyError as error:
-        return told(str(error))
+        return print_error(str(error))
     except KeyboardInterrupt:
-        told("interrupted; what is finished is kept: run the same command again")
+        print_error("interrupted; what is finished is kept: run the same command again")
         return INTERRUPTED
     except BrokenPipeError:
         return 0
     except OSError as error:
         place = f"{error.filename}: " if error.filename else ""
-        return told(f"{place}{error.strerror or error}; change that, then run the same command again")
+        return print_error(f"{place}{error.strerror or error}; change that, then run the same command again")
     except Exception as error:
         first = (str(error).strip() or "no reason given").splitlines()[0]
-        return told(f"{type(error).__name__}: {first} (unexpected; the traceback is in {kept()})")
+        return print_error(f"{type(error).__name__}: {first} (unexpected; the traceback is in {save_traceback()})")
 
 
-def told(words: str) -> int:
+def print_error(words: str) -> int:
     """Print one line without secrets, in any locale. Returns the exit status 1."""
     encoding = sys.stderr.encoding or "utf-8"
     line = f"error: {redacted(' '.join(words.split()))}\n"
@@ -56,7 +56,7 @@ def told(words: str) -> int:
     return 1
 
 
-def kept() -> Path | str:
+def save_traceback() -> Path | str:
     """Where the present exception's traceback is kept, without secrets: data/runs, or the folder for temporary files."""
     name = f"error-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.txt"
     text = redacted(traceback.format_exc())

@@ -25,7 +25,7 @@ def workers() -> int:
     return int(os.environ.get("AGENTARK_WORKERS", len(os.sched_getaffinity(0))))
 
 
-def each(function: Callable, calls: Iterable[dict[str, Any]], crowded: bool = False) -> list:
+def run_all(function: Callable, calls: Iterable[dict[str, Any]], crowded: bool = False) -> list:
     """`function(**call)` for every call, results in the order of the calls. A worker's error is raised here, and ends the
     other workers.
 
@@ -69,7 +69,7 @@ def _begin() -> None:
     gc.freeze()  # what came from the parent stays: to look through it for garbage would take half a second each time
 
 
-def apart(function: Callable, **call: Any) -> Any:
+def isolated(function: Callable, **call: Any) -> Any:
     """`function(**call)` in a process of its own: what it holds on a GPU is free again when it has ended."""
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
         return process.submit(function, **call).result()

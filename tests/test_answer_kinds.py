@@ -7,7 +7,7 @@ import cases_others
 import pytest
 
 from agentark import StudyError
-from agentark.answers import gradable, grader, is_correct, said
+from agentark.answers import gradable, grader, is_correct, stated_answer
 
 CASES = cases_numbers.CASES | cases_others.CASES
 GROUPS = [pytest.param(kind, rows, id=f"{kind}: {report}") for (kind, report), rows in CASES.items()]
@@ -29,7 +29,7 @@ def test_the_answer_alone_is_judged_as_the_text_that_states_it(kind, rows):
     assert [
         prediction
         for prediction, gold, right in rows
-        if right != is_correct(f"\\boxed{{{said(prediction, kind)}}}", gold, kind) and kind != "text"
+        if right != is_correct(f"\\boxed{{{stated_answer(prediction, kind)}}}", gold, kind) and kind != "text"
     ] == []
 
 
@@ -63,13 +63,13 @@ def test_a_gold_answer_that_cannot_be_graded_is_known_before_any_prediction(gold
     ],
 )
 def test_equal_numbers_are_stated_in_one_spelling(texts, kind):
-    assert len({said(f"The answer is {text}." if "box" not in text else text, kind) for text in texts}) == 1
+    assert len({stated_answer(f"The answer is {text}." if "box" not in text else text, kind) for text in texts}) == 1
 
 
 def test_talk_behind_a_short_answer_in_words_is_not_part_of_it():
-    assert said("They met there.\nAnswer: Paris\n\nLet me know if you want more details!", "text") == "Paris"
-    assert said("Answer: \\boxed{Paris}", "text") == "Paris"
-    assert said("Answer: " + "long " * 40 + "\n\nand longer", "text").endswith("and longer")
+    assert stated_answer("They met there.\nAnswer: Paris\n\nLet me know if you want more details!", "text") == "Paris"
+    assert stated_answer("Answer: \\boxed{Paris}", "text") == "Paris"
+    assert stated_answer("Answer: " + "long " * 40 + "\n\nand longer", "text").endswith("and longer")
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from servers import free_port, kill, start
 from agentark import StudyError, root
 from agentark.debate.prompts import ORDERS, revise_prompt, summarise_prompt
 from agentark.debate.protocols import Debate
-from agentark.debate.run import hold
+from agentark.debate.run import run_debates
 from agentark.engines import Batch, Reply, Request, batches_itself, engine
 from agentark.engines.transformers import Transformers
 from agentark.models import loading
@@ -156,7 +156,7 @@ def test_a_greedy_debate_is_the_same_through_every_engine(named, tmp_path, monke
     protocol = Debate(2, 2, 0.0, 0.0, "shared")
     name = named("teacher")
     there, here = (
-        hold(protocol, questions, n, tmp_path / str(i), 0, MAX_TOKENS)[0] for i, n in enumerate((name, TEACHER))
+        run_debates(protocol, questions, n, tmp_path / str(i), 0, MAX_TOKENS)[0] for i, n in enumerate((name, TEACHER))
     )
     for traces in there, here:
         traces[:] = [t.model_copy(update={"text": spelt(t.text, name)}) for t in traces]

@@ -8,7 +8,7 @@ from examples import MAX_TOKENS
 from small_study import PROJECT, SMALL, copy_of_project, digests, environment, shrunk
 
 from agentark.debate.protocols import Debate
-from agentark.debate.run import GROUP, hold
+from agentark.debate.run import GROUP, run_debates
 from agentark.tasks import TASKS
 
 pytestmark = pytest.mark.long
@@ -56,5 +56,5 @@ def test_a_debate_does_not_depend_on_the_number_of_cores(tmp_path, monkeypatch):
     protocol, spoken = Debate(3, 2, 1.0, 0.2, "shared"), []
     for cores in "12":
         monkeypatch.setenv("AGENTARK_WORKERS", cores)
-        spoken.append(hold(protocol, asked, "data/models/teacher", tmp_path / cores, 0, MAX_TOKENS)[0])
+        spoken.append(run_debates(protocol, asked, "data/models/teacher", tmp_path / cores, 0, MAX_TOKENS)[0])
     assert spoken[0] == spoken[1] and len(spoken[0]) > 3 * len(asked)

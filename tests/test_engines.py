@@ -58,7 +58,7 @@ def test_room_taken_once_changes_no_reply(family, requests, tmp_path, monkeypatc
     engine = Transformers(tmp_path)
     batches = [[requests[i] for i in batch] for batch in engine.batches(requests)]
     taken_once = [[r.text for r in engine.generate(batch, 3)] for batch in batches]
-    monkeypatch.setattr(batching, "Room", lambda layer, capacity: layer)  # as transformers has it
+    monkeypatch.setattr(batching, "KVBuffer", lambda layer, capacity: layer)  # as transformers has it
     assert [[r.text for r in engine.generate(batch, 3)] for batch in batches] == taken_once
 
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agentark.answers import grader, is_correct
-from agentark.parallel import each
+from agentark.parallel import run_all
 
 PAIRS = [(rf"\sqrt{{{a * a}}} + {b}", rf"{a} + \sqrt{{{b * b}}}", True) for a in (3, 5, 7) for b in (2, 4, 9)] + [
     (rf"x^{n} + 1", f"x^{n + 1} + 1", False) for n in range(2, 11)
@@ -137,7 +137,7 @@ def test_verdicts_do_not_mix_between_processes(start):
 
 def test_verdicts_come_from_parallel_jobs_as_well(monkeypatch):
     monkeypatch.setenv("AGENTARK_WORKERS", "2")
-    found = each(verdict, [dict(prediction=prediction, gold=gold) for prediction, gold, _ in PAIRS])
+    found = run_all(verdict, [dict(prediction=prediction, gold=gold) for prediction, gold, _ in PAIRS])
     assert found == [right for *_, right in PAIRS]
 
 

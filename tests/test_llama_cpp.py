@@ -11,7 +11,7 @@ from weights import smollm2
 
 from agentark import StudyError
 from agentark.debate.protocols import Debate
-from agentark.debate.run import hold
+from agentark.debate.run import run_debates
 from agentark.engines import Batch, Request, engine
 from agentark.engines.llama_cpp import TOGETHER, LlamaCpp
 from agentark.models import gguf, loading
@@ -119,12 +119,12 @@ def test_a_debate_is_held_by_processes_and_taken_up_from_the_store(file, tmp_pat
     asked = [EGGS.model_copy(update={"question_id": str(i), "text": f"What is {i} + 2?"}) for i in range(3)]
     debate = Debate(agents=2, rounds=2, temperature=0.7, revision_temperature=0.7, order="shared")
     name = f"llama.cpp:{file}"
-    traces, seconds = hold(debate, asked, name, tmp_path / "store", seed=1, max_tokens=4)
+    traces, seconds = run_debates(debate, asked, name, tmp_path / "store", seed=1, max_tokens=4)
     assert {t.question_id for t in traces} == {"0", "1", "2"} and len(seconds) == len(traces) >= 3 * 3
     files = {path: path.stat().st_mtime_ns for path in (tmp_path / "store").rglob("*.json")}
-    again, _ = hold(debate, asked, name, tmp_path / "store", seed=1, max_tokens=4)
+    again, _ = run_debates(debate, asked, name, tmp_path / "store", seed=1, max_tokens=4)
     assert again == traces and files == {path: path.stat().st_mtime_ns for path in (tmp_path / "store").rglob("*.json")}
-    fresh, _ = hold(debate, asked, name, tmp_path / "other", seed=1, max_tokens=4)
+    fresh, _ = run_debates(debate, asked, name, tmp_path / "other", seed=1, max_tokens=4)
     assert fresh == traces
 
 

@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from agentark import StudyError
-from agentark.parallel import each
+from agentark.parallel import run_all
 
 
 def gather(folder: Path, n: int) -> int:
@@ -35,7 +35,7 @@ def vanish(n: int) -> None:
 
 
 def nested(n: int) -> list[int]:
-    return each(os.getpid, [{}] * n)
+    return run_all(os.getpid, [{}] * n)
 
 
 @pytest.fixture(autouse=True)
@@ -45,29 +45,29 @@ def two(monkeypatch):
 
 @pytest.mark.parametrize(("crowded", "met"), [(True, [3, 3, 3]), (False, [2, 2, 2])])
 def test_three_trainings_on_two_cores_take_turns(tmp_path, crowded, met):
-    assert each(gather, [dict(folder=tmp_path, n=met[0])] * 3, crowded) == met
+    assert run_all(gather, [dict(folder=tmp_path, n=met[0])] * 3, crowded) == met
 
 
 def test_results_stand_in_the_order_of_the_calls():
-    assert each(pow, [dict(base=n, exp=2) for n in range(9)]) == [n * n for n in range(9)]
-    assert each(pow, []) == []
+    assert run_all(pow, [dict(base=n, exp=2) for n in range(9)]) == [n * n for n in range(9)]
+    assert run_all(pow, []) == []
 
 
 def test_one_that_fails_is_heard_at_once_and_ends_the_others():
     start, others = time.monotonic(), set(multiprocessing.active_children())
     with pytest.raises(StudyError, match="the second is at fault"):
-        each(fail, [dict(n=2), dict(n=1), dict(n=3)])
+        run_all(fail, [dict(n=2), dict(n=1), dict(n=3)])
     assert time.monotonic() - start < 30
     assert set(multiprocessing.active_children()) <= others
 
 
 def test_one_that_is_killed_is_told_in_a_line():
     with pytest.raises(StudyError, match=r"test_parallel.vanish: a process was killed"):
-        each(vanish, [dict(n=0), dict(n=1)])
+        run_all(vanish, [dict(n=0), dict(n=1)])
 
 
 def test_workers_have_no_workers():
-    assert [len(set(pids)) for pids in each(nested, [dict(n=4)] * 2)] == [1, 1]
+    assert [len(set(pids)) for pids in run_all(nested, [dict(n=4)] * 2)] == [1, 1]
 
 
 def runs(pid: int) -> bool:
@@ -81,7 +81,7 @@ def test_workers_end_with_a_process_that_is_killed(tmp_path):
 import pathlib, sys
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 from test_parallel import each, gather
-each(gather, [dict(folder=pathlib.Path({str(tmp_path)!r}), n=99)] * 2)
+run_all(gather, [dict(folder=pathlib.Path({str(tmp_path)!r}), n=99)] * 2)
 """
     process = subprocess.Popen([sys.executable, "-c", program])
     assert gather(tmp_path, 3) == 3  # itself and two workers, which would wait on for 20 seconds

@@ -7,7 +7,7 @@ from test_protocols import held, quarrel, told
 
 from agentark import StudyError, root
 from agentark.debate.protocols import MAD, MAV, Debate, DyLAN, approves, named, ranked
-from agentark.debate.run import converse, hold
+from agentark.debate.run import run_debates, run_group
 from agentark.engines import Store, engine
 from agentark.evaluate.predictions import predict
 from agentark.tasks import task
@@ -284,8 +284,8 @@ def test_a_conversation_is_read_by_the_last_word_of_agent_0_and_without_one_by_t
 def test_the_teacher_holds_it_and_all_that_follows_reads_it(name, tmp_path):
     asked, protocol = task("equation").questions(4, "validation", 0), talk(name, agents=5)
     call = dict(model="data/models/teacher", store=tmp_path, seed=0, max_tokens=MAX_TOKENS)
-    traces, _ = hold(protocol, asked, **call)
-    assert hold(protocol, asked, **call)[0] == traces
+    traces, _ = run_debates(protocol, asked, **call)
+    assert run_debates(protocol, asked, **call)[0] == traces
     for question in asked:
         own = [t for t in traces if t.question_id == question.question_id]
         assert 3 <= len(own) <= protocol.calls
@@ -312,5 +312,5 @@ def test_no_two_calls_of_a_conversation_are_one_request(tmp_path):
             asked.extend(requests)
             return super().generate(engine, requests)
 
-    converse(mav(3, 2), [question], engine(root() / "data/models/teacher"), Overheard(tmp_path), 0, MAX_TOKENS)
+    run_group(mav(3, 2), [question], engine(root() / "data/models/teacher"), Overheard(tmp_path), 0, MAX_TOKENS)
     assert len(asked) == 10 and len({r.seed for r in asked}) == 10

@@ -4,7 +4,7 @@ import pytest
 
 from agentark import root
 from agentark.debate.independent import Vote
-from agentark.debate.run import answers, hold
+from agentark.debate.run import answers, run_debates
 from agentark.pretrain.training import MAX_TOKENS
 from agentark.tasks import TASKS
 
@@ -19,7 +19,7 @@ def test_answers_of_several_models_are_those_of_each_alone(cores, tmp_path, monk
     assert together[0] != together[1]
     for model, answered in zip(MODELS, together, strict=True):
         alone = {
-            name: hold(Vote(1, 0.0), asked, model, tmp_path / "alone", 0, MAX_TOKENS)[0]
+            name: run_debates(Vote(1, 0.0), asked, model, tmp_path / "alone", 0, MAX_TOKENS)[0]
             for name, asked in settings.items()
         }
         assert {name: traces for name, (traces, _) in answered.items()} == alone

@@ -15,7 +15,7 @@ from servers import answering, completion, free_port, kill, start
 
 from agentark import StudyError, root
 from agentark.debate.protocols import Debate
-from agentark.debate.run import hold
+from agentark.debate.run import run_debates
 from agentark.engines import Reply, Request, Store, engine, serve, server
 from agentark.engines.server import Server
 
@@ -257,7 +257,9 @@ def test_a_server_killed_in_mid_debate_and_restarted_costs_no_answer(tmp_path, q
     process, address = start(root() / "data/models/teacher", port)
     result = []
     debate = threading.Thread(
-        target=lambda: result.append(hold(protocol, questions, address, tmp_path / "disturbed", 0, MAX_TOKENS)[0])
+        target=lambda: result.append(
+            run_debates(protocol, questions, address, tmp_path / "disturbed", 0, MAX_TOKENS)[0]
+        )
     )
     try:
         debate.start()
@@ -267,7 +269,7 @@ def test_a_server_killed_in_mid_debate_and_restarted_costs_no_answer(tmp_path, q
         kept = stored(tmp_path / "disturbed")
         process, _ = start(root() / "data/models/teacher", port)
         debate.join(300)
-        undisturbed = hold(protocol, questions, address, tmp_path / "undisturbed", 0, MAX_TOKENS)[0]
+        undisturbed = run_debates(protocol, questions, address, tmp_path / "undisturbed", 0, MAX_TOKENS)[0]
     finally:
         kill(process)
     assert result[0] == undisturbed
@@ -290,10 +292,10 @@ def test_a_server_that_stays_away_ends_the_debate_in_one_line_and_a_new_one_take
         answering(answer) as (address, _),
         pytest.raises(StudyError, match=r"no answer within .* run the same") as told,
     ):
-        hold(protocol, questions, address, tmp_path, 0, MAX_TOKENS)
+        run_debates(protocol, questions, address, tmp_path, 0, MAX_TOKENS)
     kept = stored(tmp_path)
     assert "\n" not in str(told.value) and len(kept) == 20
     with answering(lambda _, body: completion(f"answer : {body['seed']}")) as (again, asked):
-        traces, _ = hold(protocol, questions, again, tmp_path, 0, MAX_TOKENS)
+        traces, _ = run_debates(protocol, questions, again, tmp_path, 0, MAX_TOKENS)
     assert len(asked) == len(traces) - 20
     assert kept.items() <= stored(tmp_path).items()

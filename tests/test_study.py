@@ -54,14 +54,14 @@ def test_the_headline_tells_sameness_and_difference(copied):
     folder = copied
     call(folder, "git", "add", "--all", "reports")
     call(folder, "git", "-c", "user.name=a", "-c", "user.email=a@b", "commit", "--quiet", "-m", "results")
-    assert "identical, byte for byte" in call(folder, sys.executable, "-m", "agentark.stage.headline").stdout
+    assert "identical, byte for byte" in call(folder, sys.executable, "-m", "agentark.stage.summary").stdout
     kept = (folder / "reports" / "scores.csv").read_text()
     first = kept.splitlines()[1]
     (folder / "reports" / "scores.csv").write_text(kept.replace(first, first.replace(",main,", ",other,", 1), 1))
     changed = pd.read_csv(folder / "reports" / "scores.csv", keep_default_na=False)
     changed.loc[3, "value"] += 0.5
     changed.to_csv(folder / "reports" / "scores.csv", index=False)
-    assert "1 differ" in call(folder, sys.executable, "-m", "agentark.stage.headline").stdout
+    assert "1 differ" in call(folder, sys.executable, "-m", "agentark.stage.summary").stdout
     (folder / "reports" / "scores.csv").write_text(kept)
 
 

@@ -177,7 +177,7 @@ def test_two_processes_learn_as_one(project):
     base = project / "data/models/qwen3"
     one, parts = (imitate(base, project / "one" / str(n), steps=9, per_device_batch_size=n) for n in (0, 2))
     call = {"base": base, "pairs": PAIRS, "seed": 0, "settings": SFT.read(STEPS | {"steps": 9})}
-    (two,) = launch.each(sft.train, [call | {"out": project / "two/0"}], 2)
+    (two,) = launch.run_all(sft.train, [call | {"out": project / "two/0"}], 2)
     assert len({row["loss"] for row in one}) == 9
     for curve in parts, two:
         assert [row["loss"] for row in curve] == pytest.approx([row["loss"] for row in one], abs=1e-5)
@@ -188,10 +188,10 @@ def test_two_processes_learn_as_one(project):
 
 def test_two_processes_judge_and_practise(project):
     base, judged = project / "data/models/llama", project / "judges/two"
-    (curve,) = launch.each(train, [judge(base, judged)], 2)
+    (curve,) = launch.run_all(train, [judge(base, judged)], 2)
     alone = train(**judge(base, project / "judges/one"))
     assert curve[0]["loss"] == pytest.approx(alone[0]["loss"], rel=0.2)  # parts differ in dropout and negatives
-    (curve,) = launch.each(policy.train, [practise(base, judged, project / "two/pad", lora_rank=4)], 2)
+    (curve,) = launch.run_all(policy.train, [practise(base, judged, project / "two/pad", lora_rank=4)], 2)
     assert [row["step"] for row in curve] == [1, 2]
     assert answers(loading.load(project / "two/pad")[0], base)
 
@@ -199,7 +199,7 @@ def test_two_processes_judge_and_practise(project):
 def test_a_launched_training_fails_in_one_line(project):
     call = {"base": Path("nowhere"), "pairs": PAIRS, "seed": 0, "settings": SFT.read(STEPS | {"batch_size": 7})}
     with pytest.raises(StudyError, match=r"^batch_size: 7 examples do not divide among 2 processes; [^\n]*$"):
-        launch.each(sft.train, [call | {"out": project / "never"}], 2)
+        launch.run_all(sft.train, [call | {"out": project / "never"}], 2)
     with pytest.raises(StudyError, match=r"^train: TypeError: [^\n]*osmosis[^\n]*$"):
         launch.launched(sft.train, call | {"out": project / "never", "osmosis": 1}, 1, "", False)
 
@@ -236,10 +236,10 @@ def test_what_cannot_be_had_is_refused_or_announced(project, capsys):
         StudyError, match="policy.generator=vllm: .*not installed" if not importlib.util.find_spec("vllm") else "GPU"
     ):
         policy.train(**practise(base, base, out, generator="vllm"))
-    with pytest.raises(StudyError, match="policy.generator='osmosis'"):
+    with pytest.raises(StudyError, match=r"policy\.generator='osmosis'"):
         policy.train(**practise(base, base, out, generator="osmosis"))
     assert not out.exists()
-    launch.each(sft.train, [dict(base=base, pairs=PAIRS, out=out, seed=0, settings=SFT.read(STEPS | {"steps": 1}))])
+    launch.run_all(sft.train, [dict(base=base, pairs=PAIRS, out=out, seed=0, settings=SFT.read(STEPS | {"steps": 1}))])
     assert capsys.readouterr().out.startswith("trainer: transformers, all weights (")
 
 

@@ -8,7 +8,7 @@ from agentark import StudyError
 from agentark.answers import grader
 from agentark.answers.options import letter
 from agentark.answers.spellings import CLOCK, NUMBER, PLAIN, TEXT, clean, plain, rational, same_time, value
-from agentark.answers.statements import PROSE, boxed, conclusion, stated, told
+from agentark.answers.statements import PROSE, boxed, conclusion, prose_answers, stated
 from agentark.schemas import AnswerKind, Question
 
 BASE = re.compile(r"(?<=\d)_\{?(\d+)")
@@ -44,16 +44,18 @@ def is_correct(prediction: str | None, gold: str, kind: AnswerKind = "latex") ->
     """
     if not gold or not gold.strip():
         raise StudyError("a question without a gold answer cannot be graded; remove it or give it one")
-    if prediction is None or not (said := conclusion(prediction)):
+    if prediction is None or not (statement := conclusion(prediction)):
         return False
     if kind == "choice":
-        return words(said) == words(gold) or (letter(gold) is not None and letter(said) == letter(gold))
+        return words(statement) == words(gold) or (letter(gold) is not None and letter(statement) == letter(gold))
     if kind == "text":
         truth = without_article(gold)
-        return without_article(said) == truth or any(without_article(answer) == truth for answer in told(said))
-    if said == gold and gold.isdecimal():  # the quickest way, for every answer of the generated world
+        return without_article(statement) == truth or any(
+            without_article(answer) == truth for answer in prose_answers(statement)
+        )
+    if statement == gold and gold.isdecimal():  # the quickest way, for every answer of the generated world
         return True
-    return right_number(said, gold) if kind == "number" else right_formula(said, gold)
+    return right_number(statement, gold) if kind == "number" else right_formula(statement, gold)
 
 
 def gradable(gold: str, kind: AnswerKind) -> None:
@@ -61,7 +63,7 @@ def gradable(gold: str, kind: AnswerKind) -> None:
     is_correct(gold or " ", gold, kind)
 
 
-def said(text: str, kind: AnswerKind) -> str | None:
+def stated_answer(text: str, kind: AnswerKind) -> str | None:
     """The answer that a text ends in, alone: what agents compare and vote on. None if it states none.
 
     Numbers, fractions and options have one spelling each, so equal ones are equal strings; other formulas and words stay
@@ -108,14 +110,14 @@ def without_article(text: str) -> str:
     return ARTICLE.sub("", words(text))
 
 
-def right_number(said: str, gold: str) -> bool:
+def right_number(statement: str, gold: str) -> bool:
     """Whether a text that is not empty states the number that the gold answer is: exactly, times as times."""
     truth = gold.strip()
     if not PLAIN.fullmatch(truth):
         truth = stated(conclusion(gold), "number") or ""
     if not truth or (PLAIN.fullmatch(truth) and value(truth) is None):
         raise unreadable(gold, "number")
-    answer = said if PLAIN.fullmatch(said) else stated(said, "number")
+    answer = statement if PLAIN.fullmatch(statement) else stated(statement, "number")
     if answer is None:
         return False
     if PLAIN.fullmatch(truth) and PLAIN.fullmatch(answer):
@@ -125,14 +127,14 @@ def right_number(said: str, gold: str) -> bool:
     return same_formula(truth, answer, gold, "number")
 
 
-def right_formula(said: str, gold: str) -> bool:
+def right_formula(statement: str, gold: str) -> bool:
     """Whether a text that is not empty states what the gold answer means: words as words, all else as mathematics."""
     truth = stated(conclusion(gold), "latex")
     if truth is None:
         raise unreadable(gold, "latex")
     if name := named(truth):
-        return any(words(unwrapped(answer)) == name for answer in (said, *told(said)))
-    answer = stated(said, "latex")
+        return any(words(unwrapped(answer)) == name for answer in (statement, *prose_answers(statement)))
+    answer = stated(statement, "latex")
     if answer is None:
         return False
     truth, answer = plain(truth, number=False), plain(answer, number=False)
@@ -143,7 +145,7 @@ def right_formula(said: str, gold: str) -> bool:
     one, other = rational(UNIT.sub(r"\1", truth)), rational(UNIT.sub(r"\1", answer))
     if one is not None and other is not None and (one == other or abs(one - other) > NEAR * abs(one)):
         return one == other
-    if marked_time(gold) or marked_time(said):
+    if marked_time(gold) or marked_time(statement):
         return same_time(stated(truth, "number") or "", stated(answer, "number") or "")
     if len({*BASE.findall(truth), *BASE.findall(answer)}) > 1:  # math-verify reads over the base of a numeral
         return False

@@ -163,12 +163,12 @@ def stated(text: str, kind: AnswerKind) -> str | None:
     text = clean(text)
     (end, content), doubt, before = boxed(text) or (0, ""), WAIT, None
     for phrase in reversed(list(PHRASE.finditer(text, end))):
-        said = CONTENT.match(text[phrase.end() : phrase.end() + REACH])
-        if not said or PLACEHOLDER.fullmatch(said[1].strip()):
+        content_found = CONTENT.match(text[phrase.end() : phrase.end() + REACH])
+        if not content_found or PLACEHOLDER.fullmatch(content_found[1].strip()):
             continue
-        prose = PROSE.search(said[1]) and len(said[1]) > FEW
-        if AT_ONCE[kind].match(said[1]) or not (content or kind == "number" or prose):
-            end, content, doubt = phrase.end() + said.end(), said[1], DOUBT
+        prose = PROSE.search(content_found[1]) and len(content_found[1]) > FEW
+        if AT_ONCE[kind].match(content_found[1]) or not (content or kind == "number" or prose):
+            end, content, doubt = phrase.end() + content_found.end(), content_found[1], DOUBT
             break
     if content and kind == "number" and doubt is WAIT and (later := worked_out_after(text, end, content)):
         end, content = later
@@ -181,7 +181,7 @@ def stated(text: str, kind: AnswerKind) -> str | None:
     return number(content, text[:before] if before else "") if kind == "number" else content.strip() or None
 
 
-def told(text: str) -> list[str]:
+def prose_answers(text: str) -> list[str]:
     """What a text may state in words, its last statement in several cuts: a name may hold full stops, a title may too."""
     found = []
     if (box := boxed(text)) and not WAIT.search(text[box[0] :]):

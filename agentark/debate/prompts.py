@@ -12,7 +12,7 @@ ways that its teacher was trained on, revising and summarising: `argue_prompt`, 
 
 from dataclasses import dataclass
 
-from agentark.models.chat import Messages, solve_prompt, spoken
+from agentark.models.chat import Messages, solve_prompt, without_thinking
 from agentark.schemas import Question
 from agentark.traces.reading import in_world
 
@@ -97,62 +97,63 @@ def wording(question: Question) -> Wording:
 
 def listed(form: str, traces: list[str]) -> str:
     """Traces one after another, as spoken."""
-    return "".join(form.format(i=i, trace=spoken(trace)) for i, trace in enumerate(traces, start=1))
+    return "".join(form.format(i=i, trace=without_thinking(trace)) for i, trace in enumerate(traces, start=1))
 
 
 def revise_prompt(question: Question, traces: list[str], own: int, order: str) -> Messages:
     """A later round: `traces` of all agents, `own` the index of the agent that now revises."""
     words = wording(question)
     if order == "shared":
-        told = listed(words.agent, traces)
-        return [{"role": "user", "content": words.revise.format(question=question.text, traces=told, i=own + 1)}]
-    told = listed(words.peer, traces[:own] + traces[own + 1 :])
+        listing = listed(words.agent, traces)
+        return [{"role": "user", "content": words.revise.format(question=question.text, traces=listing, i=own + 1)}]
+    listing = listed(words.peer, traces[:own] + traces[own + 1 :])
     return [
         {"role": "user", "content": question.text},
         {"role": "assistant", "content": traces[own]},
-        {"role": "user", "content": words.compare.format(traces=told)},
+        {"role": "user", "content": words.compare.format(traces=listing)},
     ]
 
 
 def summarise_prompt(question: Question, traces: list[str]) -> Messages:
     """The summariser's: the question and every agent's last trace."""
     words = wording(question)
-    told = listed(words.agent, traces)
-    return [{"role": "user", "content": words.summarise.format(question=question.text, traces=told)}]
+    listing = listed(words.agent, traces)
+    return [{"role": "user", "content": words.summarise.format(question=question.text, traces=listing)}]
 
 
-def argue_prompt(question: Question, said: list[str]) -> Messages:
+def argue_prompt(question: Question, arguments: list[str]) -> Messages:
     """MAD: that of the side whose turn it is after the arguments `said`, the affirmative's and the negative's by turns.
 
     Each side hears the other as its partner in a chat, from the first argument on. In the world, whose teacher cannot be
     told to disagree, each first answers alone, then revises its last trace and sees the opponent's.
     """
-    side = len(said) % 2
-    own, others = said[side::2], said[1 - side :: 2]
+    side = len(arguments) % 2
+    own, others = arguments[side::2], arguments[1 - side :: 2]
     if in_world(question):
         if not own:
             return solve_prompt(question.text)
         pair = [own[-1], others[-1]] if side == 0 else [others[-1], own[-1]]
         return revise_prompt(question, pair, side, "shared")
-    first = OPPOSE.format(question=question.text, trace=spoken(others[0])) if side else question.text
+    first = OPPOSE.format(question=question.text, trace=without_thinking(others[0])) if side else question.text
     messages = solve_prompt(first)
     for mine, reply in zip(own, others[side:], strict=True):
         messages.append({"role": "assistant", "content": mine})
-        messages.append({"role": "user", "content": ANSWER_BACK.format(trace=spoken(reply))})
+        messages.append({"role": "user", "content": ANSWER_BACK.format(trace=without_thinking(reply))})
     return messages
 
 
-def moderate_prompt(question: Question, said: list[str], last: bool) -> Messages:
+def moderate_prompt(question: Question, arguments: list[str], last: bool) -> Messages:
     """MAD: the moderator's after a round: all arguments so far, and the leave to wait for more unless it is the `last`.
 
     In the world it is the summariser's, with the last trace of each side.
     """
     if in_world(question):
-        return summarise_prompt(question, said[-2:])
-    told = "".join(
-        ARGUMENT.format(side=SIDES[i % 2], round=i // 2 + 1, trace=spoken(trace)) for i, trace in enumerate(said)
+        return summarise_prompt(question, arguments[-2:])
+    listing = "".join(
+        ARGUMENT.format(side=SIDES[i % 2], round=i // 2 + 1, trace=without_thinking(trace))
+        for i, trace in enumerate(arguments)
     )
-    return solve_prompt((JUDGE if last else MODERATE).format(question=question.text, arguments=told))
+    return solve_prompt((JUDGE if last else MODERATE).format(question=question.text, arguments=listing))
 
 
 def verify_prompt(question: Question, candidate: str, verifier: int) -> Messages:
@@ -160,10 +161,10 @@ def verify_prompt(question: Question, candidate: str, verifier: int) -> Messages
     if in_world(question):
         return revise_prompt(question, [candidate], 0, "shared")
     aspect = ASPECTS[verifier % len(ASPECTS)]
-    return solve_prompt(VERIFY.format(question=question.text, trace=spoken(candidate), aspect=aspect))
+    return solve_prompt(VERIFY.format(question=question.text, trace=without_thinking(candidate), aspect=aspect))
 
 
 def rank_prompt(question: Question, traces: list[str], keep: int) -> Messages:
     """DyLAN: the ranker's, of all traces of a round. Not for the world, whose teacher cannot rank."""
-    told = listed(ENGLISH.agent, traces)
-    return solve_prompt(RANK.format(question=question.text, traces=told, keep=keep))
+    listing = listed(ENGLISH.agent, traces)
+    return solve_prompt(RANK.format(question=question.text, traces=listing, keep=keep))

@@ -24,7 +24,7 @@ from agentark.debate.prompts import (
     verify_prompt,
 )
 from agentark.debate.turns import Conversation, Protocol, Turn
-from agentark.models.chat import solve_prompt, spoken
+from agentark.models.chat import solve_prompt, without_thinking
 from agentark.schemas import Question
 from agentark.traces.reading import SUMMARISER, agreed, answer_of, groups, in_world, majority, stating, unanimous
 
@@ -60,7 +60,7 @@ class Debate:
     def sparse(self) -> bool:
         return 0 < self.reads < self.agents - 1
 
-    def heard(self, traces: list[str], own: int) -> tuple[list[str], int]:
+    def readers(self, traces: list[str], own: int) -> tuple[list[str], int]:
         """The traces that an agent is told, in the order of their agents, and the place of its own among them."""
         if not self.sparse:
             return traces, own
@@ -78,7 +78,7 @@ class Debate:
                 Turn(
                     agent,
                     last,
-                    revise_prompt(question, *self.heard(traces, agent - 1), self.order),
+                    revise_prompt(question, *self.readers(traces, agent - 1), self.order),
                     self.revision_temperature,
                 )
                 for agent in everyone
@@ -109,15 +109,15 @@ class MAD:
         return 3 * self.rounds
 
     def turns(self, question: Question) -> Conversation:
-        said: list[str] = []
+        arguments: list[str] = []
         for k in range(1, self.rounds + 1):
-            warmth = self.temperature if k == 1 else self.revision_temperature
+            temperature = self.temperature if k == 1 else self.revision_temperature
             for side in (1, 2):
-                (reply,) = yield [Turn(side, k, argue_prompt(question, said), warmth)]
-                said.append(reply.text)
-            prompt = moderate_prompt(question, said, last=k == self.rounds)
+                (reply,) = yield [Turn(side, k, argue_prompt(question, arguments), temperature)]
+                arguments.append(reply.text)
+            prompt = moderate_prompt(question, arguments, last=k == self.rounds)
             (verdict,) = yield [Turn(SUMMARISER, k, prompt, self.revision_temperature)]
-            if unanimous(said[-2:], question) if in_world(question) else decided(verdict.text, question):
+            if unanimous(arguments[-2:], question) if in_world(question) else decided(verdict.text, question):
                 return
 
 
@@ -186,7 +186,7 @@ class DyLAN:
         active = list(range(1, self.agents + 1))
         prompt = solve_prompt(question.text)
         replies = yield [Turn(agent, 1, prompt, self.temperature) for agent in active]
-        traces, heard, last = [r.text for r in replies], active, 1
+        traces, readers, last = [r.text for r in replies], active, 1
         while last < self.rounds and not agreed(traces, question):
             if last == 2 and self.keep < len(active):
                 verdict = ""
@@ -195,18 +195,18 @@ class DyLAN:
                     (reply,) = yield [Turn(SUMMARISER, last, prompt, self.revision_temperature)]
                     verdict = reply.text
                 best = ranked(verdict, traces, question)[: self.keep]
-                active = sorted(heard[i] for i in best)
+                active = sorted(readers[i] for i in best)
             last += 1
             replies = yield [
                 Turn(
                     agent,
                     last,
-                    revise_prompt(question, traces, heard.index(agent), self.order),
+                    revise_prompt(question, traces, readers.index(agent), self.order),
                     self.revision_temperature,
                 )
                 for agent in active
             ]
-            traces, heard = [r.text for r in replies], active
+            traces, readers = [r.text for r in replies], active
         answer = majority((answer_of(trace, question) for trace in traces), question)
         prompt = summarise_prompt(question, stating(answer, traces, question))
         yield [Turn(SUMMARISER, last + 1, prompt, self.revision_temperature)]
@@ -234,7 +234,7 @@ def named(
 
 def decided(verdict: str, question: Question) -> bool:
     """Whether a moderator states an answer and does not ask for another round."""
-    return UNDECIDED not in spoken(verdict) and answer_of(verdict, question) is not None
+    return UNDECIDED not in without_thinking(verdict) and answer_of(verdict, question) is not None
 
 
 def approves(verdict: str, candidate: str, question: Question) -> bool:
@@ -242,14 +242,14 @@ def approves(verdict: str, candidate: str, question: Question) -> bool:
     readable verdict it does not."""
     if in_world(question):
         return unanimous([verdict, candidate], question)
-    words = VERDICT.findall(spoken(verdict))
+    words = VERDICT.findall(without_thinking(verdict))
     return bool(words) and words[-1].lower() == "approve"
 
 
 def ranked(verdict: str, traces: list[str], question: Question) -> list[int]:
     """Indices of `traces`, the best first: those that the ranker names in its last brackets (from 1), then the others, by
     how many state the same answer, the earlier first."""
-    found = RANKING.findall(spoken(verdict))
+    found = RANKING.findall(without_thinking(verdict))
     numbers = [int(n) - 1 for n in re.findall(r"\d+", found[-1])] if found else []
     answers = [answer_of(trace, question) for trace in traces]
     counts = {answer: len(group) for group in groups(answers, question) for answer in group}

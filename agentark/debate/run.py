@@ -8,18 +8,18 @@ from pathlib import Path
 from agentark.debate.independent import Vote
 from agentark.debate.turns import Protocol, Turn
 from agentark.engines import Engine, Reply, Request, Store, batches_itself, engine, inheritable
-from agentark.parallel import apart, each, workers
+from agentark.parallel import isolated, run_all, workers
 from agentark.schemas import Question, Seconds, Trace
 from agentark.traces.reading import answer_of
 
 GROUP = 64  # questions in step; fixed, so that batches, and with them bytes, do not depend on the number of cores
 
 
-def converse(
+def run_group(
     protocol: Protocol, questions: Sequence[Question], engine: Engine, store: Store, seed: int, max_tokens: int
 ) -> list[tuple[str, Turn, Reply]]:
     """Run one group in step. Returns every turn with its reply, by question, then in the order spoken."""
-    spoken: dict[str, list[tuple[str, Turn, Reply]]] = {q.question_id: [] for q in questions}
+    conversations: dict[str, list[tuple[str, Turn, Reply]]] = {q.question_id: [] for q in questions}
     live = {q.question_id: protocol.turns(q) for q in questions}
     turns = {key: next(conversation) for key, conversation in live.items()}
     while turns:
@@ -29,23 +29,23 @@ def converse(
             Request(turn.messages, turn.temperature, max_tokens, seed * 10_000 + turn.round * 100 + turn.agent)
             for _, turn in asked
         ]
-        heard: dict[str, list[Reply]] = {key: [] for key in turns}
+        received: dict[str, list[Reply]] = {key: [] for key in turns}
         for (key, turn), reply in zip(asked, store.generate(engine, requests), strict=True):
-            heard[key].append(reply)
-            spoken[key].append((key, turn, reply))
+            received[key].append(reply)
+            conversations[key].append((key, turn, reply))
         turns = {}
-        for key, replies in heard.items():
+        for key, replies in received.items():
             with contextlib.suppress(StopIteration):
                 turns[key] = live[key].send(replies)
-    return [entry for q in questions for entry in spoken[q.question_id]]
+    return [entry for q in questions for entry in conversations[q.question_id]]
 
 
 def _group(model: str | Path, store: Path, **asked):
     """One group in one worker process."""
-    return converse(engine=engine(model), store=Store(store), **asked)
+    return run_group(engine=engine(model), store=Store(store), **asked)
 
 
-def hold(
+def run_debates(
     protocol: Protocol, questions: Sequence[Question], model: str | Path, store: Path, seed: int, max_tokens: int
 ) -> tuple[list[Trace], list[Seconds]]:
     """Run `protocol` on every question with `model` as every agent, resuming what `store` holds.
@@ -55,14 +55,14 @@ def hold(
     """
     call = dict(protocol=protocol, model=model, store=store, seed=seed, max_tokens=max_tokens)
     if str(model).startswith("vllm:"):  # the next model will want the GPU for itself
-        results = [apart(_group, **call, questions=questions)]
+        results = [isolated(_group, **call, questions=questions)]
     elif batches_itself(model):
         results = [_group(**call, questions=questions)]
     else:
         if inheritable(model):
             engine(model)  # here, once: the workers inherit it
         groups = [questions[i : i + GROUP] for i in range(0, len(questions), GROUP)]
-        results = each(_group, [dict(**call, questions=group) for group in groups], crowded=True)
+        results = run_all(_group, [dict(**call, questions=group) for group in groups], crowded=True)
     asked, traces, seconds = {q.question_id: q for q in questions}, [], []
     for key, turn, reply in (entry for group in results for entry in group):
         traces.append(
@@ -93,8 +93,8 @@ def answers(
     if len(calls) < workers() or any(map(batches_itself, models)):
         return [_answers(**call) for call in calls]
     importlib.import_module("agentark.engines.transformers")  # here, once: the workers inherit it
-    return each(_answers, calls)
+    return run_all(_answers, calls)
 
 
 def _answers(model: str | Path, settings: dict[str, Sequence[Question]], store: Path, max_tokens: int) -> dict:
-    return {name: hold(Vote(1, 0.0), asked, model, store, 0, max_tokens) for name, asked in settings.items()}
+    return {name: run_debates(Vote(1, 0.0), asked, model, store, 0, max_tokens) for name, asked in settings.items()}

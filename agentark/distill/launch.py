@@ -60,7 +60,7 @@ def route(chosen: Settings) -> tuple[bool, str]:
     return (False, f"trainer: {plain} ({why})") if why else (True, f"trainer: Unsloth, LoRA of rank {lora_rank}")
 
 
-def each(function: Callable, calls: Iterable[dict[str, Any]], processes: int = 1) -> list:
+def run_all(function: Callable, calls: Iterable[dict[str, Any]], processes: int = 1) -> list:
     """`function(**call)`, a training, for every call (a seed); results in the order of the calls. Each call has `settings`,
     of one kind in all.
 
@@ -80,7 +80,7 @@ def each(function: Callable, calls: Iterable[dict[str, Any]], processes: int = 1
     if not torch.cuda.is_available():
         if processes == 1:
             import_trainers()  # before the workers fork
-            return parallel.each(function, calls, crowded=True)
+            return parallel.run_all(function, calls, crowded=True)
         groups = [""]
     else:
         if processes > len(gpus):
@@ -157,8 +157,8 @@ def main(folder: Path) -> int:
         traceback.print_exc()
         words = str(error).splitlines()[0] if str(error) else ""
         line = words if isinstance(error, StudyError) else f"{function.__name__}: {type(error).__name__}: {words}"
-        with contextlib.suppress(FileExistsError), (folder / "error").open("x") as told:  # the first cause alone
-            told.write(line)
+        with contextlib.suppress(FileExistsError), (folder / "error").open("x") as file:  # the first cause alone
+            file.write(line)
         return 1
     if state.is_main_process:
         (folder / "result").write_bytes(pickle.dumps(result))

@@ -47,6 +47,6 @@ def train_seeds(
         | {"out": out / f"seed-{seed}", "seed": seed}
         for seed in seeds
     ]
-    curves = launch.each(train, calls, processes)
+    curves = launch.run_all(train, calls, processes)
     labelled = zip(curves, seeds, strict=True)
     return pd.concat([pd.DataFrame(curve).assign(**labels or {}, seed=seed) for curve, seed in labelled])

@@ -1,4 +1,4 @@
-"""Trainings that a killed and restarted run does not repeat: `launch.each(Once(policy.train), calls)`."""
+"""Trainings that a killed and restarted run does not repeat: `launch.run_all(Once(policy.train), calls)`."""
 
 import ast
 import json
@@ -28,13 +28,13 @@ class Once:
     """
 
     def __init__(self, train: Callable):
-        update_wrapper(self, train)  # launch.each looks at its parameters and its name
+        update_wrapper(self, train)  # launch.run_all looks at its parameters and its name
         self.train = train
 
     def __call__(self, out: Path, **call: Any) -> Any:
         made, wanted = out / MADE, self.digest(call)
-        if made.is_file() and (told := json.loads(made.read_text()))["call"] == wanted:
-            return told["result"]
+        if made.is_file() and (record := json.loads(made.read_text()))["call"] == wanted:
+            return record["result"]
         with staged([out]) as (stand_in,):
             result = self.train(out=stand_in, **call)
             (stand_in / MADE).write_text(json.dumps({"call": wanted, "result": result}) + "\n")

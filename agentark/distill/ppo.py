@@ -45,7 +45,7 @@ def sample(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, prompts: list[list[dict]], most: int, temperature: float
 ) -> TensorDict:
     """One output to each prompt: `ids` and `mask` (outputs, prompt + output tokens), prompts padded on the left, and
-    `spoken` (outputs, output tokens), true up to the end of the turn."""
+    `written` (outputs, output tokens), true up to the end of the turn."""
     chats = [prompt_ids(tokenizer, p, model.config.get_text_config().max_position_embeddings - most) for p in prompts]
     inputs = tokenizer.pad({"input_ids": chats}, return_tensors="pt", padding_side="left").to(model.device)
     ends = ends_of_turn(model.generation_config, tokenizer)
@@ -54,9 +54,9 @@ def sample(
         pad_token_id=tokenizer.pad_token_id, eos_token_id=ends,
     )  # fmt: skip
     ended = torch.isin(ids[:, inputs["input_ids"].shape[1] :], torch.tensor(ends, device=ids.device))
-    spoken = ended.cumsum(1) - ended.long() == 0
-    mask = torch.cat([inputs["attention_mask"].bool(), spoken], dim=1)
-    return TensorDict(ids=ids, mask=mask, spoken=spoken, batch_size=len(ids))
+    written = ended.cumsum(1) - ended.long() == 0
+    mask = torch.cat([inputs["attention_mask"].bool(), written], dim=1)
+    return TensorDict(ids=ids, mask=mask, written=written, batch_size=len(ids))
 
 
 def read(model: PreTrainedModel, outputs: TensorDict) -> torch.Tensor:
@@ -64,7 +64,7 @@ def read(model: PreTrainedModel, outputs: TensorDict) -> torch.Tensor:
     mask = outputs["mask"].long()
     position = (mask.cumsum(-1) - 1).clamp(min=0)
     head = model(input_ids=outputs["ids"], attention_mask=mask, position_ids=position).logits
-    return head[:, -outputs["spoken"].shape[1] - 1 : -1].float()
+    return head[:, -outputs["written"].shape[1] - 1 : -1].float()
 
 
 def divergence(log_probability: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
@@ -73,13 +73,13 @@ def divergence(log_probability: torch.Tensor, reference: torch.Tensor) -> torch.
     return log_ratio.exp() - log_ratio - 1
 
 
-def estimated(values: torch.Tensor, rewards: torch.Tensor, spoken: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Advantages and value targets by GAE, of the tokens spoken: (tokens, 1) each.
+def estimated(values: torch.Tensor, rewards: torch.Tensor, written: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Advantages and value targets by GAE, of the tokens written: (tokens, 1) each.
 
-    values, spoken: (outputs, output tokens); rewards (outputs,) come with an output's last token, after which all is over.
+    values, written: (outputs, output tokens); rewards (outputs,) come with an output's last token, after which all is over.
     """
     following = torch.nn.functional.pad(values, (0, 1))[:, 1:]
-    last = spoken & ~torch.nn.functional.pad(spoken, (0, 1))[:, 1:]
+    last = written & ~torch.nn.functional.pad(written, (0, 1))[:, 1:]
     steps = TensorDict(
         {
             "state_value": values[..., None],
@@ -90,10 +90,10 @@ def estimated(values: torch.Tensor, rewards: torch.Tensor, spoken: torch.Tensor)
                 "terminated": last[..., None],
             },
         },
-        batch_size=spoken.shape,
+        batch_size=written.shape,
     )
     steps = GAE(gamma=1.0, lmbda=LAMBDA, value_network=None)(steps)
-    return steps["advantage"][spoken], steps["value_target"][spoken]
+    return steps["advantage"][written], steps["value_target"][written]
 
 
 def clipped_loss() -> ClipPPOLoss:
@@ -131,7 +131,7 @@ def train(
         device = outputs["ids"].device
         reward = torch.tensor(weights, device=device) @ torch.tensor(earned, device=device)
         tokens, kl = models.assessed(outputs, reward)
-        length = outputs["spoken"].sum(1).float().mean()
+        length = outputs["written"].sum(1).float().mean()
         history.append({"step": step, "reward": float(reward.mean()), "kl": float(kl), "length": float(length)})
         for _ in range(settings.epochs):
             models.update(outputs, tokens)
@@ -160,19 +160,19 @@ class Models:
         self.objective = clipped_loss()
 
     def texts(self, outputs: TensorDict) -> list[str]:
-        said = outputs["ids"][:, -outputs["spoken"].shape[1] :]
-        rows = [ids[spoken] for ids, spoken in zip(said, outputs["spoken"], strict=True)]
+        output_ids = outputs["ids"][:, -outputs["written"].shape[1] :]
+        rows = [ids[written] for ids, written in zip(output_ids, outputs["written"], strict=True)]
         return self.tokenizer.batch_decode(rows, skip_special_tokens=True)
 
     @torch.no_grad()
     def assessed(self, outputs: TensorDict, reward: torch.Tensor) -> tuple[TensorDict, torch.Tensor]:
         """The output tokens with log-probabilities, advantages and value targets as they are before the step's updates,
         and the mean KL divergence to the reference. reward: (outputs,)."""
-        spoken, temperature = outputs["spoken"], self.settings.temperature
-        action = outputs["ids"][:, -spoken.shape[1] :][spoken]
-        advantage, target = estimated(read(self.critic, outputs)[..., 0], reward, spoken)
-        before = Categorical(logits=read(self.actor, outputs)[spoken] / temperature).log_prob(action)
-        at_base = Categorical(logits=read(self.reference, outputs)[spoken] / temperature).log_prob(action)
+        written, temperature = outputs["written"], self.settings.temperature
+        action = outputs["ids"][:, -written.shape[1] :][written]
+        advantage, target = estimated(read(self.critic, outputs)[..., 0], reward, written)
+        before = Categorical(logits=read(self.actor, outputs)[written] / temperature).log_prob(action)
+        at_base = Categorical(logits=read(self.reference, outputs)[written] / temperature).log_prob(action)
         tokens = TensorDict(
             action=action, action_log_prob=before, at_base=at_base, advantage=advantage, value_target=target,
             batch_size=len(before),
@@ -181,10 +181,10 @@ class Models:
 
     def update(self, outputs: TensorDict, tokens: TensorDict) -> None:
         """One step of actor and critic on outputs that are assessed."""
-        spoken = outputs["spoken"]
-        logits = read(self.actor, outputs)[spoken] / self.settings.temperature
+        written = outputs["written"]
+        logits = read(self.actor, outputs)[written] / self.settings.temperature
         losses = self.objective(
-            tokens.exclude("at_base").update({"logits": logits, "value": read(self.critic, outputs)[spoken]})
+            tokens.exclude("at_base").update({"logits": logits, "value": read(self.critic, outputs)[written]})
         )
         now = Categorical(logits=logits).log_prob(tokens["action"])
         kl = divergence(now, tokens["at_base"]).mean()

@@ -20,10 +20,10 @@ def encode(question: str, trace: str, tokenizer: PreTrainedTokenizerFast) -> tup
     lines = lines_of(trace)
     chat = tokenizer.apply_chat_template(solve_prompt(question), tokenize=False, add_generation_prompt=True)
     # In one call: the tokenizer takes longer over a call than over a line.
-    ids, newline, *said = tokenizer([chat, "\n", *lines], add_special_tokens=False).input_ids
+    ids, newline, *encoded_lines = tokenizer([chat, "\n", *lines], add_special_tokens=False).input_ids
     ends = []
-    for i, line in enumerate(said):
-        ids = ids + line + ([tokenizer.eos_token_id] if i == len(said) - 1 else newline)
+    for i, line in enumerate(encoded_lines):
+        ids = ids + line + ([tokenizer.eos_token_id] if i == len(encoded_lines) - 1 else newline)
         ends.append(len(ids) - 1)
     return ids, ends
 

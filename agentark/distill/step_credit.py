@@ -49,12 +49,12 @@ class StepCredit(GRPOTrainer):
     def _generate_and_score_completions(self, inputs: list[dict]) -> dict:
         output = super()._generate_and_score_completions(inputs)
         rows = zip(output["completion_ids"], output["completion_mask"].bool(), strict=True)
-        said = [ids[spoken].tolist() for ids, spoken in rows]
-        texts = self.processing_class.batch_decode(said, skip_special_tokens=True)
+        outputs = [ids[written].tolist() for ids, written in rows]
+        texts = self.processing_class.batch_decode(outputs, skip_special_tokens=True)
         scores = [s or [0.0] for s in self.scorer([i["prompt"][0]["content"] for i in inputs], texts)]
         everyone = step_advantages(gather_object(scores), self.num_generations)  # a group may span processes
-        own = everyone[self.accelerator.process_index * len(said) :][: len(said)]
-        steps = [steps_of(ids, self.processing_class) for ids in said]
+        own = everyone[self.accelerator.process_index * len(outputs) :][: len(outputs)]
+        steps = [steps_of(ids, self.processing_class) for ids in outputs]
         credited = pad([[a[n] for n in numbers] for a, numbers in zip(own, steps, strict=True)], 0.0)
         output["advantages"] = credited.to(output["completion_ids"].device)
         return output

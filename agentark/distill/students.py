@@ -63,12 +63,12 @@ class Origin:
     def card(self, library: str) -> ModelCard:
         """A card in the hub's format, with the base's licence where its own card states one."""
         path = self.base / "README.md"
-        told = (metadata_load(path) if path.is_file() else None) or {}
+        stated = (metadata_load(path) if path.is_file() else None) or {}
         data = ModelCardData(
             base_model=named(self.base),
             library_name=library,
             tags=["agentark", self.method],
-            **{key: told[key] for key in ("license", "license_name", "license_link") if key in told},
+            **{key: stated[key] for key in ("license", "license_name", "license_link") if key in stated},
         )
         table = "\n".join(f"| {name} | {value} |" for name, value in {**self.parameters, "seed": self.seed}.items())
         return ModelCard(

@@ -39,7 +39,7 @@ def trainable(
         return with_unsloth(unsloth, base, seed, chosen, generates)
     if chosen.lora_rank == 0:
         model, tokenizer = loading.load(base, torch.float32)
-        freeze_senses(model)
+        freeze_vision(model)
         return model, tokenizer
     options = {}
     if chosen.four_bit:  # NF4 with doubly quantised constants: QLoRA, arXiv 2305.14314, section 3
@@ -56,7 +56,7 @@ def trainable(
     return with_lora(model, seed, chosen.lora_rank, task_type="CAUSAL_LM"), tokenizer
 
 
-def freeze_senses(model: PreTrainedModel) -> None:
+def freeze_vision(model: PreTrainedModel) -> None:
     """Leave only the language half trainable."""
     language = {id(p) for half in (model.get_decoder(), model.get_output_embeddings()) for p in half.parameters()}
     for parameter in model.parameters():

@@ -11,7 +11,7 @@ FEWEST, SHARE = 8, 0.15
 SUFFIX = 8  # tokens that each row computes for itself; what stands before is computed once for all rows that share it
 
 
-class Room(DynamicLayer):
+class KVBuffer(DynamicLayer):
     """A layer's keys and values in room for `capacity` tokens, taken once. DynamicLayer copies all of them at every token:
     a third of the time of replies to long prompts, and most of it where another process keeps the memory busy."""
 
@@ -24,7 +24,7 @@ class Room(DynamicLayer):
     def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
         super().lazy_initialization(key_states, value_states)
         shapes = [(*s.shape[:-2], self.capacity, s.shape[-1]) for s in (key_states, value_states)]
-        self.room = [key_states.new_empty(shape) for shape in shapes]
+        self.buffer = [key_states.new_empty(shape) for shape in shapes]
 
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args, **kwargs
@@ -33,18 +33,18 @@ class Room(DynamicLayer):
             self.lazy_initialization(key_states, value_states)
         start = self.get_seq_length()
         end = start + key_states.shape[-2]
-        for room, new in zip(self.room, (key_states, value_states), strict=True):
-            room[..., start:end, :] = new
-        self.keys, self.values = (room[..., :end, :] for room in self.room)
+        for buffer, new in zip(self.buffer, (key_states, value_states), strict=True):
+            buffer[..., start:end, :] = new
+        self.keys, self.values = (buffer[..., :end, :] for buffer in self.buffer)
         return self.keys, self.values
 
     def batch_select_indices(self, indices: torch.Tensor) -> None:
         end = self.get_seq_length()
-        self.room = [room[indices] for room in self.room]
-        self.keys, self.values = (room[..., :end, :] for room in self.room)
+        self.buffer = [buffer[indices] for buffer in self.buffer]
+        self.keys, self.values = (buffer[..., :end, :] for buffer in self.buffer)
 
 
-class Speakers:
+class ActiveRows:
     """Hooks by which a model computes only the rows of a batch whose replies have not ended, while `generate` samples for
     all, so that the draws stay the same. It would compute every row to the end of the longest reply. The logits of the
     rows that are left are the same to the last bit, down to four rows (x86, float32).
@@ -92,7 +92,7 @@ def generate(
 ) -> torch.Tensor:
     """What `model.generate` makes of prompts padded on the left, in less time where most share a beginning with others or
     some replies end early (`make bench`); the same to the last bit on a CPU."""
-    with Speakers(model, generation_config.eos_token_id):
+    with ActiveRows(model, generation_config.eos_token_id):
         return type(model).generate(
             model,
             input_ids=input_ids,
@@ -117,5 +117,5 @@ def filled(
             model.model(input_ids=prefix, attention_mask=mask, position_ids=position, past_key_values=cache)
             cache.batch_select_indices(row)
     capacity = input_ids.shape[1] + max_tokens
-    cache.layers = [Room(layer, capacity) if type(layer) is DynamicLayer else layer for layer in cache.layers]
+    cache.layers = [KVBuffer(layer, capacity) if type(layer) is DynamicLayer else layer for layer in cache.layers]
     return cache

@@ -44,7 +44,7 @@ def wanted(body: dict, engine: Transformers) -> Request:
     if refused:
         raise StudyError(f"{', '.join(refused)}: not served here; leave it out")
     try:
-        messages = [{"role": str(m["role"]), "content": spoken(m["content"])} for m in body["messages"]]
+        messages = [{"role": str(m["role"]), "content": message_text(m["content"])} for m in body["messages"]]
         if not messages:
             raise ValueError("no messages")
         room = engine.window - len(prompt_ids(engine.tokenizer, messages, engine.window - 1))
@@ -61,7 +61,7 @@ def wanted(body: dict, engine: Transformers) -> Request:
     return request
 
 
-def spoken(content: object) -> str:
+def message_text(content: object) -> str:
     """A message's text, also from a list of parts. Raises TypeError for another form, such as an image."""
     if isinstance(content, list) and any(part.get("type") != "text" for part in content):
         raise TypeError("content of other parts than text")

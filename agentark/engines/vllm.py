@@ -72,8 +72,8 @@ class VLLM:
         if made.finish_reason not in ("stop", "length"):
             raise StudyError(f"vllm: a request ended by {made.finish_reason!r}, not by the model; run the same again")
         ids = list(made.token_ids)
-        spoken = ids[:-1] if made.finish_reason == "stop" else ids
-        text = self.tokenizer.decode(spoken, skip_special_tokens=True)
+        content = ids[:-1] if made.finish_reason == "stop" else ids
+        text = self.tokenizer.decode(content, skip_special_tokens=True)
         return Reply(text, len(output.prompt_token_ids), len(ids), made.finish_reason, seconds)
 
 

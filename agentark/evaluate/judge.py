@@ -21,7 +21,7 @@ from agentark import StudyError
 from agentark.engines import Reply, Request, Store, engine
 from agentark.evaluate import stats
 from agentark.evaluate.scores import STEP_METRICS, score
-from agentark.models.chat import Messages, solve_prompt, spoken
+from agentark.models.chat import Messages, solve_prompt, without_thinking
 from agentark.schemas import Prediction, Question, Row, Score
 
 ASPECTS = {
@@ -90,7 +90,7 @@ def read(reply: Reply) -> tuple[list[int], list[int], str]:
     """
     if reply.finish_reason != "stop":
         return [], [], {"length": "cut short", "refused": "refused"}[reply.finish_reason]
-    lines = [line.strip() for line in spoken(reply.text).strip().split("\n")]
+    lines = [line.strip() for line in without_thinking(reply.text).strip().split("\n")]
     marked = [i for i, line in enumerate(lines) if any(form.fullmatch(line) for form in FORM)]
     if not marked:
         return [], [], "no marks"
@@ -108,8 +108,8 @@ def judge(
     Greedy, in replies of at most `max_tokens`; finished ones are kept in `store`. Raises StudyError where the engine does.
     """
     readings = [(q, own, rival, rival_first) for q, own, rival in pairs for rival_first in (False, True)]
-    told = [prompt(q.text, *((rival, own) if last else (own, rival))) for q, own, rival, last in readings]
-    replies = Store(store).generate(engine(name), [Request(messages, 0.0, max_tokens, seed) for messages in told])
+    marks = [prompt(q.text, *((rival, own) if last else (own, rival))) for q, own, rival, last in readings]
+    replies = Store(store).generate(engine(name), [Request(messages, 0.0, max_tokens, seed) for messages in marks])
     verdicts = []
     for (question, _, _, rival_first), reply in zip(readings, replies, strict=True):
         *marks, fault = read(reply)
@@ -177,13 +177,13 @@ def against_truth(verdicts: Sequence[Verdict], own: Sequence[Prediction], rival:
     answers, both systems' together, with a 95 % interval over the n questions. One row an aspect; none where nothing was
     to be measured (an answer without errors has none to notice), where it never differs, or for published questions.
     """
-    told = pd.DataFrame([v.model_dump() for v in verdicts if not v.fault])
+    marks = pd.DataFrame([v.model_dump() for v in verdicts if not v.fault])
     rows = []
-    for i, (aspect, measure) in enumerate(TRUTH.items() if len(told) else ()):
+    for i, (aspect, measure) in enumerate(TRUTH.items() if len(marks) else ()):
         part, whole = STEP_METRICS[measure]
         columns = {}
         for name, answers in (("own", own), ("rival", rival)):
-            columns[name, "mark"] = told[name].str[i].groupby(told["question_id"]).mean()
+            columns[name, "mark"] = marks[name].str[i].groupby(marks["question_id"]).mean()
             ratios = {p.question_id: getattr(p, part) / getattr(p, whole) for p in answers if getattr(p, whole)}
             columns[name, "truth"] = pd.Series(ratios, dtype=float)
         pairs = pd.DataFrame(columns).to_numpy(float).reshape(-1, 2, 2)  # question; system; mark, truth

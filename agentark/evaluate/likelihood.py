@@ -49,8 +49,8 @@ def reasoning_nll(folder: Path, questions: Sequence[Question]) -> pd.DataFrame:
         mask = pad([[1] * len(row) for row in some], 0).to(model.device)
         logits = model(input_ids=ids, attention_mask=mask).logits[:, :-1].float()
         loss = F.cross_entropy(logits.transpose(1, 2), ids[:, 1:], reduction="none")
-        for row, told, length in zip(loss, some, lengths[start : start + size], strict=True):
-            found.append(float(row[len(told) - 1 - length : len(told) - 1].double().sum()))
+        for row, token_ids, length in zip(loss, some, lengths[start : start + size], strict=True):
+            found.append(float(row[len(token_ids) - 1 - length : len(token_ids) - 1].double().sum()))
     return pd.DataFrame({"question_id": [q.question_id for q in questions], "nll": found, "tokens": lengths})
 
 

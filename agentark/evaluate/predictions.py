@@ -67,10 +67,10 @@ def predict(
     asked = {q.question_id: q for q in questions}
     rows = []
     for key, group in itertools.groupby(traces, key=lambda t: t.question_id):
-        spoken, question = list(group), asked[key]
-        summary = [t for t in spoken if t.agent == SUMMARISER]
-        answer = summary[-1].answer if summary else majority((t.answer for t in spoken), question)
-        speaker = summary[-1] if summary else next((t for t in spoken if t.answer == answer), spoken[0])
+        conversation, question = list(group), asked[key]
+        summary = [t for t in conversation if t.agent == SUMMARISER]
+        answer = summary[-1].answer if summary else majority((t.answer for t in conversation), question)
+        chosen = summary[-1] if summary else next((t for t in conversation if t.answer == answer), conversation[0])
         rows.append(
             Prediction(
                 question_id=key,
@@ -79,13 +79,13 @@ def predict(
                 method=method,
                 student=student,
                 seed=seed,
-                text=speaker.text,
+                text=chosen.text,
                 answer=answer,
                 correct=is_right(answer, question),
-                **step_counts(question, speaker.text),
+                **step_counts(question, chosen.text),
                 **likeness(question, answer),
-                tokens=sum(t.prompt_tokens + t.completion_tokens for t in spoken),
-                calls=len(spoken),
+                tokens=sum(t.prompt_tokens + t.completion_tokens for t in conversation),
+                calls=len(conversation),
             )
         )
     return rows

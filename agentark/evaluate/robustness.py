@@ -41,8 +41,8 @@ def perturbed(question: Question, how: str) -> Question | None:
         trace = question.solution if how == "right hint" else misread(question, rng)
         return trace and question.model_copy(update={"text": summarise_prompt(question, [trace])[0]["content"]})
     for _ in range(DRAWS):
-        told = EDITS[how](sentences(question.text), rng)
-        draft = told and read(joined(told))
+        edited = EDITS[how](sentences(question.text), rng)
+        draft = edited and read(joined(edited))
         if draft and in_range(draft):
             solution = "\n".join(draft.solve(rng))
             graph = TASKS[question.task].quantities(draft, solution)

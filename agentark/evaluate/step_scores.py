@@ -89,7 +89,7 @@ def quality(
     shared = dict(train=tuned, test=distinct, questions=questions)
     calls = [dict(method=method, folder=folder, **shared) for (method, _), folder in folders.items()]
     measured: dict[str, dict[int, dict[str, stats.Estimate]]] = {}
-    for (method, seed), found in zip(folders, parallel.each(examined, calls), strict=True):
+    for (method, seed), found in zip(folders, parallel.run_all(examined, calls), strict=True):
         if not found:
             raise StudyError(
                 f"{trained.name}: the traces to judge by are {'all' if distinct[0].correct else 'never'} right; use more"

@@ -41,14 +41,14 @@ def token_f1(prediction: str, gold: str) -> Score:
 
     An answer "yes", "no" or "noanswer" matches itself alone, not a sentence that has it among other words.
     """
-    said, true = normalised(prediction), normalised(gold)
-    if said != true and {said, true} & {"yes", "no", "noanswer"}:
+    predicted, true = normalised(prediction), normalised(gold)
+    if predicted != true and {predicted, true} & {"yes", "no", "noanswer"}:
         return Score(0.0, 0.0, 0.0)
-    said_words, true_words = said.split(), true.split()
-    common = sum((Counter(said_words) & Counter(true_words)).values())
+    predicted_words, true_words = predicted.split(), true.split()
+    common = sum((Counter(predicted_words) & Counter(true_words)).values())
     if not common:
         return Score(0.0, 0.0, 0.0)
-    precision, recall = common / len(said_words), common / len(true_words)
+    precision, recall = common / len(predicted_words), common / len(true_words)
     return Score(precision, recall, 2 * precision * recall / (precision + recall))
 
 

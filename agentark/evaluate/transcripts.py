@@ -27,7 +27,7 @@ def write_transcripts(
     """Three worked questions for the report: a debate in which an agent was corrected, and the student on the same
     question before and after each method. Taken in the order of the questions, not by how well a student did."""
     gold = {q.question_id: q for q in questions if q.task == train_task}
-    told = []
+    examples = []
     for key, group in itertools.groupby((t for t in traces if t.question_id in gold), key=lambda t: t.question_id):
         debate = list(group)
         question = gold[key]
@@ -36,13 +36,15 @@ def write_transcripts(
             by_agent.setdefault(t.agent, []).append(t)
         corrected = [
             agent
-            for agent, said in by_agent.items()
-            if agent != SUMMARISER and not is_right(said[0].answer, question) and is_right(said[-1].answer, question)
+            for agent, own_traces in by_agent.items()
+            if agent != SUMMARISER
+            and not is_right(own_traces[0].answer, question)
+            and is_right(own_traces[-1].answer, question)
         ]
         if corrected:
             own = predictions[(predictions["question_id"] == key) & (predictions["setting"] == "test")]
             own = own[(own["student"] == student) & own["seed"].isin([0, seed])].drop_duplicates("method")
-            told.append(
+            examples.append(
                 {
                     "question": question.text,
                     "answer": question.answer,
@@ -55,6 +57,6 @@ def write_transcripts(
                     ],
                 }
             )
-        if len(told) == 3:
+        if len(examples) == 3:
             break
-    write_json(told, path)
+    write_json(examples, path)

@@ -32,14 +32,14 @@ def prompt_ids(tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]
 
 def ends_of_turn(settings: GenerationConfig, tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """Tokens that end a turn: the tokenizer's, and those of the checkpoint's generation settings (Gemma's, say)."""
-    told = settings.eos_token_id
-    return sorted({tokenizer.eos_token_id, *(told if isinstance(told, list) else [told])} - {None})
+    ends = settings.eos_token_id
+    return sorted({tokenizer.eos_token_id, *(ends if isinstance(ends, list) else [ends])} - {None})
 
 
 Messages = list[dict[str, str]]
 
 
-def spoken(trace: str) -> str:
+def without_thinking(trace: str) -> str:
     """A trace without what a model thought before it spoke (Qwen3's marked thinking), which is its own."""
     return trace.rpartition("</think>")[2].strip() if "</think>" in trace else trace
 

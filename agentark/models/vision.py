@@ -89,8 +89,8 @@ def look(folder: Path, picture: Image.Image, question: str, max_tokens: int) -> 
     seen = Qwen2VLImageProcessorPil.from_pretrained(folder)(picture, return_tensors="pt")
     (features,) = model.get_image_features(**seen).pooler_output
     start, image, end, _ = MARKS
-    told = [{"role": "user", "content": f"{start}{image * len(features)}{end} {question}"}]
-    chat = tokenizer.apply_chat_template(told, tokenize=False, add_generation_prompt=True)
+    chat = [{"role": "user", "content": f"{start}{image * len(features)}{end} {question}"}]
+    chat = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
     ids = tokenizer(chat, add_special_tokens=False, return_tensors="pt").input_ids
     kinds = (ids == model.config.image_token_id).int()
     output = model.generate(

@@ -27,7 +27,7 @@ from trl import GRPOTrainer, SFTConfig, SFTTrainer
 from agentark import finish, parallel, root
 from agentark.debate.prompts import revise_prompt
 from agentark.debate.protocols import named
-from agentark.debate.run import hold
+from agentark.debate.run import run_debates
 from agentark.distill import launch, policy, sft
 from agentark.distill.settings import SFT, Policy
 from agentark.distill.training import arguments, run
@@ -109,7 +109,7 @@ def leaving(questions: list[Question]) -> list[dict]:
         batching.SHARE, kept = share, batching.SHARE
         try:
             with tempfile.TemporaryDirectory() as store:
-                return timed(lambda: hold(talk, questions, TEACHER, Path(store), 0, MAX_TOKENS))
+                return timed(lambda: run_debates(talk, questions, TEACHER, Path(store), 0, MAX_TOKENS))
         finally:
             batching.SHARE = kept
 
@@ -128,7 +128,7 @@ def starts() -> list[dict]:
 
     launch.import_trainers()
     seconds = [
-        (timed(new), timed(lambda: parallel.each(launch.import_trainers, [{}] * 3, crowded=True)))
+        (timed(new), timed(lambda: parallel.run_all(launch.import_trainers, [{}] * 3, crowded=True)))
         for _ in range(REPEATS)
     ]
     return [

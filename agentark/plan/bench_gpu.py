@@ -126,8 +126,8 @@ def measure(size: Size, run: Callable, machine: dict[str, str], out: Path) -> No
                 "status": "measured",
             }
         row |= machine
-        said = row["status"] if row["value"] is None else f"{row['value']:.4g} {row['unit']}"
-        print(f"{model} {route}: {what}: {said}".strip(), flush=True)
+        shown = row["status"] if row["value"] is None else f"{row['value']:.4g} {row['unit']}"
+        print(f"{model} {route}: {what}: {shown}".strip(), flush=True)
 
     outcome = run(matrix_rate, size)
     rate = None if isinstance(outcome, str) else 1e12 * statistics.median(outcome["matrix rate"])

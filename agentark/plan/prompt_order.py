@@ -14,7 +14,7 @@ from agentark import StudyError, finish, root
 from agentark.answers import is_right
 from agentark.debate.prompts import ORDERS
 from agentark.debate.protocols import Debate
-from agentark.debate.run import GROUP, converse
+from agentark.debate.run import GROUP, run_group
 from agentark.debate.turns import Turn
 from agentark.engines import Reply, Store, engine
 from agentark.evaluate import stats
@@ -50,11 +50,11 @@ def computed(calls: Iterable[tuple[Sequence[int], Sequence[int]]], block: int) -
 
 
 def as_calls(
-    tokenizer: PreTrainedTokenizerBase, spoken: Iterable[tuple[str, Turn, Reply]]
+    tokenizer: PreTrainedTokenizerBase, turns: Iterable[tuple[str, Turn, Reply]]
 ) -> list[tuple[list[int], list[int]]]:
     """Turns with their replies as token ids, in the order in which a debate's rounds follow each other."""
     calls = []
-    for _, turn, reply in spoken:
+    for _, turn, reply in turns:
         ended = [tokenizer.eos_token_id] if reply.finish_reason == "stop" else []
         ids = [*tokenizer(reply.text, add_special_tokens=False).input_ids, *ended]
         calls.append((prompt_ids(tokenizer, turn.messages, 10**9), ids))
@@ -70,19 +70,19 @@ def measure(orders: Sequence[str] = ORDERS) -> pd.DataFrame:
     groups = [questions[i : i + GROUP] for i in range(0, len(questions), GROUP)]
     tokenizer = loading.load_tokenizer(root() / params["teacher"])
     teacher, store = engine(params["teacher"]), Store(root() / params["store"])
-    warmth = params["debates"]["test"]["temperature"]
+    temperature = params["debates"]["test"]["temperature"]
     rows = []
     for order in orders:
-        protocol = Debate(params["agents"], params["rounds"], warmth, how["revision_temperature"], order)
-        spoken = [
+        protocol = Debate(params["agents"], params["rounds"], temperature, how["revision_temperature"], order)
+        turns = [
             entry
             for group in groups
-            for entry in converse(protocol, group, teacher, store, how["seed"], params["max_tokens"])
+            for entry in run_group(protocol, group, teacher, store, how["seed"], params["max_tokens"])
         ]
-        replies = {key: reply.text for key, _, reply in spoken}  # the summariser speaks last
+        replies = {key: reply.text for key, _, reply in turns}  # the summariser speaks last
         last = {q.question_id: answer_of(replies[q.question_id], q) for q in questions}
         right = stats.mean([is_right(last[q.question_id], q) for q in questions])
-        calls = as_calls(tokenizer, spoken)
+        calls = as_calls(tokenizer, turns)
         row = {"order": order, "accuracy": right.value, "lo": right.lo, "hi": right.hi, "n": right.n}
         row |= {"calls": len(calls) / right.n, "prompt_tokens": sum(len(p) for p, _ in calls) / right.n}
         for block in BLOCKS:

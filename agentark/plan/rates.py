@@ -18,14 +18,14 @@ import torch
 from agentark import root
 from agentark.debate.independent import Vote
 from agentark.debate.protocols import named
-from agentark.debate.run import hold
+from agentark.debate.run import run_debates
 from agentark.debate.turns import Protocol
 from agentark.distill import policy, reward_model, sft
 from agentark.distill.reward_model import debate_tokens
 from agentark.distill.settings import Recipe, RewardModel, Settings
 from agentark.distill.sft import example_tokens
 from agentark.models import checkpoints, loading
-from agentark.parallel import each
+from agentark.parallel import run_all
 from agentark.plan import sizes
 from agentark.plan.sizes import CARDS, REPLIES, Checkpoint
 from agentark.schemas import Question, Seconds, Trace, read_table
@@ -92,7 +92,7 @@ def one(known: Sequence[Rate], model: str, task: str) -> Rate:
     return next(r for r in known if (r.model, r.task, r.kind) == (model, task, "pass"))
 
 
-def spoken(known: Sequence[Rate], model: str, task: str, hard: bool, temperature: float) -> list[Rate]:
+def debate_rates(known: Sequence[Rate], model: str, task: str, hard: bool, temperature: float) -> list[Rate]:
     """The rates of one setting's debate."""
     key = (model, task, hard, temperature)
     return [r for r in known if (r.model, r.task, r.hard, r.temperature) == key and r.kind != "pass"]
@@ -175,8 +175,8 @@ def rates(params: dict, pilot_main: int, pilot_other: int, card: str, replies: s
         n = pilot_main if task == params["train_task"] else pilot_other
         name, questions = params["teacher"], stand_ins(params, task, n, hard) if possible else []
         if questions:
-            spoken, took = hold(protocol(params, temperature), questions, name, **ask)
-            found += rates_of(spoken, took, name, task, hard, temperature)
+            traces, took = run_debates(protocol(params, temperature), questions, name, **ask)
+            found += rates_of(traces, took, name, task, hard, temperature)
         else:
             found += assumed_debate(params, name, task, hard, temperature, card, replies)
     for task in asked(params, "test"):
@@ -185,8 +185,8 @@ def rates(params: dict, pilot_main: int, pilot_other: int, card: str, replies: s
         for name in (params["teacher"], *params["students"]):
             if questions and here(name):
                 model = name if name == params["teacher"] else f"{params['engine']}{checkpoints.where(name)}"
-                spoken, took = hold(Vote(1, 0.0), questions, model, **ask)
-                found += rates_of(spoken, took, name, task, False, 0.0)
+                traces, took = run_debates(Vote(1, 0.0), questions, model, **ask)
+                found += rates_of(traces, took, name, task, False, 0.0)
             else:
                 found.append(assumed_pass(params, name, task, card, replies))
     return found
@@ -224,16 +224,20 @@ def measured_steps(params: dict, known: Sequence[Rate], student: str, pilot_main
     ask = dict(store=root() / params["store"], seed=params["debate"]["seed"], max_tokens=params["max_tokens"])
     base, main = root() / checkpoints.where(student), params["train_task"]
     questions, tokenizer = stand_ins(params, main, pilot_main, False), loading.load_tokenizer(base)
-    spoken, _ = hold(protocol(params, temperature_of(params, "train")), questions, params["teacher"], **ask)  # stored
-    checked = check_traces(spoken, questions)
+    traces, _ = run_debates(
+        protocol(params, temperature_of(params, "train")), questions, params["teacher"], **ask
+    )  # stored
+    checked = check_traces(traces, questions)
     trajectories, _ = select(checked, questions, params["extract"]["most_diverse"])
     pairs = {m: sft.examples(trajectories, m) for m in params["methods"]}
     debates = reward_model.debates(checked, {q.question_id: q.text for q in questions})
     recipe = Recipe.of(params)
-    batch, warmth = recipe.sft.batch_size, recipe.policy.temperature
+    batch, temperature = recipe.sft.batch_size, recipe.policy.temperature
     outputs = recipe.policy.batch_size * recipe.policy.num_generations
-    sampled, took = hold(Vote(1, warmth), questions, f"{params['engine']}{checkpoints.where(student)}", **ask)
-    own = rates_of(sampled, took, student, main, False, warmth)[0]
+    sampled, took = run_debates(
+        Vote(1, temperature), questions, f"{params['engine']}{checkpoints.where(student)}", **ask
+    )
+    own = rates_of(sampled, took, student, main, False, temperature)[0]
     written = outputs * (own.written + one(known, params["teacher"], main).written) / 2
     sizes_of = {m: (batch, batch * example_tokens(p, tokenizer), 0.0) for m, p in pairs.items()}
     count = recipe.reward_model.batch_size
@@ -244,7 +248,7 @@ def measured_steps(params: dict, known: Sequence[Rate], student: str, pilot_main
     judge = recipe.reward_model.but(stage_1_steps=1)
     tried["reward_model"] = partial(reward_model.train, debates=debates, **shared), judge
     tried["pad"] = partial(policy.train, reward_model=base, questions=questions, **shared), recipe.policy
-    seconds = each(
+    seconds = run_all(
         step_seconds,
         [dict(train=t, settings=s, few=1, many=4 if m == "pad" else 11) for m, (t, s) in tried.items()],
     )
@@ -294,7 +298,7 @@ def assumed_steps(params: dict, known: Sequence[Rate], student: str, card: str, 
     """From the rates of the teacher: a student reads what it wrote, and writes as much."""
     model, main, recipe = size_of(params, student), params["train_task"], Recipe.of(params)
     whole = one(known, params["teacher"], main)
-    debate = spoken(known, params["teacher"], main, False, temperature_of(params, "train"))
+    debate = debate_rates(known, params["teacher"], main, False, temperature_of(params, "train"))
     batch, count = recipe.sft.batch_size, recipe.reward_model.batch_size
     found = {
         m: (batch, batch * (whole.read + (sizes.ANSWER if m == "sft" else whole.written))) for m in params["methods"]

@@ -80,17 +80,17 @@ def checkpoint(where: str) -> Checkpoint:
         if where not in CHECKPOINTS:
             raise StudyError(f"{where}: no such folder, and of unknown size; fetch it, or add it to sizes.CHECKPOINTS")
         return CHECKPOINTS[where]
-    told, config = described(folder), AutoConfig.from_pretrained(folder).get_text_config()
+    stated, config = described(folder), AutoConfig.from_pretrained(folder).get_text_config()
     heads, width = config.num_attention_heads, config.hidden_size
     return Checkpoint(
-        weights=told["weights"],
+        weights=stated["weights"],
         layers=config.num_hidden_layers,
         hidden=width,
         kv_heads=getattr(config, "num_key_value_heads", None) or heads,
         head_dim=getattr(config, "head_dim", None) or width // heads,
         vocabulary=config.vocab_size,
-        licence=str(told["licence"]),
-        bytes=4 if told["precision"] == "float32" else 2,
+        licence=str(stated["licence"]),
+        bytes=4 if stated["precision"] == "float32" else 2,
     )
 
 

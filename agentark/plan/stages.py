@@ -21,10 +21,10 @@ from agentark.plan.rates import (
     Step,
     assumed_debate,
     assumed_pass,
+    debate_rates,
     here,
     one,
     size_of,
-    spoken,
     temperature_of,
     trained,
 )
@@ -100,7 +100,9 @@ def debate_stage(params: dict, known: Sequence[Rate], key: str, card: str) -> St
     split, temperature = params["debates"][key]["split"], params["debates"][key]["temperature"]
     counts = asked(params, split)
     parts = [
-        (n, r) for t, n in counts.items() for r in spoken(known, params["teacher"], t, split == "hard", temperature)
+        (n, r)
+        for t, n in counts.items()
+        for r in debate_rates(known, params["teacher"], t, split == "hard", temperature)
     ]
     if split != "train":
         most = params["agents"] * params["rounds"] + 1
@@ -166,7 +168,7 @@ def paid_back(params: dict, rows: Sequence[Stage], known: Sequence[Rate]) -> pd.
     """A row a student and method: seconds (of a core or GPU) spent once on debates and on training one seed, seconds a
     question by debate and by the student, and after how many questions that is paid."""
     main, hours, found = params["train_task"], {r.stage: r.hours for r in rows}, []
-    talk = spoken(known, params["teacher"], main, False, temperature_of(params, "test"))
+    talk = debate_rates(known, params["teacher"], main, False, temperature_of(params, "test"))
     debate, debates = sum(r.calls * r.seconds for r in talk), hours["debate@train"] * 3600
     for student in params["students"]:
         for method in (*params["methods"], "pad"):

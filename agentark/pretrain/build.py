@@ -21,7 +21,7 @@ import torch
 
 from agentark import StudyError
 from agentark.debate.independent import Vote
-from agentark.debate.run import hold
+from agentark.debate.run import run_debates
 from agentark.distill.once import MADE, Once
 from agentark.models import loading
 from agentark.pretrain import tiny
@@ -178,7 +178,7 @@ def own_samples(solver: Path, phase: Phase, seed: int, store: Path) -> list[tupl
     ]
     traces: dict[str, list[str]] = {q.question_id: [] for q in drawn}
     for temperature in phase.temperatures:
-        for trace in hold(Vote(3, temperature), drawn, solver, store, seed, MAX_TOKENS)[0]:
+        for trace in run_debates(Vote(3, temperature), drawn, solver, store, seed, MAX_TOKENS)[0]:
             traces[trace.question_id].append(trace.text)
     return [(q, traces[q.question_id]) for q in drawn]
 

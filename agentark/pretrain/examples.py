@@ -61,19 +61,19 @@ def pairs(rng: random.Random) -> Example:
     names = rng.sample(NAMES, rng.randint(2, 8))
     link = rng.choice(LINKS) if rng.random() < 0.5 else ""
     listed = [(f"{name} {link}".strip(), rng.choice(rng.choice((NUMBERS, NAMES)))) for name in names]
-    told = " , ".join(f"{name} {value}" for name, value in listed)
+    pairs_told = " , ".join(f"{name} {value}" for name, value in listed)
     asked = [piece for name, value in rng.sample(listed, len(listed)) for piece in ((f"{name}", False), (value, True))]
-    return Example([{"role": "user", "content": told}], asked)
+    return Example([{"role": "user", "content": pairs_told}], asked)
 
 
 def options(rng: random.Random) -> Example:
     """Numbers with letters, as a multiple choice lists them; the letter of each is learnt, in another order and as far
     from its number as a solution's last lines have it."""
-    told = list(zip(rng.sample(NUMBERS, len(LETTERS)), LETTERS, strict=True))
-    listed = " ".join(f"{number} ( {letter} )" for number, letter in told)
+    pairs_told = list(zip(rng.sample(NUMBERS, len(LETTERS)), LETTERS, strict=True))
+    listed = " ".join(f"{number} ( {letter} )" for number, letter in pairs_told)
     asked = [
         piece
-        for number, letter in rng.sample(told, len(told))
+        for number, letter in rng.sample(pairs_told, len(pairs_told))
         for piece in ((f"{number}\nanswer :", False), (f"{letter}\n", True))
     ]
     return Example([{"role": "user", "content": f"choose {listed}"}], asked)

@@ -72,7 +72,7 @@ def generated(
         wanted += [("validation", validation, None), ("test", test if main else test_other, None)]
         wanted += [("test", test_hard, TASKS[name].hard)] if main else []
         calls += [dict(task=name, n=n, split=split, seed=seed, levels=levels) for split, n, levels in wanted]
-    return [question for posed in parallel.each(_posed, calls) for question in posed]
+    return [question for posed in parallel.run_all(_posed, calls) for question in posed]
 
 
 def _posed(task: str, **wanted) -> list[Question]:

@@ -74,9 +74,9 @@ def accuracy_by_round(checked: Sequence[CheckedTrace], questions: Iterable[Quest
     for k in range(1, rounds + 1):
         single, vote, corrected, spoilt = [], [], [], []
         for debate in debates:
-            said = [t for t in debate if t.agent != SUMMARISER]
-            first = {t.agent: t.correct for t in said if t.round == 1}
-            now = last_traces(t for t in said if t.round <= k)
+            by_agents = [t for t in debate if t.agent != SUMMARISER]
+            first = {t.agent: t.correct for t in by_agents if t.round == 1}
+            now = last_traces(t for t in by_agents if t.round <= k)
             question = gold[debate[0].question_id]
             vote.append(is_right(majority((t.answer for t in now), question), question))
             single += [t.correct for t in now]

@@ -8,7 +8,7 @@ is the formulas that it works out. The paper does not say how it reads them.
 import re
 from collections.abc import Iterable, Sequence
 
-from agentark.answers import said, same
+from agentark.answers import same, stated_answer
 from agentark.answers.spellings import NUMBER, value
 from agentark.schemas import Question
 from agentark.tasks import TASKS
@@ -39,7 +39,7 @@ def in_world(question: Question) -> bool:
 
 def answer_of(text: str, question: Question) -> str | None:
     """The answer that a trace states last, equal answers mostly in one spelling; None if it states none."""
-    return steps.answer_of(text) if in_world(question) else said(text, question.kind)
+    return steps.answer_of(text) if in_world(question) else stated_answer(text, question.kind)
 
 
 def groups(answers: Iterable[str | None], question: Question | None = None) -> list[list[str]]:

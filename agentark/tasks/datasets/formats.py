@@ -189,15 +189,15 @@ def lettered(raws: Sequence[Raw]) -> list[Raw]:
     if from_zero == from_one:
         many = "both 0 and 4 occur" if from_one else "neither 0 nor 4 occurs"
         raise StudyError(f"{raws[0].file}: does cop count from 0 or from 1? {many}; load one whole split")
-    told = []
+    kept = []
     for raw in raws:
         cop = raw.data.get("cop")
         if type(cop) is int and 0 <= cop - from_one < 4:
             raw = replace(raw, data={**raw.data, "cop": LETTERS[cop - from_one]})
         elif cop in (-1, None):
             raw = replace(raw, problem=raw.problem or "column cop holds no label; the test split's are not public")
-        told.append(raw)
-    return told
+        kept.append(raw)
+    return kept
 
 
 def medmcqa(row: dict) -> Fields:

@@ -52,9 +52,9 @@ def sentences(text: str) -> list[str]:
     return re.split(r" [.?](?: |$)", text)[:-1]
 
 
-def joined(told: Sequence[str]) -> str:
+def joined(lines: Sequence[str]) -> str:
     """The text of sentences; one that asks "how many" ends in a question mark."""
-    return " ".join(f"{s} {'?' if s.startswith('how many') else '.'}" for s in told)
+    return " ".join(f"{s} {'?' if s.startswith('how many') else '.'}" for s in lines)
 
 
 def read(text: str) -> Draft | None:
@@ -64,7 +64,7 @@ def read(text: str) -> Draft | None:
     """
     formulas: dict[str, list[str]] = {}
     for sentence in sentences(text):
-        meant = [found.expand(told) for form, told in SENTENCES.items() if (found := re.fullmatch(form, sentence))]
+        meant = [found.expand(lines) for form, lines in SENTENCES.items() if (found := re.fullmatch(form, sentence))]
         if not meant:
             raise StudyError(f"{sentence!r}: no sentence of the families {', '.join(FAMILIES)}; perturb only theirs")
         for formula in meant[0].split(" ; "):
@@ -72,8 +72,10 @@ def read(text: str) -> Draft | None:
             formulas.setdefault(name, []).append(expression)
     (goal,) = formulas.pop("?")
     draft = Draft(text=text, goals=(goal,))
-    given = {name: told[0] for name, told in formulas.items() if told[0].isdigit()}
-    pending = {name: [re.split(r" ([-+*/]) ", e) for e in told] for name, told in formulas.items() if name not in given}
+    given = {name: lines[0] for name, lines in formulas.items() if lines[0].isdigit()}
+    pending = {
+        name: [re.split(r" ([-+*/]) ", e) for e in lines] for name, lines in formulas.items() if name not in given
+    }
 
     def value(term: str) -> str | None:
         return term if term.isdigit() else given.get(term, draft.values.get(term))
@@ -93,18 +95,18 @@ def read(text: str) -> Draft | None:
     return draft
 
 
-def names(told: list[str], rng: random.Random) -> list[str]:
+def names(lines: list[str], rng: random.Random) -> list[str]:
     """Other people, items and unknowns throughout, in the same alphabetical order: the world lists people so."""
-    words, exchange = set(" ".join(told).split()), {}
+    words, exchange = set(" ".join(lines).split()), {}
     for pool in (PEOPLE, ITEMS, UNKNOWNS):
         old = sorted(words & set(pool))
         exchange |= zip(old, sorted(rng.sample([n for n in pool if n not in words], len(old))), strict=True)
-    return [" ".join(exchange.get(word, word) for word in sentence.split()) for sentence in told]
+    return [" ".join(exchange.get(word, word) for word in sentence.split()) for sentence in lines]
 
 
-def order(told: list[str], rng: random.Random) -> list[str] | None:
+def order(lines: list[str], rng: random.Random) -> list[str] | None:
     """The same sentences in another order, the one that asks still last; None where there is but one."""
-    *facts, asks = told
+    *facts, asks = lines
     if len(facts) < 2:
         return None
     shuffled = facts
@@ -113,18 +115,18 @@ def order(told: list[str], rng: random.Random) -> list[str] | None:
     return [*shuffled, asks]
 
 
-def distractor(told: list[str], rng: random.Random) -> list[str]:
+def distractor(lines: list[str], rng: random.Random) -> list[str]:
     """One more sentence anywhere before the one that asks: an amount that nothing else refers to, of a size and in words
     that training has (after GSM-IC, arXiv 2302.00093)."""
-    words = set(" ".join(told).split())
+    words = set(" ".join(lines).split())
     amount = rng.choice([n for n in range(2, 21) if str(n) not in words])
     item = words & set(ITEMS)
     idle = rng.choice([n for n in (PEOPLE if item else UNKNOWNS) if n not in words])
-    at = rng.randrange(len(told))
-    return [*told[:at], f"{idle} has {amount} {item.pop()}" if item else f"{idle} = {amount}", *told[at:]]
+    at = rng.randrange(len(lines))
+    return [*lines[:at], f"{idle} has {amount} {item.pop()}" if item else f"{idle} = {amount}", *lines[at:]]
 
 
-def larger(told: list[str], rng: random.Random) -> list[str]:
+def larger(lines: list[str], rng: random.Random) -> list[str]:
     """All numbers but factors exchanged for larger ones than training has."""
 
     def enlarged(sentence: str) -> str:
@@ -135,7 +137,7 @@ def larger(told: list[str], rng: random.Random) -> list[str]:
             sentence = re.sub(form, lambda _: str(rng.randint(least, most)), sentence)  # noqa: B023
         return sentence
 
-    return [enlarged(sentence) for sentence in told]
+    return [enlarged(sentence) for sentence in lines]
 
 
 EDITS: dict[str, Callable[[list[str], random.Random], list[str] | None]] = {

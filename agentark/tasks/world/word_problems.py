@@ -94,7 +94,7 @@ class Holdings:
         return " ".join([*parts, "?", *(index.get(word, word) for word in asked.split())])
 
 
-def hold(rng: random.Random, level: int) -> tuple[Holdings, Draft] | None:
+def run_debates(rng: random.Random, level: int) -> tuple[Holdings, Draft] | None:
     """Draw holdings and a question about them that needs exactly `level` steps, with at most one idle person."""
     ask = rng.choice(["one", "one", "together", "more"])
     closing = {"one": 0, "together": rng.choice([1, 2]), "more": 1}[ask]
@@ -168,7 +168,7 @@ class Word(Task):
     levels, hard = (2, 3, 4), (5, 6)
 
     def draft(self, rng: random.Random, level: int) -> Draft | None:
-        drawn = hold(rng, level)
+        drawn = run_debates(rng, level)
         if drawn is None:
             return None
         world, draft = drawn
@@ -186,7 +186,7 @@ class Meta(Task):
         return self.rewording(rng, level) if rng.random() < 0.5 else self.reversal(rng, level)
 
     def rewording(self, rng: random.Random, level: int) -> Draft | None:
-        drawn = hold(rng, level)
+        drawn = run_debates(rng, level)
         if drawn is None:
             return None
         world, draft = drawn
