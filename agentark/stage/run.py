@@ -18,7 +18,7 @@ from typing import Any
 
 import psutil
 
-from agentark import StudyError, ended, first_line, redacted, root
+from agentark import StudyError, exit_status, first_line, redacted, root
 from agentark.files import staged, write_json
 from agentark.stage.outputs import places, recorded
 from agentark.stage.parameters import declared, read, read_params, resolve
@@ -228,4 +228,4 @@ def main(arguments: list[str] | None = None) -> int:
                 raise StudyError(f"{chosen.name}: {pair!a:.80} is not of the form name=value")
         run(chosen.name, dict(pair.split("=", 1) for pair in chosen.parameters))
 
-    return ended(checked)
+    return exit_status(checked)
