@@ -12,7 +12,7 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
-from agentark import StudyError, ended, redacted, root
+from agentark import StudyError, exit_status, redacted, root
 from agentark.stage.parameters import read_params, resolve, typed
 from agentark.stage.run import main
 
@@ -211,7 +211,7 @@ def test_every_command_ends_in_one_line(project, capsys, monkeypatch, error, sta
     def fails():
         raise error from ValueError(KEY)
 
-    assert ended(fails) == status
+    assert exit_status(fails) == status
     told = capsys.readouterr().err
     assert words in told and told.count("\n") == 1 and KEY not in told + texts(project)
 
