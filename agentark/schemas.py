@@ -103,6 +103,7 @@ class Seconds(Row):
     """What a trace took: kept apart from the traces, since no two runs share it."""
 
     question_id: str
+    protocol: str = ""
     agent: int
     round: int
     seconds: float
@@ -138,14 +139,29 @@ class Prediction(Row):
 
 
 class Score(Row):
-    """One measured number, as a row of `reports/scores.csv`; `baseline` names what a paired gain is against."""
+    """One measured number: a row of the results tables. docs/results.md has each column's unit and source.
+
+    Conditions that do not apply are empty. `baseline` and `baseline_variant` name what a paired gain is over: a method,
+    and the condition in which it differs from the row otherwise.
+    """
 
     study: str
-    experiment: str
+    setting: str
+    variant: str = ""
+    source: str = ""
+    questions: int | None = None
+    traces_per_question: int | None = None
+    level: int | None = None
+    agents: int | None = None
+    rounds: int | None = None
+    temperature: float | None = None
+    domain: str = ""
+    part: str = ""
     teacher: str
     student: str
     method: str
     baseline: str
+    baseline_variant: str = ""
     train_task: str
     test_task: str
     seed: str
@@ -155,6 +171,7 @@ class Score(Row):
     lo: float
     hi: float
     tokens_per_question: float
+    calls_per_question: float | None = None
 
 
 # The table of costs: its units, what students are compared with, and methods that need no debate (they train on the given
@@ -171,11 +188,18 @@ def write_table(rows: Iterable[Row], path: Path) -> None:
     rows = list(rows)
     if not rows:
         raise StudyError(f"{path}: no rows to write; the stage before it produced nothing")
-    records = [row.model_dump() for row in rows]
     if Path(path).suffix == ".csv":
-        write_csv(pd.DataFrame(records), path)
+        table = frame(rows)
+        empty = [name for name in optional(type(rows[0])) if (table[name].isna() | table[name].eq("")).all()]
+        write_csv(table.drop(columns=empty), path)
     else:
+        records = [row.model_dump() for row in rows]
         write_atomically(path, lambda p: pq.write_table(pa.Table.from_pylist(records), p, compression="zstd"))
+
+
+def optional(schema: type[Row]) -> list[str]:
+    """Columns that a CSV table may lack: those with a default."""
+    return [name for name, field in schema.model_fields.items() if not field.is_required()]
 
 
 def write_csv(table: pd.DataFrame, path: Path) -> None:
@@ -188,8 +212,9 @@ def read_table(path: Path, schema: type[T]) -> list[T]:
     path = Path(path)
     try:
         if path.suffix == ".csv":
-            texts = [name for name, f in schema.model_fields.items() if f.annotation is str]
-            records = pd.read_csv(path, dtype=dict.fromkeys(texts, str), keep_default_na=False).to_dict("records")
+            table = pd.read_csv(path, dtype=str, keep_default_na=False)
+            absent = set(optional(schema))
+            records = [{k: v for k, v in r.items() if v or k not in absent} for r in table.to_dict("records")]
         else:
             records = pq.read_table(path).to_pylist()
     except FileNotFoundError:
@@ -200,7 +225,8 @@ def read_table(path: Path, schema: type[T]) -> list[T]:
     if not records:
         raise StudyError(f"{path}: a table with no rows; delete it and run `dvc repro`")
     try:
-        return TypeAdapter(list[schema]).validate_python(records)
+        adapter = TypeAdapter(list[schema])
+        return adapter.validate_strings(records) if path.suffix == ".csv" else adapter.validate_python(records)
     except ValidationError as error:
         first = error.errors()[0]
         row, *field = first["loc"]
@@ -209,5 +235,14 @@ def read_table(path: Path, schema: type[T]) -> list[T]:
 
 
 def frame(rows: Iterable[Row]) -> pd.DataFrame:
-    """Rows as a DataFrame, for looking at and grouping in a notebook."""
-    return pd.DataFrame([row.model_dump() for row in rows])
+    """Rows as a DataFrame, for looking at and grouping in a notebook. Counts that some rows lack are of type Int64."""
+    rows = list(rows)
+    table = pd.DataFrame([row.model_dump() for row in rows])
+    fields = type(rows[0]).model_fields.items() if rows else ()
+    counts = [name for name, field in fields if field.annotation == int | None]
+    return table.astype(dict.fromkeys(counts, "Int64"))
+
+
+def read_scores(path: Path) -> pd.DataFrame:
+    """A results table as a DataFrame with all columns of `Score`. Raises StudyError as read_table does."""
+    return frame(read_table(path, Score))

@@ -64,6 +64,7 @@ def run_debates(
         groups = [questions[i : i + GROUP] for i in range(0, len(questions), GROUP)]
         results = run_all(_group, [dict(**call, questions=group) for group in groups], crowded=True)
     asked, traces, seconds = {q.question_id: q for q in questions}, [], []
+    name = type(protocol).__name__.lower()
     for key, turn, reply in (entry for group in results for entry in group):
         traces.append(
             Trace(
@@ -77,7 +78,9 @@ def run_debates(
                 finish_reason=reply.finish_reason,
             )
         )
-        seconds.append(Seconds(question_id=key, agent=turn.agent, round=turn.round, seconds=reply.seconds))
+        seconds.append(
+            Seconds(question_id=key, protocol=name, agent=turn.agent, round=turn.round, seconds=reply.seconds)
+        )
     return traces, seconds
 
 

@@ -1,14 +1,14 @@
 """What the study spent, and after how many answers a student has paid for itself (the paper's Table 6, and beyond).
 
-Everything is a row of schema `Score` with study "cost". `experiment` says what was paid: "once" (training questions'
-debates; one seed's training), "a question" (an answer), or "break-even" (questions until a student has paid, against
-`baseline`). `metric` is the unit: "tokens" read, written or trained on, or "seconds" of one core (of wall clock at scale
-full).
+Everything is a row of schema `Score` with study "cost". `setting` names what is paid for: "once" (the debates on training
+questions; one seed's training, and its `part`s), "answer" (one answer), or "break-even" (questions until a student has
+paid for itself, against `baseline`). `metric` is the unit: "tokens" read, written or trained on, or "seconds" of one core
+(of wall clock at scale full).
 """
 
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 import pandas as pd
@@ -34,29 +34,23 @@ from agentark.schemas import (
     Seconds,
     Trace,
     Trajectory,
+    frame,
     read_table,
 )
 from agentark.tasks.questions import asked
 
 
-def mean_seconds(seconds: Sequence[Seconds], setting: str, method: str, student: str) -> list[dict]:
-    """One row: seconds a question of one system, all its calls together."""
-    total = sum(s.seconds for s in seconds)
-    return [dict(setting=setting, method=method, student=student,
-                 seconds_per_question=total / len({s.question_id for s in seconds}))]  # fmt: skip
+def mean_seconds(seconds: pd.DataFrame, setting: str, method: str, student: str) -> dict[str, object]:
+    """A row of reports/seconds.csv: seconds a question of one system, all its calls together."""
+    per_question = float(seconds["seconds"].sum()) / seconds["question_id"].nunique()
+    return dict(setting=setting, method=method, student=student, seconds_per_question=per_question)
 
 
-def seconds(folder: Path, setting: str) -> list[dict]:
-    """Seconds a question of the debate and the vote held in `folder`, and of a single pass (the vote's first)."""
-    rows = read_table(folder / "seconds.parquet", Seconds)
-    calls = len(read_table(folder / "traces.parquet", Trace))
-    debate, vote = rows[:calls], rows[calls:]
-    single = [s for s in vote if s.agent == 1]
-    return [
-        *mean_seconds(debate, setting, "debate", ""),
-        *mean_seconds(vote, setting, "vote", ""),
-        *mean_seconds(single, setting, "single", ""),
-    ]
+def by_protocol(folder: Path) -> dict[str, pd.DataFrame]:
+    """The seconds of a folder of notebook 03: of the debate, the vote, and one sample (the vote's first agent)."""
+    rows = frame(read_table(folder / "seconds.parquet", Seconds))
+    vote = rows[rows["protocol"] == "vote"]
+    return {"debate": rows[rows["protocol"] != "vote"], "vote": vote, "single": vote[vote["agent"] == 1]}
 
 
 def exact(value: float, n: int) -> Estimate:
@@ -66,9 +60,7 @@ def exact(value: float, n: int) -> Estimate:
 
 def teacher_seconds(folder: Path) -> pd.DataFrame:
     """Seconds of debate, vote and one sample a question (index: question_id) in a folder of notebook 03."""
-    rows = pd.DataFrame([s.model_dump() for s in read_table(folder / "seconds.parquet", Seconds)])
-    calls = len(read_table(folder / "traces.parquet", Trace))
-    parts = {"debate": rows[:calls], "vote": rows[calls:], "single": rows[calls:].query("agent == 1")}
+    parts = by_protocol(folder)
     return pd.DataFrame({name: part.groupby("question_id")["seconds"].sum() for name, part in parts.items()})
 
 
@@ -96,7 +88,7 @@ def once(
     data/runs/*.json that holds seconds. A training that was not timed has no row in seconds.
     """
     n, tokens = used["debate@train"]
-    paid = dict(fixed, experiment="once", student="", method="debate")
+    paid = dict(fixed, setting="once", student="", method="debate")
     rows = [score(paid, "tokens", exact(tokens, n)), score(paid, "seconds", exact(debates, n))]
     for (student, method), parts in stages.items():
         spent = {
@@ -105,8 +97,8 @@ def once(
         if len(parts) > 1:
             spent = {"training": tuple(map(sum, zip(*spent.values(), strict=True))), **spent}
         for name, amounts in spent.items():
-            part = f": {name.split('@')[0]}" if name in parts and len(parts) > 1 else ""
-            own = dict(paid, experiment=f"once{part}", student=student, method=method)
+            part = name.split("@")[0] if name in parts and len(parts) > 1 else ""
+            own = dict(paid, part=part, student=student, method=method)
             rows += [score(own, u, exact(a, n)) for u, a in zip(UNITS, amounts, strict=True) if not math.isnan(a)]
     return rows
 
@@ -121,7 +113,7 @@ def answering(predictions: pd.DataFrame, teacher: pd.DataFrame, took: pd.DataFra
     means = took[took["setting"] == "test"].set_index(["method", "student"])["seconds_per_question"]
     rows = []
     for (method, student), part in asked.groupby(["method", "student"], sort=False):
-        own = dict(fixed, experiment="a question", student=student, method=method)
+        own = dict(fixed, setting="answer", student=student, method=method)
         rows.append(score(own, "tokens", stats.mean(part.groupby("question_id")["tokens"].mean())))
         timed = method in teacher and not student
         seconds = stats.mean(teacher[method]) if timed else exact(means[method, student], len(teacher))
@@ -141,8 +133,8 @@ def paid_back(rows: list[Score], predictions: pd.DataFrame, teacher: pd.DataFram
     What was paid once is known, so the interval is that of the difference a question, paired where both are known by
     question; an end is infinite where the difference may be nothing. A student that costs more than its rival never pays.
     """
-    spent = {(r.student, r.method, r.metric): r.value for r in rows if r.experiment == "once"}
-    each = {(r.student, r.method, r.metric): r.value for r in rows if r.experiment == "a question"}
+    spent = {(r.student, r.method, r.metric): r.value for r in rows if r.setting == "once" and not r.part}
+    each = {(r.student, r.method, r.metric): r.value for r in rows if r.setting == "answer"}
     asked = predictions[predictions["setting"] == "test"]
     tokens = asked.groupby(["method", "student", "question_id"])["tokens"].mean()
     found = []
@@ -154,12 +146,9 @@ def paid_back(rows: list[Score], predictions: pd.DataFrame, teacher: pd.DataFram
             else:
                 saved = stats.mean(teacher[rival] - each[student, method, unit])
             n, lo, hi = (break_even(paid, s, 0) for s in (saved.value, saved.hi, saved.lo))
-            own = dict(fixed, experiment="break-even", student=student, method=method)
+            own = dict(fixed, setting="break-even", student=student, method=method)
             found.append(score(own, unit, Estimate(n, lo, hi, saved.n), baseline=rival))
     return found
-
-
-# What the run then used
 
 
 def used(params: dict) -> dict[str, tuple[int, int]]:

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from agentark import StudyError
 from agentark.distill.scorer import LOGITS, ROWS, pad
 from agentark.evaluate import stats
-from agentark.evaluate.scores import described, score
+from agentark.evaluate.scores import score
 from agentark.models import loading
 from agentark.models.chat import prompt_ids, solve_prompt
 from agentark.schemas import Question, Score
@@ -64,7 +64,9 @@ def likelihood_scores(table: pd.DataFrame, teacher: str, train_task: str) -> lis
     rows, base = [], {}
     for (student, method), part in table.groupby(["student", "method"], sort=False):
         mean = part.groupby("question_id").mean(numeric_only=True)
-        fixed = described(student, method, "perplexity", teacher, train_task, float(mean["tokens"].mean()))
+        fixed = dict(study="reasoning", setting="gold reasoning", teacher=teacher, student=student, method=method,
+                     train_task=train_task if student and method != "base" else "", test_task=train_task,
+                     tokens_per_question=float(mean["tokens"].mean()))  # fmt: skip
         each = {str(seed): one for seed, one in part.groupby("seed")} if part["seed"].nunique() > 1 else {}
         for seed, one in {**each, "all": mean}.items():
             nll = stats.ratio(one["nll"], one["tokens"])

@@ -11,13 +11,10 @@ import itertools
 import random
 from collections.abc import Sequence
 
-import pandas as pd
-
 from agentark import StudyError
 from agentark.debate.prompts import summarise_prompt
-from agentark.evaluate import stats
-from agentark.evaluate.scores import baselines, described, score, scores
-from agentark.schemas import Question, Score
+from agentark.evaluate.scores import System, baselines
+from agentark.schemas import Question
 from agentark.tasks import TASKS
 from agentark.tasks.world.perturb import DRAWS, EDITS, FAMILIES, in_range, joined, misread, read, sentences
 
@@ -64,23 +61,10 @@ def settings(questions: Sequence[Question], harder: Sequence[Question], n: int) 
     return {setting: some for setting, some in asked.items() if some}
 
 
-def robustness_scores(predictions: pd.DataFrame, teacher: str, train_task: str) -> list[Score]:
-    """Accuracy, step measures and gains of every system in every setting, as in the main study; and `accuracy_gain`
-    (below 0: a loss), paired by question, of each perturbation to the same questions unperturbed, and of the wrong hint
-    to the right one."""
-    rows = [
-        one.model_copy(update={"study": "reasoning"}) for one in scores(predictions, teacher, train_task, baselines)
-    ]
-    for (student, method), part in predictions.groupby(["student", "method"], sort=False):
-        right = {
-            setting: some.groupby("question_id")["correct"].mean()
-            for setting, some in part.groupby("setting", sort=False)
-        }
-        tokens = part.groupby("setting")["tokens"].mean()
-        for setting, baseline in [*((how, UNPERTURBED) for how in PERTURBATIONS), reversed(HINTS)]:
-            if {setting, baseline} <= set(right):
-                pair = pd.concat([right[setting], right[baseline]], axis=1, join="inner")
-                fixed = described(student, method, setting, teacher, train_task, float(tokens[setting]))
-                gained = stats.gain(pair.iloc[:, 0], pair.iloc[:, 1])
-                rows.append(score(fixed, "accuracy_gain", gained, baseline=baseline))
-    return rows
+def against(system: System) -> list[System]:
+    """What a system is compared with in each setting: as in the main study, and with itself on the same questions
+    unperturbed; with a wrong hint also with itself on a right one."""
+    rivals = baselines(system)
+    if system["setting"] in PERTURBATIONS:
+        rivals = [*rivals, {"setting": UNPERTURBED}]
+    return [*rivals, {"setting": HINTS[0]}] if system["setting"] == HINTS[1] else rivals

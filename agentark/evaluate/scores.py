@@ -1,7 +1,8 @@
-"""Measurement: every system on the same test questions, answers and steps judged exactly, gains paired."""
+"""Rows of the results tables: accuracy, step measures and paired gains, with seeds, their mean and 95 % intervals."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from typing import Any
 
 import pandas as pd
 
@@ -9,16 +10,6 @@ from agentark.evaluate import stats
 from agentark.evaluate.predictions import TEXT_METRICS
 from agentark.schemas import Score
 
-
-def described(student: str, method: str, experiment: str, teacher: str, train_task: str, tokens: float) -> dict:
-    """What the rows of one system in one experiment share."""
-    return dict(
-        study="reasoning", experiment=experiment, teacher=teacher, student=student, method=method,
-        train_task=train_task if student and method != "base" else "", test_task=train_task, tokens_per_question=tokens,
-    )  # fmt: skip
-
-
-# A measure of steps is a ratio of two counts of a prediction: how much of what could be, was.
 STEP_METRICS = {
     "step_presence": ("steps_present", "steps_needed"),
     "step_accuracy": ("steps_right", "steps_written"),
@@ -26,132 +17,117 @@ STEP_METRICS = {
     "error_notice": ("errors_noticed", "errors"),
     "error_repair": ("errors_mended", "errors"),
 }
+GAINS = ("accuracy", "accuracy_gain")  # what the ablations keep
+KEYS = ("setting", "variant", "level", "task", "student", "method")  # what tells systems and their questions apart
+FACTS = ("source", "questions", "traces_per_question", "agents", "rounds", "temperature")  # conditions that go along
+System = dict[str, Any]
 
 
 def scores(
-    predictions: pd.DataFrame, teacher: str, train_task: str, baselines: Callable[[str], list[str]]
+    predictions: pd.DataFrame,
+    study: str,
+    teacher: str,
+    train_task: str,
+    baselines: Callable[[System], list[System]],
+    metrics: Sequence[str] | None = None,
 ) -> list[Score]:
-    """Rows of `reports/scores.csv`: accuracy and step measures by setting, task, method and student; paired gains.
+    """Accuracy, text and step measures of every system, and its gains over its baselines.
 
-    A trained method has a row a seed and one over seeds ("all"), whose interval is over questions of the mean over
-    seeds; gains are paired by question, against each of `baselines(method)` that answered the same questions.
+    predictions: rows of `Prediction`, optionally with columns of KEYS and FACTS. A trained method has a row a seed and
+    one of the mean over seeds ("all"), whose interval is over questions. `baselines(system)` lists in what each rival
+    differs from the system ({"method": "base"}); a rival that the student does not have is the teacher's. Gains are
+    paired by question over the questions that both answered. metrics: those to keep (None: all).
     """
     predictions = predictions.astype(dict.fromkeys(("correct", *TEXT_METRICS), float))
-    by_system = dict(iter(predictions.groupby(["setting", "task", "student", "method"], sort=False)))
-    averaged = {
-        system: part.groupby("question_id", sort=True).mean(numeric_only=True) for system, part in by_system.items()
-    }
+    keys = [key for key in KEYS if key in predictions]
+    systems = {tuple(key): part for key, part in predictions.groupby(keys, sort=False)}
+    means = {key: part.groupby("question_id", sort=True).mean(numeric_only=True) for key, part in systems.items()}
     rows: list[Score] = []
-    for system, part in by_system.items():
-        setting, family, student, method = system
-        fixed = dict(
-            study="main",
-            experiment=setting,
-            teacher=teacher,
-            student=student,
-            method=method,
-            train_task=train_task if student and method != "base" else "",
-            test_task=family,
-            tokens_per_question=float(part["tokens"].mean()),
-        )
-        mean = averaged[system]
+    for key, part in systems.items():
+        system, mean = dict(zip(keys, key, strict=True)), means[key]
+        fixed = described(system, part, study, teacher, train_task)
         if part["seed"].nunique() > 1:
-            for seed, one in part.groupby("seed"):
-                rows.append(score(fixed, "accuracy", stats.mean(one["correct"]), str(seed)))
-        rows.append(score(fixed, "accuracy", stats.mean(mean["correct"])))
-        texts = [m for m in TEXT_METRICS if not mean[m].isna().any()]
-        for metric in texts:
-            rows.append(score(fixed, metric, stats.mean(mean[metric])))
-        for metric, (count, whole) in STEP_METRICS.items():
-            estimate = stats.ratio(mean[count], mean[whole])
-            if estimate.n:
-                rows.append(score(fixed, metric, estimate))
-        for baseline in baselines(method):
-            rivals = [(setting, family, student, baseline), (setting, family, "", baseline)]
-            other = next((averaged[r] for r in rivals if r in averaged), None)
-            if other is not None and list(other.index) == list(mean.index):
-                for metric, column in {"accuracy": "correct", **{m: m for m in texts}}.items():
-                    gained = stats.gain(mean[column], other[column])
-                    rows.append(score(fixed, f"{metric}_gain", gained, baseline=baseline))
-    return rows
+            rows += [
+                score(fixed, "accuracy", stats.mean(one["correct"]), str(seed)) for seed, one in part.groupby("seed")
+            ]
+        columns = {"accuracy": "correct"} | {m: m for m in TEXT_METRICS if not mean[m].isna().any()}
+        rows += [score(fixed, metric, stats.mean(mean[column])) for metric, column in columns.items()]
+        ratios = {metric: stats.ratio(mean[count], mean[whole]) for metric, (count, whole) in STEP_METRICS.items()}
+        rows += [score(fixed, metric, estimate) for metric, estimate in ratios.items() if estimate.n]
+        for change in baselines(system):
+            rivals = [system | change, system | {"student": ""} | change]
+            other = next((means[k] for r in rivals if (k := tuple(r[name] for name in keys)) in means), None)
+            if other is None:
+                continue
+            both = mean.index.intersection(other.index)
+            named = {"baseline": change.get("method", system["method"]), "baseline_variant": differing(change)}
+            for metric, column in columns.items():
+                gained = stats.gain(mean.loc[both, column], other.loc[both, column])
+                rows.append(score(fixed | named, f"{metric}_gain", gained))
+    return [row for row in rows if metrics is None or row.metric in metrics]
 
 
-def score(fixed: dict, metric: str, estimate: stats.Estimate, seed: str = "all", baseline: str = "") -> Score:
-    """One row of the table of results."""
-    return Score(**fixed, metric=metric, seed=seed, baseline=baseline, **asdict(estimate))
+def described(system: System, part: pd.DataFrame, study: str, teacher: str, train_task: str) -> dict[str, Any]:
+    """What all rows of a system have in common. train_task: "" for what was not trained."""
+    facts = {name: plain(part[name].iloc[0]) for name in FACTS if name in part}
+    return {name: plain(value) for name, value in system.items() if name != "task"} | facts | {
+        "study": study,
+        "teacher": teacher,
+        "train_task": train_task if system["student"] and system["method"] != "base" else "",
+        "test_task": system["task"],
+        "tokens_per_question": float(part["tokens"].mean()),
+        "calls_per_question": float(part["calls"].mean()) if "calls" in part else None,
+    }  # fmt: skip
 
 
-def baselines(method: str) -> list[str]:
-    """What each method is compared with: students with their base and the teacher's single pass, a debate with a
-    single pass and with the vote at its number of calls."""
-    return {
-        "debate": ["single", "vote"],
+def plain(value: Any) -> Any:
+    """A value of a table as Python has it; None where the table has none."""
+    return None if pd.isna(value) else value.item() if hasattr(value, "item") else value
+
+
+def differing(change: System) -> str:
+    """The condition in which a rival differs from a system, beside its method."""
+    return next((change[name] for name in ("variant", "setting", "source") if name in change), "")
+
+
+def score(fixed: dict[str, Any], metric: str, estimate: stats.Estimate, seed: str = "all", baseline: str = "") -> Score:
+    """One row of a results table."""
+    return Score(**{"baseline": baseline} | fixed, metric=metric, seed=seed, **asdict(estimate))
+
+
+def baselines(system: System) -> list[System]:
+    """What each method of the study is compared with: students with their base, with answer-only SFT, and with the
+    teacher's single sample and debate; a debate with greedy decoding, one sample, and the vote at its number of calls."""
+    students = ["base", "sft", "single", "debate"]
+    rivals = {
+        "debate": ["greedy", "single", "vote"],
         "vote": ["single"],
         "sft": ["base"],
-        "rsft": ["base", "sft", "single", "debate"],
-        "da": ["base", "sft", "single", "debate"],
-        "pad": ["base", "sft", "single", "debate"],
-    }.get(method, [])
+        **dict.fromkeys(("rsft", "da", "pad"), students),
+    }
+    return [{"method": rival} for rival in rivals.get(system["method"], [])]
 
 
-def summary(scores: Sequence[Score], train_task: str) -> dict:
-    """The headline for `dvc metrics`: accuracy on the family distilled from, by student and method."""
-    tree: dict[str, dict[str, float]] = {}
-    for s in scores:
-        if (s.metric, s.seed, s.experiment, s.test_task) == ("accuracy", "all", "test", train_task):
-            tree.setdefault(s.student or "teacher", {})[s.method] = round(s.value, 4)
-    return tree
-
-
-Variant = tuple[str, str]  # experiment, method
-
-
-def yield_scores(table: pd.DataFrame, study: str, teacher: str, train_task: str, baseline: str) -> list[Score]:
+def yields(table: pd.DataFrame, study: str, teacher: str, train_task: str, baseline: str) -> list[Score]:
     """The share of training questions with a right trace by source (metric `yield`), and its paired gain over that of
-    `baseline`: of all questions, and of each level alone. `table`: see yielded."""
+    source `baseline`: of all questions, and of each level alone. `table`: see selection.yielded."""
     rows = []
-    parts = {"": table} | {f", level {level}": part for level, part in table.groupby("level")}
-    for suffix, part in parts.items():
+    for level, part in [(None, table), *table.groupby("level")]:
         for source in table.columns.drop("level"):
-            fixed = dict(study=study, experiment=f"{source}{suffix}", teacher=teacher, student="", method="",
-                         train_task=train_task, test_task=train_task, tokens_per_question=0.0)  # fmt: skip
+            fixed = dict(study=study, setting="train", source=source, level=plain(level) if level is not None else None,
+                         teacher=teacher, student="", method="", train_task=train_task, test_task=train_task,
+                         tokens_per_question=0.0)  # fmt: skip
             rows.append(score(fixed, "yield", stats.mean(part[source])))
             if source != baseline:
-                rows.append(score(fixed, "yield_gain", stats.gain(part[source], part[baseline]), baseline=baseline))
+                gained = stats.gain(part[source], part[baseline])
+                rows.append(score(fixed | {"baseline_variant": baseline}, "yield_gain", gained))
     return rows
 
 
-def named(variant: Variant, beside: Variant) -> str:
-    """A variant as the baseline of another: what differs between them."""
-    return ", ".join(dict.fromkeys(a for a, b in zip(variant, beside, strict=True) if a != b))
-
-
-def variant_scores(
-    predictions: pd.DataFrame, study: str, teacher: str, train_task: str, against: Callable[..., list[Variant]]
-) -> list[Score]:
-    """Accuracy of every system on the questions of `train_task`, calls of the teacher's, and gains paired by question.
-
-    Experiments are the predictions' settings. A student has a row a seed and one of the mean over seeds ("all"). A gain
-    is against each of `against(experiment, method)`, of the same student or of the teacher, over the questions that both
-    answered; `baseline` says in what that one differs.
-    """
-    systems = dict(iter(predictions.groupby(["student", "setting", "method"], sort=False)))
-    right = {system: part.groupby("question_id")["correct"].mean() for system, part in systems.items()}
-    rows = []
-    for (student, *variant), part in systems.items():
-        experiment, method = variant
-        own = right[student, experiment, method]
-        fixed = dict(study=study, experiment=experiment, teacher=teacher, student=student, method=method,
-                     train_task=train_task if student and method != "base" else "", test_task=train_task,
-                     tokens_per_question=float(part["tokens"].mean()))  # fmt: skip
-        each = {str(s): one["correct"] for s, one in part.groupby("seed")} if part["seed"].nunique() > 1 else {}
-        rows += [score(fixed, "accuracy", stats.mean(values), seed) for seed, values in {**each, "all": own}.items()]
-        if not student:
-            rows.append(score(fixed, "calls", stats.mean(part["calls"])))
-        for rival in against(experiment, method):
-            other = right.get((student, *rival), right.get(("", *rival)))
-            if other is not None:
-                pair = pd.concat([own, other], axis=1, join="inner")
-                gained = stats.gain(pair.iloc[:, 0], pair.iloc[:, 1])
-                rows.append(score(fixed, "accuracy_gain", gained, baseline=named(rival, (experiment, method))))
-    return rows
+def summary(rows: Sequence[Score], train_task: str) -> dict[str, dict[str, float]]:
+    """The numbers for `dvc metrics`: accuracy on the family distilled from, by student and method."""
+    tree: dict[str, dict[str, float]] = {}
+    for s in rows:
+        if (s.metric, s.seed, s.setting, s.test_task) == ("accuracy", "all", "test", train_task):
+            tree.setdefault(s.student or "teacher", {})[s.method] = round(s.value, 4)
+    return tree

@@ -103,7 +103,7 @@ def quality(
             entries = {"all": stats.Estimate(*mean, next(iter(each.values())).n)} | (each if len(each) > 1 else {})
             rows += [
                 Score(
-                    study="reward_model", experiment="test", teacher="", student=student, method=method, baseline="",
+                    study="reward_model", setting="test", teacher="", student=student, method=method, baseline="",
                     train_task=task, test_task=task, seed=seed, metric=metric, tokens_per_question=0.0, **asdict(e),
                 )
                 for seed, e in entries.items()

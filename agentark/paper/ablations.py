@@ -1,63 +1,80 @@
-"""Tables of the ablations, selected for the pages."""
+"""The ablations' tables, arranged and read for the pages."""
 
 import pandas as pd
 
 from agentark.paper import pad_choices
+from agentark.paper.contrasts import along
 from agentark.report import sentences
-from agentark.report.charts import LABELS, numbered
+from agentark.report.charts import LABELS, METHODS
 
-CONTROL = ("samples, equal generations", "samples, equal traces")  # arms of ablation_data without any debate
+CONTROL = ("samples, equal generations", "samples, equal traces")  # variants of ablation_data without any debate
+
+
+def differences(table: pd.DataFrame) -> pd.DataFrame:
+    """Every gain of a student over all seeds, in points, for a chart of intervals: `line` is the condition that differs,
+    `panel` the baseline. Baselines of one line alone share the last panel."""
+    rows = sentences.select(table[table["student"] != ""], metric="accuracy_gain")
+    varying = [c for c in ("student", "test_task", "variant", "source", "questions", "traces_per_question", "agents",
+                           "rounds", "temperature", "method") if rows[c].nunique() > 1]  # fmt: skip
+    names = {m: LABELS[m] for m in METHODS[:5]}
+    shown = rows[varying].assign(method=rows["method"].replace(names))[varying].astype(str)
+    rival = rows["baseline_variant"].where(rows["baseline_variant"] != "", rows["baseline"].replace(names))
+    line = shown.replace({"<NA>": "", "nan": ""}).agg(lambda parts: ", ".join(filter(None, parts)), axis=1)
+    alone = (rows.groupby(["baseline", "baseline_variant"])["value"].transform("size") == 1) & (rival.nunique() > 1)
+    rows = rows.assign(
+        panel=("against " + rival).where(~alone, "against others"), line=line.where(~alone, line + " − " + rival),
+        **rows[["value", "lo", "hi"]] * 100,
+    )  # fmt: skip
+    return rows.sort_values("panel", key=lambda panel: panel == "against others", kind="stable")
 
 
 def other_data(data: pd.DataFrame) -> pd.DataFrame:
-    """The rows of ablation_data that are neither of the control, nor of a size of the training set, nor against the base:
-    these have pictures of their own."""
-    drawn = [*CONTROL, *numbered(data, "N questions").values()]
-    aside = data["experiment"].isin(drawn) | data["experiment"].str.contains(", level ") | (data["baseline"] == "base")
+    """The rows of ablation_data that no other figure shows: neither the control, nor sizes, nor levels, nor the base."""
+    aside = data["variant"].isin([*CONTROL, "questions"]) | data["level"].notna() | (data["baseline"] == "base")
     return data[~aside]
 
 
 def controlled(data: pd.DataFrame) -> pd.DataFrame:
-    """What debates teach beyond as many independent samples: the gains of the samples' students over the debates'."""
-    rows = sentences.select(data, metric="accuracy_gain", baseline="study")
-    return rows[rows["experiment"].isin(CONTROL)]
+    """The gains of the samples' students over the debates' students, over questions of all levels."""
+    rows = sentences.select(data, metric="accuracy_gain", baseline_variant="study")
+    return rows[rows["variant"].isin(CONTROL) & rows["level"].isna()]
 
 
 def control(data: pd.DataFrame) -> list[str]:
-    """The same in words, a line a method and arm: what the paper does not ask."""
+    """`controlled` in words, a line a method and variant. The paper has no such control."""
     return [
-        f"{LABELS[r['method']]} on {r['experiment']} {sentences.verdict(r)} {LABELS[r['method']]} on the debates' traces "
-        f"({sentences.signed(r)}, n = {r['n']})"
+        f"{LABELS[r['method']]} on {r['variant']} vs. on the debates' traces: {sentences.signed(r)}, n = {r['n']} "
+        f"({sentences.verdict(r)})"
         for _, r in controlled(data).iterrows()
     ]
 
 
 def choices(rewards: pd.DataFrame) -> pd.DataFrame:
     """The gains of choices inside PAD over the study's own, each under the name of what was chosen."""
-    rows = rewards[rewards["baseline"] == "pad"]
-    names = [
-        f"{pad_choices.TITLES[r.experiment]}: {pad_choices.CHOICES[r.experiment][r.method]}" for r in rows.itertuples()
+    rows = sentences.select(rewards, metric="accuracy_gain", baseline="pad")
+    lines = [
+        f"{pad_choices.TITLES[r.variant]}: {pad_choices.CHOICES[r.variant][r.method]}, {r.student}"
+        for r in rows.itertuples()
     ]
-    return rows.assign(experiment=names, method="pad")
+    return rows.assign(line=lines, **rows[["value", "lo", "hi"]] * 100)
 
 
 def talks(protocols: pd.DataFrame) -> list[str]:
-    """What each protocol teaches at the same number of generations, and what it answers itself, against the debate (the
-    debate against the vote), a line a protocol."""
+    """A line a protocol: what its student gains over the debate's at the same number of generations, and its own gain
+    over the debate (the debate's over the vote)."""
     rows = sentences.select(protocols, metric="accuracy_gain")
     rows = rows[(rows["baseline"] == "debate") | ((rows["method"] == "debate") & (rows["baseline"] == "vote"))]
-    told = []
+    lines = []
     for (method, rival), pair in rows.groupby(["method", "baseline"], sort=False):
-        own, taught = (pair[(pair["student"] != "") == student].iloc[0] for student in (False, True))
-        told.append(
-            f"a student of *{method}* {sentences.verdict(taught)} one of *{rival}* ({sentences.signed(taught)}, n = {taught['n']}); "
-            f"*{method}* itself {sentences.verdict(own)} *{rival}* ({sentences.signed(own)})"
+        own, student = (pair[(pair["student"] != "") == trained].iloc[0] for trained in (False, True))
+        lines.append(
+            f"student of {method} vs. student of {rival}: {sentences.signed(student)}, n = {student['n']} "
+            f"({sentences.verdict(student)}); {method} vs. {rival} itself: {sentences.signed(own)} ({sentences.verdict(own)})"
         )
-    return told
+    return lines
 
 
 def crowds(agents: pd.DataFrame) -> list[str]:
-    """What more agents add to the debate and to its students, and the debate against the vote, a line each."""
-    rows = sentences.select(agents, metric="accuracy_gain")
-    rows = rows[rows["baseline"].isin(["vote", "study"])]
-    return sentences.variant_findings(rows, numbered(rows, "N agents").values())
+    """A line each: what more agents add to the debate and to its students, and the debate's gain over the vote."""
+    rows = along(agents, "agents")
+    return sentences.variant_findings(rows[(rows["baseline"] == "vote") | (rows["baseline_variant"] == "study")])

@@ -54,14 +54,14 @@ def compare(table: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for part in PARTS[:3]:
         for method, baseline in COMPARED:
-            apart = pick(differences(table, method, baseline), part)
-            students = apart.groupby("student")["gain"].mean()
-            pairs = apart.groupby(["student", "test_task"])["gain"].mean()
+            gained = pick(differences(table, method, baseline), part)
+            students = gained.groupby("student")["gain"].mean()
+            pairs = gained.groupby(["student", "test_task"])["gain"].mean()
             test, boot = ttest_1samp(students, 0), stats.mean(students)
             interval = test.confidence_interval()
             positive = int((pairs > 0).sum())
             rows.append(
-                dict(part=part, method=method, baseline=baseline, cells=len(apart), gain=boot.value, lo=boot.lo,
+                dict(part=part, method=method, baseline=baseline, cells=len(gained), gain=boot.value, lo=boot.lo,
                      hi=boot.hi, t_lo=interval.low, t_hi=interval.high, positive=positive, pairs=len(pairs),
                      p_t=test.pvalue, p_sign=binomtest(positive, len(pairs)).pvalue)
             )  # fmt: skip
@@ -193,31 +193,39 @@ def scores(published: pd.DataFrame, table: pd.DataFrame) -> list[Score]:
 
     Intervals are at 95 %: of an accuracy Wilson's for `TEST_SIZES` questions; of one gain the normal one for independent
     accuracies; of a mean gain the t interval over students; of the share below the base the bootstrap over students. For
-    the last two `n` counts cells, and `experiment` is the part of the grid. Tokens are not published (0).
+    the last two `n` counts cells, and `domain` is the part of the grid. Tokens are not published (0).
     """
 
-    def row(experiment, method, metric, value, n, lo, hi, baseline="", teacher="", student="", train="", test=""):
-        return Score(study="published", experiment=experiment, teacher=teacher, student=student, method=method,
-                     baseline=baseline, train_task=train, test_task=test, seed="all", metric=metric, value=float(value),
-                     n=int(n), lo=float(lo), hi=float(hi), tokens_per_question=0.0)  # fmt: skip
+    fixed = dict(study="published", teacher="", student="", train_task="", test_task="", seed="all", baseline="",
+                 tokens_per_question=0.0)  # fmt: skip
+
+    def row(method, metric, value, n, ends, **where) -> Score:
+        lo, hi = map(float, ends)
+        return Score(**fixed | where, method=method, metric=metric, value=float(value), n=int(n), lo=lo, hi=hi)
+
+    def cell(r) -> dict:
+        return dict(
+            setting=r.table, teacher=r.teacher, student=r.student, train_task=r.train_task, test_task=r.test_task
+        )
 
     rows = []
     for r in published[published["table"].isin(GRID)].itertuples():
         n = TEST_SIZES[r.test_task]
         interval = binomtest(round(r.value * n / 100), n).proportion_ci(method="wilson")
-        where = dict(teacher=r.teacher, student=r.student, train=r.train_task, test=r.test_task)
-        rows.append(row(r.table, r.method, "accuracy", r.value / 100, n, interval.low, interval.high, **where))
+        rows.append(row(r.method, "accuracy", r.value / 100, n, interval, **cell(r)))
     for r in noise(table).itertuples():
-        where = dict(teacher=r.teacher, student=r.student, train=r.train_task, test=r.test_task)
         ends = ((r.gain + sign * 1.96 * r.se_gain) / 100 for sign in (-1, 1))
-        rows.append(row(r.table, r.method, "accuracy_gain", r.gain / 100, r.n, *ends, baseline="base", **where))
+        rows.append(row(r.method, "accuracy_gain", r.gain / 100, r.n, ends, baseline="base", **cell(r)))
+    whole = dict(setting="Tables 8 to 13")
     for r in compare(table).itertuples():
-        values = (r.gain / 100, r.cells, r.t_lo / 100, r.t_hi / 100)
-        rows.append(row(r.part, r.method, "accuracy_gain", *values, baseline=r.baseline))
+        ends = (r.t_lo / 100, r.t_hi / 100)
+        rows.append(
+            row(r.method, "accuracy_gain", r.gain / 100, r.cells, ends, baseline=r.baseline, domain=r.part, **whole)
+        )
     for method in METHODS:
         for part in PARTS:
             own = pick(table[table["method"] == method], part)
             share = stats.mean((own["gain"] < 0).groupby(own["student"]).mean())
-            values = (share.value, len(own), share.lo, share.hi)
-            rows.append(row(part, method, "below_base", *values, baseline="base"))
+            ends = (share.lo, share.hi)
+            rows.append(row(method, "below_base", share.value, len(own), ends, baseline="base", domain=part, **whole))
     return rows

@@ -19,15 +19,16 @@ from agentark.paper.contrasts import (
     Contrast,
     Difference,
     Part,
-    apart,
+    along,
     combined,
     contrast,
     difference,
     error,
+    minus,
     pick,
     seed_variance,
 )
-from agentark.report.charts import LABELS, numbered
+from agentark.report.charts import LABELS
 
 # Where the numbers of a claim stand, under reports/: the picture beside the paper's, and the notebook that measured them.
 PLACES = {
@@ -56,7 +57,7 @@ RULE = f"""
 
 def gains(table: pd.DataFrame) -> pd.DataFrame:
     """Cells: the gain over the base by teacher, student, training and test task (rows), and method (columns)."""
-    rows = pick(table, metric="accuracy_gain", baseline="base", seed="all", experiment="test")
+    rows = pick(table, metric="accuracy_gain", baseline="base", seed="all", setting="test", baseline_variant="")
     return rows.pivot_table(
         index=["teacher", "student", "train_task", "test_task"], columns="method", values="value", sort=False
     )
@@ -66,11 +67,11 @@ def everywhere(grid: pd.DataFrame, where: str) -> list[Contrast]:
     """The gain of each method over its base, averaged over all cells of the grid, "in domain" or "out of domain"."""
     found = []
     for m in TRAINED:
-        own = dict(experiment=f"all cells, {where}", method=m, baseline="base")
+        own = dict(domain=where, teacher="", student="", method=m, baseline="base")
         for _, row in pick(grid, metric="accuracy_gain", seed="all", **own).iterrows():
             seeds = seed_variance(grid, "accuracy_gain", [row["test_task"]], own)
             gained = combined(row["value"], error(row), [seeds], int(row["n"]))
-            found += contrast(f"all cells: {LABELS[m]} less base, {where}", 1, gained)
+            found += contrast(f"all cells: {LABELS[m]} minus base, {where}", 1, gained)
     return found
 
 
@@ -82,9 +83,9 @@ def distilled(scores: pd.DataFrame, students: list[str], task: str) -> list[Part
         found = []
         for s in students:
             for m in TRAINED:
-                own = dict(experiment="test", student=s, method=m)
-                apart_ = difference(scores, "accuracy", own, dict(method=rival), [task])
-                found += contrast(f"{s}: {LABELS[m]} less {LABELS[rival]} on {task}", predicted, apart_)
+                own = dict(setting="test", student=s, method=m)
+                gained = difference(scores, "accuracy", own, dict(method=rival), [task])
+                found += contrast(f"{s}: {LABELS[m]} minus {LABELS[rival]} on {task}", predicted, gained)
         parts.append(Part(1, says, found))
     return parts
 
@@ -99,7 +100,7 @@ def steady(cells: pd.DataFrame) -> list[Part]:
         only, other = int((both["pad"] & ~both[rival]).sum()), int((~both["pad"] & both[rival]).sum())
         p = binomtest(only, only + other).pvalue if only + other else 1.0
         share = float(both["pad"].mean() - both[rival].mean())
-        what = f"share of {len(both)} cells below the base, PAD less {LABELS[rival]} ({only} PAD alone, {other} {LABELS[rival]})"
+        what = f"share of {len(both)} cells below the base, PAD minus {LABELS[rival]} ({only} PAD alone, {other} {LABELS[rival]})"
         found.append(Contrast(what, -1, share, float("nan"), np.inf, len(both), 1, float(p)))
     return [Part(2, "fewer of PAD's gains are below the base than of R-SFT's and DA's", found)]
 
@@ -107,42 +108,41 @@ def steady(cells: pd.DataFrame) -> list[Part]:
 def rewarded(rewards: pd.DataFrame, agents: pd.DataFrame, sizes: list[str], task: str) -> list[Part]:
     """Claim 3: a larger reward model makes a better policy; more agents help the larger student more.
 
-    sizes: two students, the smaller first. Rows are those with `experiment` "size" (method "pad": scored by a reward model
-    of the own base, "other": by one of the other's) and "N agents".
+    sizes: two students, the smaller first. Rows of `rewards` are those of variant "size" (method "pad": scored by a reward
+    model of the own base, "other": by one of the other's).
     """
     small, large = sizes
     quality = []
     for s in sizes:
         methods = ("pad", "other") if s == large else ("other", "pad")
-        own, rival = (dict(experiment="size", student=s, method=m) for m in methods)
+        own, rival = (dict(variant="size", student=s, method=m) for m in methods)
         quality += contrast(
-            f"{s}: scored by {large} less by {small} on {task}", 1, difference(rewards, "accuracy", own, rival, [task])
+            f"{s}: scored by {large} minus by {small} on {task}", 1, difference(rewards, "accuracy", own, rival, [task])
         )
-    at, capacity = numbered(agents, "N agents"), []
-    if len(at) > 1:
-        (few, *_, many), more = at, {}
+    numbers, capacity = sorted(along(agents, "agents")["agents"].unique()), []
+    if len(numbers) > 1:
+        (few, *_, many), more = numbers, {}
         for s in sizes:
-            own, rival = (dict(experiment=at[n], student=s, method="rsft") for n in (many, few))
-            more[s] = difference(agents, "accuracy", own, rival, [task])
+            own, rival = (dict(agents=n, student=s, method="rsft") for n in (many, few))
+            more[s] = difference(along(agents, "agents"), "accuracy", own, rival, [task])
         if all(more.values()):
-            what = f"{many} agents less {few}, in {large} less in {small} on {task}"
-            capacity = contrast(what, 1, apart(more[large], more[small]))
+            what = f"{many} agents minus {few}, in {large} less in {small} on {task}"
+            capacity = contrast(what, 1, minus(more[large], more[small]))
     return [Part(3, "a larger reward model makes a better policy", quality, make="make ablations"),
             Part(3, "more agents help the larger student more", capacity, make="make ablations")]  # fmt: skip
 
 
 def monotone(data: pd.DataFrame, task: str) -> list[Part]:
-    """Claim 4: somewhere more trajectories make a student worse. Rows are those with `experiment` "N questions" and
-    "debates, k = N" (traces a question)."""
+    """Claim 4: somewhere more trajectories make a student worse: with more training questions, or more traces of each."""
     found = []
-    taught = data[data["method"].isin(TRAINED) & (data["student"] != "")]
-    for axis, unit in (("N questions", "questions"), ("debates, k = N", "traces a question")):
-        for (s, m), rows in taught.groupby(["student", "method"], sort=False):
-            at = numbered(rows, axis)  # each at its own sizes: PAD is trained at fewer than the others
-            for less, more in pairwise(at):
-                own, rival = (dict(experiment=at[n], student=s, method=m) for n in (more, less))
-                step = difference(data, "accuracy", own, rival, [task])
-                found += contrast(f"{s}, {LABELS[m]}: {more} {unit} less {less} on {task}", -1, step)
+    trained = data[data["method"].isin(TRAINED) & (data["student"] != "") & (data["source"] == "debates")]
+    for column, unit in (("questions", "questions"), ("traces_per_question", "traces a question")):
+        rows = along(trained, column)
+        for (s, m), some in rows.groupby(["student", "method"], sort=False):
+            for few, more in pairwise(sorted(some[column].unique())):  # PAD has fewer sizes than the others
+                own, rival = ({column: n, "student": s, "method": m} for n in (more, few))
+                step = difference(rows, "accuracy", own, rival, [task])
+                found += contrast(f"{s}, {LABELS[m]}: {more} {unit} minus {few} on {task}", -1, step)
     return [Part(4, "somewhere more trajectories make a student worse", found, somewhere=True, make="make ablations")]
 
 
@@ -152,9 +152,9 @@ def reasoned(scores: pd.DataFrame, students: list[str], task: str) -> list[Part]
     for metric, words in STEPS.items():
         found = []
         for s in students:
-            own, rival = (dict(experiment="test", student=s, method=m) for m in ("pad", "base"))
+            own, rival = (dict(setting="test", student=s, method=m) for m in ("pad", "base"))
             found += contrast(
-                f"{s}: {words}, PAD less base on {task}", 1, difference(scores, metric, own, rival, [task])
+                f"{s}: {words}, PAD minus base on {task}", 1, difference(scores, metric, own, rival, [task])
             )
         parts.append(Part(5, f"PAD raises the share of {words}", found))
     return parts
@@ -162,7 +162,7 @@ def reasoned(scores: pd.DataFrame, students: list[str], task: str) -> list[Part]
 
 def misled(reasoning: pd.DataFrame, student: str, method: str, task: str) -> Difference | None:
     """Accuracy with a wrong hint less that with a right one."""
-    wrong, right = (dict(experiment=f"{kind} hint", student=student, method=method) for kind in ("wrong", "right"))
+    wrong, right = (dict(setting=f"{kind} hint", student=student, method=method) for kind in ("wrong", "right"))
     return difference(reasoning, "accuracy", wrong, right, [task])
 
 
@@ -174,14 +174,14 @@ def carried(scores: pd.DataFrame, reasoning: pd.DataFrame, students: list[str], 
     out, hint = [], []
     for s in students:
         for m in TRAINED:
-            own = dict(experiment="test", student=s, method=m)
+            own = dict(setting="test", student=s, method=m)
             mean = difference(scores, "accuracy", own, dict(method="base"), outside)
-            out += contrast(f"{s}: {LABELS[m]} less base, {len(outside)} tasks out of domain", 1, mean)
+            out += contrast(f"{s}: {LABELS[m]} minus base, {len(outside)} tasks out of domain", 1, mean)
         lost = {m: misled(reasoning, s, m, task) for m in ("base", *TRAINED)}
         for m in TRAINED:
             if lost[m] and lost["base"]:
-                what = f"{s}: change from right to wrong hint, {LABELS[m]} less base on {task}"
-                hint += contrast(what, 1, apart(lost[m], lost["base"]), -MARGIN)
+                what = f"{s}: change from right to wrong hint, {LABELS[m]} minus base on {task}"
+                hint += contrast(what, 1, minus(lost[m], lost["base"]), -MARGIN)
     return [Part(6, "each method gains over its base out of domain", out),
             Part(6, f"no method is misled by a hint more than its base by {MARGIN}", hint)]  # fmt: skip
 

@@ -60,6 +60,11 @@ def pick(table: pd.DataFrame, **where) -> pd.DataFrame:
     return table
 
 
+def along(table: pd.DataFrame, column: str) -> pd.DataFrame:
+    """The rows of an ablation in which the number in `column` alone varies; the study's own are on every axis."""
+    return table[table["variant"].isin(["study", column]) & table[column].notna()]
+
+
 def pooled(values: pd.Series, errors: pd.Series, tasks: pd.Series) -> tuple[float, float]:
     """Mean over cells and its standard error: cells of one test task share questions, so that their errors are taken as
     fully correlated (which overstates); those of different tasks are independent. Tasks weigh alike."""
@@ -91,14 +96,14 @@ def difference(
 ) -> Difference | None:
     """Mean over test tasks (all, or those named) of `metric` in the rows `own` less that in the rows `rival`.
 
-    A rival named by its method alone is a baseline: the table holds the gain, paired by question. A rival in another
-    setting is not: the two intervals are then taken as independent, which overstates the error, since the questions are
-    the same. None if the table holds no such rows.
+    A rival named by its method alone is a baseline: the table has the gain, paired by question. For a rival in another
+    condition the two intervals count as independent, which overstates the error: the questions are the same. None if the
+    table has no such rows.
     """
     over = table[table["test_task"].isin(list(tasks))] if tasks else table
     means = over[over["seed"] == "all"]
     if rival.keys() == {"method"}:
-        found = pick(means, metric=f"{metric}_gain", baseline=rival["method"], **own)
+        found = pick(means, metric=f"{metric}_gain", baseline=rival["method"], baseline_variant="", **own)
         value, errors = found["value"], error(found)
     else:
         one, other = (pick(means, metric=metric, **w).set_index("test_task") for w in (own, rival))
@@ -112,7 +117,7 @@ def difference(
     return combined(mean, se, among, int(found.groupby("test_task")["n"].first().sum()))
 
 
-def apart(one: Difference, other: Difference) -> Difference:
+def minus(one: Difference, other: Difference) -> Difference:
     """A difference of two independent differences."""
     variance = one.se**2 + other.se**2
     below = sum(d.se**4 / d.df for d in (one, other))

@@ -20,9 +20,9 @@ METHODS = ("sft", "rsft", "da", "pad")  # each taught on the traces of one debat
 
 def scored(predictions: pd.DataFrame, teacher: str, train_task: str) -> list[Score]:
     """Rows of `reports/grid.csv` of one cell or of a teacher: accuracy, needed steps present, and gains over the base."""
-    rows = scores.scores(predictions, teacher, train_task, lambda method: ["base"] if method in METHODS else [])
     kept = ("accuracy", "accuracy_gain", "step_presence")
-    return [row.model_copy(update={"study": "grid"}) for row in rows if row.metric in kept]
+    rivals = {method: [{"method": "base"}] for method in METHODS}
+    return scores.scores(predictions, "grid", teacher, train_task, lambda s: rivals.get(s["method"], []), kept)
 
 
 def distinct(rows: Sequence[Score]) -> list[Score]:
@@ -36,40 +36,34 @@ def pooled(predictions: pd.DataFrame, baseline: str = "base") -> list[Score]:
 
     predictions: those of all cells, with the columns of `schemas.Prediction` and `teacher`, `train_task`. A question's
     gain is its mean over cells and seeds; questions are what is resampled, since all cells answer the same ones, and
-    every family has as many. Rows a method ("experiment" tells which students: all, or one student, or one teacher), over
-    all cells a row a seed too.
+    every family has as many. Rows a method and `domain`: over all cells, over those of each student and of each teacher;
+    over all cells a row a seed too.
     """
     every = gained(predictions, baseline)
-    parts = [("all cells", "", every, "all")]
+    parts: list[tuple[dict, pd.DataFrame]] = [({}, every)]
     for by in ("student", "teacher"):
-        parts += [(f"by {by}", key, part, "all") for key, part in every.groupby(by)]
+        parts += [({by: key}, part) for key, part in every.groupby(by)]
     for seed in sorted(predictions[predictions["method"] != baseline]["seed"].unique()):
         own = predictions["seed"].eq(seed) | predictions["method"].eq(baseline)
-        parts.append(("all cells", "", gained(predictions[own], baseline), str(seed)))
+        parts.append(({"seed": str(seed)}, gained(predictions[own], baseline)))
     rows = []
-    for experiment, key, part, seed in parts:
-        for where, some in part.groupby("where"):
+    for which, part in parts:
+        for domain, some in part.groupby("domain"):
             by_question = some.groupby(["task", "question_id"])[[m for m in METHODS if m in some]].mean()
             for method in by_question:
-                rows.append(
-                    Score(
-                        study="grid", experiment=f"{experiment}, {where}", seed=seed, metric="accuracy_gain",
-                        teacher=key if experiment == "by teacher" else "",
-                        student=key if experiment == "by student" else "",
-                        method=method, baseline=baseline, train_task="", test_task="", tokens_per_question=0.0,
-                        **asdict(stats.mean(by_question[method])),
-                    )
-                )  # fmt: skip
+                fixed = dict(study="grid", setting="test", domain=domain, teacher="", student="", method=method,
+                             baseline=baseline, train_task="", test_task="", tokens_per_question=0.0, seed="all")  # fmt: skip
+                rows.append(Score(**fixed | which, metric="accuracy_gain", **asdict(stats.mean(by_question[method]))))
     return rows
 
 
 def gained(predictions: pd.DataFrame, baseline: str) -> pd.DataFrame:
-    """Each method's gain over the base (columns) on each question in each cell (rows), its mean over seeds; and `where`."""
+    """Each method's gain over the base (columns) on each question in each cell (rows), its mean over seeds; and `domain`."""
     right = predictions.groupby(["teacher", "student", "train_task", "method", "task", "question_id"], sort=True)
     mean = right["correct"].mean().unstack("method")
     gains = mean[[m for m in METHODS if m in mean]].sub(mean[baseline], axis=0).reset_index()
     own = gains["train_task"] == gains["task"]
-    return gains.assign(where=own.map({True: "in domain", False: "out of domain"}))
+    return gains.assign(domain=own.map({True: "in domain", False: "out of domain"}))
 
 
 def below_base(table: pd.DataFrame) -> pd.DataFrame:
@@ -90,7 +84,9 @@ def findings(table: pd.DataFrame) -> list[str]:
     told = []
     counts = below_base(table)
     for where in ("in domain", "out of domain"):
-        means = table[(table["experiment"] == f"all cells, {where}") & (table["seed"] == "all")]
+        means = table[
+            (table["domain"] == where) & (table["seed"] == "all") & (table["student"] + table["teacher"] == "")
+        ]
         for _, r in means.iterrows():
             c = counts.loc[(where, r["method"])]
             told.append(

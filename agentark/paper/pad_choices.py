@@ -6,7 +6,6 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from scipy.stats import permutation_test
 
 from agentark import StudyError
@@ -16,7 +15,7 @@ from agentark.report import charts
 from agentark.report.sentences import number, one, signed
 from agentark.schemas import Score
 
-# Experiment -> method -> what was chosen. `pad` is the study's choice in each.
+# Variant -> method -> what was chosen. `pad` is the study's choice in each.
 CHOICES = {
     "loss": {"pad": "contrastive", "code": "public code's", "cross-entropy": "cross-entropy"},
     "reward": {"pad": "reward model", "outcome": "outcome", "both": "both"},
@@ -43,9 +42,10 @@ def check_trained(student: Path, parameters: dict) -> None:
             raise StudyError(f"{student}: trained with {name} {told[name]}, params.yaml says {value}; run `dvc repro`")
 
 
-def baselines(method: str) -> list[str]:
+def baselines(system: dict) -> list[dict]:
     """What a choice is compared with: the student's base, and the study's choice."""
-    return {"base": [], "pad": ["base"]}.get(method, ["base", "pad"])
+    rivals = {"base": [], "pad": ["base"]}.get(system["method"], ["base", "pad"])
+    return [{"method": rival} for rival in rivals]
 
 
 def corrected(scores: list[Score], predictions: pd.DataFrame) -> list[Score]:
@@ -53,13 +53,13 @@ def corrected(scores: list[Score], predictions: pd.DataFrame) -> list[Score]:
     the mean over seeds), by Holm's correction over all of them."""
     means = (
         predictions.astype({"correct": float})
-        .groupby(["setting", "student", "method", "question_id"])["correct"]
+        .groupby(["variant", "student", "method", "question_id"])["correct"]
         .mean()
     )
     gains = [s for s in scores if s.metric == "accuracy_gain" and s.baseline == "pad"]
     found = [
         permutation_test(
-            [means[g.experiment, g.student, m].sort_index().to_numpy() for m in (g.method, "pad")],
+            [means[g.variant, g.student, m].sort_index().to_numpy() for m in (g.method, "pad")],
             lambda x, y, axis: np.mean(x - y, axis=axis),
             permutation_type="samples",
             n_resamples=RESAMPLES,
@@ -74,63 +74,37 @@ def corrected(scores: list[Score], predictions: pd.DataFrame) -> list[Score]:
     ]
 
 
-def by_seed(scores: pd.DataFrame, experiment: str, student: str, method: str) -> list[float]:
-    """Gain in accuracy over `pad` of the same seed, for each seed (none where there is but one)."""
+def by_seed(scores: pd.DataFrame, variant: str, student: str, method: str) -> list[float]:
+    """Gain in accuracy over `pad` of the same seed, for each seed; none where there is but one."""
     rows = scores[(scores["metric"] == "accuracy") & (scores["seed"] != "all")]
-    own = rows[(rows["experiment"] == experiment) & (rows["student"] == student)].pivot(
-        index="seed", columns="method", values="value"
-    )
-    return [] if own.empty else list(own[method] - own["pad"])
+    own = rows[(rows["variant"] == variant) & (rows["student"] == student)]
+    wide = own.pivot(index="seed", columns="method", values="value")
+    return [] if wide.empty else list(wide[method] - wide["pad"])
 
 
 def findings(scores: pd.DataFrame) -> str:
-    """A line a choice: its accuracy, its gain over the study's choice, and what the corrected test allows one to say."""
+    """A line a choice: its gain over the study's choice with the corrected p value, its accuracy, its gain over the base."""
     lines = []
     for _, row in scores[scores["metric"] == "p_holm"].iterrows():
-        where = {key: row[key] for key in ("experiment", "student", "method")}
+        where = {key: row[key] for key in ("variant", "student", "method")}
         accuracy = one(scores, metric="accuracy", **where)
-        gain = one(scores, metric="accuracy_gain", baseline="pad", **where)
-        over_base = one(scores, metric="accuracy_gain", baseline="base", **where)
-        told = (
-            "cannot be told from"
-            if row["value"] >= 0.05
-            else "is better than"
-            if gain["value"] > 0
-            else "is worse than"
-        )
-        names = CHOICES[row["experiment"]]
+        gain, over_base = (one(scores, metric="accuracy_gain", baseline=b, **where) for b in ("pad", "base"))
+        shown = "no difference detected" if row["value"] >= 0.05 else "better" if gain["value"] > 0 else "worse"
+        names = CHOICES[row["variant"]]
         seeds = ", ".join(f"{g:+.3f}" for g in by_seed(scores, **where))
         lines.append(
-            f"- {TITLES[row['experiment']]}, {row['student']}: {names[row['method']]} {told} {names['pad']} "
-            f"({signed(gain)}, Holm p = {row['value']:.3f}; by seed {seeds or 'one only'}). It answers {number(accuracy)}, "
-            f"{signed(over_base)} against the base."
+            f"- {TITLES[row['variant']]}, {row['student']}: {names[row['method']]} vs. {names['pad']}: {signed(gain)}, Holm "
+            f"p = {row['value']:.3f} ({shown}; by seed {seeds or 'one only'}). Accuracy {number(accuracy)}; vs. the base: "
+            f"{signed(over_base)}."
         )
     return "\n".join(lines)
 
 
 def figure(scores: pd.DataFrame) -> plt.Figure:
-    """Accuracy of every choice with its 95 % interval and each seed as a dot, the base as a line; a panel an experiment
-    and student."""
-    charts.style()
+    """Accuracy of every choice and of the base with 95 % intervals, each seed as a dot; a panel a kind of choice and
+    student."""
     rows = scores[scores["metric"] == "accuracy"]
-    panels = list(rows[["experiment", "student"]].drop_duplicates().itertuples(index=False, name=None))
-    figure, axes = plt.subplots(2, -(-len(panels) // 2), figsize=(charts.WIDTH, 6), sharey=True, squeeze=False)
-    colours = sns.color_palette("colorblind")
-    for axis, (experiment, student) in zip(axes.flat, panels, strict=False):
-        own = rows[(rows["experiment"] == experiment) & (rows["student"] == student)]
-        whole = own[own["seed"] == "all"].set_index("method")
-        names = {m: label for m, label in CHOICES[experiment].items() if m in whole.index}
-        for x, method in enumerate(names):
-            r = whole.loc[method]
-            error = [[r["value"] - r["lo"]], [r["hi"] - r["value"]]]
-            axis.errorbar(x, r["value"], yerr=error, fmt="o", ms=6, color=colours[0 if method == "pad" else 1])
-            seeds = own[(own["method"] == method) & (own["seed"] != "all")]["value"]
-            axis.plot([x] * len(seeds), seeds, ".", color="black", ms=4)
-        axis.axhline(whole.loc["base", "value"], color="black", lw=0.8, ls=":")
-        axis.set_xticks(range(len(names)), [label.replace(" ", "\n") for label in names.values()])
-        axis.set(title=f"{TITLES[experiment]}\n({student})", xlim=(-0.5, len(names) - 0.5), ylim=(0, 1))
-    for axis in axes[:, 0]:
-        axis.set(ylabel="accuracy")
-    for axis in axes.flat[len(panels) :]:
-        axis.remove()
-    return figure
+    names = [CHOICES[r.variant].get(r.method, r.method) for r in rows.itertuples()]
+    panels = [f"{TITLES[r.variant]} ({r.student})" for r in rows.itertuples()]
+    return charts.intervals(rows.assign(choice=names, panel=panels, _hue=""), "choice", "accuracy", hue="_hue", row="panel",
+                            horizontal=True)  # fmt: skip

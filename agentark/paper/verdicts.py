@@ -71,73 +71,95 @@ def findings(published: pd.DataFrame, table: pd.DataFrame) -> str:
 
 
 def claims(published: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
-    """The paper's six claims: what its own tables say of each, and whether they can bear it.
+    """The paper's six claims: what its own tables show about each, and whether they can support it.
 
     A claim on gains is decided by the sign test over the ten pairs of student and test set, Holm-adjusted as in `compare`;
-    where the tables hold no unit to test over, or no number at all, it cannot be decided from them.
+    where the tables have no unit to test over, or no number at all, it cannot be decided from them.
     """
-    found, noisy = compare(table), within_noise(noise(table)).set_index("method")
-    pad = one(found, part="all", method="pad", baseline="base")
-    out = one(found, part="out of domain", method="pad", baseline="base")
+    found = compare(table)
+    rows = [
+        gain_of_one_agent(one(found, part="all", method="pad", baseline="base")),
+        steadiness(table),
+        reward_model_and_agents(by_reward_model(published, table)),
+        more_trajectories(table),
+        reasoning(by_method(published, "Table 1").iloc[2:]),
+        out_of_domain(one(found, part="out of domain", method="pad", baseline="base"), published, table),
+    ]
+    return pd.DataFrame(rows, columns=["claim", "what the published numbers show", "verdict"]).set_index("claim")
+
+
+def gain_of_one_agent(pad: pd.Series) -> tuple[str, str, str]:
+    return (
+        "1 · one distilled agent gains over its base and stays a little below the debate",
+        f"PAD {pad['gain']:+.2f} points on average, above the base in {pad['positive']} of {pad['pairs']} pairs of "
+        f"student and test set (sign test, p = {pad['p_sign_holm']:.3f}); as a mean over {len(STUDENTS)} students "
+        f"[{pad['t_lo']:+.2f}, {pad['t_hi']:+.2f}] before correction, p = {pad['p_t_holm']:.2f} after. No table has the "
+        "accuracy of the debate itself.",
+        f"direction of PAD's gain: {verdict(pad['p_sign_holm'], pad['gain'])}; its size: "
+        f"{verdict(pad['p_t_holm'], pad['gain'])}; distance to the debate: cannot be decided",
+    )
+
+
+def steadiness(table: pd.DataFrame) -> tuple[str, str, str]:
     below = {m: (table[table["method"] == m]["gain"] < 0).groupby(table["student"]).mean() for m in METHODS[1:]}
     steadier = int(((below["pad"] < below["rsft"]) & (below["pad"] < below["da"])).sum())
-    sizes = {m: spearmanr(*zip(*((TRAIN_SIZES[t], g) for t, g in
-             table[table["method"] == m].groupby("train_task")["gain"].mean().items()), strict=True)).statistic
-             for m in METHODS[1:]}  # fmt: skip
-    reward = by_reward_model(published, table)
-    judge = by_method(published, "Table 1").iloc[2:]
+    noisy = within_noise(noise(table)).set_index("method").loc["pad"]
+    held = "held in the tables" if steadier == len(STUDENTS) else "did not hold"
+    return (
+        "2 · R-SFT and DA fluctuate, PAD gains steadily",
+        f"Below the base in {below['rsft'].mean():.0%} (R-SFT), {below['da'].mean():.0%} (DA) and "
+        f"{below['pad'].mean():.0%} (PAD) of cells; PAD has the smallest share in {steadier} of {len(STUDENTS)} "
+        f"students. With binomial error about {noisy['below base, expected']:.0f} of PAD's {noisy['cells']} cells would be.",
+        f"{held}; whether by the method or by the choice of printed runs cannot be decided",
+    )
+
+
+def reward_model_and_agents(reward: pd.DataFrame) -> tuple[str, str, str]:
+    within = (reward["difference"].abs() < 1.96 * reward["se"]).all()
+    return (
+        "3 · the reward model's quality matters; the student bounds what more agents give",
+        f"The 8B reward model against the 0.6B one: {reward['difference'].min():+.2f} to "
+        f"{reward['difference'].max():+.2f} points by policy and test set, standard error of one accuracy "
+        f"{reward['se'].min():.2f} to {reward['se'].max():.2f}. No table has numbers of agents.",
+        "cannot be decided" if within else "held in part",
+    )
+
+
+def more_trajectories(table: pd.DataFrame) -> tuple[str, str, str]:
+    ranks = {}
+    for method in METHODS[1:]:
+        means = table[table["method"] == method].groupby("train_task")["gain"].mean()
+        ranks[method] = spearmanr([TRAIN_SIZES[task] for task in means.index], means).statistic
+    listed = ", ".join(f"{LABELS[m]} {r:+.1f}" for m, r in ranks.items())
+    return (
+        "4 · more trajectories do not help monotonically",
+        f"No table varies the size of one training set. Across the four, rank correlation of questions and mean gain: "
+        f"{listed}. Four points cannot reach 5 %.",
+        "cannot be decided",
+    )
+
+
+def reasoning(judge: pd.DataFrame) -> tuple[str, str, str]:
     worst = 1.96 * np.sqrt(2) * 2 / np.sqrt(JUDGED)  # no score from 1 to 5 has a standard deviation above 2
     beyond = int((judge["pad"] - judge["base"] > worst).sum())
+    return (
+        "5 · PAD improves step decomposition, self-checking, error correction",
+        f"A judge scores PAD above the base in {int((judge['pad'] > judge['base']).sum())} of {len(judge)} aspects, "
+        f"{beyond} of them by more than {worst:.2f}, the widest margin of error that {JUDGED} samples can have; above "
+        f"DA in {int((judge['pad'] > judge['da']).sum())} of {len(judge)}. One student, one judge.",
+        f"held for {beyond} of {len(judge)} by that judge; against DA cannot be decided",
+    )
+
+
+def out_of_domain(pad: pd.Series, published: pd.DataFrame, table: pd.DataFrame) -> tuple[str, str, str]:
     truthful = by_method(published, "Table 2")
     other = {m: pick(table[table["method"] == m], "other subject")["gain"].mean() for m in METHODS[1:]}
-    rows = [
-        (
-            "1 · one distilled agent gains over its base, a little under the debate",
-            f"PAD {pad['gain']:+.2f} points on average, above the base in {pad['positive']} of {pad['pairs']} pairs of "
-            f"student and test set (sign test, p = {pad['p_sign_holm']:.3f}); as a mean over {len(STUDENTS)} students "
-            f"[{pad['t_lo']:+.2f}, {pad['t_hi']:+.2f}] before correction, p = {pad['p_t_holm']:.2f} after. The debate's own "
-            "accuracy is in no table.",
-            f"direction of PAD's gain: {verdict(pad['p_sign_holm'], pad['gain'])}; its size: "
-            f"{verdict(pad['p_t_holm'], pad['gain'])}; distance to the debate: cannot be decided",
-        ),
-        (
-            "2 · R-SFT and DA fluctuate, PAD gains steadily",
-            f"Below the base in {below['rsft'].mean():.0%} (R-SFT), {below['da'].mean():.0%} (DA) and "
-            f"{below['pad'].mean():.0%} (PAD) of cells; PAD has the smallest share in {steadier} of {len(STUDENTS)} "
-            f"students. With binomial error about {noisy.loc['pad', 'below base, expected']:.0f} of PAD's "
-            f"{noisy.loc['pad', 'cells']} cells would be.",
-            ("held in the tables" if steadier == len(STUDENTS) else "did not hold")
-            + "; whether by the method or by which runs were printed cannot be decided",
-        ),
-        (
-            "3 · the reward model's quality matters; the student bounds what more agents give",
-            f"The 8B reward model against the 0.6B one: {reward['difference'].min():+.2f} to "
-            f"{reward['difference'].max():+.2f} points by policy and test set, standard error of one accuracy "
-            f"{reward['se'].min():.2f} to {reward['se'].max():.2f}. Numbers of agents are in no table.",
-            "cannot be decided" if (reward["difference"].abs() < 1.96 * reward["se"]).all() else "held in part",
-        ),
-        (
-            "4 · more trajectories do not help monotonically",
-            "Sizes of one training set are in no table. Across the four, rank correlation of questions and mean gain: "
-            + ", ".join(f"{LABELS[m]} {r:+.1f}" for m, r in sizes.items())
-            + ". Four points cannot reach 5 %.",
-            "cannot be decided",
-        ),
-        (
-            "5 · PAD improves step decomposition, self-checking, error correction",
-            f"A judge scores PAD above the base in {int((judge['pad'] > judge['base']).sum())} of {len(judge)} respects, "
-            f"{beyond} of them by more than {worst:.2f}, the widest margin of error that {JUDGED} samples can have; above "
-            f"DA in {int((judge['pad'] > judge['da']).sum())} of {len(judge)}. One student, one judge.",
-            f"held for {beyond} of {len(judge)} by that judge; against DA cannot be decided",
-        ),
-        (
-            "6 · gains carry over out of domain and do not harm truthfulness",
-            f"PAD {out['gain']:+.2f} points out of domain (sign test, p = {out['p_sign_holm']:.3f}); from mathematics to medicine or "
-            f"back {other['rsft']:+.2f} (R-SFT), {other['da']:+.2f} (DA), {other['pad']:+.2f} (PAD). TruthfulQA: all three "
-            f"at or above the base in {int((truthful[['rsft', 'da', 'pad']].min(axis=1) >= truthful['base']).sum())} of "
-            f"{len(truthful)} measures, one student, no interval.",
-            f"direction of PAD's gain out of domain: {verdict(out['p_sign_holm'], out['gain'])}; truthfulness: no sign of harm, "
-            "cannot be decided",
-        ),
-    ]
-    return pd.DataFrame(rows, columns=["claim", "what the published numbers say", "verdict"]).set_index("claim")
+    at_least = int((truthful[["rsft", "da", "pad"]].min(axis=1) >= truthful["base"]).sum())
+    return (
+        "6 · gains carry over out of domain and do not harm truthfulness",
+        f"PAD {pad['gain']:+.2f} points out of domain (sign test, p = {pad['p_sign_holm']:.3f}); from mathematics to medicine "
+        f"or back {other['rsft']:+.2f} (R-SFT), {other['da']:+.2f} (DA), {other['pad']:+.2f} (PAD). TruthfulQA: all three "
+        f"at or above the base in {at_least} of {len(truthful)} measures, one student, no interval.",
+        f"direction of PAD's gain out of domain: {verdict(pad['p_sign_holm'], pad['gain'])}; truthfulness: no sign of harm, "
+        "cannot be decided",
+    )

@@ -17,10 +17,14 @@ th, td { padding: .25rem .7rem; text-align: right; border-bottom: 1px solid #e6e
 th:first-child, td:first-child { text-align: left }
 pre { background: #f6f6f4; padding: .7rem .9rem; overflow-x: auto; font-size: .82rem; line-height: 1.4 }
 img { max-width: 100%; height: auto }
+figure { margin: 1rem 0 } figcaption { font-size: .85rem; color: #444 }
 a.anchor-link, .jp-InputPrompt, .jp-OutputPrompt, .prompt { display: none }
 .highlight .k, .highlight .kn { color: #00558b } .highlight .s1, .highlight .s2 { color: #7a3e00 }
 .highlight .c1 { color: #5c6b5c; font-style: italic }
 """
+
+
+PICTURE = re.compile(r'<img\b[^>]*?\balt="([^"]+)"[^>]*>')
 
 
 def page(title: str, body: str) -> str:
@@ -50,7 +54,8 @@ def notebook_page(notebook: nbformat.NotebookNode, places: dict[str, str] | None
             cell.execution_count = None
             cell.outputs = [o for o in cell.outputs if o.get("name") != "stderr"]
             for output in cell.outputs:
-                output.get("metadata", {}).clear()
+                alternative = output.get("metadata", {}).get("image/png", {}).get("alt")
+                output["metadata"] = {"image/png": {"alt": alternative}} if alternative else {}
                 if output.output_type == "execute_result":
                     output.execution_count = None
         cell.id = f"cell-{len(cells)}"
@@ -61,5 +66,6 @@ def notebook_page(notebook: nbformat.NotebookNode, places: dict[str, str] | None
     exporter = HTMLExporter(template_name="basic", exclude_input=not code, embed_images=True)
     body, _ = exporter.from_notebook_node(notebook)
     body = re.sub(r'(<div[^>]*?) id="cell-id=[^"]*"', r"\1", body)
+    body = PICTURE.sub(lambda found: f"<figure>{found[0]}<figcaption>{found[1]}</figcaption></figure>", body)
     heading = re.search(r"^# (.+)", "\n".join(c.source for c in cells if c.cell_type == "markdown"), re.M)
     return page(heading[1] if heading else "AgentArk", body)

@@ -1,15 +1,28 @@
-"""The end of `make study`: the headline, where the report lies, and how the results compare with those in git."""
+"""The end of `make study`: the main results, the README's table of them, and how they compare with those in git."""
 
 import io
+import re
 import subprocess
-import sys
+from pathlib import Path
 
 import pandas as pd
 
 from agentark import StudyError, finish, root
+from agentark.files import write_atomically
 
-KEY = ["study", "experiment", "student", "method", "baseline", "train_task", "test_task", "seed", "metric"]
+VALUES = ("value", "lo", "hi", "n", "tokens_per_question", "calls_per_question")  # all other columns identify a row
 TRACKED = ("scores.csv", "reasoning.csv", "extraction.csv", "rounds.csv", "curves.csv", "transcripts.json")
+NAMES = {
+    "base": "base", "sft": "answer-only SFT", "rsft": "R-SFT", "da": "DA", "pad": "PAD", "greedy": "greedy decoding",
+    "single": "one sample", "vote": "vote", "debate": "debate",
+}  # fmt: skip
+MARKED = re.compile(r"(<!-- results -->\n).*?(<!-- /results -->)", re.DOTALL)
+
+
+def read(source: Path | io.BytesIO) -> pd.DataFrame:
+    """A results table, every text as it stands there."""
+    table = pd.read_csv(source, dtype=str, keep_default_na=False)
+    return table.astype(dict.fromkeys(("value", "lo", "hi", "tokens_per_question"), float))
 
 
 def committed(path: str) -> bytes | None:
@@ -19,8 +32,9 @@ def committed(path: str) -> bytes | None:
 
 
 def compare(now: pd.DataFrame, before: pd.DataFrame) -> str:
-    """How many values moved, how many of them out of the committed interval, and the largest move."""
-    both = now.merge(before, on=KEY, suffixes=("", "_before"), how="outer", indicator=True)
+    """How many values differ, how many of them lie outside the committed interval, and the largest differences."""
+    keys = [name for name in now if name not in VALUES and name in before]
+    both = now.merge(before, on=keys, suffixes=("", "_before"), how="outer", indicator=True)
     shared = both[both["_merge"] == "both"]
     moved = shared[(shared["value"] - shared["value_before"]).abs() > 1e-6]
     outside = moved[(moved["value"] < moved["lo_before"]) | (moved["value"] > moved["hi_before"])]
@@ -37,32 +51,56 @@ def compare(now: pd.DataFrame, before: pd.DataFrame) -> str:
     return "\n".join(lines)
 
 
-def main() -> int:
-    try:
-        reports = root() / "reports"
-        read = {"dtype": {"seed": str}, "keep_default_na": False}
-        scores = pd.read_csv(reports / "scores.csv", **read)
-    except (StudyError, OSError) as error:
-        print(f"error: {error}; run `make study`", file=sys.stderr)
-        return 1
-    top = scores[(scores["metric"] == "accuracy") & (scores["seed"] == "all") & (scores["experiment"] == "test")]
-    train_task = next(t for t in scores["train_task"] if t)
-    top = top[top["test_task"] == train_task]
-    shown = top[["student", "method", "value", "lo", "hi", "n", "tokens_per_question"]].replace(
-        {"student": {"": "teacher"}}
+def main_results(scores: pd.DataFrame) -> pd.DataFrame:
+    """Accuracy of every system on the task distilled from, over all seeds, on the test questions."""
+    train_task = next(task for task in scores["train_task"] if task)
+    rows = scores[(scores["metric"] == "accuracy") & (scores["seed"] == "all") & (scores["setting"] == "test")]
+    rows = rows[rows["test_task"] == train_task]
+    return rows.replace({"student": {"": "teacher"}})
+
+
+def markdown(rows: pd.DataFrame) -> str:
+    """The main results as the README's table."""
+    lines = [f"| model | method | accuracy on `{rows['test_task'].iloc[0]}` (95 % interval) | tokens a question |",
+             "|---|---|---|---:|"]  # fmt: skip
+    for r in rows.itertuples():
+        accuracy = f"{r.value:.3f} [{r.lo:.3f}, {r.hi:.3f}]"
+        lines.append(f"| {r.student} | {NAMES[r.method]} | {accuracy} | {r.tokens_per_question:.0f} |")
+    return (
+        "\n".join([*lines, "", f"n = {rows['n'].iloc[0]} test questions; trained methods are means over seeds."]) + "\n"
     )
-    print(f"\nAccuracy on {train_task}, 95 % intervals\n")
-    print(shown.to_string(index=False, float_format=lambda v: f"{v:.3f}" if v < 2 else f"{v:.0f}"))
+
+
+def update_readme(readme: Path, table: str) -> None:
+    """Put the table between the README's two marks. Raises StudyError if they are missing."""
+    text = readme.read_text(encoding="utf-8")
+    if not MARKED.search(text):
+        raise StudyError(f"{readme.name}: no `<!-- results -->` ... `<!-- /results -->`; restore it from git")
+    updated = MARKED.sub(lambda found: f"{found[1]}{table}{found[2]}", text)
+    if updated != text:
+        write_atomically(readme, lambda p: p.write_text(updated, encoding="utf-8"))
+
+
+def main() -> None:
+    reports = root() / "reports"
+    try:
+        scores = read(reports / "scores.csv")
+    except OSError as error:
+        raise StudyError(f"reports/scores.csv: {error.strerror}; run `make study`") from None
+    rows = main_results(scores)
+    columns = ["student", "method", "value", "lo", "hi", "n", "tokens_per_question"]
+    print(f"\nAccuracy on {rows['test_task'].iloc[0]}, 95 % intervals\n")
+    print(rows[columns].to_string(index=False, float_format=lambda v: f"{v:.3f}" if v < 2 else f"{v:.0f}"))
     print(f"\nreport: {reports / 'index.html'}\n")
+    update_readme(root() / "README.md", markdown(rows))
     same = {name: committed(f"reports/{name}") == (reports / name).read_bytes() for name in TRACKED}
     if all(same.values()):
         print("results: identical, byte for byte, to those in git (seconds are measured anew in each run)")
-        return 0
+        return
     print("results: not the bytes in git:", ", ".join(name for name, equal in same.items() if not equal))
     before = committed("reports/scores.csv")
     if before is not None:
-        print(compare(scores, pd.read_csv(io.BytesIO(before), **read)))
-    return 0
+        print(compare(scores, read(io.BytesIO(before))))
 
 
 if __name__ == "__main__":
