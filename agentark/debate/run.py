@@ -84,10 +84,10 @@ def run_debates(
     return traces, seconds
 
 
-def answers(
+def greedy_answers(
     models: Sequence[str | Path], settings: dict[str, Sequence[Question]], store: Path, max_tokens: int
 ) -> list[dict[str, tuple[list[Trace], list[Seconds]]]]:
-    """What each of `models` answers on its own, greedily, to the questions of each setting; see hold.
+    """The answers of each of `models`, alone and by greedy decoding, to the questions of each setting; see run_debates.
 
     Models that transformers runs share the cores, if there is one for each: it then answers all of its questions in one
     process, without waiting for others.

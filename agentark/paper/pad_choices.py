@@ -52,9 +52,7 @@ def corrected(scores: list[Score], predictions: pd.DataFrame) -> list[Score]:
     """A row `p_holm` for every gain against `pad`: the p value of a paired permutation test over questions (two-sided, of
     the mean over seeds), by Holm's correction over all of them."""
     means = (
-        predictions.astype({"correct": float})
-        .groupby(["variant", "student", "method", "question_id"])["correct"]
-        .mean()
+        predictions.astype({"correct": float}).groupby(["label", "student", "method", "question_id"])["correct"].mean()
     )
     gains = [s for s in scores if s.metric == "accuracy_gain" and s.baseline == "pad"]
     found = [
