@@ -16,9 +16,9 @@ from agentark import StudyError
 from agentark.answers import is_correct
 from agentark.pretrain.tiny import build_tokenizer
 from agentark.schemas import Question, read_table, write_table
-from agentark.tasks.datasets import DATA_SETS, fit, instructions, load
+from agentark.tasks.datasets import DATA_SETS, instructions, load
 from agentark.tasks.datasets.content import content_of
-from agentark.tasks.datasets.fit import UNITS
+from agentark.tasks.datasets.fit import UNITS, fit
 from agentark.tasks.datasets.formats import boxed_gold, boxes
 from agentark.tasks.datasets.overlap import draw, separate
 from agentark.tasks.splits import split_of

@@ -9,7 +9,8 @@ import pandas as pd
 from agentark import StudyError, parallel
 from agentark.schemas import Question, Split
 from agentark.tasks import TASKS
-from agentark.tasks.datasets import DATA_SETS, fit, instructions, load
+from agentark.tasks.datasets import DATA_SETS, instructions, load
+from agentark.tasks.datasets.fit import fit
 from agentark.tasks.datasets.overlap import draw, separate
 
 
