@@ -29,7 +29,6 @@ from agentark.tasks.datasets import formats
 from agentark.tasks.datasets.rows import Raw, read_rows
 from agentark.tasks.splits import split_of
 
-
 Part = Literal["train", "test"]
 
 
