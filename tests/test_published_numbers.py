@@ -208,7 +208,7 @@ def test_scores_are_rows_of_the_study_s_table(printed, cells, tmp_path):
     assert rows["metric"].value_counts().to_dict() == {"accuracy": 410, "accuracy_gain": 421, "below_base": 20}
     assert ((rows["lo"] <= rows["value"]) & (rows["value"] <= rows["hi"])).all()
     cell = verdicts.one(
-        rows, metric="accuracy", experiment="Table 8", student="Gemma-7B", method="base", test_task="gsm8k"
+        rows, metric="accuracy", setting="Table 8", student="Gemma-7B", method="base", test_task="gsm8k"
     )
     assert (cell["value"], cell["n"]) == (0.511, 1319)
 
