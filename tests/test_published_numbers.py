@@ -222,6 +222,6 @@ def test_tables_8_to_13_are_redrawn_whole(cells):
 
 def test_figure_3a_shows_every_cell(cells):
     figure = figures.accuracies(cells)
-    dots = sum(len(line.get_xdata()) for axis in figure.axes for line in axis.lines if line.get_linestyle() == "None")
-    charts.show(figure)
+    dots = sum(len(dots.get_offsets()) for axis in figure.axes for dots in axis.collections)
+    assert charts.show(figure, "every cell").alt == "every cell"
     assert dots == len(cells)

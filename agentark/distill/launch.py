@@ -15,10 +15,12 @@ import subprocess
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+
+import pandas as pd
 
 from agentark import StudyError
 from agentark.distill.settings import Recipe, Settings
@@ -99,6 +101,26 @@ def run_all(function: Callable, calls: Iterable[dict[str, Any]], processes: int 
 
     with ThreadPoolExecutor(len(groups)) as threads:
         return list(threads.map(one, calls))
+
+
+def train_seeds(
+    train: Callable,
+    seeds: Sequence[int],
+    out: Path,
+    processes: int = 1,
+    labels: dict[str, str] | None = None,
+    **call: Any,
+) -> pd.DataFrame:
+    """One training a seed, each saved to `out`/seed-N. Returns the learning curves, a row a logged step, with `labels`
+    and the seed as columns. A value of `call` that is a function is called with the seed."""
+    calls = [
+        {name: value(seed) if callable(value) else value for name, value in call.items()}
+        | {"out": out / f"seed-{seed}", "seed": seed}
+        for seed in seeds
+    ]
+    curves = run_all(train, calls, processes)
+    labelled = zip(curves, seeds, strict=True)
+    return pd.concat([pd.DataFrame(curve).assign(**labels or {}, seed=seed) for curve, seed in labelled])
 
 
 def import_trainers() -> None:
