@@ -1,16 +1,23 @@
 """Independent work on all cores: one single-threaded process each, the fast and steady arrangement on small machines."""
 
+import contextlib
 import gc
 import multiprocessing
 import os
 import sys
+import tempfile
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
+from tqdm.auto import tqdm
+
 from agentark import StudyError
+
+TERMINAL = "AGENTARK_TERMINAL"  # set in the kernel of a stage: the terminal that it was started from, or ""
+tqdm.monitor_interval = 0  # no thread of tqdm's own: workers are forked
 
 
 def workers() -> int:
@@ -67,6 +74,48 @@ def _begin() -> None:
         torch.set_num_threads(1)  # the parent's other threads, had it any, are not here to wait for
     os.environ["AGENTARK_WORKERS"] = "1"
     gc.freeze()  # what came from the parent stays: to look through it for garbage would take half a second each time
+
+
+TICKS = "AGENTARK_TICKS"  # the file to which every process of a piece of work appends a byte for each part that is done
+
+
+@contextlib.contextmanager
+def progress(total: int, label: str, unit: str) -> Iterator[None]:
+    """Show a bar with rate and time left while the block runs; parts count as `tick` is called, in any process.
+
+    In a stage the bar is one line on the terminal, and nothing of it is in the notebook. There is one bar at a time: a
+    block within another adds none.
+    """
+    if TICKS in os.environ:
+        yield
+        return
+    with tempfile.NamedTemporaryFile() as file:
+        os.environ[TICKS] = file.name
+        done = threading.Event()
+        terminal = os.environ.get(TERMINAL)  # None: not in a stage
+        stream = open(terminal or os.devnull, "w") if terminal is not None else None  # noqa: SIM115
+        bar = tqdm(total=total, desc=label, unit=f" {unit}", delay=2, dynamic_ncols=True, leave=False, file=stream)
+
+        def refresh() -> None:
+            while not done.wait(0.5):
+                bar.update(os.path.getsize(file.name) - bar.n)
+
+        watcher = threading.Thread(target=refresh, daemon=True)
+        watcher.start()
+        try:
+            yield
+        finally:
+            done.set()
+            watcher.join()
+            bar.close()
+            del os.environ[TICKS]
+
+
+def tick(parts: int = 1) -> None:
+    """Count parts of the work as done, for the bar of `progress` around it, if there is one."""
+    if name := os.environ.get(TICKS):
+        with contextlib.suppress(OSError), open(name, "ab", buffering=0) as file:
+            file.write(b"." * parts)
 
 
 def isolated(function: Callable, **call: Any) -> Any:

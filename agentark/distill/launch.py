@@ -22,7 +22,7 @@ from typing import Any
 
 import pandas as pd
 
-from agentark import StudyError
+from agentark import StudyError, parallel
 from agentark.distill.settings import Recipe, Settings
 
 PRELOADED = ("agentark.distill.students", "agentark.distill.step_credit", "agentark.distill.training")
@@ -70,11 +70,20 @@ def run_all(function: Callable, calls: Iterable[dict[str, Any]], processes: int 
     `processes` above 1, which share a call, as many calls run at once as there are GPUs for; without a GPU then one.
     Prints first what trains, and why. Raises StudyError in one line for any failure.
     """
+    calls = list(calls)
+    counts = [
+        call["settings"].optimiser_steps(call["method"])
+        if isinstance(call["settings"], Recipe)
+        else call["settings"].optimiser_steps
+        for call in calls
+    ]
+    with parallel.progress(sum(counts), f"{len(calls)} trainings", "step"):
+        return _run_all(function, calls, processes)
+
+
+def _run_all(function: Callable, calls: list[dict[str, Any]], processes: int) -> list:
     import torch
 
-    from agentark import parallel
-
-    calls = list(calls)
     settings = calls[0]["settings"]
     unsloth, line = route(settings.policy if isinstance(settings, Recipe) else settings)
     print(line, flush=True)
