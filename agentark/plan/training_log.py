@@ -4,7 +4,6 @@ import resource
 import tempfile
 import time
 from collections.abc import Callable
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -25,27 +24,19 @@ def now() -> float:
     return time.perf_counter()
 
 
-def peak_memory() -> float:
-    """Peak memory of this process in GB (10^9 bytes): allocated tensors on a GPU, resident memory on a CPU."""
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated() / 1e9
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
-
-
 class TrainingLog(TrainerCallback):
     """What a training did. Of a training in stages, it holds the last stage.
 
-    ends: clock at the end of each step ("all") and seconds spent by then in each of PARTS; lengths: tokens of each
-    example, by batch (SFT only); adapters: number of LoRA weights; memory: peak in GB, before the student is saved;
-    curve: the learning curve that the training returns.
+    steps: seconds of each step, "all" and in each of PARTS; lengths: tokens of each example, by batch (SFT only);
+    adapters: LoRA weights; memory: peak of this process in GB (10^9 bytes) before the student is saved, of tensors on a
+    GPU, resident on a CPU; curve: the learning curve that the training returns.
     """
 
     def attach(self, trainer: Trainer) -> None:
-        self.ends: list[dict[str, float]] = []
-        self.spent = dict.fromkeys(PARTS, 0.0)
+        self.steps: list[dict[str, float]] = []
         self.lengths: list[list[int]] = []
-        named = trainer.model.named_parameters()
-        self.adapters = sum(weights.numel() for name, weights in named if "lora_" in name)
+        self.spent = dict.fromkeys(PARTS, 0.0)
+        self.adapters = sum(p.numel() for name, p in trainer.model.named_parameters() if "lora_" in name)
         trainer.add_callback(self)
         for part, method in PARTS.items():
             if hasattr(trainer, method):
@@ -58,7 +49,7 @@ class TrainingLog(TrainerCallback):
                 return collate(rows)
 
             trainer.data_collator = counted
-        set_seed(trainer.args.seed)  # the order of examples must not depend on what building a model has drawn
+        set_seed(trainer.args.seed)  # the order of examples must not depend on what building the model has drawn
 
     def clocked(self, part: str, function: Callable) -> Callable:
         def wrapped(*args, **kwargs):
@@ -69,15 +60,17 @@ class TrainingLog(TrainerCallback):
 
         return wrapped
 
+    def on_train_begin(self, *_, **__) -> None:
+        self.last = {"all": now(), **self.spent}
+
     def on_step_end(self, *_, **__) -> None:
-        self.ends.append({"all": now(), **self.spent})
+        end = {"all": now(), **self.spent}
+        self.steps.append({key: end[key] - self.last[key] for key in end})
+        self.last = end
 
     def on_train_end(self, *_, **__) -> None:
-        self.memory = peak_memory()
-
-    def steps(self) -> list[dict[str, float]]:
-        """Seconds of each step but the first, which warms up: "all" and each of PARTS."""
-        return [{key: end[key] - start[key] for key in end} for start, end in pairwise(self.ends)]
+        resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        self.memory = (torch.cuda.max_memory_allocated() if torch.cuda.is_available() else resident) / 1e9
 
 
 def measure_training(train: Callable, **call: Any) -> TrainingLog:
