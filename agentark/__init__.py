@@ -1,4 +1,4 @@
-"""How every `python -m agentark...` ends: what goes wrong is one line on standard error, without secrets."""
+"""Shared by all commands: errors as one line on standard error without secrets, and the project's root folder."""
 
 import contextlib
 import gc
@@ -13,23 +13,24 @@ from pathlib import Path
 from typing import NoReturn
 from urllib.parse import quote
 
-INTERRUPTED = 130  # the exit status of a process that Ctrl-C ended, by convention
+INTERRUPTED = 130  # conventional exit status after Ctrl-C
 
 
 def finish(main: Callable[[], int | None]) -> NoReturn:
     """Run `main` and exit with its status: 0 for None, 1 after an error, 130 after an interrupt.
 
-    An unexpected error is one line too; its traceback goes to a file that the line names.
+    An unexpected error also prints one line, which names the file that holds its traceback.
     """
     status = exit_status(main)
     try:
         sys.stdout.flush()
-    except OSError:  # nobody reads on, as behind `| head`
+    except OSError:  # the reader has closed the pipe, as `| head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(status)
 
 
 def exit_status(main: Callable[[], int | None]) -> int:
+    """Run `main`, print any error as one line, and return the exit status."""
     try:
         return main() or 0
     except StudyError as error:
@@ -57,7 +58,10 @@ def print_error(words: str) -> int:
 
 
 def save_traceback() -> Path | str:
-    """Where the present exception's traceback is kept, without secrets: data/runs, or the folder for temporary files."""
+    """Write the current exception's traceback, without secrets, to data/runs or else to the temporary folder.
+
+    Returns the file's path, or a note that no file could be written.
+    """
     name = f"error-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.txt"
     text = redacted(traceback.format_exc())
     for folder in (place() for place in (lambda: root() / "data" / "runs", lambda: Path(tempfile.gettempdir()))):
@@ -70,22 +74,25 @@ def save_traceback() -> Path | str:
     return "no file: none could be written"
 
 
-# Torch and transformers leave a million objects that stay; to look through them for garbage while they are imported would
-# take a sixth of the time of a start.
+# Importing torch and transformers creates a million permanent objects. With the default threshold, garbage collection
+# during the imports takes a sixth of the start-up time.
 gc.set_threshold(50_000)
 
 __version__ = "0.1.0"
 
 
-# Environment variables that hold a secret, by the ends of their names; and what providers' keys look like, whole or masked.
+# Environment variables with these name endings hold secrets. SECRET_LOOK matches providers' keys, whole or masked.
 SECRET_NAME = re.compile(r"(?:KEY|TOKEN|SECRET|PASSWORD)$", re.IGNORECASE)
 SECRET_LOOK = re.compile(r"\b(?:sk|hf|gsk|xai)[-_][\w*.…-]{6,}|(?<=Bearer )[^\s\"']+")
-SHORTEST_SECRET = 6  # characters; a shorter value may stand in any text
+SHORTEST_SECRET = 6  # characters; a shorter value may occur in any text
 
 
 def redacted(text: str) -> str:
-    """`text` without secrets: the values of environment variables that hold one, in every spelling that a library may
-    give them (stripped, line by line, escaped, percent-encoded), and whatever looks like a provider's key."""
+    """Replace secrets in `text` by "[secret]".
+
+    Secrets are the values of environment variables with a secret's name, in every spelling that a library may use
+    (stripped, line by line, escaped, percent-encoded), and anything that looks like a provider's key.
+    """
     spellings = set()
     for name, value in os.environ.items():
         if SECRET_NAME.search(name):
@@ -101,19 +108,22 @@ def redacted(text: str) -> str:
 
 
 class StudyError(Exception):
-    """Bad input, in one line: which file, row or key is at fault, and what to do about it. Holds no secret."""
+    """An error in the input. The message is one line without secrets: the file, row or key at fault, and what to do."""
 
     def __init__(self, message: str):
         super().__init__(redacted(" ".join(str(message).split())))
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error's message; the name of its class if it has none."""
+    """The first line of an error's message, or the name of its class if the message is empty."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def root() -> Path:
-    """The project's folder: the nearest one upwards from here that holds `params.yaml`."""
+    """The project's folder: the nearest folder with `params.yaml`, from the working folder upwards.
+
+    Raises StudyError if there is none.
+    """
     here = Path.cwd().resolve()
     for folder in (here, *here.parents):
         if (folder / "params.yaml").is_file():

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Atomic writes: a file or folder appears complete or not at all."""
 
 import contextlib
 import json
@@ -12,36 +12,40 @@ from agentark import StudyError
 
 @contextlib.contextmanager
 def staged(paths: list[Path]):
-    """Yield a stand-in for each path; move the stand-ins to their places if the block ends well, else drop them."""
-    stand_ins = [path.with_name(f".partial-{path.name}") for path in paths]
+    """Yield a temporary path for each path. If the block succeeds, move them into place; otherwise delete them.
+
+    Raises StudyError if the block leaves one of them unwritten.
+    """
+    partials = [path.with_name(f".partial-{path.name}") for path in paths]
     olds = [path.with_name(f".old-{path.name}") for path in paths]
     try:
-        for path, stand_in, old in zip(paths, stand_ins, olds, strict=True):
-            remove(stand_in)
-            stand_in.parent.mkdir(parents=True, exist_ok=True)
+        for path, partial, old in zip(paths, partials, olds, strict=True):
+            remove(partial)
+            partial.parent.mkdir(parents=True, exist_ok=True)
             if old.exists() and not path.exists():  # a run was killed between the two moves below
                 old.rename(path)
-        yield stand_ins
-        for path, stand_in in zip(paths, stand_ins, strict=True):
-            if not stand_in.exists():
+        yield partials
+        for path, partial in zip(paths, partials, strict=True):
+            if not partial.exists():
                 raise StudyError(f"{path}: the notebook ended without writing it")
-        for path, stand_in, old in zip(paths, stand_ins, olds, strict=True):
+        for path, partial, old in zip(paths, partials, olds, strict=True):
             remove(old)
             if path.exists():
                 path.rename(old)
             try:
-                stand_in.rename(path)
+                partial.rename(path)
             except BaseException:
                 if old.exists():
                     old.rename(path)
                 raise
             remove(old)
     finally:
-        for stand_in in stand_ins:
-            remove(stand_in)
+        for partial in partials:
+            remove(partial)
 
 
 def remove(path: Path) -> None:
+    """Delete a file or a folder, if it exists."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
@@ -49,7 +53,10 @@ def remove(path: Path) -> None:
 
 
 def write_atomically(path: Path, write) -> None:
-    """Call `write(temporary_path)`, then move the result to `path`, so that no reader ever sees half a file."""
+    """Call `write(temporary_path)`, then move the result to `path`, so that no reader sees an incomplete file.
+
+    Raises StudyError if the file cannot be written; `path` is then unchanged.
+    """
     path = Path(path)
     temporary = None
     try:
@@ -67,5 +74,5 @@ def write_atomically(path: Path, write) -> None:
 
 
 def write_json(content: object, path: Path) -> None:
-    """Write JSON, whole or not at all."""
+    """Write JSON atomically."""
     write_atomically(path, lambda p: p.write_text(json.dumps(content, indent=1) + "\n"))

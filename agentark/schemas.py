@@ -1,6 +1,6 @@
-"""One table a stage: the row of each, checked when it is written and when it is read.
+"""The row schema of each stage's table, checked on writing and on reading.
 
-Tables are Parquet. A table appears whole or not at all: it is written beside its place and moved there last.
+Tables are Parquet files, written to a temporary file and then moved into place, so that a table is never incomplete.
 """
 
 from collections.abc import Iterable
@@ -10,7 +10,7 @@ from typing import Literal, TypeVar
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from agentark import StudyError
 from agentark.files import write_atomically
@@ -24,10 +24,11 @@ class Row(BaseModel):
 
 
 class Quantity(Row):
-    """One thing that a question determines: its true value, and every expression that rightly yields it.
+    """A quantity that a question determines: its true value and every valid expression for it.
 
-    `ways` holds expressions over numbers ("3 * 4"), sums and products in sorted order; an empty expression means the
-    value is read off (from the passage, or from memory). `needed` marks those on the gold solution's path.
+    `ways` holds expressions over numbers ("3 * 4"), with the operands of sums and products sorted. An empty expression
+    means that the value is looked up (in the passage, or in memory). `needed` marks the quantities on the gold
+    solution's path.
     """
 
     name: str
@@ -37,10 +38,11 @@ class Quantity(Row):
 
 
 class Question(Row):
-    """One question of any task. `quantities` is empty where no steps are known to check (published data sets).
+    """One question of any task.
 
-    `references` are further right answers beside `answer` (QASPER has several annotators), a prediction being scored by
-    the best match; `distractors` are answers known to be wrong (TruthfulQA). Both are empty where none are published.
+    `quantities` is empty for published data sets, whose steps cannot be checked. `references` are further correct
+    answers (QASPER has several annotators); a prediction is scored by the best match. `distractors` are known wrong
+    answers (TruthfulQA). Both are empty if none are published.
     """
 
     question_id: str
@@ -58,8 +60,11 @@ class Question(Row):
 
 
 class Trace(Row):
-    """What one agent wrote in one round, counted from 1. Agent 0 judges: the summariser, of the last round plus 1; in
-    other protocols moderator, verifiers or ranker too."""
+    """The output of one agent in one round. Agents and rounds count from 1.
+
+    Agent 0 judges: it is the summariser (in the round after the last), and in other protocols also the moderator, the
+    verifiers or the ranker.
+    """
 
     question_id: str
     agent: int
@@ -72,9 +77,10 @@ class Trace(Row):
 
 
 class CheckedTrace(Trace):
-    """A trace with its verdicts: answer right or not, and each step's truth and agreement with the debate.
+    """A trace with its verdicts: is the answer right, is each step right, does each step agree with the consensus.
 
-    `step_right` is empty where the truth of steps is not known (published data sets)."""
+    `step_right` is empty for published data sets, whose steps cannot be checked.
+    """
 
     correct: bool
     corrective: bool
@@ -84,7 +90,7 @@ class CheckedTrace(Trace):
 
 
 class Trajectory(Row):
-    """One distillation example: a verified trace, its answer alone as the question asks for it, and which methods train on it."""
+    """One distillation example: a verified trace, its bare answer in the requested form, and the methods that use it."""
 
     question_id: str
     agent: int
@@ -100,7 +106,7 @@ class Trajectory(Row):
 
 
 class Seconds(Row):
-    """What a trace took: kept apart from the traces, since no two runs share it."""
+    """The time that a trace took, kept apart from the traces because it differs between runs."""
 
     question_id: str
     protocol: str = ""
@@ -110,7 +116,7 @@ class Seconds(Row):
 
 
 class Prediction(Row):
-    """One system's answer to one test question, with exact measures of its steps (counts), and its likeness to the right
+    """One system's answer to one test question, with exact counts over its steps, and text similarity to the correct
     answer where that is a text."""
 
     question_id: str
@@ -139,10 +145,10 @@ class Prediction(Row):
 
 
 class Score(Row):
-    """One measured number: a row of the results tables. docs/results.md has each column's unit and source.
+    """One measured value: a row of the results tables. docs/results.md has each column's unit and source.
 
-    Conditions that do not apply are empty. `baseline` and `baseline_variant` name what a paired gain is over: a method,
-    and the condition in which it differs from the row otherwise.
+    Conditions that do not apply are empty. `baseline` and `baseline_variant` name what a paired gain is against: a
+    method, and the condition in which it otherwise differs from the row.
     """
 
     study: str
@@ -174,8 +180,8 @@ class Score(Row):
     calls_per_question: float | None = None
 
 
-# The table of costs: its units, what students are compared with, and methods that need no debate (they train on the given
-# answers).
+# The cost table: its units, the systems that students are compared with, and the methods that need no debate because
+# they train on the given answers.
 UNITS = ("tokens", "seconds")
 RIVALS = ("debate", "vote")
 ANSWERS_ALONE = ("sft",)
@@ -184,7 +190,10 @@ T = TypeVar("T", bound=Row)
 
 
 def write_table(rows: Iterable[Row], path: Path) -> None:
-    """Write rows of one schema to a Parquet file (or CSV, by the ending of `path`), whole or not at all."""
+    """Write rows of one schema atomically to a Parquet file, or to CSV if `path` ends in .csv.
+
+    Raises StudyError if there are no rows.
+    """
     rows = list(rows)
     if not rows:
         raise StudyError(f"{path}: no rows to write; the stage before it produced nothing")
@@ -198,17 +207,17 @@ def write_table(rows: Iterable[Row], path: Path) -> None:
 
 
 def optional(schema: type[Row]) -> list[str]:
-    """Columns that a CSV table may lack: those with a default."""
+    """Columns with a default, which a CSV table may omit."""
     return [name for name, field in schema.model_fields.items() if not field.is_required()]
 
 
 def write_csv(table: pd.DataFrame, path: Path) -> None:
-    """Write a small table for git: six significant digits, whole or not at all."""
+    """Write a small table for git atomically, with six significant digits."""
     write_atomically(path, lambda p: table.to_csv(p, index=False, float_format="%.6g"))
 
 
 def read_table(path: Path, schema: type[T]) -> list[T]:
-    """Read and validate a table. Raises StudyError naming the file, and the row where one is at fault."""
+    """Read and validate a table. Raises StudyError that names the file, and the row if a single row is invalid."""
     path = Path(path)
     try:
         if path.suffix == ".csv":
@@ -224,18 +233,20 @@ def read_table(path: Path, schema: type[T]) -> list[T]:
         raise StudyError(f"{path}: not a readable table ({reason}); delete it and run `dvc repro`") from None
     if not records:
         raise StudyError(f"{path}: a table with no rows; delete it and run `dvc repro`")
-    try:
-        adapter = TypeAdapter(list[schema])
-        return adapter.validate_strings(records) if path.suffix == ".csv" else adapter.validate_python(records)
-    except ValidationError as error:
-        first = error.errors()[0]
-        row, *field = first["loc"]
-        where = ".".join(map(str, field)) or "row"
-        raise StudyError(f"{path}: row {row}, {where}: {first['msg']}; make it anew with `dvc repro`") from None
+    validate = schema.model_validate_strings if path.suffix == ".csv" else schema.model_validate
+    rows = []
+    for i, record in enumerate(records):
+        try:
+            rows.append(validate(record))
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"])) or "row"
+            raise StudyError(f"{path}: row {i}, {where}: {first['msg']}; rebuild it with `dvc repro`") from None
+    return rows
 
 
 def frame(rows: Iterable[Row]) -> pd.DataFrame:
-    """Rows as a DataFrame, for looking at and grouping in a notebook. Counts that some rows lack are of type Int64."""
+    """Rows as a DataFrame, to inspect and group in a notebook. Optional counts have dtype Int64."""
     rows = list(rows)
     table = pd.DataFrame([row.model_dump() for row in rows])
     fields = type(rows[0]).model_fields.items() if rows else ()
@@ -244,5 +255,5 @@ def frame(rows: Iterable[Row]) -> pd.DataFrame:
 
 
 def read_scores(path: Path) -> pd.DataFrame:
-    """A results table as a DataFrame with all columns of `Score`. Raises StudyError as read_table does."""
+    """A results table as a DataFrame with all columns of `Score`. Raises StudyError like `read_table`."""
     return frame(read_table(path, Score))

@@ -94,7 +94,7 @@ def test_nothing_that_a_model_writes_is_run(kind, tmp_path):
 def test_the_worker_refuses_what_reaches_past_the_parser(tmp_path):
     program = f"""
 import io, json, os, sys
-from agentark import grader
+from agentark.answers import grader
 sys.stdin = io.StringIO("")
 grader._serve()
 from sympy import sympify
@@ -168,7 +168,7 @@ except KeyboardInterrupt:
 
 def test_the_worker_ends_with_its_process():
     program = r"""
-from agentark import grader
+from agentark.answers import grader
 from agentark.answers import is_correct
 assert is_correct(r"\sqrt{225}", "15")
 print(grader._worker.pid)

@@ -68,16 +68,16 @@ def rows(cells) -> list[Score]:
 
 
 def test_gains_are_averaged_over_cells_in_domain_and_out(everything):
-    rows = {(r.experiment, r.teacher, r.student, r.method): r for r in grid.pooled(everything) if r.seed == "all"}
+    rows = {(r.domain, r.teacher, r.student, r.method): r for r in grid.pooled(everything) if r.seed == "all"}
     base = everything[everything["method"] == "base"].groupby("student")["correct"].mean()
-    own = rows["all cells, in domain", "", "", "rsft"]
+    own = rows["in domain", "", "", "rsft"]
     assert own.value == pytest.approx(1 - base.mean()) and own.lo > 0 and own.n == N * len(FAMILIES)
-    assert rows["all cells, out of domain", "", "", "rsft"].value == 0
-    assert rows["by teacher, in domain", "t1", "", "sft"].value == 0
-    assert rows["by teacher, out of domain", "t2", "", "sft"].value == pytest.approx(-base.mean())
-    assert rows["by student, in domain", "", "s1", "rsft"].value == pytest.approx(1 - base["s1"])
+    assert rows["out of domain", "", "", "rsft"].value == 0
+    assert rows["in domain", "t1", "", "sft"].value == 0
+    assert rows["out of domain", "t2", "", "sft"].value == pytest.approx(-base.mean())
+    assert rows["in domain", "", "s1", "rsft"].value == pytest.approx(1 - base["s1"])
     assert {m for *_, m in rows} == set(grid.METHODS)
-    single = {(r.experiment, r.method): r.value for r in grid.pooled(everything) if r.seed == "1"}
+    single = {(r.domain, r.method): r.value for r in grid.pooled(everything) if r.seed == "1"}
     assert single == {
         (e, m): pytest.approx(r.value) for (e, t, s, m), r in rows.items() if t == s == ""
     }  # all seeds alike
@@ -86,7 +86,7 @@ def test_gains_are_averaged_over_cells_in_domain_and_out(everything):
 def test_each_seed_is_set_against_the_base_alone(everything):
     lucky = (everything["method"] == "pad") & (everything["seed"] == 1)
     rows = grid.pooled(everything.assign(correct=everything["correct"] | lucky))
-    of = {r.seed: r.value for r in rows if (r.experiment, r.method) == ("all cells, in domain", "pad")}
+    of = {r.seed: r.value for r in rows if (r.domain, r.method, r.student, r.teacher) == ("in domain", "pad", "", "")}
     assert of["0"] == 0 and of["1"] > 0.3 and of["all"] == pytest.approx(of["1"] / 2)
 
 
@@ -98,8 +98,8 @@ def test_a_base_stands_in_the_table_once_and_losses_are_counted(rows, everything
     counts = grid.below_base(table)
     assert counts.loc[("in domain", "rsft")].tolist() == [8, 0, 0, 8]
     assert counts.loc[("out of domain", "sft")].tolist() == [8, 4, 4, 0]
-    told = grid.findings(frame([*rows, *grid.pooled(everything)]))
-    assert len(told) == 8 and told[1].startswith(f"{LABELS['rsft']}, in domain: +") and "in 0 of 8 gains" in told[1]
+    lines = grid.findings(frame([*rows, *grid.pooled(everything)]))
+    assert len(lines) == 8 and lines[1].startswith(f"{LABELS['rsft']}, in domain: +") and "in 0 of 8 gains" in lines[1]
 
 
 def test_a_student_at_chance_whoever_taught_it_is_told(rows):

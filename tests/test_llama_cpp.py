@@ -163,6 +163,6 @@ def test_an_adapter_of_other_weights_is_refused(unpacked, tmp_path):
     model, _ = loading.load(unpacked, torch.float32)
     settings = LoraConfig(r=2, target_modules=["q_proj"], modules_to_save=["lm_head"])
     get_peft_model(model, settings).save_pretrained(tmp_path / "adapter")
-    with pytest.raises(StudyError, match=r"adapter: .*lm_head.* has no place in a GGUF file"):
+    with pytest.raises(StudyError, match=r"adapter: .*lm_head.* has no counterpart in a GGUF file"):
         gguf.write_adapter(tmp_path / "adapter", unpacked, tmp_path / "adapter.gguf")
     assert not (tmp_path / "adapter.gguf").exists()

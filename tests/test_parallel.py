@@ -80,7 +80,8 @@ def test_workers_end_with_a_process_that_is_killed(tmp_path):
     program = f"""
 import pathlib, sys
 sys.path.insert(0, {str(Path(__file__).parent)!r})
-from test_parallel import each, gather
+from agentark.parallel import run_all
+from test_parallel import gather
 run_all(gather, [dict(folder=pathlib.Path({str(tmp_path)!r}), n=99)] * 2)
 """
     process = subprocess.Popen([sys.executable, "-c", program])

@@ -6,7 +6,7 @@ import pytest
 from examples import GOLD, KEYS, SLIPPED, shared_data
 from examples import said as spoken
 
-from agentark.answers import is_correct, said
+from agentark.answers import is_correct, stated_answer
 from agentark.schemas import Question, Trace
 from agentark.traces.check import check_traces
 from agentark.traces.reading import answer_of, answer_only, claim_of, distance, structure
@@ -40,7 +40,7 @@ def wrote(agent: int, text: str, round: int = 1) -> Trace:
     ],
 )
 def test_the_answer_a_text_ends_in(text, kind, answer):
-    assert said(text, kind) == answer
+    assert stated_answer(text, kind) == answer
 
 
 @pytest.mark.parametrize(
@@ -50,7 +50,9 @@ def test_an_answer_alone_is_judged_as_the_text_it_ends(file, kind):
     rows = [json.loads(line) for line in (shared_data() / file).read_text().splitlines()]
     texts = [row.get("text") or "\n\n".join(row["solution_steps"]) for row in rows]
     golds = [row["gold"].rpartition("####")[2].strip() for row in rows]
-    judged = [(is_correct(said(t, kind), g, kind), is_correct(t, g, kind)) for t, g in zip(texts, golds, strict=True)]
+    judged = [
+        (is_correct(stated_answer(t, kind), g, kind), is_correct(t, g, kind)) for t, g in zip(texts, golds, strict=True)
+    ]
     print(f"{file}: {sum(a for a, _ in judged)} right of {len(judged)}")
     assert all(alone == whole for alone, whole in judged)
     assert sum(alone for alone, _ in judged) > len(judged) / 3

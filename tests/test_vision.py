@@ -60,5 +60,5 @@ def test_training_on_text_moves_the_language_half_alone(base, tmp_path):
 
 
 def test_a_base_that_is_no_llama_is_refused(tmp_path):
-    with pytest.raises(StudyError, match="no Llama model"):
+    with pytest.raises(StudyError, match="not a Llama model"):
         vision.build(root() / "data" / "models" / "qwen3-small", tmp_path, seed=0)

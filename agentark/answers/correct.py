@@ -1,4 +1,4 @@
-"""Is an answer right? One function for every kind of answer, given alone or at the end of a whole chain of thought."""
+"""Check answers of every kind, given alone or at the end of a chain of thought."""
 
 import re
 from fractions import Fraction
@@ -14,7 +14,7 @@ from agentark.schemas import AnswerKind, Question
 BASE = re.compile(r"(?<=\d)_\{?(\d+)")
 ANSWER_LINE = re.compile(r"^\W*answer\W*:", re.IGNORECASE | re.MULTILINE)
 ARTICLE = re.compile(r"^(?:the|an?) (?=.)")  # HotpotQA's and SQuAD's evaluators compare without articles
-SHORT = 100  # characters of an answer in words that talk may follow
+SHORT = 100  # characters up to which an answer in words may be followed by further text
 # huggingface/Math-Verify#57: words after a number are units: "10 weeks", "10 cm^2", "42 km/h", "\\frac{3}{4} cup", but not
 # "2 sin x" or "3xyz"
 SYMBOL = r"(?:[kcmdnµμ]?[mglLsW]|mol|mL|kWh|kHz|k?Hz|k?J|k?Pa|[NVh]|mph|kph|hrs?|mins?|secs?|ft|in|yd|mi|lbs?|oz|[°º]\s?[CF]?)"
@@ -35,15 +35,15 @@ NEAR = Fraction(1, 10**5)
 
 
 def is_correct(prediction: str | None, gold: str, kind: AnswerKind = "latex") -> bool:
-    """Whether what `prediction` states last means the same as `gold`.
+    """Whether the last answer stated in `prediction` is equivalent to `gold`.
 
-    Both may be an answer alone or a text that ends in one: a solution in the data set's own form ("... #### 18"), a
-    model's chain of thought. A prediction without a readable answer, undecided at its end, or too costly to compare is
-    wrong. Raises StudyError where the gold answer is missing or unreadable, since no prediction could be judged by it.
-    Numbers are compared exactly, formulas by math-verify (https://github.com/huggingface/Math-Verify).
+    Each may be a bare answer or a text that ends in one: a solution in the data set's own form ("... #### 18"), a
+    model's chain of thought. A prediction is wrong if it has no readable answer, is undecided at its end, or takes too
+    long to compare. Raises StudyError if the gold answer is missing or unreadable. Numbers are compared exactly,
+    formulas by math-verify (https://github.com/huggingface/Math-Verify).
     """
     if not gold or not gold.strip():
-        raise StudyError("a question without a gold answer cannot be graded; remove it or give it one")
+        raise StudyError("a question without a gold answer cannot be graded; remove it or add an answer")
     if prediction is None or not (statement := conclusion(prediction)):
         return False
     if kind == "choice":
@@ -53,27 +53,27 @@ def is_correct(prediction: str | None, gold: str, kind: AnswerKind = "latex") ->
         return without_article(statement) == truth or any(
             without_article(answer) == truth for answer in prose_answers(statement)
         )
-    if statement == gold and gold.isdecimal():  # the quickest way, for every answer of the generated world
+    if statement == gold and gold.isdecimal():  # shortcut for the generated world, whose answers are plain
         return True
     return right_number(statement, gold) if kind == "number" else right_formula(statement, gold)
 
 
 def gradable(gold: str, kind: AnswerKind) -> None:
-    """Raise StudyError, in one line, if no prediction could be judged by this gold answer."""
+    """Raise StudyError if no prediction can be graded against this gold answer."""
     is_correct(gold or " ", gold, kind)
 
 
 def stated_answer(text: str, kind: AnswerKind) -> str | None:
-    """The answer that a text ends in, alone: what agents compare and vote on. None if it states none.
+    """The bare answer at the end of a text, on which agents compare and vote, or None if there is none.
 
-    Numbers, fractions and options have one spelling each, so equal ones are equal strings; other formulas and words stay
-    as written.
+    Numbers, fractions and options are normalised, so that equal ones are equal strings; other formulas and words stay as
+    written.
     """
     ending = conclusion(text)
     if kind == "choice":
         return letter(ending)
     if kind == "text":
-        return told_alone(ending)
+        return bare_words(ending)
     found = stated(ending, kind) if ending else None
     if found is None:
         return None
@@ -85,8 +85,8 @@ def stated_answer(text: str, kind: AnswerKind) -> str | None:
     return found.strip("$") if found.count("$") == 2 else found
 
 
-def told_alone(ending: str) -> str | None:
-    """The words behind the last "Answer:", without a closing paragraph of talk behind a short answer."""
+def bare_words(ending: str) -> str | None:
+    """The words after the last "Answer:". If they are short, later paragraphs are dropped."""
     answer = ANSWER_LINE.split(ending)[-1].strip("* \n")
     first, *talk = answer.split("\n\n", 1)
     if talk and len(first) <= SHORT and answer != ending:
@@ -97,21 +97,21 @@ def told_alone(ending: str) -> str | None:
 
 
 def words(text: str) -> str:
-    """A text for comparison without case, spacing and the marks around it.
+    """Normalise a text for comparison: no case, spacing or surrounding punctuation.
 
-    A mark that stands alone, between blanks, is a word of the generated world.
+    A punctuation mark between blanks is kept, since it is a word of the generated world.
     """
     bare = " ".join(text.lower().replace("’", "'").split()).strip(" .$*\"'“”‘`")
     return re.sub(r"(?<=\S)[,;:!?]+$", "", bare)
 
 
 def without_article(text: str) -> str:
-    """A text for comparison (see `words`) without the article that it begins with."""
+    """A text normalised by `words`, without a leading article."""
     return ARTICLE.sub("", words(text))
 
 
 def right_number(statement: str, gold: str) -> bool:
-    """Whether a text that is not empty states the number that the gold answer is: exactly, times as times."""
+    """Whether a non-empty text states exactly the gold answer's number; times of day are compared as times."""
     truth = gold.strip()
     if not PLAIN.fullmatch(truth):
         truth = stated(conclusion(gold), "number") or ""
@@ -128,7 +128,7 @@ def right_number(statement: str, gold: str) -> bool:
 
 
 def right_formula(statement: str, gold: str) -> bool:
-    """Whether a text that is not empty states what the gold answer means: words as words, all else as mathematics."""
+    """Whether a non-empty text states the gold answer: words are compared as words, anything else as mathematics."""
     truth = stated(conclusion(gold), "latex")
     if truth is None:
         raise unreadable(gold, "latex")
@@ -147,16 +147,16 @@ def right_formula(statement: str, gold: str) -> bool:
         return one == other
     if marked_time(gold) or marked_time(statement):
         return same_time(stated(truth, "number") or "", stated(answer, "number") or "")
-    if len({*BASE.findall(truth), *BASE.findall(answer)}) > 1:  # math-verify reads over the base of a numeral
+    if len({*BASE.findall(truth), *BASE.findall(answer)}) > 1:  # math-verify ignores the base of a numeral
         return False
-    for one, other in ((truth, answer), (answer, truth)):
-        if SET.fullmatch(one) and TUPLE.fullmatch(other):  # math-verify takes a point or interval for a set of two
+    for left, right in ((truth, answer), (answer, truth)):
+        if SET.fullmatch(left) and TUPLE.fullmatch(right):  # math-verify reads a point or interval as a set of two
             return False
     return same_formula(truth, answer, gold, "latex")
 
 
 def same_formula(truth: str, answer: str, gold: str, kind: AnswerKind) -> bool:
-    """Whether two statements mean the same in mathematics. Raises StudyError if the first cannot be read."""
+    """Whether two statements are mathematically equal. Raises StudyError if the first is unreadable."""
     if truth == answer:
         if not readable(truth):
             raise unreadable(gold, kind)
@@ -171,22 +171,23 @@ def same_formula(truth: str, answer: str, gold: str, kind: AnswerKind) -> bool:
 
 @lru_cache(maxsize=4096)
 def readable(formula: str) -> bool:
-    """Whether a formula can be read, and compared with another in bounded time."""
+    """Whether a formula can be parsed, and compared in bounded time."""
     return grader.compare(spelt(formula), ["0"]) not in (None, "unreadable gold")
 
 
 def unreadable(gold: str, kind: AnswerKind) -> StudyError:
-    return StudyError(f"gold answer {gold[-80:]!r} is not readable as {kind}; mend the question")
+    return StudyError(f"gold answer {gold[-80:]!r} is not readable as {kind}; correct the question")
 
 
 def unwrapped(formula: str) -> str:
+    r"""A formula without \text{} and dollars."""
     return TEXT.sub(r"\1", formula).strip("$ ")
 
 
 def named(formula: str) -> str | None:
-    r"""The words that an answer in words is, as "\text{no real solutions}" or "Evelyn"; None for mathematics.
+    r"""The words of an answer in words, such as "\text{no real solutions}" or "Evelyn"; None for mathematics.
 
-    EleutherAI/lm-evaluation-harness#2212: such a gold answer is right against itself and wrong against a number.
+    EleutherAI/lm-evaluation-harness#2212: such a gold answer must equal itself and differ from any number.
     """
     bare = unwrapped(formula)
     wordy = PROSE.search(bare) or (bare != formula.strip("$ ") and len(bare) > 1)
@@ -194,16 +195,16 @@ def named(formula: str) -> str | None:
 
 
 def marked_time(text: str) -> bool:
-    """Whether an answer is a time of day for certain: "8:34 p.m.", "20:34:00". "3:20" may be a ratio."""
+    """Whether an answer is certainly a time of day: "8:34 p.m.", "20:34:00". "3:20" may be a ratio."""
     return (
         re.search(r"\d\s*(?:\\text\w*\{\s*)?[ap]\.?\s?m\b|\d:[0-5]\d:[0-5]\d", clean(text), re.IGNORECASE) is not None
     )
 
 
 def spelt(content: str) -> list[str]:
-    """A statement as math-verify reads it: formulas between dollars unless they are marked already, prose as it is.
+    """A statement in math-verify's input form: formulas between dollars unless already marked, prose unchanged.
 
-    Two spellings where there are two meanings: "1,22" may be a list or a decimal fraction.
+    Returns two spellings if there are two readings: "1,22" may be a list or a decimal fraction.
     """
     content = UNIT.sub(r"\1", content.replace("\\$", ""))
     if re.search(r"\\(?:sin|cos|tan|cot|sec|csc)", content):
@@ -215,13 +216,13 @@ def spelt(content: str) -> list[str]:
 
 
 def same(first: str, second: str, kind: AnswerKind = "latex") -> bool:
-    """Whether two stated answers (see `said`) mean the same: `is_correct` of either by the other, whichever is first."""
+    """Whether two stated answers (see `stated_answer`) are equivalent by `is_correct`, independent of their order."""
     gold, prediction = sorted((first, second))
     return first == second or agrees(prediction, gold, kind)
 
 
 def agrees(prediction: str | None, other: str, kind: AnswerKind) -> bool:
-    """`is_correct` by an answer that no one has checked: False where it is not readable as one of this kind."""
+    """`is_correct` against an unchecked answer: False instead of an error if that answer is unreadable."""
     try:
         return is_correct(prediction, other, kind)
     except StudyError:
@@ -229,9 +230,9 @@ def agrees(prediction: str | None, other: str, kind: AnswerKind) -> bool:
 
 
 def is_right(prediction: str | None, question: Question) -> bool:
-    """Whether a prediction is right by the question's answer or by any of its further right answers.
+    """Whether a prediction matches the question's answer or any of its references.
 
-    Raises StudyError where the question's answer is missing or unreadable.
+    Raises StudyError if the question's answer is missing or unreadable.
     """
     return is_correct(prediction, question.answer, question.kind) or any(
         agrees(prediction, other, question.kind) for other in question.references

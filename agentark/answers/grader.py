@@ -1,11 +1,11 @@
-"""Whether two answers mean the same in mathematics: math-verify, in a process of its own.
+"""Mathematical equality of two answers by math-verify, in a separate process.
 
-Parsing and comparing what a model wrote can take any time and any memory, and math-verify's own alarm works in a main
-thread only. So both happen in one kept worker process, which ends itself when a pair takes too long; the next pair
-starts a new one. In the worker no text is ever run as code, and nothing can be written, opened for writing or started.
+Parsing and comparing a model's output can take unbounded time and memory, and math-verify's own timeout works in a main
+thread only. So both run in one persistent worker process, which exits if a pair takes too long; the next pair starts a
+new one. The worker never executes text as code, and it can neither write files nor start processes.
 
-Run as a program, this file is the worker: pairs come in on standard input as lines of JSON, verdicts go out as lines.
-It must not import agentark, so that it starts from its path alone.
+Run as a program, this file is the worker: it reads pairs as lines of JSON from standard input and writes verdicts as
+lines. It must not import agentark, so that it can start from its path alone.
 """
 
 import atexit
@@ -17,12 +17,12 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from typing import Literal
+from typing import IO, Any, Literal, cast
 
 Verdict = Literal["equal", "different", "unreadable gold", "unreadable prediction"]
 
-SECONDS = 3  # of processor time for a pair, so that a busy machine changes no verdict; honest pairs take under one
-PATIENCE = 25 * SECONDS  # seconds on the wall, should the worker be kept from computing at all
+SECONDS = 3  # CPU time per pair, so that a busy machine changes no verdict; ordinary pairs take under one second
+PATIENCE = 25 * SECONDS  # wall-clock seconds, in case the worker gets no CPU time
 MEMORY = 4 << 30  # bytes
 
 _lock = threading.Lock()
@@ -30,18 +30,18 @@ _worker: subprocess.Popen | None = None
 
 
 def compare(gold: list[str], prediction: list[str]) -> Verdict | None:
-    """The verdict on two final answers in LaTeX or plain numbers; None where reading or comparing them took too long.
+    """The verdict on two final answers in LaTeX or plain numbers, or None if it took too long.
 
-    Safe to call from several threads and from forked processes.
+    Safe to call from several threads and from forked processes. Raises StudyError if the worker does not start.
     """
     with _lock:
         try:
-            worker = _started()
-            worker.stdin.write(json.dumps([gold, prediction]).encode() + b"\n")
-            verdict = worker.stdout.readline().decode().strip()
-        except BrokenPipeError:  # the last pair was answered, and then the worker died
+            pairs, verdicts = _pipes(_started())
+            pairs.write(json.dumps([gold, prediction]).encode() + b"\n")
+            verdict = cast(Verdict | Literal[""], verdicts.readline().decode().strip())
+        except BrokenPipeError:  # the worker died after its last verdict
             verdict = ""
-        except BaseException:  # an interrupt between question and answer would leave the answer to the next question
+        except BaseException:  # after an interrupt here, the next call would read this pair's verdict
             stop()
             raise
         if not verdict:
@@ -58,8 +58,14 @@ def stop() -> None:
         _worker = None
 
 
+def _pipes(worker: subprocess.Popen) -> tuple[IO[bytes], IO[bytes]]:
+    """The worker's standard input and output."""
+    assert worker.stdin and worker.stdout
+    return worker.stdin, worker.stdout
+
+
 def _started() -> subprocess.Popen:
-    """The running worker; a new one if there is none or if it has died."""
+    """The running worker, or a new one if there is none or it has died."""
     global _worker
     if _worker is not None and _worker.poll() is not None:
         stop()
@@ -70,25 +76,25 @@ def _started() -> subprocess.Popen:
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             bufsize=0,
-            start_new_session=True,  # an interrupt from the keyboard is for the study, not for the worker
-            env=os.environ | {"PYTHONHASHSEED": "0"},  # sympy's order of terms, hence its verdicts, hang on hashes
+            start_new_session=True,  # so that Ctrl-C does not reach the worker
+            env=os.environ | {"PYTHONHASHSEED": "0"},  # sympy's term order, and so its verdicts, depend on hashes
         )
-        if _worker.stdout.readline() != b"ready\n":
+        if _pipes(_worker)[1].readline() != b"ready\n":
             stop()
-            from agentark import StudyError  # here, because the worker itself must start without agentark
+            from agentark import StudyError  # imported here, since the worker must start without agentark
 
             raise StudyError(f"{__file__} does not start; run it with python -P to see why")
     return _worker
 
 
 def _forget() -> None:
-    """A forked process starts its own worker: the parent's pipes are not to be shared."""
+    """After a fork: drop the parent's worker, whose pipes must not be shared, so that a new one starts."""
     global _lock, _worker
     _lock = threading.Lock()
     if _worker is not None:
-        _worker.stdin.close()
-        _worker.stdout.close()
-        _worker.returncode = 0  # another process's child: not to be waited for here
+        for pipe in _pipes(_worker):
+            pipe.close()
+        _worker.returncode = 0  # the parent's child: do not wait for it here
         _worker = None
 
 
@@ -96,17 +102,17 @@ os.register_at_fork(after_in_child=_forget)
 atexit.register(stop)
 
 
-# Words between ranges: "x < -1 or x > 2", "x > -1 and x < 2"
+# Conjunctions between ranges: "x < -1 or x > 2", "x > -1 and x < 2"
 OR = re.compile(r"\\text\w*\s*\{\s*or\s*\}|\bor\b|\\lor\b|\\vee\b")
 AND = re.compile(r"\\text\w*\s*\{\s*and\s*\}|\band\b|\\land\b|\\wedge\b")
 BUILDER = re.compile(r"\\?\{\s*[a-z]\s*(?:\\mid|\||:|\\colon)(.*?)\\?\}", re.DOTALL)  # "{x | x < -1}"
 RANGE = re.compile(r"[<>≤≥]|\\(?:leq?|geq?|lt|gt|neq?|infty)\b")
-SAME = 1e-5  # relative difference up to which a decimal stands for the number that it is rounded from
-POINTS = ("0.7310585", "1.6180341", "2.9155117", "-0.8337002", "-2.2360691")  # for each symbol, shifted a little
+SAME = 1e-5  # relative difference up to which a decimal equals the number that it rounds
+POINTS = ("0.7310585", "1.6180341", "2.9155117", "-0.8337002", "-2.2360691")  # shifted by 1/7 per further symbol
 
 
 def _ranges(text: str, parse: Callable[[str], list]) -> list:
-    """Ranges joined by "or" or "and" as one set, of which math-verify reads one range alone."""
+    """Ranges joined by "or" or "and" as one set. math-verify by itself reads single ranges only."""
     import sympy
 
     text = text.strip("$ ")
@@ -132,7 +138,8 @@ def _ranges(text: str, parse: Callable[[str], list]) -> list:
 
 
 def _values(meaning: object) -> list:
-    """The expressions that two meanings must have in common: a formula itself, or the members of a tuple or interval."""
+    """The expressions to compare: a formula itself, an equation's right side, or the members of a tuple, an interval or a
+    finite set."""
     import sympy
 
     if isinstance(meaning, sympy.Eq):
@@ -147,8 +154,8 @@ def _values(meaning: object) -> list:
     return [meaning] if isinstance(meaning, sympy.Expr) else []
 
 
-def _samples(one: object, other: object) -> Iterator[tuple]:
-    """Both formulas' values at a few points; pairs that are no finite numbers are left out."""
+def _samples(one: Any, other: Any) -> Iterator[tuple]:
+    """The values of two sympy formulas at a few points. Pairs that are not finite numbers are skipped."""
     import sympy
 
     costly = (sympy.Sum, sympy.Product, sympy.Integral, sympy.Derivative, sympy.Limit, sympy.core.function.AppliedUndef)
@@ -166,7 +173,7 @@ def _samples(one: object, other: object) -> Iterator[tuple]:
 
 
 def _apart(one: object, other: object) -> bool:
-    """Whether two numbers differ that math-verify calls equal, since it rounds to decimals (huggingface/Math-Verify#14)."""
+    """Whether two formulas differ although math-verify, which rounds, finds them equal (huggingface/Math-Verify#14)."""
     import sympy
 
     first, second = _values(one), _values(other)
@@ -183,7 +190,7 @@ def _apart(one: object, other: object) -> bool:
 
 
 def _agree(one: object, other: object) -> bool:
-    """Whether two formulas in the same symbols have the same values, where sympy does not see that they are equal."""
+    """Whether two formulas in the same symbols are numerically equal, for those that sympy cannot prove equal."""
     import sympy
 
     if not all(isinstance(meaning, sympy.Expr) and meaning.free_symbols for meaning in (one, other)):
@@ -196,7 +203,7 @@ def _agree(one: object, other: object) -> bool:
 
 
 def _serve() -> None:
-    """The worker: read a pair, write the verdict, until the input ends."""
+    """The worker's loop: read a pair, write its verdict, until the input ends."""
     import resource
     import signal
 
@@ -210,7 +217,7 @@ def _serve() -> None:
         return _ranges(spellings[0], lambda text: parse(text, parsing_timeout=None)) + meanings
 
     def judge(gold: list[str], prediction: list[str]) -> Verdict:
-        seed(0)  # sympy tries equalities out at random points
+        seed(0)  # sympy tests equalities at random points
         truth = read(gold)
         if not truth:
             return "unreadable gold"
@@ -225,22 +232,22 @@ def _serve() -> None:
 
     def arithmetic(text: str, *rest, **options) -> sympy.Basic:
         if not re.fullmatch(r"[\d\s.+\-*/×÷^()]*", text):
-            raise ValueError(f"not run as code: {text!r}")
+            raise ValueError(f"not executed as code: {text!r}")
         return parse_expr(text, *rest, **options)
 
     def forbid(event: str, arguments: tuple) -> None:
         writes = event == "open" and arguments[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
         acts = event.startswith(("os.", "subprocess.", "socket.", "shutil.", "ctypes.", "pty.", "webbrowser."))
         if writes or (acts and event not in ("os.listdir", "os.scandir")):
-            raise PermissionError(f"the grader does not {event}")
+            raise PermissionError(f"{event} is forbidden in the grader")
 
-    judge(["$x^2 - 1$"], ["$(x - 1)(x + 1)$"])  # loads what sympy loads late
-    parser.parse_expr = sympy_parser.parse_expr = arithmetic  # it evaluates text as Python, for sympify too
+    judge(["$x^2 - 1$"], ["$(x - 1)(x + 1)$"])  # trigger sympy's lazy imports
+    parser.parse_expr = sympy_parser.parse_expr = arithmetic  # the original evaluates text as Python, also for sympify
     sys.addaudithook(forbid)
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     for name in (signal.SIGPROF, signal.SIGALRM):
-        signal.signal(name, signal.SIG_DFL)  # which ends the process, also from within a long computation in C
+        signal.signal(name, signal.SIG_DFL)  # ends the process even during a long computation in C
     print("ready", flush=True)
     for line in sys.stdin:
         signal.setitimer(signal.ITIMER_PROF, SECONDS)

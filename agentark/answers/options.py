@@ -1,10 +1,10 @@
-"""Which option a text chooses: the letter of a multiple-choice answer."""
+"""Find the option that a text chooses: the letter of a multiple-choice answer."""
 
 import re
 
 from agentark.answers.statements import DOUBT
 
-# A letter as an option. "A" and "I" are words as well: they are options only where no word goes on with them
+# A letter as an option. "A" and "I" are also words, so they count only if no sentence continues after them
 # (antirez/ds4#319: "A decrease in preload"; UKGovernmentBEIS/inspect_ai#2216: "I don't know").
 GOES_ON = (
     r"(?=\W*$|\s*[.,;:!?)\]}*\"'”’/$](?![a-z])|\s+(?:because|since|as|due|which|where|given|although|but|and|or|not|i\.e"
@@ -14,13 +14,13 @@ LETTER = rf"(?:(?-i:[B-HJ])\b(?!['’]\w)|(?-i:A)\b{GOES_ON}|(?-i:I)\b(?=\W*$|\s
 QUOTED = r"['\"‘’“”(*]{1,3}\s?([A-J])\s?['\"‘’“”)*]{1,3}"  # medmcqa/medmcqa#5: "Ans. is 'c' i.e., Vitamin C"
 LABEL = r"\b(?:answer|option|choice|ans)\b"
 
-# An option that is chosen in so many words. The last one counts.
+# An explicit choice of an option. The last one counts.
 CHOSEN = re.compile(
     rf"{LABEL}(?!['’]s)[^.\n]{{0,60}}?(?:\bis\b|\bbe\b|:|\s?[-–—=]\s)\W{{0,12}}?(?:\\text\w*\{{\W{{0,3}})?(?:option )?"
     rf"(?:({LETTER})|{QUOTED}|([A-J])(?:\W*$|[.)](?=\s)|\s+i\.e))"
     rf"|\bans\.?\s*(?:is|[:=-])?\s*(?:option )?(?:{QUOTED}|({LETTER})|([A-J])(?:\W*$|[.)](?=\s)))"
     r"|\banswer\s*\(([A-J])\)\W*$"
-    # A heading, as gpt-4o writes it in debates: "### Updated Answer", empty line, "(D) Condylar burst"
+    # A heading, as in gpt-4o's debates: "### Updated Answer", empty line, "(D) Condylar burst"
     r"|^[#* \t]*(?:the )?(?:\w+ )?answer[*: \t]*\n\s*[*(\s]{0,4}(?:option )?\(?(?-i:([A-J]))\b(?!['’])(?!\s+[a-z])"
     r"|\b(?:is|be|are)\b[\s\W]{0,6}\(([A-J])\)"
     rf"|\b(?:is|(?<!it to )be|are|therefore|thus|hence|so|option|choice|answer)\b[\s,:]*({LETTER})\W{{0,12}}$"
@@ -29,17 +29,17 @@ CHOSEN = re.compile(
     rf"|\\boxed\s*\{{?\W{{0,12}}(?:\\text\w*\{{\W{{0,3}})?(?:option )?({LETTER})",
     re.IGNORECASE | re.MULTILINE,
 )
-# A line that begins with an option; jundot/omlx#3668: such lines may as well list the options after the answer
+# A line that begins with an option; jundot/omlx#3668: such lines may also list the options after the answer
 LINE = re.compile(r"^[ \t]*(?:\*\*)?\(?(?-i:([A-J]))(?:\)|\*\*|[.:](?=\s|$)|$)", re.MULTILINE)
-# medmcqa/medmcqa#4: two options are none: "A and C", "A, C", "B or D". "B, A is wrong" chooses one.
+# medmcqa/medmcqa#4: two options are no choice: "A and C", "A, C", "B or D". "B, A is wrong" chooses one.
 ANOTHER = re.compile(
     r"\W{0,4}(?:\s*(?:,|/|&|\+|\band\b|\bor\b)){1,2}\s*(?:option )?[(\"'*]*"
     r"(?:[a-j]['\")]|[A-HJ]\b(?=\W*$|[)\]\"'*.,;/]|\s+(?:and|or|are|both|together)\b)|I\b(?=\W*$|\s*[)\].]))"
 )
-# An option that opens a text: "D, because ...", "A Peter", "C - Vitamin K", but not "A patient ..." or "A or B"
+# An option at the start of a text: "D, because ...", "A Peter", "C - Vitamin K", but not "A patient ..." or "A or B"
 OPENING = re.compile(r"\W*(?:[Oo]ption |[Cc]hoice )?([A-J])(?:[.):,]|[ \t]*$|\s+[A-Z]|\s+[-–—]\s)", re.MULTILINE)
-# UKGovernmentBEIS/inspect_ai#2216: a refusal speaks of the options. An option's own text may be "None of the above", and
-# "not present" may be a finding.
+# UKGovernmentBEIS/inspect_ai#2216: a refusal mentions the options. An option's own text may be "None of the above", and
+# "not present" may be a medical finding.
 REFUSAL = re.compile(
     r"\b(?:answer|option|choice)s?\b[^.\n]{0,60}(?:\bnot|n['’]t) (?:present|listed|among|given|provided)\b"
     r"|(?:^|(?<!i\.e)[.!?]\s+)none of (?:the|these|them)\b(?! (?:other|rest|remaining|alternative))",
@@ -48,7 +48,7 @@ REFUSAL = re.compile(
 
 
 def letter(text: str) -> str | None:
-    """The last option that a text chooses, as a capital letter; None if it chooses none, several, or takes it back."""
+    """The last option that a text chooses, as a capital letter; None if it chooses none or several, or retracts it."""
     if alone := re.fullmatch(r"[\W_]*([A-J])[\W_]*", text, re.IGNORECASE):
         return alone[1].upper()
     if choices := list(CHOSEN.finditer(text)):
@@ -56,23 +56,24 @@ def letter(text: str) -> str | None:
     lines = list(LINE.finditer(text))
     if opening := OPENING.match(text):
         following = [line for line in lines if line.start() > opening.start(1)]
-        if not following or ord(following[0][1]) != ord(opening[1]) + 1:  # no list of options begins here
+        if not following or ord(following[0][1]) != ord(opening[1]) + 1:  # otherwise a list of options begins here
             return None if ANOTHER.match(text[opening.end(1) :]) else opening[1]
     if lines:
         return kept(text, lines[-1])
-    last = text.split("\n\n")[-1]  # "(D) fits best" may stand anywhere in it, if no other option does
+    last = text.split("\n\n")[-1]  # "(D) fits best" counts anywhere in it if no other option occurs
     named = set(re.findall(r"\(([A-J])\)", last))
     return named.pop() if len(named) == 1 and not DOUBT.search(last) else None
 
 
 def kept(text: str, choice: re.Match) -> str | None:
-    """The option of this choice, unless another stands beside it or the text after it takes it back."""
-    rest = text[choice.end(choice.lastindex) :]
+    """The option of this choice, unless another follows it directly or the later text retracts it."""
+    group = choice.lastindex or 0
+    rest = text[choice.end(group) :]
     if "answer" in choice[0].lower() and re.match(r"[^\n]*\n[ \t*]*\([A-J]\)", rest):
-        return None  # "the correct answers are:" and two lines, or all options once more
+        return None  # "the correct answers are:" and two lines, or all options repeated
     if ANOTHER.match(rest) or DOUBT.search(rest):
         return None
     refusal = REFUSAL.search(rest)
-    if refusal and re.search(r"\w|\n", rest[: refusal.start() + 1]):  # else it is the option's own text
+    if refusal and re.search(r"\w|\n", rest[: refusal.start() + 1]):  # otherwise it is the option's own text
         return None
-    return choice[choice.lastindex].upper()
+    return choice[group].upper()

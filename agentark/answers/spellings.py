@@ -1,8 +1,8 @@
-r"""One plain spelling for numbers that people and models write in many: "2½", "12 400", "3.2 \times 10^5", "1.5 million".
+r"""Normalise the many spellings of numbers: "2½", "12 400", "3.2 \times 10^5", "1.5 million".
 
-`clean` deals with characters and is applied to a whole text, `plain` deals with ASCII spellings and is applied to one
-statement. After them a number is what `NUMBER` or `TIME` matches, and `value` or `moment` gives its meaning. Beside
-each rule stands the report that it comes from. Every pattern takes linear time.
+`clean` normalises the characters of a whole text, `plain` the ASCII spellings in one statement. Afterwards `NUMBER` or
+`TIME` matches a number, and `value` or `moment` evaluates it. Comments name the issue that each rule comes from. Every
+pattern matches in linear time.
 """
 
 import re
@@ -14,24 +14,26 @@ PLAIN = re.compile(NUMBER)
 CLOCK = re.compile(r"(\d{1,2}):([0-5]\d)([ap]m)?")
 
 # --- characters -------------------------------------------------------------------------------------------------------
-# Fullwidth forms and mathematical digits are other shapes of ASCII; zero-width characters are nothing
-SHAPES = {0xFF01 + i: 0x21 + i for i in range(94)} | {0x1D7CE + i: 0x30 + i % 10 for i in range(50)}
+# Fullwidth forms and mathematical digits become ASCII; zero-width characters are removed
+SHAPES: dict[int, int | str | None] = {0xFF01 + i: 0x21 + i for i in range(94)}
+SHAPES |= {0x1D7CE + i: 0x30 + i % 10 for i in range(50)}
 SHAPES |= dict.fromkeys((0x200B, 0x200C, 0x200D, 0x2060, 0xFEFF), None)
-SHAPES |= str.maketrans({"−": "-", "\u2010": "-", "\u2011": "-", "⁄": "/", "∕": "/", "…": "...", "⋅": "·", "∙": "·"})
+SIGNS = (("-", "−\u2010\u2011"), ("/", "⁄∕"), ("·", "⋅∙"), ("...", "…"))
+SHAPES |= {ord(character): form for form, characters in SIGNS for character in characters}
 VULGAR = {"½": "1/2", "⅓": "1/3", "⅔": "2/3", "¼": "1/4", "¾": "3/4", "⅕": "1/5", "⅖": "2/5", "⅗": "3/5", "⅘": "4/5"}
 VULGAR |= {"⅙": "1/6", "⅚": "5/6", "⅛": "1/8", "⅜": "3/8", "⅝": "5/8", "⅞": "7/8", "⅐": "1/7", "⅑": "1/9", "⅒": "1/10"}
 FRACTION = re.compile(rf"(?<=\d)\s?[{''.join(VULGAR)}]|[{''.join(VULGAR)}]")  # huggingface/Math-Verify#81: "2½ cups"
 SUPERS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻", "0123456789+-")
 POWER = re.compile(r"(?<=\d)[⁻⁺]?[⁰¹²³⁴-⁹]+")  # scientific notation as "3.2×10⁵"; "m²" stays a unit
-# AISBench/benchmark#359: thousands set apart by a no-break, thin or narrow no-break space
+# AISBench/benchmark#359: thousands separated by a no-break, thin or narrow no-break space
 SPACES = "\u00a0\u2005-\u200a\u202f\u205f"
 SPACED = re.compile(rf"(?<![\d.,])\d{{1,3}}(?:[{SPACES}]\d{{3}}){{1,6}}(?!\d)")
 BLANK = re.compile(rf"[{SPACES}]")
-DASH = re.compile(r"(^|[({\[$=:]|\bis)(\s?)[–‒](?=\s?[\d.])")  # a dash in place of a minus sign; "15–20" is a range
+DASH = re.compile(r"(^|[({\[$=:]|\bis)(\s?)[–‒](?=\s?[\d.])")  # a dash used as a minus sign; "15–20" is a range
 
 
 def clean(text: str) -> str:
-    """The text with digits, fractions, powers, signs and blanks in ASCII where they have a form there."""
+    """Convert digits, fractions, powers, signs and blanks to ASCII if they have an ASCII form."""
     if text.isascii():
         return text
     text = POWER.sub(lambda match: f"^{{{match[0].translate(SUPERS)}}}", text)
@@ -43,22 +45,22 @@ def clean(text: str) -> str:
 # --- spellings --------------------------------------------------------------------------------------------------------
 FRAC = r"\\[dtc]?frac\s*(?:\{\s*(-?\d+)\s*\}\s*\{\s*(\d+)\s*\}|(\d)\s*(\d))"
 TEXT = re.compile(r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|mbox)\s*\{([^{}]*)\}")
-# AISBench/benchmark#359: groups of thousands by blanks, LaTeX blanks, apostrophes; "1,00,000"; "1.234.567,89".
-# One dot alone, as in "12.400", stays a decimal point.
+# AISBench/benchmark#359: thousands separated by blanks, LaTeX blanks, apostrophes; "1,00,000"; "1.234.567,89".
+# A single dot, as in "12.400", stays a decimal point.
 GROUPS = re.compile(r"(?<![\w.,'])[1-9]\d{0,2}(?:(?:\\[,;: ]|[ '’~_]|\{,\}|,\\!\s?)\d{3}){1,6}(?![\w'’/-])")
 INDIAN = re.compile(r"(?<![\w.,])[1-9]\d?(?:,\d\d){1,6},\d{3}(?![\d,])")
 DOTTED = re.compile(r"(?<![\w.,])[1-9]\d{0,2}(?:(?:\.\d{3}){2,6}(?:,\d+)?|(?:\.\d{3}){1,6},\d{1,2})(?![\d.,]*\d)")
 COMMA = re.compile(r"(?<![\w.,])(?:(\d+),(\d{1,2}|\d{4,})|(0+),(\d+))(?![\d,.]*\d)")  # "2,5" for 2.5
-# huggingface/Math-Verify#34: mixed numbers, with any minus sign; "2-1/2 cups" is one too, "2-1/2" alone a difference
+# huggingface/Math-Verify#34: mixed numbers, with any minus sign, and "2-1/2 cups"; "2-1/2" alone is a difference
 MIXED = re.compile(r"(?<![\w./^])(\d+)(?:\s+(?:and\s+)?|-(?=\d+/\d+\s+[a-z]{3}))(\d+)/(\d+)(?![\d/.])")
 MIXED_FRAC = re.compile(rf"(?<![\w./^_{{}}\\])(\d+)\s*{FRAC}")
-# Scientific notation as in openai/simple-evals' MGSM answers: "3.2e5", "3.2 x 10^5", "4 \cdot 10^{-3}"
+# Scientific notation, as in openai/simple-evals' MGSM answers: "3.2e5", "3.2 x 10^5", "4 \cdot 10^{-3}"
 TENS = re.compile(
     r"(?<![\w.,^\\])(\d+(?:\.\d+)?)\s*(?:[x×*·]|times|\\times|\\cdot|\\ast)\s*10\s*(?:\^|\*\*)\s*"
     r"(?:\{\s*([-+]?\d{1,3})\s*\}|([-+]?\d{1,3}))(?![\w.^!])"
 )
 E_NOTATION = re.compile(r"(?<![\w.,^\\])(\d+(?:\.\d+)?)[eE]([-+]?\d{1,3})(?![\w^!]|\.\d)")
-# Repeating decimals: a bar or a dot over the digits, brackets around them, or dots behind them
+# Repeating decimals: a bar or a dot over the digits, brackets around them, or dots after them
 BAR = re.compile(r"(?<![\w.,])(\d*)\.(\d*)(?:\\(?:overline|bar|dot)\s*(?:\{\s*(\d+)\s*\}|(\d))|\((\d{1,12})\)(?!\d))")
 DOTS = re.compile(r"(?<![\w.,])(\d*)\.(\d{2,40})(?:\.\.\.|\\l?dots|\\cdots)")
 REPEATED = re.compile(r"(\d*?)(\d{1,12}?)(\2+)$")
@@ -69,20 +71,20 @@ SCALED = re.compile(rf"(?<![\w.,])({NUMBER})(?:\s|\*\*|\$|~|-|\\[ ,;]|\\text\{{)
 SHORT = {"k": 3, "m": 6, "mn": 6, "mln": 6, "b": 9, "bn": 9}
 MONEY = re.compile(rf"(?<=[$€£₹])\s?({NUMBER})\s?(k|mn|mln|m|bn|b)\b(?![$\^/])", re.IGNORECASE)  # "$2.5M"
 KILO = re.compile(r"(?<![\w.,])(\d+(?:\.\d+)?)k\b(?![$\^/])", re.IGNORECASE)  # "5k"
-# SeraphimSerapis/tool-eval-bench#63: a time of day is one value, whose minutes are no number of their own
+# SeraphimSerapis/tool-eval-bench#63: a time of day is one value; its minutes are not a separate number
 DAY = re.compile(
     r"(?<![\d:.,])(\d{1,2})(?::([0-5]\d)(?::[0-5]\d)?(?![\d:])(?:\s*(?:([ap])\.?\s?m\b\.?|o['’]?\s?clock))?"
     r"|\s*(?:([ap])\.?\s?m\b\.?|o['’]?\s?clock\b))",
     re.IGNORECASE,
 )
-# reasoning-machines/pal#12: a sign with a blank behind it is a sign, unless a quantity stands before it
+# reasoning-machines/pal#12: a minus followed by a blank is a sign, unless a quantity precedes it
 SIGN = re.compile(r"(^\$?|[$({\[=]|:[ \t]|\bis\s|\bequals\s)\s*-\s+(?=[\d.\\$])")
 
 
 def plain(content: str, number: bool = True) -> str:
-    """A statement with its numbers in one plain spelling, as `NUMBER` and `TIME` have it.
+    """Normalise the numbers in a statement to the spelling of `NUMBER` and `TIME`.
 
-    Where `number` is false the statement may be a formula: what means something else in a formula is left as it is.
+    number: false if the statement may be a formula. Spellings with another meaning in formulas are then left unchanged.
     """
     if number:
         content = TEXT.sub(r" \1", content)
@@ -98,13 +100,13 @@ def plain(content: str, number: bool = True) -> str:
     if number:
         content = COMMA.sub(lambda match: f"{match[1] or match[3]}.{match[2] or match[4]}", content)
         content = MONEY.sub(lambda match: scaled(match[1], SHORT[match[2].lower()]) or match[0], content)
-        content = KILO.sub(lambda match: scaled(match[1], 3), content)
+        content = KILO.sub(lambda match: scaled(match[1], 3) or match[0], content)
         content = DAY.sub(time_of_day, content)
     return SCALED.sub(scale_words, content)
 
 
 def mixed(match: re.Match) -> str:
-    """ "2 1/2" or "2\frac12" as one fraction; what is no proper fraction stays."""
+    """ "2 1/2" or "2\frac12" as one fraction; unchanged if the fraction is not proper."""
     whole, top, bottom, *short = match.groups()
     if top is None:
         top, bottom = short
@@ -116,7 +118,7 @@ def mixed(match: re.Match) -> str:
 
 def power_of_ten(match: re.Match) -> str:
     exponent = int(next(filter(None, match.groups()[1:])))
-    return scaled(match[1], exponent) if abs(exponent) <= 400 else match[0]
+    return (scaled(match[1], exponent) if abs(exponent) <= 400 else None) or match[0]
 
 
 def scale_words(match: re.Match) -> str:
@@ -125,7 +127,7 @@ def scale_words(match: re.Match) -> str:
 
 
 def scaled(number: str, exponent: int) -> str | None:
-    """A number times a power of ten, written out."""
+    """A number times a power of ten, written out; None if `number` has no value."""
     if (found := value(number)) is None:
         return None
     found *= Fraction(10) ** exponent
@@ -137,13 +139,13 @@ def scaled(number: str, exponent: int) -> str | None:
 
 
 def repeating(match: re.Match) -> str:
-    """ "0.1\overline{6}", "0.1(6)" or "0.1666..." as a fraction; digits before dots that do not repeat stay."""
+    """ "0.1\overline{6}", "0.1(6)" or "0.1666..." as a fraction; unchanged if the digits before the dots do not repeat."""
     whole, digits = match[1] or "0", match[2]
     if match.re is BAR:
         block = match[3] or match[4] or match[5]
     else:
         found = REPEATED.fullmatch(digits)
-        if not found or len(found[2] + found[3]) < len(found[1]):  # so that "1.618033..." is no fraction
+        if not found or len(found[2] + found[3]) < len(found[1]):  # so that "1.618033..." is not a fraction
             return match[0]
         digits, block = found[1], found[2]
     head, nines = Fraction(int(whole + digits), 10 ** len(digits)), 10 ** len(block) - 1
@@ -164,7 +166,7 @@ WRAP = re.compile(r"\\(?:left|right|displaystyle|[!,;: ])|\$|\\[()\[\]]")
 
 
 def value(plain: str) -> Fraction | None:
-    """A plain number's value; None if it has none, as 1/0, or is longer than Python reads."""
+    """A plain number's value; None if it has none, such as 1/0, or is too long for Python to parse."""
     try:
         return Fraction(plain.replace(",", "").replace("−", "-").replace(" ", ""))
     except (ValueError, ZeroDivisionError):
@@ -172,14 +174,14 @@ def value(plain: str) -> Fraction | None:
 
 
 def moment(plain: str) -> tuple[int, int, str] | None:
-    """A time's hour, minute and half of the day ("am", "pm" or "" if that is open); a number from 0 to 24 is an hour."""
+    """A time's hour, minute and "am", "pm" or "" (unknown). A bare number of one or two digits is an hour."""
     if clock := CLOCK.fullmatch(plain):
         return int(clock[1]), int(clock[2]), clock[3] or ""
     return (int(plain), 0, "") if re.fullmatch(r"[012]?\d", plain) else None
 
 
 def same_time(first: str, second: str) -> bool:
-    """Whether two times are one: "4:30" and "4:30pm", "4:30pm" and "16:30", "11:00am" and "11"."""
+    """Whether two times may be the same: "4:30" and "4:30pm", "4:30pm" and "16:30", "11:00am" and "11"."""
     one, other = moment(first), moment(second)
     if one is None or other is None or one[1] != other[1]:
         return False
@@ -190,7 +192,7 @@ def same_time(first: str, second: str) -> bool:
 
 
 def rational(formula: str) -> Fraction | None:
-    r"""The value of a formula that is one plain number or one fraction, "\frac{3}{4}" or "-3/4"; None for others."""
+    r"""The value of a formula that is a single number or fraction, "\frac{3}{4}" or "-3/4"; None for any other."""
     bare = WRAP.sub("", formula.replace("{,}", ",").replace(",\\!", ",")).strip()
     if bare.startswith("(") and bare.endswith(")") and "," not in bare:  # "(1,200)" is a point
         bare = bare[1:-1]

@@ -1,8 +1,8 @@
-r"""What a text states as its answer: the last box, mark ("#### 18"), label ("A: 18") or sentence ("the answer is 18").
+r"""Find the answer in a text: the last box, mark ("#### 18"), label ("A: 18") or sentence ("the answer is 18").
 
-The last statement counts. A text that goes on doubting after it, or never ends its thinking, states nothing. Everything
-here is matching of regular expressions in a bounded stretch of text; no formula is worked out. How numbers are spelt is
-the subject of spellings.py, how options are chosen that of options.py.
+The last statement counts. A text that expresses doubt after it, or whose marked thinking does not end, has no answer.
+Everything here is regular expressions on text of bounded length; no formula is evaluated. For spellings of numbers see
+spellings.py, for multiple choice options.py.
 """
 
 import re
@@ -10,9 +10,9 @@ import re
 from agentark.answers.spellings import DRESS, NUMBER, TIME, clean, plain, value
 from agentark.schemas import AnswerKind
 
-TAIL = 8_000  # characters from the end of a trace, among which its answer must stand
-FEW = 30  # characters in which an answer may be words, as "infinitely many"
-REACH = 600  # characters in which a statement must give what it announces
+TAIL = 8_000  # characters at the end of a trace in which the answer is searched
+FEW = 30  # characters up to which an answer may be words, such as "infinitely many"
+REACH = 600  # characters after "the answer is" in which the answer must occur
 
 # huggingface/open-r1#418: R1 puts the answer between tags
 TAGGED = re.compile(r"<(?:final_)?answer>\s*([^<\s][^<]*)(?:</(?:final_)?answer>|$)", re.IGNORECASE)
@@ -20,14 +20,14 @@ TAGGED = re.compile(r"<(?:final_)?answer>\s*([^<\s][^<]*)(?:</(?:final_)?answer>
 # --- boxes ------------------------------------------------------------------------------------------------------------
 # hendrycks/math#23: a box without braces, "\boxed 6"
 BOX = re.compile(r"\\(?:boxed|fbox)\s*(?:\{|(-?\d(?:[\d.,/]*\d)?(?![\w{])|\\d?frac(?:\{[^{}]*\}|\d){2}|[A-Z](?!\w)))")
-# EleutherAI/lm-evaluation-harness#3477: an empty box, or one in an echo of the instruction, states nothing
+# EleutherAI/lm-evaluation-harness#3477: an empty box, or one that repeats the instruction, is not an answer
 ECHO = re.compile(
     r"[\W_]*|\W*(?:\\\w+\s*\{)?[\W_]*(?:(?:your|the|my|insert|put|write|place|final|correct|numerical|numeric|single)\s+)*"
     r"(?:answer|result|number|solution|value|letter|option)(?:\s+(?:here|goes here|only))?\W*",
     re.IGNORECASE,
 )
-# huggingface/Math-Verify#57: boxes are one list where only "and", "or" or a comma and a few words stand between them;
-# a new clause ("so the total is", "then, after adding three,") makes the last box the answer
+# huggingface/Math-Verify#57: boxes form one list if only "and", "or" or a comma and a few words are between them; after a
+# new clause ("so the total is", "then, after adding three,") only the last box is the answer
 ADJACENT = re.compile(r"(?:[\s,;&$.]|\+{2,}|\\[,;!()\[\]]|\\q?quad|\\(?![a-zA-Z])|\\text\s*\{|\}|\band\b|\bor\b)*")
 CLAUSE = re.compile(
     r"[.!?:]\s|\n\n|[=+*/×÷<>⇒→]|\\(?:implies|Rightarrow|times|cdot)|\b(?:so|then|thus|hence|therefore|which|that|gives?"
@@ -45,23 +45,23 @@ PHRASE = re.compile(
     r"|^[ \t]*A:"
     r"|^[ \t*]*ans(?:\.|\b)[ \t]*(?:is|[:=])"
     r"|(?<!check our )(?<!check the )\banswer\b(?!['’]s)[^.:=\n]{0,60}?(?:\b(?:is|be|was)\b|:|=)"
-    # A real debate's closing talk: "the answer is derived by adding 47 and 52", "the answer is consistent with rule 1"
+    # Not an answer, in real debates: "the answer is derived by adding 47 and 52", "the answer is consistent with rule 1"
     r"(?!\s+(?:not|wrong|incorrect|based|consistent|supported|confirmed|in line|(?:derived|obtained|calculated|found"
     r"|computed|determined|reached|achieved|given)\b(?!\s+(?:as|to be)\b))\b)",
     re.IGNORECASE | re.MULTILINE,
 )
-# What is stated: up to the end of the sentence or line, formulas whole
+# The stated content: up to the end of the sentence or line, with formulas whole
 CONTENT = re.compile(
     r"[\s*:]*((?:\$\$.+?\$\$|\$[^$\n]+\$|\\\(.+?\\\)|\\\[.+?\\\]|\b(?:Rs|approx|ca|No)\.|(?![.!?](?:[\s*]|$))[^\n])+)",
     re.DOTALL,
 )
-# EleutherAI/lm-evaluation-harness#3477: an instruction repeated, "The answer is N."
+# EleutherAI/lm-evaluation-harness#3477: a repeated instruction, "The answer is N."
 PLACEHOLDER = re.compile(r"[\"'“‘`*$]*(?:N|X|\[[^\]\d]*\]|<[^>\d]*>|\.\.\.|_+|\{[a-z ]*\})[\"'”’`*$.]*")
-# It is given at once, not as in "the answer is derived from dividing what she needs by 15"
+# The answer follows directly, unlike in "the answer is derived from dividing what she needs by 15"
 AT_ONCE = {"number": re.compile(r"[^\d\n]{0,25}\d"), "latex": re.compile(r"[^\d$\\\n]{0,25}[\d$\\]")}
 PROSE = re.compile(r"(?<![\\a-zA-Z{])[a-zA-Z]{2,}\s+[a-zA-Z]{2,}")
 
-# Answers in words, as HotpotQA's: full stops of abbreviations and initials end no sentence
+# Answers in words, as in HotpotQA: full stops of abbreviations and initials do not end a sentence
 SPOKEN = re.compile(
     r"^\W*answer\W*:|\banswer\b(?!['’]s)[^.:=\n]{0,60}?(?:\bis\b|:)(?!\s+not\b)", re.IGNORECASE | re.MULTILINE
 )
@@ -71,10 +71,10 @@ SENTENCE_END = re.compile(
 )
 
 # --- doubts -----------------------------------------------------------------------------------------------------------
-# After such words a trace goes on thinking; what it said before them is not its last word. A box stands many of them.
-# EvolvingLMMs-Lab/lmms-eval#1511: they count as a second thought only where one begins: at the start of a sentence and
-# before a comma or a word that goes on thinking. "Wait 20 minutes", "alternatively called" and "not sure of the date"
-# are plain words.
+# After such words a trace continues to reason, so the statement before them is not final. After a box fewer of them
+# count (WAIT instead of DOUBT). EvolvingLMMs-Lab/lmms-eval#1511: they count only where a new thought begins, at the start
+# of a sentence and before a comma or a word that continues the thought. "Wait 20 minutes", "alternatively called" and
+# "not sure of the date" are ordinary words.
 START = r"(?:^|[^\w\s,'’-])\W{0,4}(?:(?:but|oh|no|so|and|or|hmm+|okay|ok)\b\W{1,3}){0,2}"
 AGAIN = (
     r"wait\b(?=\W*$|\s*[,.!?:…—–-]|\s*\n|\s+(?:that|this|i|it|no|not|but|is|isn|are|maybe|perhaps|actually|let|why|what"
@@ -98,7 +98,7 @@ DOUBT = re.compile(
 
 # --- numbers in words -------------------------------------------------------------------------------------------------
 FIGURE = rf"(?:{TIME}|{NUMBER})"
-# A number that the words around it, units mostly, leave as it is: "$18", "52 WPM", "60 km/h", "18 apples in 3 boxes"
+# A number with words around it, mostly units: "$18", "52 WPM", "60 km/h", "18 apples in 3 boxes"
 QUANTITY = re.compile(
     rf"[^\w.+\-−*/^=<>\\]*({FIGURE})(?![\d,.:]*\d|e[-+]?\d)(?:\s*[°%])?"
     r"(?:[\s(-]*[a-z](?:[^+*/^=<>×÷\\]|(?<=[a-z])\s?/\s?(?=[a-z])|(?<=[a-z])\^\s?\{?[23]\}?)*)?[.,;:!\s)\]]*",
@@ -108,7 +108,7 @@ SUM = re.compile(r"\de[-+]?\d|\*|\^|×|÷|[\d)]\s*[-+/(]\s*[\d(]|\\|\b[a-z]+\)?\
 FRACTIONS = re.compile(r"(?<![\d/.])\d+/\d+(?![\d/.])")
 LAST = re.compile(rf"(?<![\w.,])(?:(?<!\d:)|(?=\d{{3}}))({FIGURE})")
 DENIED = re.compile(rf"(?:\bnot|n['’]t) {NUMBER}")
-# asuzukosi/post-training-experiments#49: two numbers that disagree state none: "18 or 19", "15–20", "between 15 and 20"
+# asuzukosi/post-training-experiments#49: two different numbers are no answer: "18 or 19", "15–20", "between 15 and 20"
 FEW_WORDS = r"(?:[ \t]+[a-z$°%]{1,12}){0,2}"
 RANGE = re.compile(
     rf"\d[^+*/^=.]{{0,20}}\bor\b[^+*/^=.]{{0,20}}\d|\d\s?[–—]\s?[$€£]?\d"
@@ -126,7 +126,7 @@ WORD = re.compile(r"(?<!\\)\b[a-zA-Z]{2,}(?:\s?/\s?[a-zA-Z]{2,})?\b|(?<=[a-zA-Z]
 ARITHMETIC = re.compile(r"[\d\s.,+\-*/×÷()^]+")
 
 # --- closing talk -----------------------------------------------------------------------------------------------------
-# Debate messages end in talk to the reader; the sentence that concludes stands before it
+# Debate messages end with remarks to the reader; the concluding sentence precedes them
 TALK = re.compile(
     r"\W*(?:let me know|i hope|hope (?:this|that)|feel free|if you (?:have (?:any|more|further)|need|want|would|['’]d)|please|thank|would you|is there|do you|i apologi[sz]e"
     r"|my apologies|note that|remember)\b",
@@ -145,7 +145,10 @@ SENTENCE = re.compile(r"[.!?]\s+(?=[A-Z(*])")
 
 
 def conclusion(text: str) -> str:
-    """The end of a text, after its thinking if that is marked; "" if the thinking never ends."""
+    """The last tagged answer, else the last TAIL characters, of a text after its marked thinking.
+
+    Returns "" if the thinking does not end.
+    """
     rest = text.rpartition("</think>")[2]
     if "<think>" in rest:
         return ""
@@ -156,12 +159,12 @@ def conclusion(text: str) -> str:
 
 
 def stated(text: str, kind: AnswerKind) -> str | None:
-    """The last answer that a text states, as a plain number where it is one; None if it states none or takes it back.
+    """The last answer stated in a text, or None if there is none or the text retracts it.
 
-    For "number" the result is a plain number, a time or a formula that comes to a number, else any formula or words.
+    kind: for "number" the result is a plain number, a time or a formula for a number, otherwise any formula or words.
     """
     text = clean(text)
-    (end, content), doubt, before = boxed(text) or (0, ""), WAIT, None
+    (end, content), doubt, before = boxed(text) or (0, ""), WAIT, 0
     for phrase in reversed(list(PHRASE.finditer(text, end))):
         content_found = CONTENT.match(text[phrase.end() : phrase.end() + REACH])
         if not content_found or PLACEHOLDER.fullmatch(content_found[1].strip()):
@@ -172,7 +175,7 @@ def stated(text: str, kind: AnswerKind) -> str | None:
             break
     if content and kind == "number" and doubt is WAIT and (later := worked_out_after(text, end, content)):
         end, content = later
-    if not content:  # nothing is announced: of a number, the sentence that concludes; of a formula, any in the text
+    if not content:  # no explicit answer: use the concluding sentence for a number, the whole text for a formula
         content, doubt = concluding(text) if kind == "number" else text, DOUBT
         before = text.rfind(content)
         end = before + len(content) if kind == "number" else before
@@ -182,7 +185,8 @@ def stated(text: str, kind: AnswerKind) -> str | None:
 
 
 def prose_answers(text: str) -> list[str]:
-    """What a text may state in words, its last statement in several cuts: a name may hold full stops, a title may too."""
+    """Candidate answers in words: the last statement, cut at each possible end, since names and titles may contain full
+    stops."""
     found = []
     if (box := boxed(text)) and not WAIT.search(text[box[0] :]):
         found.append(box[1].strip("$"))
@@ -196,9 +200,9 @@ def prose_answers(text: str) -> list[str]:
 
 
 def concluding(text: str) -> str:
-    """The line that states a number, in a text that announces none: the last one with a number in it.
+    """The line that states the number in a text without an explicit answer: the last line with a number.
 
-    A line that begins as a conclusion is preferred to a paragraph of talk that follows it, unless that goes on computing.
+    An earlier line that begins like a conclusion is preferred if only remarks without computation follow it.
     """
     lines = [line for line in text.split("\n") if re.search(r"\d", line) and not TALK.match(line)]
     if answer := IS_ANSWER.findall(text):
@@ -214,7 +218,7 @@ def concluding(text: str) -> str:
 
 
 def boxed(text: str) -> tuple[int, str] | None:
-    """Where the last box ends and its content, with those of the boxes that it is listed with; None without a box."""
+    """The end of the last box and its content, joined with the boxes listed with it; None without a box."""
     contents: list[str] = []
     end = start = 0
     for box in reversed(list(BOX.finditer(text))):
@@ -239,7 +243,7 @@ def boxed(text: str) -> tuple[int, str] | None:
 
 
 def listed(between: str) -> bool:
-    """Whether two boxes with these words between them are one answer: "\\boxed{3} or \\boxed{4}"."""
+    """Whether two boxes with this text between them are one answer: "\\boxed{3} or \\boxed{4}"."""
     if not between or len(between) > 70:
         return False
     if ADJACENT.fullmatch(between):
@@ -251,9 +255,9 @@ def listed(between: str) -> bool:
 
 
 def number(content: str, before: str = "") -> str | None:
-    """The number that a statement comes to: plain if it is written so, as a formula if it must be worked out.
+    """The number in a statement: plain if it is written out, as a formula if it must be evaluated; None without one.
 
-    Where a sentence that announces nothing has several numbers, the one that the text before it has worked out counts.
+    If the statement has several numbers, the result of the last equation in `before` and in the statement counts.
     """
     parts = RESULT.split(content)
     while len(parts) > 1 and re.search(r"[a-z]", parts[-1], re.IGNORECASE) and not re.search(r"\d", parts[-1]):
@@ -270,7 +274,7 @@ def number(content: str, before: str = "") -> str | None:
         return quantity[1]
     if SUM.search(FRACTIONS.sub("1", bare)):
         terms = WORD.sub("", bare).strip(" \n.,:;")
-        if re.search(r"\d\s+\d", terms):  # words tell the formula: "multiply 4*2 to find 8"
+        if re.search(r"\d\s+\d", terms):  # words describe the formula: "multiply 4*2 to find 8"
             return figures[-1] if figures else None
         return terms if ARITHMETIC.fullmatch(terms) else result.strip()
     sentence = LAST.findall(SENTENCE.split(bare)[-1]) or figures
@@ -280,10 +284,10 @@ def number(content: str, before: str = "") -> str | None:
 
 
 def worked_out_after(text: str, end: int, boxed: str) -> tuple[int, str] | None:
-    """Where a conclusion after the last box ends, and its number, if the box is a step's.
+    """The end and the number of a conclusion after the last box, if the box holds only an intermediate step.
 
-    A debate's message may box a step and state the answer in words: the text behind the box works out another number,
-    and a sentence that concludes repeats it.
+    A debate message may box a step and state the answer in words: the text after the box computes another number, and a
+    concluding sentence repeats it.
     """
     rest = text[end:].replace("**", "  ")
     results = [result for result in EQUATION.finditer(rest) if value(result[1]) is not None]

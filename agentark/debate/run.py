@@ -1,14 +1,13 @@
 """Running a protocol over many questions: all conversations of a group advance in step, groups share the cores."""
 
-import contextlib
 import importlib
 from collections.abc import Sequence
 from pathlib import Path
 
 from agentark.debate.independent import Vote
 from agentark.debate.turns import Protocol, Turn
-from agentark.engines import Engine, Reply, Request, Store, batches_itself, engine, inheritable
-from agentark.parallel import isolated, run_all, workers
+from agentark.engines import Engine, Reply, Request, Store, batches_itself, engine, inheritable, short_name
+from agentark.parallel import isolated, progress, run_all, tick, workers
 from agentark.schemas import Question, Seconds, Trace
 from agentark.traces.reading import answer_of
 
@@ -35,8 +34,10 @@ def run_group(
             conversations[key].append((key, turn, reply))
         turns = {}
         for key, replies in received.items():
-            with contextlib.suppress(StopIteration):
+            try:
                 turns[key] = live[key].send(replies)
+            except StopIteration:
+                tick()
     return [entry for q in questions for entry in conversations[q.question_id]]
 
 
@@ -54,17 +55,10 @@ def run_debates(
     cores; an engine that batches by itself is given all questions of a round at once.
     """
     call = dict(protocol=protocol, model=model, store=store, seed=seed, max_tokens=max_tokens)
-    if str(model).startswith("vllm:"):  # the next model will want the GPU for itself
-        results = [isolated(_group, **call, questions=questions)]
-    elif batches_itself(model):
-        results = [_group(**call, questions=questions)]
-    else:
-        if inheritable(model):
-            engine(model)  # here, once: the workers inherit it
-        groups = [questions[i : i + GROUP] for i in range(0, len(questions), GROUP)]
-        results = run_all(_group, [dict(**call, questions=group) for group in groups], crowded=True)
-    asked, traces, seconds = {q.question_id: q for q in questions}, [], []
     name = type(protocol).__name__.lower()
+    with progress(len(questions), f"{name} by {short_name(model)}", "question"):
+        results = _results(questions, call)
+    asked, traces, seconds = {q.question_id: q for q in questions}, [], []
     for key, turn, reply in (entry for group in results for entry in group):
         traces.append(
             Trace(
@@ -84,6 +78,19 @@ def run_debates(
     return traces, seconds
 
 
+def _results(questions: Sequence[Question], call: dict) -> list[list[tuple[str, Turn, Reply]]]:
+    """The turns and replies of all groups of questions."""
+    model = call["model"]
+    if str(model).startswith("vllm:"):  # the next model will want the GPU for itself
+        return [isolated(_group, **call, questions=questions)]
+    if batches_itself(model):
+        return [_group(**call, questions=questions)]
+    if inheritable(model):
+        engine(model)  # here, once: the workers inherit it
+    groups = [questions[i : i + GROUP] for i in range(0, len(questions), GROUP)]
+    return run_all(_group, [dict(**call, questions=group) for group in groups], crowded=True)
+
+
 def greedy_answers(
     models: Sequence[str | Path], settings: dict[str, Sequence[Question]], store: Path, max_tokens: int
 ) -> list[dict[str, tuple[list[Trace], list[Seconds]]]]:
@@ -93,10 +100,11 @@ def greedy_answers(
     process, without waiting for others.
     """
     calls = [dict(model=model, settings=settings, store=store, max_tokens=max_tokens) for model in models]
-    if len(calls) < workers() or any(map(batches_itself, models)):
-        return [_answers(**call) for call in calls]
-    importlib.import_module("agentark.engines.transformers")  # here, once: the workers inherit it
-    return run_all(_answers, calls)
+    with progress(len(calls) * sum(map(len, settings.values())), f"greedy answers of {len(calls)} models", "question"):
+        if len(calls) < workers() or any(map(batches_itself, models)):
+            return [_answers(**call) for call in calls]
+        importlib.import_module("agentark.engines.transformers")  # here, once: the workers inherit it
+        return run_all(_answers, calls)
 
 
 def _answers(model: str | Path, settings: dict[str, Sequence[Question]], store: Path, max_tokens: int) -> dict:

@@ -15,7 +15,7 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
     section: ClassVar[str]
-    unrecorded: ClassVar[set[str]] = {"trainer", "per_device_batch_size"}  # which route, not which student
+    unrecorded: ClassVar[set[str]] = {"trainer", "per_device_batch_size", "report_to"}  # which route, not which student
 
     batch_size: int = Field(gt=0)  # examples a step, whatever the number of processes
     learning_rate: float = Field(gt=0)  # at the end of warm-up; falls linearly to 0
@@ -23,6 +23,7 @@ class Settings(BaseModel):
     per_device_batch_size: int = Field(0, ge=0)  # examples at a time on a device; 0: a process's whole share
     trainer: Literal["auto", "unsloth", "peft"] = "auto"  # see launch.route
     four_bit: bool = False  # base weights of 4 bits (QLoRA)
+    report_to: Literal["none", "tensorboard", "trackio", "wandb"] = "none"  # tracker that TRL logs to
 
     @classmethod
     def read(cls, values: dict[str, Any]) -> Self:
@@ -39,6 +40,11 @@ class Settings(BaseModel):
             if first["type"] == "missing":
                 raise StudyError(f"{cls.section}: {name} is missing; add it to params.yaml") from None
             raise StudyError(f"{cls.section}.{name}={given}: {first['msg']}; correct it in params.yaml") from None
+
+    @property
+    def optimiser_steps(self) -> int:
+        """Optimiser steps of the whole training."""
+        return self.steps
 
     def but(self, **changes: Any) -> Self:
         """The same settings with some values replaced, checked again."""
@@ -62,11 +68,16 @@ class RewardModel(Settings):
     scalar head."""
 
     section: ClassVar[str] = "reward_model"
-    unrecorded: ClassVar[set[str]] = {"trainer", "per_device_batch_size", "four_bit", "stage_1_steps", "stage_2_steps"}
+    unrecorded: ClassVar[set[str]] = Settings.unrecorded | {"four_bit", "stage_1_steps", "stage_2_steps"}
 
     loss: Literal["paper", "code", "cross-entropy"]  # see reward_model.step_loss
     stage_1_steps: int = Field(ge=0)  # last layer and head
     stage_2_steps: int = Field(ge=0)  # all weights
+
+    @property
+    def optimiser_steps(self) -> int:
+        return self.stage_1_steps + self.stage_2_steps
+
     trainer: Literal["peft"] = "peft"
     four_bit: Literal[False] = False
 
@@ -96,6 +107,12 @@ class Recipe(BaseModel):
     sft: SFT
     reward_model: RewardModel
     policy: Policy
+
+    def optimiser_steps(self, method: str) -> int:
+        """Optimiser steps of a training by `method`; of PAD its reward model's too."""
+        if method == "pad":
+            return self.reward_model.optimiser_steps + self.policy.optimiser_steps
+        return self.sft.optimiser_steps
 
     @classmethod
     def read(cls, sft: dict[str, Any], reward_model: dict[str, Any], policy: dict[str, Any]) -> Self:

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from datasets import Dataset
 from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
-from transformers import BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenizerFast, PrinterCallback
+from transformers import BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenizerFast, PrinterCallback, TrainerCallback
 from transformers.trainer_pt_utils import LengthGroupedSampler
 from trl import SFTTrainer
 
@@ -14,6 +14,7 @@ from agentark import StudyError
 from agentark.distill.launch import route
 from agentark.distill.settings import Settings
 from agentark.models import loading
+from agentark.parallel import tick
 
 
 class WholeBatches(SFTTrainer):
@@ -124,10 +125,10 @@ def with_unsloth(
     return model, tokenizer
 
 
-def arguments(chosen: Settings, seed: int, examples: int) -> dict[str, object]:
+def arguments(chosen: Settings, seed: int, examples: int, label: str = "") -> dict[str, object]:
     """Trainer arguments that all trainings share, for steps of `examples` examples; see divided.
 
-    Gradient checkpointing recomputes every activation to save memory, which tiny models on a CPU do not need; bf16 is for
+    label: the run's name for the tracker of `report_to`. Gradient checkpointing recomputes every activation to save memory, which tiny models on a CPU do not need; bf16 is for
     GPUs.
     """
     gpu = torch.cuda.is_available()
@@ -135,7 +136,8 @@ def arguments(chosen: Settings, seed: int, examples: int) -> dict[str, object]:
         **divided(examples, chosen.per_device_batch_size),
         "output_dir": "unused",  # nothing is written there: no checkpoints, no trackers
         "save_strategy": "no",
-        "report_to": "none",
+        "report_to": chosen.report_to,
+        "run_name": label or None,
         "disable_tqdm": True,
         "gradient_checkpointing": gpu,
         "bf16": gpu,
@@ -162,9 +164,18 @@ def divided(examples: int, at_once: int) -> dict[str, int]:
 
 
 def run(trainer) -> None:
-    """Train in silence: what a reader wants of the log is in the learning curve."""
+    """Train without printing: the learning curve has the log, and a progress bar counts the steps."""
     trainer.remove_callback(PrinterCallback)
+    trainer.add_callback(Ticks())
     trainer.train()
+
+
+class Ticks(TrainerCallback):
+    """Counts every optimiser step for the progress bar; of several processes the first one counts."""
+
+    def on_step_end(self, arguments, state, control, **_) -> None:
+        if state.is_world_process_zero:
+            tick()
 
 
 def curve(history: list[dict], *keys: str) -> list[dict]:

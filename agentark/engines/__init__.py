@@ -1,6 +1,7 @@
-"""Engines: chats in; text, token counts, finish reasons and seconds out.
+"""In: chats. Out: generated text, token counts, finish reasons and seconds.
 
-Finished generations live in a content-addressed store outside every stage's outputs, so an interrupted run continues.
+Finished generations are kept in a content-addressed store outside the stages' outputs, so that an interrupted run can
+continue.
 """
 
 import re
@@ -19,23 +20,23 @@ def short_name(name: str | Path) -> str:
 
 
 def batches_itself(name: str | Path) -> bool:
-    """Whether the engine of that name takes any number of requests at once, so that one process is all it wants."""
+    """Whether the engine schedules any number of requests itself, so that one process is enough."""
     return str(name).startswith(("http://", "https://", "vllm:"))
 
 
 def inheritable(name: str | Path) -> bool:
-    """Whether a forked process can use the engine that its parent has loaded: not llama.cpp's, whose threads stay behind."""
+    """Whether a forked process can use its parent's engine. llama.cpp's threads do not survive a fork."""
     return not str(name).startswith("llama.cpp:")
 
 
 @lru_cache(maxsize=2)
 def engine(name: str | Path) -> Engine:
-    """The engine of that name, loaded once a process.
+    """The engine of that name, loaded once per process.
 
-    data/models/teacher              a folder (below the project's, or absolute): transformers, in this process
+    data/models/teacher              transformers, in this process; a folder (relative to the project's, or absolute)
     vllm:data/models/teacher         vLLM, in this process; a folder or a name on the hub
-    llama.cpp:models/file.gguf       llama.cpp, in this process; a GGUF file, or two with a `+`: a model and its adapter
-    http://127.0.0.1:8000/v1#model   an OpenAI-compatible server, and which of its models
+    llama.cpp:models/file.gguf       llama.cpp, in this process; a GGUF file, or MODEL.gguf+ADAPTER.gguf
+    http://127.0.0.1:8000/v1#model   an OpenAI-compatible server and one of its models
     """
     name = str(name)
     if name.startswith(("http://", "https://")):

@@ -1,4 +1,4 @@
-"""Batched generation: shared prefixes are computed once, rows that have ended are left out."""
+"""Batched generation that computes shared prefixes once and drops finished rows."""
 
 from collections.abc import Sequence
 
@@ -6,19 +6,25 @@ import torch
 from transformers import DynamicCache, GenerationConfig, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
-# Rows whose replies have ended leave a batch while so many stay, once they are so large a share: it takes a copy of the cache.
+from agentark.models.loading import Model
+
+# Dropping finished rows copies the cache. Drop them only if at least FEWEST rows remain and they are at least SHARE of
+# the rows.
 FEWEST, SHARE = 8, 0.15
-SUFFIX = 8  # tokens that each row computes for itself; what stands before is computed once for all rows that share it
+SUFFIX = 8  # tokens at the end of a prompt that each row computes itself; the prefix is computed once for equal rows
 
 
 class KVBuffer(DynamicLayer):
-    """A layer's keys and values in room for `capacity` tokens, taken once. DynamicLayer copies all of them at every token:
-    a third of the time of replies to long prompts, and most of it where another process keeps the memory busy."""
+    """A layer's keys and values in a buffer of `capacity` tokens that is allocated once.
+
+    DynamicLayer copies the whole cache at every token. This takes a third of the time for long prompts, and most of the
+    time when another process uses the memory bandwidth.
+    """
 
     def __init__(self, layer: DynamicLayer, capacity: int):
         super().__init__()
         self.capacity = capacity
-        if layer.is_initialized:
+        if layer.keys is not None and layer.values is not None:
             self.update(layer.keys, layer.values)
 
     def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
@@ -45,9 +51,10 @@ class KVBuffer(DynamicLayer):
 
 
 class ActiveRows:
-    """Hooks by which a model computes only the rows of a batch whose replies have not ended, while `generate` samples for
-    all, so that the draws stay the same. It would compute every row to the end of the longest reply. The logits of the
-    rows that are left are the same to the last bit, down to four rows (x86, float32).
+    """Forward hooks that compute only the unfinished rows of a batch.
+
+    `generate` by itself computes every row until the longest reply ends. It still samples for all rows, so that the
+    random draws stay the same. The logits of the remaining rows are bit-identical down to four rows (x86, float32).
     """
 
     def __init__(self, model: PreTrainedModel, ends: int | Sequence[int]):
@@ -62,7 +69,7 @@ class ActiveRows:
             hook.remove()
 
     def narrow(self, model: PreTrainedModel, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
-        """The inputs of the rows still computed; those that have ended leave these, and the cache, once that pays."""
+        """Restrict the inputs to the active rows. Finished rows leave them, and the cache, once that saves time."""
         ids = kwargs["input_ids"]
         if ids.shape[1] > 1:  # the prompts
             self.rows = torch.arange(len(ids), device=ids.device)
@@ -74,12 +81,14 @@ class ActiveRows:
             kwargs["past_key_values"].batch_select_indices(left)
             self.rows = self.rows[left]
         if len(self.rows) < len(ids):
-            rows_of = {"input_ids": 0, "attention_mask": 0, "position_ids": -2}  # the dimension; others have none
-            kwargs |= {k: kwargs[k].index_select(d, self.rows) for k, d in rows_of.items() if kwargs.get(k) is not None}
+            batch_axis = {"input_ids": 0, "attention_mask": 0, "position_ids": -2}  # other inputs have none
+            kwargs |= {
+                k: kwargs[k].index_select(d, self.rows) for k, d in batch_axis.items() if kwargs.get(k) is not None
+            }
         return args, kwargs
 
     def widen(self, model: PreTrainedModel, args: tuple, output):
-        """Logits for all rows: zeros for those that have ended, whatever is sampled from which becomes padding."""
+        """Expand the logits to all rows. Finished rows get zeros; `generate` replaces their samples by padding."""
         if len(self.rows) < len(self.ended):
             logits = output.logits.new_zeros(len(self.ended), *output.logits.shape[1:])
             logits[self.rows] = output.logits
@@ -88,10 +97,12 @@ class ActiveRows:
 
 
 def generate(
-    model: PreTrainedModel, input_ids: torch.Tensor, attention_mask: torch.Tensor, generation_config: GenerationConfig
+    model: Model, input_ids: torch.Tensor, attention_mask: torch.Tensor, generation_config: GenerationConfig
 ) -> torch.Tensor:
-    """What `model.generate` makes of prompts padded on the left, in less time where most share a beginning with others or
-    some replies end early (`make bench`); the same to the last bit on a CPU."""
+    """The output of `model.generate` for left-padded prompts, bit-identical on a CPU.
+
+    Faster if most prompts share a prefix or some replies end early (measured by `make bench`).
+    """
     with ActiveRows(model, generation_config.eos_token_id):
         return type(model).generate(
             model,
@@ -105,8 +116,11 @@ def generate(
 def filled(
     model: PreTrainedModel, input_ids: torch.Tensor, attention_mask: torch.Tensor, max_tokens: int
 ) -> DynamicCache:
-    """Room for prompts and replies, filled with what stands before a prompt's last tokens where most prompts share that:
-    each distinct row is computed once."""
+    """A cache with room for prompts and replies.
+
+    If at most half of the prefixes (a prompt without its last SUFFIX tokens) are distinct, it is filled with them, each
+    computed once.
+    """
     cache = DynamicCache(config=model.config)
     if input_ids.shape[1] > SUFFIX:
         prefix, row = torch.unique(input_ids[:, :-SUFFIX], dim=0, return_inverse=True)

@@ -1,8 +1,8 @@
 """Generation by llama.cpp, in this process: quantised models from GGUF files, on a CPU or a GPU.
 
-One thread and one slot a process: a sample then depends on its own request and on nothing beside it, and with a process a
-core (see debate.run) more slots gain nothing on a CPU. Requests that begin alike share a batch, in which that beginning is
-read once.
+Each process has one thread and one slot, so that a sample depends on its own request alone. With one process per core
+(see debate.run), more slots are no faster on a CPU. Requests with a common prefix share a batch, which reads the prefix
+once.
 """
 
 import hashlib
@@ -16,9 +16,9 @@ from agentark import StudyError, first_line, root
 from agentark.engines import Batch, Reply, Request, replies
 from agentark.models.gguf import MISSING
 
-WINDOW = 8192  # tokens of prompt and reply together, at most; the model's own window where that is smaller
-TOGETHER = 8  # requests of a batch: what an interruption may lose
-# The whole distribution at the temperature asked for; llama.cpp would use its own top-k, top-p and min-p.
+WINDOW = 8192  # at most so many tokens of prompt and reply together; less if the model's own window is smaller
+TOGETHER = 8  # requests per batch, the most that an interruption can lose
+# Sample from the whole distribution. llama.cpp's default has its own top-k, top-p and min-p.
 PLAIN_SAMPLING = {"top_k": 0, "top_p": 1.0, "min_p": 0.0, "repeat_penalty": 1.0, "samplers": ["temperature"]}
 
 
@@ -43,16 +43,16 @@ class LlamaCpp:
             settings.n_ctx, settings.n_parallel = self.window, 1
             settings.cpuparams.n_threads = settings.cpuparams_batch.n_threads = 1
             settings.warmup, settings.verbosity, settings.ctx_shift = False, -1, False
-            # A thought stays in the text, as with the other engines.
+            # Keep the thinking in the text, as the other engines do.
             settings.reasoning_format = xllamacpp.common_reasoning_format.COMMON_REASONING_FORMAT_NONE
             self.model = xllamacpp.Server(settings)
-        except Exception as error:  # whatever a damaged file makes the loader raise
+        except Exception as error:  # a damaged file makes the loader raise errors of many types
             raise StudyError(f"{name}: not a loadable GGUF file ({first_line(error)}); fetch it again") from None
         self.name = name
         self.fingerprint = " ".join(["llama.cpp", xllamacpp.__version__, str(self.window), *map(digest, files)])
 
     def batches(self, requests: Sequence[Request]) -> list[list[int]]:
-        """Successive requests whose prompts have at least their first half in common, at most TOGETHER."""
+        """Group successive requests whose prompts share at least their first half, at most TOGETHER per batch."""
         found: list[list[int]] = []
         for i, request in enumerate(requests):
             if found and len(found[-1]) < TOGETHER and alike(requests[found[-1][0]], request):
@@ -63,11 +63,11 @@ class LlamaCpp:
 
     def run(self, batches: Sequence[Batch]) -> Iterator[tuple[int, list[Reply]]]:
         for number, batch in enumerate(batches):
-            # The first prompt of a batch is read anew, so that a batch does not depend on what ran before it.
+            # The first prompt of a batch is read without the cache, so that a batch does not depend on earlier ones.
             yield number, [self.reply(request, i > 0) for i, request in enumerate(batch.requests)]
 
     def reply(self, request: Request, continues: bool) -> Reply:
-        """One answer; `continues`: the beginning that the prompt shares with the last one is not read again."""
+        """One answer. continues: reuse the cached prefix that the prompt shares with the previous one."""
         asked = {
             "messages": request.messages,
             "temperature": request.temperature,
@@ -88,12 +88,12 @@ class LlamaCpp:
 
 
 def located(name: str) -> Path:
-    """A GGUF file, below the project's folder or absolute. Raises StudyError if there is none."""
+    """The path of a GGUF file, relative to the project's folder or absolute. Raises StudyError if there is none."""
     file = root() / name
     if file.is_dir():
         raise StudyError(f"{name}: a folder; name the GGUF file in it")
     if not file.is_file():
-        raise StudyError(f"{name}: no such GGUF file; fetch it, or correct the name behind llama.cpp:")
+        raise StudyError(f"{name}: no such GGUF file; download it, or correct the name after llama.cpp:")
     with file.open("rb") as content:
         if content.read(4) != b"GGUF":
             raise StudyError(f"{name}: not a GGUF file; name one, or write the model without llama.cpp:")
@@ -101,14 +101,14 @@ def located(name: str) -> Path:
 
 
 def own_window(reader) -> int:
-    """Tokens that the model of a GGUF file was made for."""
+    """The context length of the model in a GGUF file, in tokens."""
     fields = reader.fields
     architecture = fields["general.architecture"].contents()
     return int(fields[f"{architecture}.context_length"].contents())
 
 
 def alike(first: Request, second: Request) -> bool:
-    """Whether two prompts have the first half of the longer one in common."""
+    """Whether two prompts share the first half of the longer one."""
     one, other = ("\0".join(m["role"] + m["content"] for m in r.messages) for r in (first, second))
     half = max(len(one), len(other)) // 2
     return one[:half] == other[:half]

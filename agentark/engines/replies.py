@@ -1,7 +1,8 @@
-"""What a server's response says: an answer, a failure that may pass, or one that lasts. No requests are made here.
+"""Parse a server's response: an answer, a temporary failure, or a permanent one. No requests are sent here.
 
 In: a response of an OpenAI-compatible server (https://platform.openai.com/docs/api-reference/chat), in the forms that
-servers really send. Out: a Reply; else Passing or StudyError is raised with the server's own words.
+servers actually send. Out: a Reply. A failure raises Passing (temporary) or StudyError (permanent) with the server's
+message.
 """
 
 import html
@@ -10,17 +11,19 @@ import time
 from contextlib import suppress
 from email.utils import parsedate_to_datetime
 from math import isfinite
+from typing import Any
 
 import httpx
 
 from agentark import StudyError, redacted
 from agentark.engines import Reply
+from agentark.engines.requests import FinishReason
 
-WORDS = 300  # characters of a server's words that a message quotes
+WORDS = 300  # at most so many characters of a server's message are quoted
 PASSING = (408, 409, 425, 429)  # and 5xx: the same request may succeed later
-# Finish reasons by their lower-case names: OpenAI's; `eos_token` is vespa-engine/vespa#33327, `end_turn` and
-# `max_tokens` come from gateways to Anthropic's API, `safety` and upper case from those to Google's.
-FINISHED = {
+# Finish reasons in lower case. Besides OpenAI's: `eos_token` (vespa-engine/vespa#33327), `end_turn` and `max_tokens`
+# (gateways to Anthropic's API), `safety` and upper case (gateways to Google's).
+FINISHED: dict[str, FinishReason] = {
     **dict.fromkeys(
         ("stop", "eos", "eos_token", "end_turn", "stop_sequence", "stop_token", "end", "completed"), "stop"
     ),
@@ -29,10 +32,10 @@ FINISHED = {
         ("content_filter", "safety", "refusal", "recitation", "prohibited_content", "blocklist"), "refused"
     ),
 }
-# The server gave the request up; another try may succeed.
+# The server aborted the request; a retry may succeed.
 UNFINISHED = ("", "none", "null", "abort", "aborted", "cancelled", "canceled", "error", "timeout", "preempted")
-# Kinds of lasting failure, by code and words whatever the status is: servers send them as 400, 402, 429, 500 and inside
-# a 200 (Aider-AI/aider#3550, openai/codex#6340, langchain-ai/langchainjs#1929).
+# Permanent failures, recognised by code and message, not by status: servers send them as 400, 402, 429, 500 and inside a
+# 200 (Aider-AI/aider#3550, openai/codex#6340, langchain-ai/langchainjs#1929).
 KINDS = (
     (
         r"insufficient_quota|billing|payment required|\bno credits?\b|out of credits?|credit balance|insufficient (?:balance|"
@@ -63,9 +66,10 @@ OTHERWISE = "change the request (a shorter prompt, fewer tokens), or name anothe
 
 
 class Passing(Exception):
-    """A failure that another try may not meet.
+    """A temporary failure: a retry may succeed.
 
-    `pause`: seconds that the server asks to wait, or None. `few`: nothing tells that it passes, so a few tries are enough.
+    pause: seconds that the server asks the client to wait, or None. few: the failure is not known to be temporary, so
+    only a few retries are made.
     """
 
     def __init__(self, reason: str, pause: float | None = None, few: bool = False):
@@ -74,11 +78,11 @@ class Passing(Exception):
 
 
 def read(response: httpx.Response) -> Reply:
-    """The answer in a response, its seconds left at 0. Raises Passing, or StudyError for a failure that lasts."""
+    """The answer in a response, with `seconds` 0. Raises Passing, or StudyError for a permanent failure."""
     body = content(response)
     if response.status_code != 200:
         return failed(response.status_code, body, asked_pause(response))
-    if isinstance(body, dict) and body.get("error"):  # an error called a success (BerriAI/litellm#8448)
+    if isinstance(body, dict) and body.get("error"):  # an error with status 200 (BerriAI/litellm#8448)
         return failed(status_in(body["error"]), body, asked_pause(response))
     try:
         return reply(body)
@@ -89,7 +93,7 @@ def read(response: httpx.Response) -> Reply:
 
 
 def content(response: httpx.Response) -> object:
-    """A response's body: what its JSON holds, else its text."""
+    """A response's body: the parsed JSON, or the text if it is not JSON."""
     try:
         return response.json()
     except (ValueError, RecursionError):
@@ -97,9 +101,12 @@ def content(response: httpx.Response) -> object:
 
 
 def failed(status: int, body: object, pause: float | None) -> Reply:
-    """Raise what a failure with this status is; a prompt that a filter refuses gives a refused Reply. Status 0: unknown."""
+    """Raise Passing or StudyError for a failed response. Status 0 means unknown.
+
+    Returns a Reply with finish reason "refused" if a content filter rejected the prompt.
+    """
     code, words = complaint(body)
-    if "content_filter" in code:  # how some servers report a prompt that they refuse; what it cost is not in it
+    if "content_filter" in code:  # some servers report a refused prompt as an error, without token counts
         return Reply("", 0, 0, "refused", 0.0)
     reason = ": ".join(filter(None, [f"status {status}" if status else "", words]))
     described = f"{code} {words}".lower()
@@ -111,18 +118,18 @@ def failed(status: int, body: object, pause: float | None) -> Reply:
     raise StudyError(f"{reason}; {ADVICE.get(status, OTHERWISE)}")
 
 
-def reply(body: dict) -> Reply:
-    """A chat completion as a Reply. Raises ValueError, LookupError, TypeError or AttributeError if it is none.
+def reply(body: Any) -> Reply:
+    """Parse a chat completion. Raises ValueError, LookupError, TypeError or AttributeError if it is not one.
 
-    Token counts are 0 where the server sends none.
+    Token counts are 0 if the server sends none.
     """
     choice = body["choices"][0]
     message = choice.get("message") or {"content": choice["text"]}  # `text`: the older completions API
     reason = str(choice.get("finish_reason") or "").lower()
     usage = body.get("usage") or {}
-    counts = [counted(usage.get(name)) for name in ("prompt_tokens", "completion_tokens")]
+    prompt_tokens, completion_tokens = (counted(usage.get(name)) for name in ("prompt_tokens", "completion_tokens"))
     if message.get("refusal"):
-        return Reply("", *counts, "refused", 0.0)
+        return Reply("", prompt_tokens, completion_tokens, "refused", 0.0)
     text, thought = text_of(message.get("content")), message.get("reasoning_content") or message.get("reasoning")
     if reason in UNFINISHED:
         raise Passing(
@@ -130,16 +137,17 @@ def reply(body: dict) -> Reply:
         )
     if reason not in FINISHED:
         raise StudyError(
-            f"an answer that ends by {reason[:40]!r}, not by the model; choose a model that answers in text"
+            f"the answer ended with finish_reason {reason[:40]!r}; choose a model that answers in plain text"
         )
-    # No text beside a thought: cut off while thinking (ml-explore/mlx-lm#1738). No text, thought or tokens: no answer.
-    if not text and not thought and FINISHED[reason] == "stop" and not counts[1]:
+    # A thought without text is a reply cut off while thinking (ml-explore/mlx-lm#1738). Without text, thought and tokens
+    # there is no answer.
+    if not text and not thought and FINISHED[reason] == "stop" and not completion_tokens:
         raise Passing("an empty answer of no tokens", few=True)
-    return Reply(text, *counts, FINISHED[reason], 0.0)
+    return Reply(text, prompt_tokens, completion_tokens, FINISHED[reason], 0.0)
 
 
 def text_of(content: object) -> str:
-    """A message's text: as it is, or in parts (a list of objects with `text`). Raises TypeError for another form."""
+    """A message's text, from a string or from a list of parts with `text`. Raises TypeError for any other form."""
     if content is None:
         return ""
     if isinstance(content, str):
@@ -149,8 +157,8 @@ def text_of(content: object) -> str:
     raise TypeError("content of another form")
 
 
-def counted(value: object) -> int:
-    """A count of tokens; 0 for what is none."""
+def counted(value: Any) -> int:
+    """A token count, or 0 if `value` is not a valid one."""
     with suppress(ValueError, TypeError, OverflowError):
         if not isinstance(value, bool) and 0 <= float(value) < 2**40:
             return int(float(value))
@@ -158,13 +166,13 @@ def counted(value: object) -> int:
 
 
 def complaint(body: object) -> tuple[str, str]:
-    """A failure's code and type in one text, and the server's words on one line."""
+    """A failure's code, type and parameter as one text, and the server's message on one line."""
     error = body.get("error", body) if isinstance(body, dict) else body
     if not isinstance(error, dict):
         return "", quoted(error)
     code = " ".join(str(error.get(key)) for key in ("code", "type", "param") if error.get(key))
     words = next((error[key] for key in ("message", "detail", "msg", "title", "error") if error.get(key)), code)
-    if isinstance(words, list):  # FastAPI's list of faults
+    if isinstance(words, list):  # FastAPI's list of validation errors
         words = "; ".join(
             f"{'.'.join(map(str, w.get('loc', ())))}: {w.get('msg')}" for w in words if isinstance(w, dict)
         )
@@ -172,7 +180,7 @@ def complaint(body: object) -> tuple[str, str]:
 
 
 def quoted(words: object) -> str:
-    """A server's words on one line, without HTML, cut to a length that fits a message."""
+    """A server's message on one line, without HTML, cut to WORDS characters."""
     text = str(words)
     if re.match(r"\s*<", text):
         title = re.search(r"<title[^>]*>(.*?)</title>", text, re.DOTALL | re.IGNORECASE)
@@ -181,8 +189,8 @@ def quoted(words: object) -> str:
     return text if len(text) <= WORDS else f"{text[:WORDS]}..."
 
 
-def status_in(error: object) -> int:
-    """The HTTP status that an error inside a 200 names; 0 if it names none."""
+def status_in(error: Any) -> int:
+    """The HTTP status stated by an error inside a 200 response, or 0 if there is none."""
     for key in ("code", "status", "status_code"):
         with suppress(ValueError, TypeError, AttributeError):
             if 400 <= int(error.get(key)) < 600:
@@ -191,7 +199,7 @@ def status_in(error: object) -> int:
 
 
 def asked_pause(response: httpx.Response) -> float | None:
-    """The seconds that a Retry-After header asks for, as a number or a date; None without one that can be read."""
+    """The wait in seconds from a Retry-After header (a number or a date), or None without a readable one."""
     asked = response.headers.get("retry-after", "")
     with suppress(ValueError):
         return max(0.0, float(asked)) if isfinite(float(asked)) else None

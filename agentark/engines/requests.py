@@ -1,7 +1,7 @@
 """Requests, replies and the store of finished generations.
 
-The unit of the store is the batch: its padding and matrix shapes decide the last bits of its samples. An interrupted run
-continues batch by batch and ends in the same bytes. An engine that batches by itself (vLLM, a server) has batches of one
+The store keeps whole batches, because padding and matrix shapes affect the last bits of the samples. An interrupted run
+continues batch by batch and produces the same bytes. For engines that batch internally (vLLM, a server) a batch is one
 request.
 """
 
@@ -16,11 +16,15 @@ from pydantic import TypeAdapter
 
 from agentark.files import write_atomically
 
+FinishReason = Literal["stop", "length", "refused"]
+
 
 @dataclass(frozen=True)
 class Request:
-    """One chat to be continued, sampled at `temperature` from the whole distribution (no top-k, no top-p), greedily at
-    0. `seed` tells apart requests that are otherwise equal."""
+    """One chat to continue, sampled from the whole distribution (no top-k, no top-p).
+
+    Temperature 0 means greedy decoding. `seed` distinguishes otherwise equal requests.
+    """
 
     messages: list[dict[str, str]]
     temperature: float
@@ -30,52 +34,51 @@ class Request:
 
 @dataclass(frozen=True)
 class Reply:
-    """A continuation. `completion_tokens` counts the end of turn; `seconds` is the request's share of wall-clock time."""
+    """A continuation. `completion_tokens` includes the end of turn; `seconds` is a share of the wall-clock time."""
 
     text: str
     prompt_tokens: int
     completion_tokens: int
-    finish_reason: Literal["stop", "length", "refused"]
+    finish_reason: FinishReason
     seconds: float
 
 
 class Batch(NamedTuple):
-    """Requests generated together, with a seed that only this batch has."""
+    """Requests that are generated together, with a seed unique to the batch."""
 
     requests: list[Request]
     seed: int
 
 
 class Engine(Protocol):
-    """`fingerprint` is equal for two engines only if they generate alike: weights, tokenizer, arithmetic."""
+    """An engine. Equal fingerprints imply equal generations: the same weights, tokenizer and arithmetic."""
 
     fingerprint: str
 
     def batches(self, requests: Sequence[Request]) -> list[list[int]]:
-        """Indices of `requests`, grouped into the batches that `run` is to be called with."""
+        """Group the indices of `requests` into the batches for `run`."""
 
     def run(self, batches: Sequence[Batch]) -> Iterator[tuple[int, list[Reply]]]:
-        """Generate all batches and yield each one's index and replies as soon as it is finished, in any order.
+        """Generate all batches and yield each batch's index and replies as soon as it is finished, in any order.
 
-        Raises StudyError for a request that cannot be answered; what is finished by then is yielded first.
+        Raises StudyError for a request that cannot be answered, after yielding the batches finished by then.
         """
 
 
 @dataclass(frozen=True)
 class Store:
-    """Finished batches, one file each, named by what was asked of whom."""
+    """Finished batches, one file each, named by a hash of the engine's fingerprint and the requests."""
 
     folder: Path
 
     def generate(self, engine: Engine, requests: Sequence[Request]) -> list[Reply]:
-        """Replies in the order of `requests`; only batches that are not in the store are generated, each written at
-        once when it is finished."""
-        places: dict[str, list[list[int]]] = {}  # equal batches are one
+        """Replies in the order of `requests`. Only missing batches are generated; each is written once it finishes."""
+        places: dict[str, list[list[int]]] = {}  # equal batches share a key
         for indices in engine.batches(requests):
             asked = json.dumps([engine.fingerprint, [asdict(requests[i]) for i in indices]])
             places.setdefault(hashlib.sha256(asked.encode()).hexdigest(), []).append(indices)
-        finished = {key: self.read(key) for key in places}
-        missing = [key for key in places if finished[key] is None]
+        finished = {key: batch for key in places if (batch := self.read(key)) is not None}
+        missing = [key for key in places if key not in finished]
         batches = [Batch([requests[i] for i in places[key][0]], int(key[:15], 16)) for key in missing]
         for number, generated in engine.run(batches) if batches else ():
             done = [replace(reply, text=encodable(reply.text)) for reply in generated]
@@ -91,10 +94,10 @@ class Store:
         return self.folder / key[:2] / f"{key}.json"
 
     def read(self, key: str) -> list[Reply] | None:
-        """The finished batch of that key; None if there is none. A damaged file counts as none."""
+        """The finished batch with that key, or None if there is none or its file is damaged."""
         try:
             records = json.loads(self.path(key).read_text(encoding="utf-8"))
-            # `engine` is for people who look for an answer in the store, see agentark/engines/store.py.
+            # `engine` is only for searching the store, see agentark/engines/store.py.
             return ANSWERS.validate_python([{k: v for k, v in r.items() if k != "engine"} for r in records])
         except (FileNotFoundError, ValueError, TypeError, AttributeError, RecursionError):
             return None
@@ -108,5 +111,5 @@ ANSWERS = TypeAdapter(list[Reply])
 
 
 def encodable(text: str) -> str:
-    """`text` with halves of characters joined where they are a pair, else replaced by U+FFFD: no table stores them."""
+    """`text` with surrogate pairs joined and lone surrogates replaced by U+FFFD, since no table can store them."""
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

@@ -1,10 +1,10 @@
 """`make serve MODEL=data/models/teacher PORT=8000`: an OpenAI-compatible server for a folder or a name on the hub.
 
-Where vLLM is installed it is vLLM's own server. Else it is this small one around transformers, for trying things out
-and for tests: chat completions whole (no streaming), one at a time, so that an answer depends on its request alone.
-(`transformers serve` 5.17 will not do: an arriving request's seed reseeds those that are running, whether to sample and
-from how many tokens stays as the checkpoint says whatever temperature is asked, a turn that ends at the last token
-allowed is called cut off, and it wants three more packages.)
+If vLLM is installed, it is vLLM's own server. Otherwise it is this small server around transformers, for experiments
+and tests: chat completions without streaming, one at a time, so that an answer depends on its request alone.
+(`transformers serve` 5.17 is no alternative: the seed of a new request reseeds the running ones, sampling and top-k
+follow the checkpoint instead of the requested temperature, a turn that ends at the last allowed token is reported as
+cut off, and it needs three more packages.)
 """
 
 import argparse
@@ -30,19 +30,19 @@ from agentark.models.chat import prompt_ids
 from agentark.models.checkpoints import digest, located
 
 KNOWN = {"model", "messages", "temperature", "top_p", "max_tokens", "max_completion_tokens", "seed"}
-# Fields of the API that ask for nothing at these values; clients send them unasked.
+# API fields that have no effect at these values; clients send them by default.
 NEUTRAL = {"top_p": 1, "n": 1, "stream": False, "presence_penalty": 0, "frequency_penalty": 0, "logprobs": False,
            "stop": [], "tools": [], "logit_bias": {}, "response_format": {"type": "text"}}  # fmt: skip
 
 
 def wanted(body: dict, engine: Transformers) -> Request:
-    """A chat completion's request. Raises StudyError for what this server does not do, rather than leave it undone."""
-    body = {name: value for name, value in body.items() if value is not None}  # null is what is not set
+    """Parse a chat completion's request. Raises StudyError for unsupported fields rather than ignore them."""
+    body = {name: value for name, value in body.items() if value is not None}  # null means not set
     refused = sorted(
         n for n, v in body.items() if (n in NEUTRAL and v != NEUTRAL[n]) or n not in {*KNOWN, *NEUTRAL, "user"}
     )
     if refused:
-        raise StudyError(f"{', '.join(refused)}: not served here; leave it out")
+        raise StudyError(f"{', '.join(refused)}: not supported by this server; leave it out")
     try:
         messages = [{"role": str(m["role"]), "content": message_text(m["content"])} for m in body["messages"]]
         if not messages:
@@ -62,15 +62,16 @@ def wanted(body: dict, engine: Transformers) -> Request:
 
 
 def message_text(content: object) -> str:
-    """A message's text, also from a list of parts. Raises TypeError for another form, such as an image."""
+    """A message's text, from a string or a list of text parts. Raises TypeError for other content, such as images."""
     if isinstance(content, list) and any(part.get("type") != "text" for part in content):
-        raise TypeError("content of other parts than text")
+        raise TypeError("content with parts other than text")
     if content is None:
         raise TypeError("no content")
     return text_of(content)
 
 
 def app(engine: Transformers, name: str) -> web.Application:
+    """The server's routes: chat completions by `engine` for the model `name`, and the list of models."""
     one_at_a_time = ThreadPoolExecutor(1)
 
     def refusal(status: int, words: str) -> web.Response:
@@ -119,7 +120,7 @@ def main() -> None:
     parser.add_argument("port", type=int)
     chosen = parser.parse_args()
     folder = located(chosen.model)
-    # A folder's name with a digest of its files, so that it stands for one set of weights; a hub name as it is.
+    # A folder's name gets a digest of its files, so that it identifies one set of weights; a hub name stays as it is.
     local = (root() / chosen.model).is_dir()
     name = f"{folder.resolve().name}@{digest(folder)[:8]}" if local else chosen.model
     print(f"teacher=http://127.0.0.1:{chosen.port}/v1#{name}", flush=True)
@@ -135,7 +136,7 @@ def main() -> None:
 
 
 def replace_by_vllm(folder: Path, name: str, port: int) -> NoReturn:
-    """Go on as vLLM's own server."""
+    """Replace this process by vLLM's own server."""
     options = {"model": folder, "served-model-name": name, "host": "127.0.0.1", "port": port, **settings(folder)}
     switches = {True: "--{}", False: "--no-{}"}
     command = ["-m", "vllm.entrypoints.openai.api_server"]

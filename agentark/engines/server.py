@@ -1,7 +1,7 @@
-"""Generation by an OpenAI-compatible server: chat completions, many in flight, through the server's failures.
+"""Generation by an OpenAI-compatible server: concurrent chat completions, with retries.
 
-Protocol: https://platform.openai.com/docs/api-reference/chat. The key, if the server wants one, is read from the
-environment variable OPENAI_API_KEY and goes nowhere but into the request's header.
+Protocol: https://platform.openai.com/docs/api-reference/chat. If the server needs a key, it is read from the environment
+variable OPENAI_API_KEY and used only in the request's header.
 """
 
 import os
@@ -23,19 +23,22 @@ from tenacity import (
     stop_before_delay,
     stop_when_event_set,
 )
+from tenacity.stop import stop_base
 
 from agentark import StudyError
 from agentark.engines import Batch, Reply, Request, replies
 from agentark.engines.replies import Passing
 
-IN_FLIGHT = 128  # requests sent at once: enough to fill a server's batch, few enough for one thread each
-PATIENCE = 20 * 60  # seconds after which a request that meets nothing but passing failures is given up
-TIMEOUT = httpx.Timeout(10 * 60, connect=10)  # seconds a server may be silent: it sends an answer only when it is whole
-LONGEST_PAUSE = 30  # seconds between two tries, unless the server asks for more
-FEW = 5  # tries of what is no answer and no failure that is known to pass
-REDIRECTS = 3  # that are followed, within the server's own origin
-# How to switch off what a server may otherwise do to the distribution unasked, by the owner that it lists: vLLM follows a
-# checkpoint's generation settings, llama.cpp has its own. Others may refuse a field that is not in the API.
+IN_FLIGHT = 128  # concurrent requests: enough to fill a server's batch, few enough for one thread each
+PATIENCE = 20 * 60  # seconds of temporary failures after which a request fails
+TIMEOUT = httpx.Timeout(
+    10 * 60, connect=10
+)  # seconds; long, because a server sends nothing before an answer is complete
+LONGEST_PAUSE = 30  # seconds between two attempts, unless the server asks for more
+FEW = 5  # attempts if the failure is not known to be temporary
+REDIRECTS = 3  # followed at most, and only within the server's own origin
+# Fields that disable a server's default changes to the distribution, by the owner it lists: vLLM applies a checkpoint's
+# generation settings, llama.cpp its own. Other servers may reject fields that are not in the API.
 PLAIN_SAMPLING = {
     "vllm": {"top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0},
     "sglang": {"top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0},
@@ -44,10 +47,11 @@ PLAIN_SAMPLING = {
 
 
 class Server:
-    """One model of a server at `address` (ending in /v1, as a rule).
+    """One model of a server at `address`, which usually ends in /v1.
 
-    The fingerprint is the model's name, without the address: a server may move, and two of the same model share what
-    they finished. So a name must stand for one set of weights (`make serve` puts a digest into it).
+    The fingerprint is the model's name without the address: a server may move, and two servers of the same model share
+    finished generations. So a name must identify one set of weights (`make serve` includes a digest). Raises StudyError
+    for an invalid address or a missing model name.
     """
 
     def __init__(self, address: str, model: str):
@@ -58,7 +62,7 @@ class Server:
         except ValueError:
             raise StudyError("the server's address is not one; write it as in http://127.0.0.1:8000/v1#name") from None
         if parts.username or parts.password or parts.query:
-            raise StudyError("an address with a user, key or query in it would be stored; use OPENAI_API_KEY")
+            raise StudyError("the address contains a user, key or query and would be stored; use OPENAI_API_KEY")
         if not parts.hostname or port == 0:
             raise StudyError(f"{address}: no host; write the address as in http://127.0.0.1:8000/v1#name")
         where = f"{address}#{model}"
@@ -66,8 +70,8 @@ class Server:
             raise StudyError(f"{where}: which model? add its name, as in http://127.0.0.1:8000/v1#name")
         self.address, self.model, self.where = address, model, where
         self.fingerprint = f"openai-compatible chat, plain sampling: {model}"
-        self.extra: dict | None = None  # known after the greeting
-        self.uncounted = False  # whether a line has said that the server counts no tokens
+        self.extra: dict | None = None  # sampling fields, set by the first `greet`
+        self.uncounted = False  # whether the warning about missing token counts has been printed
 
     def batches(self, requests: Sequence[Request]) -> list[list[int]]:
         return [[i] for i in range(len(requests))]
@@ -76,7 +80,8 @@ class Server:
         key = api_key()
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         limits = httpx.Limits(max_connections=IN_FLIGHT)
-        halt, failure = Event(), None
+        halt = Event()
+        failure: BaseException | None = None
         with (
             httpx.Client(headers=headers, timeout=TIMEOUT, limits=limits) as client,
             ThreadPoolExecutor(IN_FLIGHT) as pool,
@@ -95,7 +100,7 @@ class Server:
                         for waiting in calls:
                             waiting.cancel()
                         continue
-                    # What has passed since the last one finished: so the shares add up to the wall-clock time.
+                    # The time since the previous reply, so that the shares add up to the wall-clock time.
                     seconds = time.perf_counter() - start
                     yield calls[call], [replace(call.result(), seconds=seconds)]
                     start += seconds
@@ -107,8 +112,11 @@ class Server:
             raise failure
 
     def greet(self, client: httpx.Client) -> dict:
-        """What to send for plain sampling. Raises StudyError at once where nothing listens or the model is not listed: a
-        misspelt address is not worth waiting for. A server that is still loading its model is waited for."""
+        """The fields for plain sampling on this server.
+
+        Waits for a server that is still loading its model. Raises StudyError at once if no server answers, since the
+        address is probably misspelt, or if the model is not listed.
+        """
         try:
             response = self.retried(self.models, client)
         except httpx.RequestError as error:
@@ -117,7 +125,7 @@ class Server:
         try:
             served = {m["id"]: m.get("owned_by") for m in response.json()["data"]}
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
-            return {}  # it does not list its models: the first request shows whether it has this one
+            return {}  # no list of models: the first request shows whether the server has this one
         if served and self.model not in served:  # a gateway may list nothing (BerriAI/litellm#2837)
             raise StudyError(
                 f"{self.where}: the server has only {', '.join(map(str, served))}; name one of them after #"
@@ -136,20 +144,20 @@ class Server:
         return response
 
     def ask(self, client: httpx.Client, request: Request, halt: Event) -> Reply:
-        """One answer, through all passing failures. Raises StudyError when patience ends or the request is at fault."""
+        """One answer, retried on temporary failures. Raises StudyError after PATIENCE, or if the request is at fault."""
         answer = self.retried(self.once, client, request, halt=halt)
         if not answer.prompt_tokens and answer.text and not self.uncounted:
             self.uncounted = True
-            print(f"{self.where}: the server counts no tokens; the costs of its answers read 0", flush=True)
+            print(f"{self.where}: the server counts no tokens; the cost of its answers is recorded as 0", flush=True)
         return answer
 
     def retried(self, call, client: httpx.Client, *arguments, halt: Event | None = None):
-        """`call(client, *arguments)`, again after each Passing. Raises StudyError with the last words when it gives up."""
+        """Call `call(client, *arguments)`, again after each Passing. Raises StudyError with the last failure."""
         halt = halt or Event()
         retrying = Retrying(
             retry=retry_if_exception_type(Passing),
             wait=pause,
-            stop=stop_any(stop_before_delay(PATIENCE), stop_when_event_set(halt), stop_after_few),
+            stop=stop_any(stop_before_delay(PATIENCE), stop_when_event_set(halt), StopAfterFew()),
             sleep=sleep_using_event(halt),
             reraise=True,
         )
@@ -167,7 +175,7 @@ class Server:
             raise StudyError(f"{self.where}: {error}") from None
 
     def once(self, client: httpx.Client, request: Request) -> Reply:
-        """One try. Raises Passing or, where no other try helps, StudyError."""
+        """One attempt. Raises Passing, or StudyError if a retry cannot help."""
         body = {
             "model": self.model,
             "messages": request.messages,
@@ -175,48 +183,56 @@ class Server:
             "top_p": 1.0,
             "max_tokens": request.max_tokens,
             "seed": request.seed,
-            **self.extra,
+            **(self.extra or {}),
         }
         try:
             response = client.post(f"{self.address}/chat/completions", json=body)
             for _ in range(REDIRECTS):
                 if response.next_request is None:
                     break
-                response = client.send(self.redirected(response))
-        except httpx.RequestError as error:  # transport errors, and bodies that are not encoded as they claim
+                self.check_redirect(response.next_request.url, response.status_code)
+                response = client.send(response.next_request)
+        except httpx.RequestError as error:  # transport errors, and bodies not encoded as declared
             raise Passing(str(error) or type(error).__name__) from None
         return replies.read(response)
 
-    def redirected(self, response: httpx.Response) -> httpx.Request:
-        """The same request at the place that a response points to. Raises StudyError where that is another server, which
-        must not get the key, or where the redirect would turn the request into another."""
-        place, origin = response.next_request.url, httpx.URL(self.address)
-        same = (place.scheme, place.host, place.port) == (origin.scheme, origin.host, origin.port)
-        if not same or response.status_code not in (307, 308):
-            target = place.copy_with(username=None, password=None, query=None)
-            raise StudyError(f"the server redirects to {target}; if that is the right place, use its address")
-        return response.next_request
+    def check_redirect(self, target: httpx.URL, status: int) -> None:
+        """Raise StudyError if a redirect leads to another server, which must not get the key, or changes the method."""
+        origin = httpx.URL(self.address)
+        same = (target.scheme, target.host, target.port) == (origin.scheme, origin.host, origin.port)
+        if not same or status not in (307, 308):
+            shown = target.copy_with(username=None, password=None, query=None)
+            raise StudyError(f"the server redirects to {shown}; if that is the right place, use its address")
 
 
 def api_key() -> str | None:
-    """OPENAI_API_KEY without the blanks, line end and quotes of the file that it was copied from; None if it is not set.
+    """OPENAI_API_KEY without surrounding blanks, line ends and quotes, or None if it is not set.
 
-    Raises StudyError, which does not quote it, if it holds a character that no header can carry.
+    Raises StudyError, which does not quote the key, if it holds a character that is invalid in a header.
     """
     key = os.environ.get("OPENAI_API_KEY", "").strip(" \t\r\n\v\f\ufeff\u200b\xa0\"'")
     if not all("!" <= character <= "~" for character in key):
-        raise StudyError("OPENAI_API_KEY holds a blank or a character that no key has; copy the key again")
+        raise StudyError("OPENAI_API_KEY holds a blank or an invalid character; copy the key again")
     return key or None
 
 
 def pause(state: RetryCallState) -> float:
-    """Seconds to wait: up to twice as long each time, with jitter, and no less than the server asks for.
+    """Seconds to wait: exponential backoff with jitter, and no less than the server asks for.
 
-    A server that asks for no pause gets the same (kubescape/kubevuln#755: a hot loop on `Retry-After: 0`).
+    `Retry-After: 0` does not shorten the wait (kubescape/kubevuln#755: a hot loop on it).
     """
     longest = min(2.0 ** min(state.attempt_number - 1, 30), LONGEST_PAUSE)
-    return max(random.uniform(longest / 2, longest), state.outcome.exception().pause or 0.0)
+    return max(random.uniform(longest / 2, longest), failure_of(state).pause or 0.0)
 
 
-def stop_after_few(state: RetryCallState) -> bool:
-    return state.outcome.exception().few and state.attempt_number >= FEW
+class StopAfterFew(stop_base):
+    """Stop after FEW attempts if the failure is not known to be temporary."""
+
+    def __call__(self, retry_state: RetryCallState) -> bool:
+        return failure_of(retry_state).few and retry_state.attempt_number >= FEW
+
+
+def failure_of(state: RetryCallState) -> Passing:
+    failure = state.outcome.exception() if state.outcome else None
+    assert isinstance(failure, Passing)  # the only type that is retried
+    return failure

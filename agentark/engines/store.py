@@ -1,7 +1,7 @@
-"""Look for answers in the store, and remove those that were kept by mistake: they are then generated again.
+"""Search the store for answers and remove faulty ones, which are then generated again.
 
-python -m agentark.engines.store data/store                     empty and refused answers
-python -m agentark.engines.store data/store "bad gateway"       answers whose text, engine or key holds these words
+python -m agentark.engines.store data/store                     list empty and refused answers
+python -m agentark.engines.store data/store "bad gateway"       list answers whose text, engine or key contains this
 python -m agentark.engines.store data/store "bad gateway" --remove
 """
 
@@ -14,7 +14,7 @@ from agentark import StudyError, finish, root
 
 
 def kept(folder: Path) -> Iterator[tuple[Path, dict]]:
-    """Every answer of a store with its file; a damaged file counts as one answer without text."""
+    """Yield every answer in a store with its file. A damaged file counts as one answer without text."""
     for file in sorted(folder.glob("??/*.json")):
         try:
             records = json.loads(file.read_text(encoding="utf-8"))
@@ -24,7 +24,7 @@ def kept(folder: Path) -> Iterator[tuple[Path, dict]]:
 
 
 def found(file: Path, record: dict, words: str) -> bool:
-    """Whether an answer holds the words; without words, whether it is empty, refused or damaged."""
+    """Whether an answer contains `words`. If `words` is empty: whether the answer is empty, refused or damaged."""
     if words:
         return any(
             words.lower() in str(place).lower() for place in (record.get("text"), record.get("engine"), file.stem)
@@ -33,11 +33,13 @@ def found(file: Path, record: dict, words: str) -> bool:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m agentark.engines.store", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m agentark.engines.store", description="Search the store for answers and remove faulty ones."
+    )
     parser.add_argument("folder", help="the store, data/store in the study")
-    parser.add_argument("words", nargs="?", default="", help="words of an answer, its engine or its key")
+    parser.add_argument("words", nargs="?", default="", help="text to look for in the answer, its engine or its key")
     parser.add_argument(
-        "--remove", action="store_true", help="remove what is listed; its whole batch is generated again"
+        "--remove", action="store_true", help="remove the listed answers; their whole batches are generated again"
     )
     chosen = parser.parse_args()
     folder = root() / chosen.folder

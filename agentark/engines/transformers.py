@@ -14,24 +14,27 @@ from agentark.models import loading
 from agentark.models.chat import ends_of_turn, prompt_ids
 from agentark.models.checkpoints import digest
 
-ROWS = 320  # a batch's limit: 64 questions of five agents; larger ones gain nothing on two cores
+ROWS = 320  # the maximal batch: 64 questions of five agents; larger batches are no faster on two cores
 
 
 class Transformers:
-    """A causal model in the hub's format, on a GPU if there is one."""
+    """A causal model in the hub's format, on a GPU if there is one.
+
+    Raises StudyError if the folder holds no loadable model.
+    """
 
     def __init__(self, folder: Path):
         self.model, self.tokenizer = loading.load(folder)
-        self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.device = loading.device()
         self.model.to(self.device).eval()
         self.window = self.model.config.get_text_config().max_position_embeddings
         self.ends = ends_of_turn(self.model.generation_config, self.tokenizer)
-        # A checkpoint's own top-k or penalty is not what is asked for.
+        # Discard the checkpoint's own top-k, penalties and the like.
         self.model.generation_config = GenerationConfig()
         self.fingerprint = digest(folder, f"{transformers.__version__} {torch.__version__} {self.device}")
 
     def batches(self, requests: Sequence[Request]) -> list[list[int]]:
-        """Equal sampling together, prompts of like length together, so that little is padding."""
+        """Group requests with equal sampling settings, sorted by prompt length to reduce padding."""
         lengths = [sum(len(m["content"]) for m in r.messages) for r in requests]
         order = sorted(
             range(len(requests)),
@@ -39,10 +42,10 @@ class Transformers:
         )
         batches: list[list[int]] = []
         for i in order:
-            like = batches and all(
+            same_settings = batches and all(
                 getattr(requests[batches[-1][0]], a) == getattr(requests[i], a) for a in ("temperature", "max_tokens")
             )
-            if not like or len(batches[-1]) == ROWS:
+            if not same_settings or len(batches[-1]) == ROWS:
                 batches.append([])
             batches[-1].append(i)
         return batches
@@ -53,9 +56,9 @@ class Transformers:
 
     @torch.inference_mode()
     def generate(self, batch: list[Request], seed: int) -> list[Reply]:
-        """Generate for one batch of equal temperature and length; the same batch and seed give the same replies.
+        """Generate one batch of requests with equal temperature and `max_tokens`, reproducibly for a given seed.
 
-        Raises StudyError if a prompt and what may follow it do not fit into the model's window.
+        Raises StudyError if a prompt and its longest reply do not fit into the model's window.
         """
         start = time.perf_counter()
         prompts = [prompt_ids(self.tokenizer, r.messages, self.window - r.max_tokens) for r in batch]
@@ -74,6 +77,6 @@ class Transformers:
         for prompt, row in zip(prompts, output[:, inputs["input_ids"].shape[1] :].tolist(), strict=True):
             length = next((i for i, token in enumerate(row) if token in self.ends), len(row))
             ended = length < len(row)
-            text = self.tokenizer.decode(row[:length], skip_special_tokens=True)
+            text = str(self.tokenizer.decode(row[:length], skip_special_tokens=True))
             replies.append(Reply(text, len(prompt), length + ended, "stop" if ended else "length", seconds))
         return replies

@@ -1,6 +1,6 @@
-"""Generation by vLLM, in this process: continuous batching, prefixes computed once.
+"""Generation by vLLM, in this process, with continuous batching and prefix caching.
 
-Several GPUs, quantisation and the like are better served than named here: start vLLM's own server and give its address.
+For several GPUs, quantisation and other options, start vLLM's own server and use its address instead.
 """
 
 import time
@@ -17,7 +17,7 @@ from agentark.models.chat import prompt_ids
 from agentark.models.checkpoints import digest, located
 
 MISSING = (
-    "vllm: not installed here; add it with `pip install -e .[gpu]` (for a try on CPU see `make test-vllm`), "
+    "vllm: not installed here; add it with `pip install -e .[gpu]` (on a CPU see `make test-vllm`), "
     "or name the model without `vllm:`"
 )
 
@@ -25,8 +25,9 @@ MISSING = (
 class VLLM:
     """A checkpoint in the hub's format, from a folder or by its name on the hub, at its own precision.
 
-    Requests are seeded one by one, but share their matrices with whatever runs beside them, so the last bits of a
-    sample may differ from run to run (not with VLLM_BATCH_INVARIANT=1, where the GPU supports it).
+    Each request has its own seed, but the other requests in a batch affect the last bits of the arithmetic, so samples
+    may differ between runs (not with VLLM_BATCH_INVARIANT=1, if the GPU supports it). Raises StudyError if vLLM is not
+    installed or there is no such model.
     """
 
     def __init__(self, name: str):
@@ -57,7 +58,7 @@ class VLLM:
                 engine.add_request(key, prompt, how)
             while waiting:
                 finished = [output for output in engine.step() if output.finished]
-                # What has passed since the last ones finished: so the shares add up to the wall-clock time.
+                # The time since the previous replies, so that the shares add up to the wall-clock time.
                 passed = time.perf_counter() - start
                 for output in finished:
                     yield waiting.pop(output.request_id), [self.reply(output, passed / len(finished))]
@@ -67,19 +68,22 @@ class VLLM:
             engine.abort_request(list(waiting))
 
     def reply(self, output, seconds: float) -> Reply:
-        """A finished vLLM RequestOutput as a Reply. Raises StudyError if vLLM gave it up."""
-        (made,) = output.outputs
-        if made.finish_reason not in ("stop", "length"):
-            raise StudyError(f"vllm: a request ended by {made.finish_reason!r}, not by the model; run the same again")
-        ids = list(made.token_ids)
-        content = ids[:-1] if made.finish_reason == "stop" else ids
-        text = self.tokenizer.decode(content, skip_special_tokens=True)
-        return Reply(text, len(output.prompt_token_ids), len(ids), made.finish_reason, seconds)
+        """A finished vLLM RequestOutput as a Reply. Raises StudyError if vLLM aborted it."""
+        (generated,) = output.outputs
+        reason = generated.finish_reason
+        if reason not in ("stop", "length"):
+            raise StudyError(f"vllm: a request ended with {reason!r}; run the same command again")
+        ids = list(generated.token_ids)
+        text = str(self.tokenizer.decode(ids[:-1] if reason == "stop" else ids, skip_special_tokens=True))
+        return Reply(text, len(output.prompt_token_ids), len(ids), reason, seconds)
 
 
 def settings(folder: Path) -> dict[str, object]:
-    """What vLLM would choose otherwise: the checkpoint's own precision (`auto` cuts weights of 32 bits to 16); on a CPU
-    no compiling, which costs minutes and gains little, and no prompt in parts, which ends vLLM 0.32 there if seeded."""
+    """Options that differ from vLLM's defaults.
+
+    The checkpoint's own precision, since `auto` reduces 32-bit weights to 16 bits. On a CPU no compilation, which takes
+    minutes for little gain, and no chunked prefill, which crashes vLLM 0.32 on seeded requests.
+    """
     precision, cuda = AutoConfig.from_pretrained(folder).get_text_config().dtype, torch.cuda.is_available()
     on_cpu = {} if cuda else {"enforce_eager": True, "enable_chunked_prefill": False}
     return {"dtype": str(precision or "auto").removeprefix("torch."), **on_cpu}

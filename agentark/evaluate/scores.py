@@ -76,7 +76,8 @@ def conditioned(predictions: Iterable[Prediction], conditions: dict[str, System]
     """Predictions as a table for `scores`: what `predict` was given as the setting is the label of a condition, whose facts
     (FACTS) are in `conditions`."""
     table = frame(predictions).rename(columns={"setting": "label"}).assign(setting="test")
-    return table.join(pd.DataFrame.from_dict(conditions, orient="index"), on="label")
+    facts = pd.DataFrame.from_dict(conditions, orient="index").convert_dtypes()  # counts stay whole beside missing ones
+    return table.join(facts, on="label")
 
 
 def described(system: System, part: pd.DataFrame, study: str, teacher: str, train_task: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What engines must agree on about a checkpoint: where it is, which it is, its chats as tokens, what ends a turn."""
+"""Checkpoints: where they are, how to get them, what they contain, and a digest that identifies them."""
 
 import hashlib
 import json
@@ -16,22 +16,25 @@ from agentark.models import loading
 
 
 def located(name: str) -> Path:
-    """The folder of a model: below the project's (or absolute), else the hub's copy. Raises StudyError without either."""
+    """The folder of a model: relative to the project's folder or absolute, else the hub's local copy.
+
+    Raises StudyError if there is neither.
+    """
     folder = root() / name
     if folder.is_dir():
         return folder
     try:
         return Path(snapshot_download(name))
-    except Exception as error:  # a name in no hub format, no copy while offline, no such model, no right to it
+    except Exception as error:  # not a hub name, no copy while offline, no such model, no access
         raise StudyError(
-            f"{name}: no folder, nor to be had from the hub ({first_line(error)}); see `hf download`"
+            f"{name}: no such folder, and not available on the hub ({first_line(error)}); see `hf download`"
         ) from None
 
 
 def fetched(source: str, revision: str, out: Path) -> None:
-    """A checkpoint's files in `out`: linked or copied from a folder below the project's (or absolute), else from the hub.
+    """Put a checkpoint's files into `out`: linked or copied from a local folder, else downloaded from the hub.
 
-    Raises StudyError where there is neither, or no right to it.
+    Raises StudyError if the checkpoint is not available.
     """
     folder = root() / source
     if folder.is_dir():
@@ -39,14 +42,14 @@ def fetched(source: str, revision: str, out: Path) -> None:
         return
     try:
         snapshot_download(source, revision=revision, local_dir=out, ignore_patterns=["*.bin", "*.pth", "original/*"])
-    except Exception as error:  # a name in no hub format, no such model, no right to it, no network
+    except Exception as error:  # not a hub name, no such model, no access, no network
         raise StudyError(
-            f"{source}: no folder, nor to be had from the hub ({first_line(error)}); see `hf download`"
+            f"{source}: no such folder, and not available on the hub ({first_line(error)}); see `hf download`"
         ) from None
 
 
 def linked(here: str, there: str) -> str:
-    """A hard link, which costs no disk, where the file system allows one; else a copy."""
+    """Make a hard link, which uses no disk space, or a copy if the file system does not allow one."""
     try:
         os.link(here, there)
     except OSError:
@@ -55,7 +58,7 @@ def linked(here: str, there: str) -> str:
 
 
 def described(folder: Path) -> dict[str, str | int]:
-    """What a checkpoint says of itself: architecture, number of weights, window in tokens, precision, licence.
+    """A checkpoint's architecture, number of weights, window in tokens, precision and licence.
 
     Raises StudyError if its configuration or its weights are missing or unreadable.
     """
@@ -72,7 +75,7 @@ def described(folder: Path) -> dict[str, str | int]:
         for file in files:
             with safe_open(file, "pt") as tensors:
                 weights += sum(math.prod(tensors.get_slice(key).get_shape()) for key in tensors.keys())  # noqa: SIM118
-    except Exception as error:  # whatever a damaged file makes the readers raise
+    except Exception as error:  # a damaged file makes the readers raise errors of many types
         raise loading.unloadable(folder, error) from error
     text, card = config.get_text_config(), Path(folder) / "README.md"
     licence = ModelCard.load(card).data.get("license") if card.is_file() else None
@@ -86,8 +89,10 @@ def described(folder: Path) -> dict[str, str | int]:
 
 
 def digest(folder: Path, *facts: str) -> str:
-    """SHA-256 over `facts` and a model's files (weights, tokenizer, template, configuration), names included. Where it
-    comes from (provenance.json) is no part of what it is."""
+    """SHA-256 over `facts` and the names and contents of a model's files (weights, tokenizer, template, configuration).
+
+    provenance.json is left out, since it does not affect what the model computes.
+    """
     sha = hashlib.sha256(" ".join(facts).encode())
     for file in sorted(Path(folder).glob("*")):
         if file.suffix in (".safetensors", ".json", ".jinja") and file.name != "provenance.json":
@@ -99,6 +104,6 @@ def digest(folder: Path, *facts: str) -> str:
 
 
 def where(name: str) -> str:
-    """A teacher's or student's folder by its name in `params.yaml`: `vllm:data/models/x` and `x` are data/models/x."""
+    """The folder of a teacher or student named in `params.yaml`: `vllm:data/models/x` and `x` are data/models/x."""
     own = name.removeprefix("vllm:")
     return own if "/" in own else str(Path("data", "models", own))

@@ -1,4 +1,5 @@
-"""GGUF files and the hub's format: a quantised model made trainable, a student's adapter written for llama.cpp and Ollama.
+"""Conversion between GGUF and the hub's format: unpack a quantised model for training, write a student's LoRA adapter
+for llama.cpp and Ollama.
 
 Formats: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md; adapters as llama.cpp's convert_lora_to_gguf.py.
 """
@@ -28,10 +29,10 @@ def unpack(file: Path, out: Path, dtype: torch.dtype = torch.float32) -> None:
     try:
         tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
         model = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=dtype)
-    except Exception as error:  # whatever a damaged file makes the loader raise
+    except Exception as error:  # a damaged file makes the loader raise errors of many types
         raise loading.unloadable(file, error) from error
-    # What remembers that the weights were quantised; they are not any more.
-    model.hf_quantizer = None
+    # Remove the traces of quantisation, since the weights are dequantised now.
+    model.hf_quantizer = None  # type: ignore[assignment]  # declared as a module
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config
     model.save_pretrained(out)
@@ -41,7 +42,8 @@ def unpack(file: Path, out: Path, dtype: torch.dtype = torch.float32) -> None:
 def write_adapter(adapter: Path, base: Path, out: Path) -> None:
     """Write a LoRA adapter (a folder as PEFT saves it) of the model in `base` (the hub's format) to the GGUF file `out`.
 
-    Raises StudyError if the adapter holds anything but LoRA matrices of weights that a GGUF file has.
+    Raises StudyError if llama.cpp lacks the architecture, or if the adapter holds anything but LoRA matrices of weights
+    that exist in a GGUF file.
     """
     gguf = require()
     settings, config = json.loads((adapter / "adapter_config.json").read_text()), AutoConfig.from_pretrained(base)
@@ -53,8 +55,8 @@ def write_adapter(adapter: Path, base: Path, out: Path) -> None:
     for key, matrix in load_file(adapter / "adapter_model.safetensors").items():
         found = WEIGHTS.match(key)
         place = places.get_name(found[1]) if found else None
-        if place is None:
-            raise StudyError(f"{adapter}: {key} has no place in a GGUF file; train LoRA on linear layers alone")
+        if found is None or place is None:
+            raise StudyError(f"{adapter}: {key} has no counterpart in a GGUF file; train LoRA on linear layers alone")
         if found[2] == "B" and config.model_type == "llama":
             matrix = interleaved(found[1], matrix, config)
         tensors[f"{place}.weight.lora_{found[2].lower()}"] = matrix.float().numpy()
@@ -62,6 +64,7 @@ def write_adapter(adapter: Path, base: Path, out: Path) -> None:
 
 
 def write(gguf, path: Path, architecture: str, alpha: float, tensors: dict) -> None:
+    """Write adapter matrices by GGUF name, and LoRA's alpha, to the GGUF file `path`."""
     writer = gguf.GGUFWriter(path, architecture)
     writer.add_type(gguf.GGUFType.ADAPTER)
     writer.add_string(gguf.Keys.Adapter.TYPE, "lora")
@@ -75,8 +78,10 @@ def write(gguf, path: Path, architecture: str, alpha: float, tensors: dict) -> N
 
 
 def interleaved(name: str, matrix: torch.Tensor, config) -> torch.Tensor:
-    """Rows of a query's or key's matrix in llama.cpp's order: of each head, the halves that rotary positions pair one by
-    one side by side. Other matrices as they are."""
+    """The rows of a query's or key's matrix in llama.cpp's order; other matrices unchanged.
+
+    In each head llama.cpp interleaves the two halves whose rows the rotary embedding pairs.
+    """
     kind = name.rpartition(".")[2]
     if kind not in ("q_proj", "k_proj"):
         return matrix
@@ -85,7 +90,7 @@ def interleaved(name: str, matrix: torch.Tensor, config) -> torch.Tensor:
 
 
 def require():
-    """Package gguf. Raises StudyError if it is not installed."""
+    """The package gguf. Raises StudyError if it is not installed."""
     try:
         import gguf
     except ImportError:

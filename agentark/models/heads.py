@@ -1,15 +1,15 @@
-"""A scalar read at each token, of the families for which transformers has no such head: by `models.load_scorer`."""
+"""Token-level scalar heads for the architectures that lack one in transformers; used by `loading.load_scorer`."""
 
 from transformers import Gemma3PreTrainedModel, Gemma3TextConfig, Qwen2_5_VLPreTrainedModel, Qwen2_5_VLTextConfig
 from transformers.modeling_layers import GenericForTokenClassification
 
 
 class Gemma3TextForTokenClassification(GenericForTokenClassification, Gemma3PreTrainedModel):
-    config: Gemma3TextConfig
+    config: Gemma3TextConfig  # type: ignore[assignment]  # declared as Gemma3Config, which holds this one
 
 
 class Qwen2_5_VLTextForTokenClassification(GenericForTokenClassification, Qwen2_5_VLPreTrainedModel):
-    config: Qwen2_5_VLTextConfig
+    config: Qwen2_5_VLTextConfig  # type: ignore[assignment]  # declared as Qwen2_5_VLConfig, which holds this one
 
 
 HEADS = {

@@ -1,9 +1,9 @@
-"""Models in the hub's own format: tiny ones of real architectures built here, and loading any, as a language model or
-with a scalar read at each token."""
+"""Load models in the hub's format, as language models or with a scalar head at each token."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any, cast
 
 import torch
 import transformers
@@ -11,66 +11,72 @@ from transformers import AutoConfig, PreTrainedTokenizerFast
 
 from agentark import StudyError, first_line
 
-# Where a language half stands within an image-text-to-text checkpoint: now, and in those published earlier.
+Model = Any  # a PreTrainedModel, with generate() if it is causal; transformers' annotations of the two do not combine
+# Prefixes of the language model's weights in image-text-to-text checkpoints: the current one and an older one.
 HALVES = {r"^model\.language_model\.": "model.", r"^language_model\.model\.": "model."}
 
 
 def device() -> str:
+    """The device that models run on: "cuda" if there is a GPU, else "cpu"."""
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def precision() -> torch.dtype:
-    """bfloat16 on a GPU, as published checkpoints have it; float32 on a CPU, which has no faster arithmetic."""
+    """bfloat16 on a GPU, as in published checkpoints; float32 on a CPU, where lower precision is not faster."""
     return torch.bfloat16 if torch.cuda.is_available() else torch.float32
 
 
 def window(folder: Path) -> int:
-    """Tokens that a model reads at most."""
+    """A model's maximal number of tokens."""
     return AutoConfig.from_pretrained(folder).get_text_config().max_position_embeddings
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
-    """The tokenizer of a model's folder. Raises StudyError if there is no model, or it is not loadable."""
+    """The tokenizer of a model's folder. Raises StudyError if there is no model or it is not loadable."""
     if not (Path(folder) / "config.json").is_file():
         raise StudyError(
             f"{folder}: no model here{instead(folder)}; name one under data/models, or build it with `make models`"
         )
     try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, padding_side="left")
-    except Exception as error:  # whatever a damaged or missing file makes the loader raise
+        tokenizer = cast(
+            PreTrainedTokenizerFast, transformers.AutoTokenizer.from_pretrained(folder, padding_side="left")
+        )
+    except Exception as error:  # a damaged or missing file makes the loader raise errors of many types
         raise unloadable(folder, error) from error
     if tokenizer.pad_token is None:  # Llama 3 has none
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
 
 
-def load(
-    folder: Path, dtype: torch.dtype | str | None = None, **options
-) -> tuple[transformers.PreTrainedModel, PreTrainedTokenizerFast]:
-    """A causal model and its tokenizer from a folder in the hub's format; one that also sees images as such, for chats
-    of text alone. `dtype` None: `precision`; "auto": the checkpoint's own. `options` go to `from_pretrained`.
+def load(folder: Path, dtype: torch.dtype | str | None = None, **options: Any) -> tuple[Model, PreTrainedTokenizerFast]:
+    """A causal model and its tokenizer from a folder in the hub's format.
 
-    Raises StudyError if it is not loadable or lacks weights, which the loader would draw at random.
+    An image-text-to-text model is loaded whole, for text-only chats. dtype: None for `precision`, "auto" for the
+    checkpoint's own. `options` go to `from_pretrained`. Raises StudyError if the model is not loadable or lacks weights,
+    which the loader would initialise at random.
     """
     tokenizer = load_tokenizer(folder)
     try:
-        sees = type(AutoConfig.from_pretrained(folder)) in transformers.AutoModelForImageTextToText._model_mapping
-        kind = transformers.AutoModelForImageTextToText if sees else transformers.AutoModelForCausalLM
+        vision = type(AutoConfig.from_pretrained(folder)) in transformers.AutoModelForImageTextToText._model_mapping
+        kind: Any = transformers.AutoModelForImageTextToText if vision else transformers.AutoModelForCausalLM
         model, report = kind.from_pretrained(folder, dtype=dtype or precision(), output_loading_info=True, **options)
-    except Exception as error:  # whatever a damaged file makes the loader raise
+    except Exception as error:  # a damaged file makes the loader raise errors of many types
         raise unloadable(folder, error) from error
     if missing := sorted(report["missing_keys"]):
-        raise StudyError(f"{folder}: no weights for {missing[0]} ({len(missing)} missing); fetch the model again")
+        raise StudyError(f"{folder}: no weights for {missing[0]} ({len(missing)} missing); download the model again")
     return model, tokenizer
 
 
-def load_scorer(folder: Path, dtype: torch.dtype | str | None = None) -> transformers.PreTrainedModel:
-    """The language half of a model with a linear head that reads one scalar at each token; the head is random if the
-    folder holds a language model. Raises StudyError if it is not loadable, or holds anything else."""
+def load_scorer(folder: Path, dtype: torch.dtype | str | None = None) -> Model:
+    """A model's language half with a linear head that outputs one scalar per token.
+
+    The head is random if the folder holds a language model without one. Raises StudyError if the model is not loadable
+    or is not a language model.
+    """
     try:
         config = AutoConfig.from_pretrained(folder).get_text_config()
         config.num_labels = 1
-        kind = transformers.AutoModelForTokenClassification
+        kind: Any = transformers.AutoModelForTokenClassification
         if type(config) not in kind._model_mapping:
             from agentark.models.heads import HEADS
 
@@ -91,17 +97,18 @@ def load_scorer(folder: Path, dtype: torch.dtype | str | None = None) -> transfo
 
 
 def unloadable(folder: Path, error: Exception) -> StudyError:
+    """The error for a folder or file that does not load as a model because of `error`."""
     held = instead(folder)
     return StudyError(f"{folder}: not a loadable model ({first_line(error)}){held}; restore or fetch it again")
 
 
 def instead(folder: Path) -> str:
-    """What a folder holds in place of a model's weights, where that is known: ", but ..."; else ""."""
+    """Describe what a folder holds instead of a model's weights, as ", but ..."; "" if that is unknown."""
     files = sorted(Path(folder).glob("*")) if Path(folder).is_dir() else []
     if any(
         f.stat().st_size < 1024 and f.read_bytes().startswith(b"version https://git-lfs") for f in files if f.is_file()
     ):
-        return ", but pointers of Git LFS: run `git lfs pull` there"
+        return ", but Git LFS pointers: run `git lfs pull` there"
     if any(f.name == "adapter_config.json" for f in files) and not (Path(folder) / "config.json").is_file():
         return ", but an adapter alone: merge it into its base (PEFT's merge_and_unload) and save the whole model"
     if any(f.suffix == ".gguf" for f in files) and not any(f.suffix == ".safetensors" for f in files):

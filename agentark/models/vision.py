@@ -1,12 +1,13 @@
-"""A tiny Qwen2.5-VL around a student's base (the paper's Figure 7): its language half is the base, weight for weight.
+"""A tiny Qwen2.5-VL whose language half has exactly the weights of a student's base (the paper's Figure 7).
 
-That half is a Qwen2 decoder, which is Llama's with a bias on queries, keys and values: with biases of 0 the two compute
-the same. Positions count along three axes, which are one and the same in a text. A Qwen3 base has norms on queries and
-keys in place of the biases, and no weights of a Qwen2 decoder come to the same as those.
+The language half is a Qwen2 decoder: a Llama decoder plus biases on queries, keys and values, equivalent to it if the
+biases are 0. Its positions have three axes, which coincide in text. A Qwen3 base will not do: it has norms on queries
+and keys instead of the biases, and no weights of a Qwen2 decoder are equivalent to them.
 """
 
 import hashlib
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
@@ -21,25 +22,33 @@ from agentark import StudyError
 from agentark.models import loading
 
 MARKS = ("<|vision_start|>", "<|image_pad|>", "<|vision_end|>", "<|video_pad|>")
-# As small as still has a layer of each kind, with attention within windows and over the whole picture.
-TOWER = {"depth": 2, "hidden_size": 32, "intermediate_size": 64, "num_heads": 2, "fullatt_block_indexes": [1]}
-PIXELS = {"shortest_edge": 4 * 28**2, "longest_edge": 16 * 28**2}  # 4 to 16 patches of 28 by 28, a token each
+# The smallest tower with both kinds of layer: window attention and full attention.
+TOWER: dict[str, Any] = {
+    "depth": 2,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_heads": 2,
+    "fullatt_block_indexes": [1],
+}
+PIXELS = {"shortest_edge": 4 * 28**2, "longest_edge": 16 * 28**2}  # 4 to 16 patches of 28 x 28 pixels, one token each
 
 
 def build(base: Path, out: Path, seed: int) -> None:
-    """Write a Qwen2.5-VL to `out`: language half and words those of the Llama model in `base`, vision tower random.
+    """Write a Qwen2.5-VL to `out`: language half and vocabulary from the Llama model in `base`, vision tower random.
 
-    The marks around a picture are added to the words; their embeddings are that of the unknown word, which no base has
-    ever been taught to write. Raises StudyError if `base` is no Llama model with tied embeddings and no biases.
+    The vision tokens are added to the vocabulary, with the embedding of the unknown token, which no base is trained to
+    generate. Raises StudyError if `base` is not a Llama model with tied embeddings and without biases.
     """
     config = AutoConfig.from_pretrained(base)
     if config.model_type != "llama" or config.attention_bias or not config.tie_word_embeddings:
         raise StudyError(
-            f"{base}: no Llama model with tied embeddings and without biases; take data/models/llama-small"
+            f"{base}: not a Llama model with tied embeddings and without biases; use data/models/llama-small"
         )
     language, tokenizer = loading.load(base)
     tokenizer.add_special_tokens({"additional_special_tokens": list(MARKS)})
-    start, image, end, video = tokenizer.convert_tokens_to_ids(list(MARKS))
+    ids = tokenizer.convert_tokens_to_ids(list(MARKS))
+    assert isinstance(ids, list)
+    start, image, end, video = ids
     half = config.head_dim // 2
     sections = [half // 4, 3 * half // 8, 3 * half // 8]  # of time, height and width: 16, 24, 24 of 64 as published
     shape = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads",
@@ -58,9 +67,9 @@ def build(base: Path, out: Path, seed: int) -> None:
         )
     )  # fmt: skip
     weights = language.get_decoder().state_dict()
-    words = weights["embed_tokens.weight"]
-    unknown = words[tokenizer.unk_token_id].expand(len(tokenizer) - len(words), -1)
-    weights["embed_tokens.weight"] = torch.cat([words, unknown])
+    embeddings = weights["embed_tokens.weight"]
+    unknown = embeddings[tokenizer.unk_token_id].expand(len(tokenizer) - len(embeddings), -1)
+    weights["embed_tokens.weight"] = torch.cat([embeddings, unknown])
     biases = {name: torch.zeros_like(p) for name, p in model.get_decoder().state_dict().items() if "proj.bias" in name}
     model.get_decoder().load_state_dict(weights | biases)
     model.generation_config = language.generation_config
@@ -70,7 +79,7 @@ def build(base: Path, out: Path, seed: int) -> None:
 
 
 def digests(folder: Path) -> dict[str, str]:
-    """SHA-256 over the bytes of the weights of each half of the model in `folder`: "vision", "language"."""
+    """SHA-256 over the weights of each half of the model in `folder`, by name: "vision", "language"."""
     model, _ = loading.load(folder, "auto")
     found = {}
     for half, part in (("vision", model.model.visual), ("language", model.get_decoder())):
@@ -83,18 +92,18 @@ def digests(folder: Path) -> dict[str, str]:
 
 @torch.inference_mode()
 def look(folder: Path, picture: Image.Image, question: str, max_tokens: int) -> tuple[torch.Tensor, str]:
-    """What the vision tower makes of a picture, shape (tokens, width), and the greedy reply to it and a question."""
+    """The vision tower's features of a picture, shape (tokens, width), and the greedy reply to picture and question."""
     model, tokenizer = loading.load(folder)
     model.eval()
-    seen = Qwen2VLImageProcessorPil.from_pretrained(folder)(picture, return_tensors="pt")
-    (features,) = model.get_image_features(**seen).pooler_output
+    pixels = Qwen2VLImageProcessorPil.from_pretrained(folder)(picture, return_tensors="pt")
+    (features,) = model.get_image_features(**pixels).pooler_output
     start, image, end, _ = MARKS
-    chat = [{"role": "user", "content": f"{start}{image * len(features)}{end} {question}"}]
-    chat = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+    messages = [{"role": "user", "content": f"{start}{image * len(features)}{end} {question}"}]
+    chat = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
     ids = tokenizer(chat, add_special_tokens=False, return_tensors="pt").input_ids
     kinds = (ids == model.config.image_token_id).int()
     output = model.generate(
-        ids, **seen, mm_token_type_ids=kinds, attention_mask=torch.ones_like(ids), max_new_tokens=max_tokens,
+        ids, **pixels, mm_token_type_ids=kinds, attention_mask=torch.ones_like(ids), max_new_tokens=max_tokens,
         do_sample=False, pad_token_id=tokenizer.pad_token_id,
     )  # fmt: skip
-    return features, tokenizer.decode(output[0, ids.shape[1] :], skip_special_tokens=True)
+    return features, str(tokenizer.decode(output[0, ids.shape[1] :], skip_special_tokens=True))

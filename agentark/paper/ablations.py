@@ -17,9 +17,9 @@ def differences(table: pd.DataFrame) -> pd.DataFrame:
     varying = [c for c in ("student", "test_task", "variant", "source", "questions", "traces_per_question", "agents",
                            "rounds", "temperature", "method") if rows[c].nunique() > 1]  # fmt: skip
     names = {m: LABELS[m] for m in METHODS[:5]}
-    shown = rows[varying].assign(method=rows["method"].replace(names))[varying].astype(str)
+    shown = rows.assign(method=rows["method"].replace(names))[varying].map(lambda v: "" if pd.isna(v) else str(v))
     rival = rows["baseline_variant"].where(rows["baseline_variant"] != "", rows["baseline"].replace(names))
-    line = shown.replace({"<NA>": "", "nan": ""}).agg(lambda parts: ", ".join(filter(None, parts)), axis=1)
+    line = shown.agg(lambda parts: ", ".join(filter(None, parts)), axis=1)
     alone = (rows.groupby(["baseline", "baseline_variant"])["value"].transform("size") == 1) & (rival.nunique() > 1)
     rows = rows.assign(
         panel=("against " + rival).where(~alone, "against others"), line=line.where(~alone, line + " − " + rival),
