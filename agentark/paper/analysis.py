@@ -124,11 +124,11 @@ def noise(table: pd.DataFrame) -> pd.DataFrame:
     """
     n = table["test_task"].map(TEST_SIZES)
     one, base = (np.sqrt(table[c] * (100 - table[c]) / n) for c in ("value", "base"))
-    apart = 2 * norm.sf(table["gain"].abs() / np.hypot(one, base))
+    independent = 2 * norm.sf(table["gain"].abs() / np.hypot(one, base))
     flipped = (table["gain"].abs() * n / 100).round()
     paired = np.minimum(1, 2 * 0.5**flipped)
     return table.assign(n=n, se=one, se_gain=np.hypot(one, base), questions=table["gain"] * n / 100,
-                        p_apart=false_discovery_control(apart), p_paired=false_discovery_control(paired))  # fmt: skip
+                        p_apart=false_discovery_control(independent), p_paired=false_discovery_control(paired))  # fmt: skip
 
 
 def within_noise(noisy: pd.DataFrame) -> pd.DataFrame:
