@@ -223,7 +223,7 @@ def assumed_rates(params: dict, name: str, task: str, assumed: Assumptions, deba
 
     The share of a debate's prompt tokens that prefix caching leaves to compute is that counted by `make prompt-order`.
     """
-    model, how, agents, computed = size_of(params, name), assumed.lengths, params["agents"], 1.0
+    model, how, agents, computed = size_of(params, name), assumed.replies, params["agents"], 1.0
     question = sizes.question_tokens(task, params["questions"]["room"])
     length = [how.tokens(k, params["max_tokens"]) for k in range(1, params["rounds"] + 1)]
     table = {"kind": ["pass"], "calls": [1.0], "read": [question], "written": length[:1]}
@@ -241,20 +241,20 @@ def assumed_rates(params: dict, name: str, task: str, assumed: Assumptions, deba
         }
     texts = zip(table["read"], table["written"], strict=True)
     return pd.DataFrame(table).assign(
-        seconds=[sizes.call_seconds(model, assumed.gpu, *t, computed) for t in texts], n=0
+        seconds=[sizes.call_seconds(model, assumed.card, *t, computed) for t in texts], n=0
     )
 
 
 def assumed_steps(params: dict, rates: pd.DataFrame, student: str, assumed: Assumptions) -> pd.DataFrame:
     """From the rates of the teacher: a student trains on what the teacher writes, and writes as much."""
-    model, task, recipe, gpu = size_of(params, student), params["train_task"], Recipe.of(params), assumed.gpu
+    model, task, recipe, card = size_of(params, student), params["train_task"], Recipe.of(params), assumed.card
     read, written = passes(rates, params["teacher"]).loc[task, ["read", "written"]]
     debate = debate_rates(rates, False, temperature_of(params, "train")).loc[task]
     lengths = {m: read + (sizes.ANSWER if m == "sft" else written) for m in params["methods"]}
     lengths["reward_model"] = (debate["calls"] * (read + debate["written"])).sum()
     table = step_sizes(recipe, lengths, read, written)
-    seconds, pad = sizes.train_seconds(model, gpu, table["tokens"]), table.loc["pad"]
+    seconds, pad = sizes.train_seconds(model, card, table["tokens"]), table.loc["pad"]
     flop = 6 + 2 + (2 if recipe.policy.beta else 0)  # trained on, scored by the reward model, read by the reference
-    seconds["pad"] = sizes.train_seconds(model, gpu, pad["tokens"], flop)
-    seconds["pad"] += pad["examples"] * sizes.call_seconds(model, gpu, read, written)
+    seconds["pad"] = sizes.train_seconds(model, card, pad["tokens"], flop)
+    seconds["pad"] += pad["examples"] * sizes.call_seconds(model, card, read, written)
     return table.assign(seconds=seconds, basis="assumed")

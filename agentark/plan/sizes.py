@@ -186,18 +186,10 @@ REPLIES = {
 
 @dataclass(frozen=True)
 class Assumptions:
-    """What a plan assumes where it does not measure: a name in CARDS and one in REPLIES."""
+    """What a plan assumes where it does not measure."""
 
-    card: str
-    replies: str
-
-    @property
-    def gpu(self) -> Card:
-        return CARDS[self.card]
-
-    @property
-    def lengths(self) -> Replies:
-        return REPLIES[self.replies]
+    card: Card
+    replies: Replies
 
 
 def question_tokens(task: str, room: int) -> float:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from agentark import StudyError, root
+from agentark import root
 from agentark.distill.settings import Recipe
 from agentark.evaluate.cost import break_even
 from agentark.plan import sizes
@@ -17,14 +17,8 @@ from agentark.tasks.questions import asked
 
 # The paper's own set-up (method, sections 1 and 4).
 PAPER_TEACHER, PAPER_STUDENT = "Qwen/Qwen3-32B", "Qwen/Qwen3-8B"
-PAPER = {
-    "agents": 5,
-    "rounds": 3,
-    "max_tokens": 4096,
-    "debate": {"order": "chat"},
-    "questions": {"room": 0},
-    "checkpoints": {Path(name).name: {"source": name} for name in (PAPER_TEACHER, PAPER_STUDENT)},
-}
+PAPER = {"agents": 5, "rounds": 3, "max_tokens": 4096, "debate": {"order": "chat"}, "questions": {"room": 0}}
+PAPER["checkpoints"] = {Path(name).name: {"source": name} for name in (PAPER_TEACHER, PAPER_STUDENT)}
 PAPER_QUESTIONS = {"gsm8k": 7_473, "math": 500, "metamathqa": 151_000, "medmcqa": 183_000}
 PAPER_TRAINING = {"rsft": 1 * 6, "da": 1 * 8, "pad": 8 * 20}  # H100s x hours for an 8B student, table 6
 
@@ -183,8 +177,8 @@ def paper(card: str) -> pd.DataFrame:
         )
         return totals(pd.concat(parts))
 
-    for label in REPLIES:
-        assumed = Assumptions(card, label)
+    for label, replies in REPLIES.items():
+        assumed = Assumptions(CARDS[card], replies)
         talk, own = mean(PAPER_TEACHER, assumed, True), mean(PAPER_STUDENT, assumed, False)["seconds"]
         tokens, debate, debates = talk["read"] + talk["written"], talk["seconds"], n * talk["seconds"] / 3600
         for method, training in PAPER_TRAINING.items():
@@ -192,21 +186,3 @@ def paper(card: str) -> pd.DataFrame:
             row |= dict(student_seconds=own, debates_gpu_hours=debates, training_gpu_hours=training)
             found.append(row | {"pays_after": break_even((debates + training) * 3600, debate, own)})
     return pd.DataFrame(found)
-
-
-def compare(planned: pd.DataFrame, found: dict[str, tuple[int, int]], scale: str) -> pd.DataFrame:
-    """A row per stage, and their total: tokens planned and used, and their ratio.
-
-    planned: reports/plan.csv; found: questions and tokens by stage, see `evaluate.cost.used`. Raises StudyError if plan
-    and run differ in scale or questions.
-    """
-    if set(planned["scale"]) != {scale}:
-        raise StudyError(f"reports/plan.csv: no plan of scale {scale}; run `make plan`")
-    plan = planned.set_index("stage")
-    for name, (questions, _) in found.items():
-        if name not in plan.index or plan.loc[name, "questions"] != questions:
-            raise StudyError(f"reports/plan.csv: {name} is not planned for {questions} questions; run `make plan`")
-    tokens = plan["tokens_read"] + plan["tokens_written"]
-    rows = pd.DataFrame({"planned": tokens[list(found)], "used": {name: used for name, (_, used) in found.items()}})
-    rows.loc["total"] = rows.sum()
-    return rows.assign(ratio=rows["planned"] / rows["used"]).reset_index(names="stage")
