@@ -15,6 +15,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from unittest import mock
@@ -26,25 +27,30 @@ from trl import SFTConfig, SFTTrainer
 
 from agentark import StudyError, finish, parallel, root
 from agentark.debate.prompts import revise_prompt
-from agentark.debate.protocols import named
 from agentark.debate.run import run_debates
 from agentark.distill import launch, policy, sft, training
-from agentark.distill.settings import SFT, Policy
+from agentark.distill.settings import Recipe
 from agentark.engines import Request, Store, batching
 from agentark.engines.transformers import ROWS, Transformers
 from agentark.evaluate.likelihood import reasoning_nll
 from agentark.models import loading
 from agentark.models.chat import solve_prompt
+from agentark.plan.rates import protocol
 from agentark.plan.training_log import measure_training
 from agentark.pretrain.training import MAX_TOKENS
 from agentark.schemas import Question, write_csv
+from agentark.stage.parameters import parameters
 from agentark.tasks import task
 
 REPEATS = 3
 TEACHER, STUDENT = "data/models/teacher", "data/models/qwen3-small"
-BATCH, RATE = 24, 1e-3  # the study's (`sft` in params.yaml)
-DEFAULT_BATCH = 8  # TRL's
 EXAMPLES = 2400  # that each SFT trains on
+DEFAULT_BATCH = 8  # TRL's
+
+
+def recipe() -> Recipe:
+    """The study's settings of trainings."""
+    return Recipe.of(parameters("mini"))
 
 
 def timed(function: Callable) -> float:
@@ -95,7 +101,8 @@ def generation(questions: list[Question]) -> list[dict]:
 
 def leaving(questions: list[Question]) -> list[dict]:
     """Debates on all cores: finished replies leave their batch, or stay until its longest reply ends."""
-    talk = named("debate", 5, 3, 1.6, 0.2, "shared")  # the study's
+    params = parameters("mini")
+    talk = protocol(params, params["debates"]["test"]["temperature"])
 
     def debate(share: float) -> float:
         with mock.patch.object(batching, "SHARE", share), tempfile.TemporaryDirectory() as store:
@@ -114,10 +121,8 @@ def starts() -> list[dict]:
             for start in [pool.submit(launch.import_trainers) for _ in range(3)]:
                 start.result()  # raises an error, which would otherwise look like a fast start
 
-    def forked() -> None:
-        parallel.run_all(launch.import_trainers, [{}] * 3, crowded=True)
-
     launch.import_trainers()
+    forked = partial(parallel.run_all, launch.import_trainers, [{}] * 3, crowded=True)
     seconds = [(timed(new), timed(forked)) for _ in range(REPEATS)]
     return [
         spread("start of three trainings, seconds: new processes", [a for a, _ in seconds], ""),
@@ -131,7 +136,8 @@ def sft_defaults(pairs: list[tuple[str, str]], out: Path, seed: int) -> float:
     data = [{"prompt": solve_prompt(q), "completion": [{"role": "assistant", "content": a}]} for q, a in pairs]
     config = SFTConfig(
         "unused", save_strategy="no", report_to="none", disable_tqdm=True, use_cpu=not torch.cuda.is_available(),
-        seed=seed, bf16=False, max_steps=EXAMPLES // DEFAULT_BATCH, learning_rate=RATE, lr_scheduler_type="linear",
+        seed=seed, bf16=False, max_steps=EXAMPLES // DEFAULT_BATCH, learning_rate=recipe().sft.learning_rate,
+        lr_scheduler_type="linear",
     )  # fmt: skip
     trainer = SFTTrainer(model, config, train_dataset=Dataset.from_list(data), processing_class=tokenizer)
     seconds = timed(lambda: training.run(trainer))
@@ -146,9 +152,10 @@ def sft_ours(pairs: list[tuple[str, str]], out: Path, seed: int) -> float:
     of the batch size, as is right for Adam (Malladi et al. 2022, "On the SDEs and scaling rules for adaptive gradient
     algorithms").
     """
-    rate = RATE * (BATCH / DEFAULT_BATCH) ** 0.5
-    chosen = SFT(steps=EXAMPLES // BATCH, batch_size=BATCH, learning_rate=rate)
-    return timed(lambda: sft.train(root() / STUDENT, pairs, out, seed, chosen))
+    ours = recipe().sft
+    rate = ours.learning_rate * (ours.batch_size / DEFAULT_BATCH) ** 0.5
+    settings = ours.but(steps=EXAMPLES // ours.batch_size, learning_rate=rate)
+    return timed(lambda: sft.train(root() / STUDENT, pairs, out, seed, settings))
 
 
 def supervised(questions: list[Question]) -> list[dict]:
@@ -172,22 +179,15 @@ def supervised(questions: list[Question]) -> list[dict]:
 def grpo(questions: list[Question]) -> list[dict]:
     """A GRPO step in parts: generation, scoring by the reward model, and the rest (the update); and transformers'
     generation against ours."""
-    chosen = Policy(
-        steps=6, batch_size=16, num_generations=8, max_tokens=MAX_TOKENS, learning_rate=5e-4, temperature=1.0,
-        beta=0.001, aggregate="mean", outcome_weight=0.0,
-    )  # fmt: skip
-    call = dict(base=root() / STUDENT, reward_model=root() / STUDENT, questions=questions, seed=0, settings=chosen)
-
-    def trained() -> tuple[float, dict[str, float]]:
-        start = time.perf_counter()
-        spent = measure_training(policy.train, **call).spent
-        return time.perf_counter() - start, spent
-
-    whole, ours = trained()
+    base, settings = root() / STUDENT, recipe().policy.but(steps=6)
+    call = dict(base=base, reward_model=base, questions=questions, seed=0, settings=settings)
+    start = time.perf_counter()
+    ours = measure_training(policy.train, **call).spent
+    whole = time.perf_counter() - start
     with mock.patch.object(batching, "generate", lambda model, **asked: type(model).generate(model, **asked)):
-        _, theirs = trained()
+        theirs = measure_training(policy.train, **call).spent
     parts = ours | {"update": whole - sum(ours.values())}
-    steps = "6 steps of 16 questions x 8 outputs"
+    steps = f"6 steps of {settings.batch_size} questions x {settings.num_generations} outputs"
     note = f"share of {steps}, loading included in the update"
     return [spread(f"GRPO: {name}", [seconds / whole], note) for name, seconds in parts.items()] + [
         spread("GRPO: transformers' generation / ours", [theirs["generation"] / ours["generation"]], steps)
@@ -204,13 +204,6 @@ def memory() -> list[dict]:
     """Peak memory of each stage's processes together in its last run here, in MB."""
     notes = {n.stem: json.loads(n.read_text()) for n in sorted((root() / "data" / "runs").glob("*.json"))}
     return [spread(f"peak memory of {s}, MB", [n["peak_mb"]], f"{n['seconds']:.0f} s") for s, n in notes.items()]
-
-
-def processor() -> str:
-    """The processor's name, where the system states it."""
-    info = Path("/proc/cpuinfo")
-    names = re.findall(r"^model name\s*: (.*)$", info.read_text() if info.is_file() else "", re.MULTILINE)
-    return names[0] if names else platform.processor() or platform.machine()
 
 
 def main() -> None:
@@ -230,7 +223,8 @@ def main() -> None:
         rows += part()
         print(pd.DataFrame(rows[-3:]).to_string(index=False), flush=True)
     versions = " ".join(f"{p} {version(p)}" for p in ("torch", "transformers", "trl", "dvc"))
-    table = pd.DataFrame(rows).assign(machine=processor(), versions=versions)
+    names = re.findall(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
+    table = pd.DataFrame(rows).assign(machine=(names or [platform.machine()])[0], versions=versions)
     write_csv(table, root() / "reports" / "benchmarks.csv")
     print("\nwritten: reports/benchmarks.csv")
 

@@ -132,15 +132,11 @@ def measure(size: Size, machine: dict[str, str], out: Path) -> None:
                 if function is train_sft:
                     curves[route] = found["R-SFT loss"]
                     if reference := REFERENCE.get(route):
-                        found[f"R-SFT loss, difference to {reference}"] = apart(curves[route], curves[reference])
+                        both = curves[route], curves[reference]
+                        missing = next((c for c in both if isinstance(c, str)), None)
+                        gaps = missing or [abs(a - b) for a, b in zip(*both, strict=True)]
+                        found[f"R-SFT loss, difference to {reference}"] = gaps
                 enter(model, route, found)
-
-
-def apart(curve: Values, reference: Values) -> Values:
-    """Absolute differences between two learning curves."""
-    if isinstance(curve, str) or isinstance(reference, str):
-        return curve if isinstance(curve, str) else reference
-    return [abs(a - b) for a, b in zip(curve, reference, strict=True)]
 
 
 def described(card: str, command: str) -> dict[str, str]:

@@ -1,12 +1,12 @@
 """Checks of a planned run against the parameters and the hardware."""
 
 import json
-import math
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import pandas as pd
 import psutil
 import torch
 
@@ -14,7 +14,6 @@ from agentark import StudyError, root
 from agentark.models import checkpoints
 from agentark.plan.rates import here, size_of
 from agentark.plan.sizes import CARDS, GB
-from agentark.plan.stages import Stage
 from agentark.tasks.datasets import DATA_SETS
 from agentark.tasks.questions import asked
 
@@ -26,13 +25,13 @@ class Check:
     note: str
 
 
-def checks(params: dict, rows: Sequence[Stage], card: str) -> list[Check]:
+def checks(params: dict, rows: pd.DataFrame, card: str) -> list[Check]:
     """Models, licences, data sets, disk and memory, each with what to do if it is not ok."""
     models = dict.fromkeys([params["teacher"], *params["students"]])
     found = [check for name in models for check in model_checks(params, name)]
     found += [data_check(params, task) for task in asked(params, "test")]
-    fetched = sum(r.disk_gb for r in rows if r.stage.startswith("fetch@"))
-    need, free = 2 * sum(r.disk_gb for r in rows) - fetched, shutil.disk_usage(root()).free / GB
+    fetched = rows.loc[rows["stage"].str.startswith("fetch@"), "disk_gb"].sum()
+    need, free = 2 * rows["disk_gb"].sum() - fetched, shutil.disk_usage(root()).free / GB
     note = f"{need:.1f} GB with DVC's cache, {free:.1f} GB free"
     found.append(Check("disk", "ok", note) if need < free else Check("disk", "not ok", f"{note}; make room"))
     return [*found, memory_check(params, rows, card)]
@@ -71,20 +70,19 @@ def data_check(params: dict, task: str) -> Check:
     return Check(what, "ok" if params["questions"]["local"] else "not ok", note)
 
 
-def memory_check(params: dict, rows: Sequence[Stage], card: str) -> Check:
+def memory_check(params: dict, rows: pd.DataFrame, card: str) -> Check:
     """The stage that needs most memory against this machine's (mini), its GPU's, or else the planned card's."""
-    known = [r for r in rows if not math.isnan(r.memory_gb)]
-    if not known:
+    if rows["memory_gb"].isna().all():
         return Check("memory", "not known", "no peak is recorded; run `make bench` after a study")
-    most, what, verdict = max(known, key=lambda r: r.memory_gb), "GPU memory", "ok"
+    most, what, verdict = rows.loc[rows["memory_gb"].idxmax()], "GPU memory", "ok"
     if params["scale"] == "mini":
         what, room, whose = "memory", psutil.virtual_memory().total / GB, "this machine"
     elif torch.cuda.is_available():
         room, whose = torch.cuda.get_device_properties(0).total_memory / GB, "this GPU"
     else:
         room, whose, verdict = CARDS[card].memory, f"the planned {card} (there is no GPU here)", "not known"
-    note = f"{most.stage} needs {most.memory_gb:.1f} GB, {whose} has {room:.0f}"
-    if most.memory_gb > room:
+    note = f"{most['stage']} needs {most['memory_gb']:.1f} GB, {whose} has {room:.0f}"
+    if most["memory_gb"] > room:
         return Check(what, "not ok", f"{note}; use more or larger cards, LoRA (lora_rank) or a smaller student")
     return Check(what, verdict, note)
 

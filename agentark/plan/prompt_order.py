@@ -25,10 +25,11 @@ from agentark.tasks import task
 from agentark.traces.reading import answer_of
 
 BLOCKS = (1, 16)  # tokens: exact prefixes; whole blocks of vLLM's default size on GPUs
+Calls = Sequence[tuple[list[int], list[int]]]  # token ids of prompts and replies
 
 
-def computed(calls: Iterable[tuple[Sequence[int], Sequence[int]]], block: int) -> list[int]:
-    """For each call (token ids of prompt and reply), the number of prompt tokens that no earlier call has cached.
+def computed(calls: Calls, block: int) -> list[int]:
+    """For each call the number of prompt tokens that no earlier call has cached.
 
     Keys and values are cached in blocks of `block` tokens, identified by their tokens and all tokens before them. The
     last prompt token is always computed, because it yields the first token of the reply; the last reply token is never
@@ -48,9 +49,7 @@ def computed(calls: Iterable[tuple[Sequence[int], Sequence[int]]], block: int) -
     return counts
 
 
-def as_calls(
-    tokenizer: PreTrainedTokenizerBase, turns: Iterable[tuple[str, Turn, Reply]]
-) -> list[tuple[list[int], list[int]]]:
+def as_calls(tokenizer: PreTrainedTokenizerBase, turns: Iterable[tuple[str, Turn, Reply]]) -> Calls:
     """Turns with their replies as token ids, in the order of a debate's rounds."""
     calls = []
     for _, turn, reply in turns:

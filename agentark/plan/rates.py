@@ -118,15 +118,13 @@ def steps(params: dict, rates: pd.DataFrame, pilot_main: int, assumed: Assumptio
     examples: questions, debates or outputs; tokens: in them; written: those that the student generates; seconds: of a
     core or a GPU. Measured on the debates of the pilot if there is one and the student is small, otherwise assumed.
     """
-    found = []
+    found = {}
     for student in params["students"]:
         if not obstacle(params) and here(student) and size_of(params, student).weights < SMALL:
-            part = measured_steps(params, rates, student, pilot_main)
+            found[student] = measured_steps(params, rates, student, pilot_main)
         else:
-            part = assumed_steps(params, rates, student, assumed)
-        found.append(part.reset_index(names="method").assign(student=student))
-    columns = ["student", "method", "examples", "tokens", "written", "seconds", "basis"]
-    return pd.concat(found, ignore_index=True)[columns]
+            found[student] = assumed_steps(params, rates, student, assumed)
+    return pd.concat(found, names=["student", "method"]).reset_index()
 
 
 def step_sizes(recipe: Recipe, lengths: dict[str, float], read: float, written: float) -> pd.DataFrame:
@@ -142,9 +140,6 @@ def step_sizes(recipe: Recipe, lengths: dict[str, float], read: float, written: 
     table.loc["pad", "examples"] = recipe.policy.batch_size * recipe.policy.num_generations
     table.loc["pad", "written"] = written
     return table.assign(tokens=table["tokens"] * table["examples"], written=table["written"] * table["examples"])
-
-
-# Measured
 
 
 def pilot_questions(params: dict, task: str, n: int, hard: bool) -> list[Question]:
@@ -213,9 +208,6 @@ def measured_steps(params: dict, rates: pd.DataFrame, student: str, pilot_main: 
     ]
     seconds = run_all(step_seconds, [dict(base=base, seed=0, **call) for call in calls])
     return step_sizes(recipe, lengths, own["read"], written).assign(seconds=seconds, basis="measured")
-
-
-# Assumed
 
 
 def assumed_rates(params: dict, name: str, task: str, assumed: Assumptions, debate: bool) -> pd.DataFrame:
