@@ -65,8 +65,8 @@ def run_all(function: Callable, calls: Iterable[dict[str, Any]], crowded: bool =
 
 
 def _begin() -> None:
-    """Set up a new worker: it exits when its parent exits, starts no workers of its own, and writes to the real standard
-    streams, since the notebook's output threads do not survive the fork."""
+    """Set up a new worker: it exits when its parent exits, starts no workers of its own, and writes to the real
+    standard streams, since the notebook's output threads do not survive the fork."""
     threading.Thread(target=_exit_with_parent, daemon=True).start()
     sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__
     if torch := sys.modules.get("torch"):

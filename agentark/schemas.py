@@ -90,7 +90,7 @@ class CheckedTrace(Trace):
 
 
 class Trajectory(Row):
-    """One distillation example: a verified trace, its bare answer in the requested form, and the methods that use it."""
+    """One distillation example: a verified trace, its bare answer in the requested form, and the methods using it."""
 
     question_id: str
     agent: int

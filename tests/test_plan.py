@@ -23,7 +23,7 @@ from agentark.schemas import Seconds, Trace
 from agentark.stage import parameters
 from agentark.tasks import questions
 from agentark.tasks.datasets import load
-from agentark.tasks.questions import collect, pick
+from agentark.tasks.questions import Counts, collect, pick
 
 LARGE = sizes.CHECKPOINTS["Qwen/Qwen3-32B"]
 H100, H200 = sizes.CARDS["H100"], sizes.CARDS["H200"]
@@ -69,7 +69,9 @@ def assumed(params: dict, card: str = "H200", replies: str = "mid") -> tuple[pd.
 
 def test_questions_are_counted_as_they_are_drawn():
     params = shrunk(parameters.parameters("mini"), SMALL)
-    drawn = collect(train_task=params["train_task"], student=Path(), **params["questions"] | {"local": None}).questions
+    asked = params["questions"]
+    counts = Counts(*(asked[name] for name in ("train", "validation", "test", "test_other", "test_hard")))
+    drawn = collect(asked["tasks"], params["train_task"], counts, asked["seed"], asked["room"], Path()).questions
     for split in ("train", "test", "noisy", "hard"):
         found = pd.Series([q.task for q in pick(drawn, split, params["train_task"])]).value_counts().to_dict()
         assert questions.asked(params, split) == found

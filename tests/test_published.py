@@ -363,7 +363,7 @@ def test_a_folder_gives_the_files_that_bear_the_name_of_the_split(tmp_path):
         "What is 1 in test?",
     ]
     assert len(load("math", tmp_path / "MATH", "train").questions) == 3
-    with pytest.raises(StudyError, match="no file here is named for the split 'validation'"):
+    with pytest.raises(StudyError, match="no file name here contains the split 'validation'"):
         load("medmcqa", tmp_path / "MATH", "test")
 
 
@@ -420,7 +420,7 @@ def test_a_column_that_is_missing_empty_or_of_the_wrong_type_sets_the_row_aside(
     [
         ("gsm8k", {"answer": "six"}, "does not end in '#### ' and a number"),
         ("gsm8k", {"question": "?!"}, "the question has no words"),
-        ("gsm8k", {"question": "\ud800 eggs?"}, "half a character"),
+        ("gsm8k", {"question": "\ud800 eggs?"}, "lone surrogate"),
         ("math", {"solution": "It is 8."}, r"no \boxed answer"),
         ("math", {"solution": r"It is \boxed{}."}, r"empty \boxed"),
         ("math", {"solution": r"It is \boxed{8."}, "not closed"),
@@ -450,7 +450,7 @@ def test_options_that_contradict_the_answer_beside_them_set_the_row_aside(tmp_pa
     loaded = load_rows(tmp_path, "medmcqa", row, {**row, "answer": "z"}, {**row, "answer_idx": "E"})
     assert [q.answer for q in loaded.questions] == ["B"]
     assert [a.reason for a in loaded.set_aside] == [
-        "answer_idx says B, column answer says 'z': which is right is open",
+        "answer_idx is B, but column answer is 'z', so the answer is ambiguous",
         "the right option is 'E', not a letter from A to D",
     ]
 
@@ -729,8 +729,8 @@ def test_a_question_that_cannot_fit_is_set_aside_with_the_reason():
     fitted, cuts = fit([long, about("qmsum", ["ann: hello " * 30], "What?")], TOKENIZER, 20)
     assert fitted == []
     assert [c.reason for c in cuts] == [
-        "50 tokens, and above 20 even with no document",
-        "63 tokens, and above 20 even with one line of its document",
+        "50 tokens, and more than 20 even with no document",
+        "63 tokens, and more than 20 even with one line of its document",
     ]
     with pytest.raises(StudyError, match="a budget of 0 tokens"):
         fit([long], TOKENIZER, 0)

@@ -10,10 +10,10 @@ from examples import shared_data
 from agentark import StudyError, root
 from agentark.models import loading
 from agentark.tasks.datasets import instructions
-from agentark.tasks.questions import collect
+from agentark.tasks.questions import Counts, collect
 
 STUDENT = root() / "data" / "models" / "qwen3-small"
-WANTED = dict(seed=0, train=3, validation=2, test=3, test_other=2, test_hard=2, room=300)
+WANTED = dict(counts=Counts(train=3, validation=2, test=3, test_other=2, test_hard=2), seed=0, room=300)
 
 
 def test_generated_questions_are_drawn_as_each_family_draws_them():
@@ -82,5 +82,5 @@ def test_a_task_none_of_whose_questions_fits_is_told(local):
             "gsm8k",
             student=STUDENT,
             local=local,
-            **WANTED | {"room": 20, "train": 0, "test": 0, "validation": 0},
+            **WANTED | {"room": 20, "counts": Counts(train=0, validation=0, test=0, test_other=2, test_hard=2)},
         )

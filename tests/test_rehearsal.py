@@ -13,7 +13,7 @@ from small_study import PROJECT, call, copy_of_project, shrunk
 
 from agentark.distill import sft
 from agentark.distill.settings import SFT
-from agentark.tasks.questions import collect
+from agentark.tasks.questions import Counts, collect
 
 FILES = {
     "gsm8k/train.jsonl": "gsm8k/train.sample.jsonl",
@@ -47,8 +47,9 @@ SIZES = {
 
 def taught(folder: Path, random: Path, local: Path) -> None:
     """A teacher that knows some answers by heart: nothing could be distilled from one that never ends right."""
-    drawn = SIZES["questions"] | {"test_hard": 0}
-    asked = collect(["gsm8k"], "gsm8k", seed=0, student=random, **drawn | {"local": local}).questions
+    sizes = SIZES["questions"]
+    counts = Counts(sizes["train"], sizes["validation"], sizes["test"], sizes["test_other"], test_hard=0)
+    asked = collect(["gsm8k"], "gsm8k", counts, 0, sizes["room"], student=random, local=local).questions
     pairs = [(q.text, f"It is 1 * {q.answer} = {q.answer}.\n\\boxed{{{q.answer}}}") for q in asked]
     sft.train(random, pairs, folder, 0, SFT(steps=400, batch_size=8, learning_rate=3e-3))
 

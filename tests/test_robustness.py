@@ -145,11 +145,11 @@ def test_what_a_question_does_not_allow_is_left_out():
     alone = KEYS.model_copy(update={"text": "3 * k + 20 = 50 . find k ."})
     assert perturbed(alone, "order") is None
     assert read("a = 50 . b = a * 3 . find b .") is None
-    with pytest.raises(StudyError, match="no sentence of the families equation, word"):
+    with pytest.raises(StudyError, match="not a sentence of equation or word"):
         perturbed(TASKS["facts"].questions(1, "test", 0)[0], "names")
     with pytest.raises(StudyError, match="'typos' is unknown"):
         perturbed(alone, "typos")
-    with pytest.raises(StudyError, match="follows from nothing"):
+    with pytest.raises(StudyError, match="cannot be derived"):
         read("b = a * 3 . find b .")
 
 

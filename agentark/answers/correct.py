@@ -15,13 +15,17 @@ BASE = re.compile(r"(?<=\d)_\{?(\d+)")
 ANSWER_LINE = re.compile(r"^\W*answer\W*:", re.IGNORECASE | re.MULTILINE)
 ARTICLE = re.compile(r"^(?:the|an?) (?=.)")  # HotpotQA's and SQuAD's evaluators compare without articles
 SHORT = 100  # characters up to which an answer in words may be followed by further text
-# huggingface/Math-Verify#57: words after a number are units: "10 weeks", "10 cm^2", "42 km/h", "\\frac{3}{4} cup", but not
-# "2 sin x" or "3xyz"
-SYMBOL = r"(?:[kcmdnµμ]?[mglLsW]|mol|mL|kWh|kHz|k?Hz|k?J|k?Pa|[NVh]|mph|kph|hrs?|mins?|secs?|ft|in|yd|mi|lbs?|oz|[°º]\s?[CF]?)"
+# huggingface/Math-Verify#57: words after a number are units: "10 weeks", "10 cm^2", "42 km/h", "\\frac{3}{4} cup", but
+# not "2 sin x" or "3xyz"
+SYMBOL = (
+    r"(?:[kcmdnµμ]?[mglLsW]|mol|mL|kWh|kHz|k?Hz|k?J|k?Pa|[NVh]|mph|kph|hrs?|mins?|secs?|ft|in|yd|mi|lbs?|oz"
+    r"|[°º]\s?[CF]?)"
+)
 POWER_2_3 = r"(?:\s?\^\s?\{?-?[123]\}?|[²³])?"
 UNIT = re.compile(
     rf"(?<=[\d}}])(?:\\[,;: ]|[\s~])*(?:\\(?:text|textrm|mathrm|mbox)\s*\{{\s*)?"
-    rf"(?:{SYMBOL}{POWER_2_3}(?:\s?[/·*]\s?{SYMBOL}{POWER_2_3})+|(?<=[\s{{~])(?:[cmk]m|ft|in|yd|mi|mph|kg|mL|lbs?|[gLJWVNmsh]|kJ|mol){POWER_2_3}"
+    rf"(?:{SYMBOL}{POWER_2_3}(?:\s?[/·*]\s?{SYMBOL}{POWER_2_3})+|(?<=[\s{{~])(?:[cmk]m|ft|in|yd|mi|mph|kg|mL|lbs?"
+    rf"|[gLJWVNmsh]|kJ|mol){POWER_2_3}"
     r"|(?:[cmk]m|ft|in|yd|mi)\s?(?:\^\s?\{?[23]\}?|[²³])"
     r"|(?!\s*(?:arc)?(?:sin|cos|tan|cot|sec|csc|log|exp|sqrt|mod|and|or)\b)(?:(?<=[\s{~])[a-zA-Z]{3,}|[a-zA-Z]{4,})"
     r"(?:[a-zA-Z ]|\s?/\s?(?=[a-zA-Z]))*)\s*\}?(\$?[\s.]*)$"
@@ -66,8 +70,8 @@ def gradable(gold: str, kind: AnswerKind) -> None:
 def stated_answer(text: str, kind: AnswerKind) -> str | None:
     """The bare answer at the end of a text, on which agents compare and vote, or None if there is none.
 
-    Numbers, fractions and options are normalised, so that equal ones are equal strings; other formulas and words stay as
-    written.
+    Numbers, fractions and options are normalised, so that equal ones are equal strings; other formulas and words stay
+    as written.
     """
     ending = conclusion(text)
     if kind == "choice":

@@ -138,8 +138,8 @@ def _ranges(text: str, parse: Callable[[str], list]) -> list:
 
 
 def _values(meaning: object) -> list:
-    """The expressions to compare: a formula itself, an equation's right side, or the members of a tuple, an interval or a
-    finite set."""
+    """The expressions to compare: a formula itself, an equation's right side, or the members of a tuple, an interval or
+    a finite set."""
     import sympy
 
     if isinstance(meaning, sympy.Eq):

@@ -7,8 +7,8 @@ from agentark.answers.statements import DOUBT
 # A letter as an option. "A" and "I" are also words, so they count only if no sentence continues after them
 # (antirez/ds4#319: "A decrease in preload"; UKGovernmentBEIS/inspect_ai#2216: "I don't know").
 GOES_ON = (
-    r"(?=\W*$|\s*[.,;:!?)\]}*\"'”’/$](?![a-z])|\s+(?:because|since|as|due|which|where|given|although|but|and|or|not|i\.e"
-    r"|is|in|from|with|for)\b|\s+(?-i:[A-Z(–—=-])|\s*\n)"
+    r"(?=\W*$|\s*[.,;:!?)\]}*\"'”’/$](?![a-z])|\s+(?:because|since|as|due|which|where|given|although|but|and|or|not"
+    r"|i\.e|is|in|from|with|for)\b|\s+(?-i:[A-Z(–—=-])|\s*\n)"
 )
 LETTER = rf"(?:(?-i:[B-HJ])\b(?!['’]\w)|(?-i:A)\b{GOES_ON}|(?-i:I)\b(?=\W*$|\s*[.,;:)\]}}*\"]))"
 QUOTED = r"['\"‘’“”(*]{1,3}\s?([A-J])\s?['\"‘’“”)*]{1,3}"  # medmcqa/medmcqa#5: "Ans. is 'c' i.e., Vitamin C"
@@ -25,7 +25,8 @@ CHOSEN = re.compile(
     r"|\b(?:is|be|are)\b[\s\W]{0,6}\(([A-J])\)"
     rf"|\b(?:is|(?<!it to )be|are|therefore|thus|hence|so|option|choice|answer)\b[\s,:]*({LETTER})\W{{0,12}}$"
     r"|\b(?:go with|choose|select|pick)\b(?: the)?(?: option| answer| choice)?[\s\W]{0,6}(?-i:([A-J]))\b(?!['’])"
-    r"|(?-i:\b([A-J]))\b\)?(?: is| would be)(?: the)? (?:(?:most|best|only) )*(?:correct|right|accurate|appropriate|answer)"
+    r"|(?-i:\b([A-J]))\b\)?(?: is| would be)(?: the)? (?:(?:most|best|only) )*"
+    r"(?:correct|right|accurate|appropriate|answer)"
     rf"|\\boxed\s*\{{?\W{{0,12}}(?:\\text\w*\{{\W{{0,3}})?(?:option )?({LETTER})",
     re.IGNORECASE | re.MULTILINE,
 )

@@ -139,7 +139,7 @@ def scaled(number: str, exponent: int) -> str | None:
 
 
 def repeating(match: re.Match) -> str:
-    """ "0.1\overline{6}", "0.1(6)" or "0.1666..." as a fraction; unchanged if the digits before the dots do not repeat."""
+    """ "0.1\overline{6}", "0.1(6)" or "0.1666..." as a fraction; unchanged if the digits before dots do not repeat."""
     whole, digits = match[1] or "0", match[2]
     if match.re is BAR:
         block = match[3] or match[4] or match[5]

@@ -22,17 +22,18 @@ TAGGED = re.compile(r"<(?:final_)?answer>\s*([^<\s][^<]*)(?:</(?:final_)?answer>
 BOX = re.compile(r"\\(?:boxed|fbox)\s*(?:\{|(-?\d(?:[\d.,/]*\d)?(?![\w{])|\\d?frac(?:\{[^{}]*\}|\d){2}|[A-Z](?!\w)))")
 # EleutherAI/lm-evaluation-harness#3477: an empty box, or one that repeats the instruction, is not an answer
 ECHO = re.compile(
-    r"[\W_]*|\W*(?:\\\w+\s*\{)?[\W_]*(?:(?:your|the|my|insert|put|write|place|final|correct|numerical|numeric|single)\s+)*"
+    r"[\W_]*|\W*(?:\\\w+\s*\{)?[\W_]*(?:(?:your|the|my|insert|put|write|place|final|correct|numerical|numeric"
+    r"|single)\s+)*"
     r"(?:answer|result|number|solution|value|letter|option)(?:\s+(?:here|goes here|only))?\W*",
     re.IGNORECASE,
 )
-# huggingface/Math-Verify#57: boxes form one list if only "and", "or" or a comma and a few words are between them; after a
-# new clause ("so the total is", "then, after adding three,") only the last box is the answer
+# huggingface/Math-Verify#57: boxes form one list if only "and", "or" or a comma and a few words are between them; after
+# a new clause ("so the total is", "then, after adding three,") only the last box is the answer
 ADJACENT = re.compile(r"(?:[\s,;&$.]|\+{2,}|\\[,;!()\[\]]|\\q?quad|\\(?![a-zA-Z])|\\text\s*\{|\}|\band\b|\bor\b)*")
 CLAUSE = re.compile(
-    r"[.!?:]\s|\n\n|[=+*/×÷<>⇒→]|\\(?:implies|Rightarrow|times|cdot)|\b(?:so|then|thus|hence|therefore|which|that|gives?"
-    r"|makes?|after|before|finally|because|since|total|next|now|answer|becomes?|plus|minus|times|when|where|we|equals?|sum"
-    r"|average|difference|combined|altogether|results?|overall|leaving|remain\w*|left)\b",
+    r"[.!?:]\s|\n\n|[=+*/×÷<>⇒→]|\\(?:implies|Rightarrow|times|cdot)|\b(?:so|then|thus|hence|therefore|which|that"
+    r"|gives?|makes?|after|before|finally|because|since|total|next|now|answer|becomes?|plus|minus|times|when|where|we"
+    r"|equals?|sum|average|difference|combined|altogether|results?|overall|leaving|remain\w*|left)\b",
     re.IGNORECASE,
 )
 JOINED = re.compile(r"\b(?:and|or)\b|,|;")
@@ -45,7 +46,8 @@ PHRASE = re.compile(
     r"|^[ \t]*A:"
     r"|^[ \t*]*ans(?:\.|\b)[ \t]*(?:is|[:=])"
     r"|(?<!check our )(?<!check the )\banswer\b(?!['’]s)[^.:=\n]{0,60}?(?:\b(?:is|be|was)\b|:|=)"
-    # Not an answer, in real debates: "the answer is derived by adding 47 and 52", "the answer is consistent with rule 1"
+    # Not an answer, in real debates: "the answer is derived by adding 47 and 52",
+    # "the answer is consistent with rule 1"
     r"(?!\s+(?:not|wrong|incorrect|based|consistent|supported|confirmed|in line|(?:derived|obtained|calculated|found"
     r"|computed|determined|reached|achieved|given)\b(?!\s+(?:as|to be)\b))\b)",
     re.IGNORECASE | re.MULTILINE,
@@ -72,9 +74,9 @@ SENTENCE_END = re.compile(
 
 # --- doubts -----------------------------------------------------------------------------------------------------------
 # After such words a trace continues to reason, so the statement before them is not final. After a box fewer of them
-# count (WAIT instead of DOUBT). EvolvingLMMs-Lab/lmms-eval#1511: they count only where a new thought begins, at the start
-# of a sentence and before a comma or a word that continues the thought. "Wait 20 minutes", "alternatively called" and
-# "not sure of the date" are ordinary words.
+# count (WAIT instead of DOUBT). EvolvingLMMs-Lab/lmms-eval#1511: they count only where a new thought begins, at the
+# start of a sentence and before a comma or a word that continues the thought. "Wait 20 minutes", "alternatively called"
+# and "not sure of the date" are ordinary words.
 START = r"(?:^|[^\w\s,'’-])\W{0,4}(?:(?:but|oh|no|so|and|or|hmm+|okay|ok)\b\W{1,3}){0,2}"
 AGAIN = (
     r"wait\b(?=\W*$|\s*[,.!?:…—–-]|\s*\n|\s+(?:that|this|i|it|no|not|but|is|isn|are|maybe|perhaps|actually|let|why|what"
@@ -86,7 +88,8 @@ AGAIN = (
 SECOND_METHOD = r"(?:you|we|one) (?:can|could|may) (?:also )?(?:calc|comp|solve|write|use|check|think of|find|get)"
 HEDGE = (
     rf"alternatively\b(?!,? {SECOND_METHOD})|not (?:entirely |completely |quite )?sure\b"
-    r"|(?:let me|let['’]s|let us|i will|i['’]ll|we could)\b[^.\n]{0,60}\bdifferently\b|thinking (?:about it )?differently"
+    r"|(?:let me|let['’]s|let us|i will|i['’]ll|we could)\b[^.\n]{0,60}\bdifferently\b"
+    r"|thinking (?:about it )?differently"
 )
 PLAIN_TALK = "know|explain|show|summar|walk|break|elaborate|clarify|illustrate|describe|give|help|add|restate|list"
 WAIT = re.compile(rf"{START}(?:{AGAIN})|\bwait,? (?:no|actually)\b", re.IGNORECASE)
@@ -112,9 +115,10 @@ DENIED = re.compile(rf"(?:\bnot|n['’]t) {NUMBER}")
 FEW_WORDS = r"(?:[ \t]+[a-z$°%]{1,12}){0,2}"
 RANGE = re.compile(
     rf"\d[^+*/^=.]{{0,20}}\bor\b[^+*/^=.]{{0,20}}\d|\d\s?[–—]\s?[$€£]?\d"
-    rf"|(?<!from\s)(?<!adds\s)(?<!add\s)(?<![\w.,$]){NUMBER} to [$€£]?{NUMBER}\D*$|^\W*{FIGURE}{FEW_WORDS}(?:, {FIGURE}{FEW_WORDS})+\W*$"
-    rf"|^\W*(?:(?:about|around|approximately|roughly|from|anywhere)\s)*[$€£]?{FIGURE}{FEW_WORDS},?\s(?:to|and)\s[$€£]?{FIGURE}"
-    rf"{FEW_WORDS}\W*$",
+    rf"|(?<!from\s)(?<!adds\s)(?<!add\s)(?<![\w.,$]){NUMBER} to [$€£]?{NUMBER}\D*$"
+    rf"|^\W*{FIGURE}{FEW_WORDS}(?:, {FIGURE}{FEW_WORDS})+\W*$"
+    rf"|^\W*(?:(?:about|around|approximately|roughly|from|anywhere)\s)*[$€£]?{FIGURE}{FEW_WORDS}"
+    rf",?\s(?:to|and)\s[$€£]?{FIGURE}{FEW_WORDS}\W*$",
     re.IGNORECASE,
 )
 BETWEEN = re.compile(rf"\bbetween\s[$€£]?{FIGURE}{FEW_WORDS}\s(?:and|to)\s[$€£]?{FIGURE}", re.IGNORECASE)
@@ -128,8 +132,8 @@ ARITHMETIC = re.compile(r"[\d\s.,+\-*/×÷()^]+")
 # --- closing talk -----------------------------------------------------------------------------------------------------
 # Debate messages end with remarks to the reader; the concluding sentence precedes them
 TALK = re.compile(
-    r"\W*(?:let me know|i hope|hope (?:this|that)|feel free|if you (?:have (?:any|more|further)|need|want|would|['’]d)|please|thank|would you|is there|do you|i apologi[sz]e"
-    r"|my apologies|note that|remember)\b",
+    r"\W*(?:let me know|i hope|hope (?:this|that)|feel free|if you (?:have (?:any|more|further)|need|want|would|['’]d)"
+    r"|please|thank|would you|is there|do you|i apologi[sz]e|my apologies|note that|remember)\b",
     re.IGNORECASE,
 )
 CONCLUDES = re.compile(

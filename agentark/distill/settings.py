@@ -44,7 +44,7 @@ class Settings(BaseModel):
     @property
     def optimiser_steps(self) -> int:
         """Optimiser steps of the whole training."""
-        return self.steps
+        raise NotImplementedError
 
     def but(self, **changes: Any) -> Self:
         """The same settings with some values replaced, checked again."""
@@ -61,6 +61,10 @@ class SFT(Settings):
     section: ClassVar[str] = "sft"
 
     steps: int = Field(gt=0)  # optimiser steps, so that methods compare at equal training
+
+    @property
+    def optimiser_steps(self) -> int:
+        return self.steps
 
 
 class RewardModel(Settings):
@@ -97,6 +101,10 @@ class Policy(Settings):
     generator: Literal["transformers", "vllm"] = "transformers"
     algorithm: Literal["grpo", "rloo", "ppo"] = "grpo"
     epochs: int = Field(1, gt=0)  # updates on a step's outputs, of PPO alone
+
+    @property
+    def optimiser_steps(self) -> int:
+        return self.steps
 
 
 class Recipe(BaseModel):

@@ -34,22 +34,25 @@ FINISHED: dict[str, FinishReason] = {
 }
 # The server aborted the request; a retry may succeed.
 UNFINISHED = ("", "none", "null", "abort", "aborted", "cancelled", "canceled", "error", "timeout", "preempted")
-# Permanent failures, recognised by code and message, not by status: servers send them as 400, 402, 429, 500 and inside a
-# 200 (Aider-AI/aider#3550, openai/codex#6340, langchain-ai/langchainjs#1929).
+# Permanent failures, recognised by code and message, not by status: servers send them as 400, 402, 429, 500 and inside
+# a 200 (Aider-AI/aider#3550, openai/codex#6340, langchain-ai/langchainjs#1929).
 KINDS = (
     (
-        r"insufficient_quota|billing|payment required|\bno credits?\b|out of credits?|credit balance|insufficient (?:balance|"
-        r"funds|credits?)|exceeded your current quota|quota (?:is |has been )?(?:used up|exhausted)|spending limit",
+        r"insufficient_quota|billing|payment required|\bno credits?\b|out of credits?|credit balance"
+        r"|insufficient (?:balance|funds|credits?)|exceeded your current quota"
+        r"|quota (?:is |has been )?(?:used up|exhausted)|spending limit",
         "add credit or use another key, then run the same command: what is finished is kept",
     ),
     (
-        r"context_length_exceeded|exceed_context_size|(?:maximum|max) (?:context|model) length|context[ _](?:length|size|window)|"
-        r"prompt is too long|too many (?:input )?tokens|input is too long|string_above_max_length",
+        r"context_length_exceeded|exceed_context_size|(?:maximum|max) (?:context|model) length"
+        r"|context[ _](?:length|size|window)"
+        r"|prompt is too long|too many (?:input )?tokens|input is too long|string_above_max_length",
         "shorten the prompt, lower max_tokens, or name a model with a longer context",
     ),
     (
-        r"unsupported_(?:parameter|value)|unsupported (?:parameter|value)|unknown_parameter|(?:parameter|param|argument|field)\b"
-        r".{0,60}\bnot (?:supported|permitted|allowed)|not supported with this model|extra inputs are not permitted",
+        r"unsupported_(?:parameter|value)|unsupported (?:parameter|value)|unknown_parameter"
+        r"|(?:parameter|param|argument|field)\b.{0,60}\bnot (?:supported|permitted|allowed)"
+        r"|not supported with this model|extra inputs are not permitted",
         "name a model or a server that accepts this parameter",
     ),
     (r"invalid_api_key|incorrect api key|invalid api key|authentication_error", "set OPENAI_API_KEY to a valid key"),
@@ -139,8 +142,8 @@ def reply(body: Any) -> Reply:
         raise StudyError(
             f"the answer ended with finish_reason {reason[:40]!r}; choose a model that answers in plain text"
         )
-    # A thought without text is a reply cut off while thinking (ml-explore/mlx-lm#1738). Without text, thought and tokens
-    # there is no answer.
+    # A thought without text is a reply cut off while thinking (ml-explore/mlx-lm#1738). Without text, thought and
+    # tokens there is no answer.
     if not text and not thought and FINISHED[reason] == "stop" and not completion_tokens:
         raise Passing("an empty answer of no tokens", few=True)
     return Reply(text, prompt_tokens, completion_tokens, FINISHED[reason], 0.0)

@@ -1,7 +1,7 @@
 """Generation by an OpenAI-compatible server: concurrent chat completions, with retries.
 
-Protocol: https://platform.openai.com/docs/api-reference/chat. If the server needs a key, it is read from the environment
-variable OPENAI_API_KEY and used only in the request's header.
+Protocol: https://platform.openai.com/docs/api-reference/chat. If the server needs a key, it is read from the
+environment variable OPENAI_API_KEY and used only in the request's header.
 """
 
 import os
@@ -144,7 +144,7 @@ class Server:
         return response
 
     def ask(self, client: httpx.Client, request: Request, halt: Event) -> Reply:
-        """One answer, retried on temporary failures. Raises StudyError after PATIENCE, or if the request is at fault."""
+        """One answer, retried on temporary failures. Raises StudyError after PATIENCE or for a faulty request."""
         answer = self.retried(self.once, client, request, halt=halt)
         if not answer.prompt_tokens and answer.text and not self.uncounted:
             self.uncounted = True

@@ -4,6 +4,7 @@ import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from agentark.answers import is_right
 from agentark.evaluate.text_metrics import rouge, token_f1
@@ -97,6 +98,7 @@ def predict(
         summary = [t for t in conversation if t.agent == SUMMARISER]
         answer = summary[-1].answer if summary else majority((t.answer for t in conversation), question)
         chosen = summary[-1] if summary else next((t for t in conversation if t.answer == answer), conversation[0])
+        measures: dict[str, Any] = step_counts(question, chosen.text) | likeness(question, answer)
         rows.append(
             Prediction(
                 question_id=key,
@@ -108,10 +110,9 @@ def predict(
                 text=chosen.text,
                 answer=answer,
                 correct=is_right(answer, question),
-                **step_counts(question, chosen.text),
-                **likeness(question, answer),
                 tokens=sum(t.prompt_tokens + t.completion_tokens for t in conversation),
                 calls=len(conversation),
+                **measures,
             )
         )
     return rows

@@ -21,7 +21,8 @@ def prompt_ids(tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]
     except (TemplateError, TypeError, ValueError, KeyError) as error:
         roles = ", ".join(message["role"] for message in messages)
         raise StudyError(
-            f"{tokenizer.name_or_path}: its chat template refuses messages of {roles} ({error}); use order=shared or another model"
+            f"{tokenizer.name_or_path}: its chat template refuses messages of {roles} ({error}); use order=shared or "
+            "another model"
         ) from None
     ids = tokenizer(chat, add_special_tokens=False).input_ids
     if len(ids) > most:

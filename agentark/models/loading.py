@@ -52,8 +52,8 @@ def load(folder: Path, dtype: torch.dtype | str | None = None, **options: Any) -
     """A causal model and its tokenizer from a folder in the hub's format.
 
     An image-text-to-text model is loaded whole, for text-only chats. dtype: None for `precision`, "auto" for the
-    checkpoint's own. `options` go to `from_pretrained`. Raises StudyError if the model is not loadable or lacks weights,
-    which the loader would initialise at random.
+    checkpoint's own. `options` go to `from_pretrained`. Raises StudyError if the model is not loadable or lacks
+    weights, which the loader would initialise at random.
     """
     tokenizer = load_tokenizer(folder)
     try:

@@ -121,13 +121,13 @@ def rewarded(rewards: pd.DataFrame, agents: pd.DataFrame, sizes: list[str], task
         )
     numbers, capacity = sorted(along(agents, "agents")["agents"].unique()), []
     if len(numbers) > 1:
-        (few, *_, many), more = numbers, {}
-        for s in sizes:
+        few, *_, many = numbers
+        more = []
+        for s in (large, small):
             own, rival = (dict(agents=n, student=s, method="rsft") for n in (many, few))
-            more[s] = difference(along(agents, "agents"), "accuracy", own, rival, [task])
-        if all(more.values()):
-            what = f"{many} agents minus {few}, in {large} less in {small} on {task}"
-            capacity = contrast(what, 1, minus(more[large], more[small]))
+            more.append(difference(along(agents, "agents"), "accuracy", own, rival, [task]))
+        what = f"{many} agents minus {few}, in {large} minus in {small} on {task}"
+        capacity = contrast(what, 1, minus(*more))
     return [Part(3, "a larger reward model makes a better policy", quality, make="make ablations"),
             Part(3, "more agents help the larger student more", capacity, make="make ablations")]  # fmt: skip
 
@@ -179,9 +179,8 @@ def carried(scores: pd.DataFrame, reasoning: pd.DataFrame, students: list[str], 
             out += contrast(f"{s}: {LABELS[m]} minus base, {len(outside)} tasks out of domain", 1, mean)
         lost = {m: misled(reasoning, s, m, task) for m in ("base", *TRAINED)}
         for m in TRAINED:
-            if lost[m] and lost["base"]:
-                what = f"{s}: change from right to wrong hint, {LABELS[m]} minus base on {task}"
-                hint += contrast(what, 1, minus(lost[m], lost["base"]), -MARGIN)
+            what = f"{s}: change from right to wrong hint, {LABELS[m]} minus base on {task}"
+            hint += contrast(what, 1, minus(lost[m], lost["base"]), -MARGIN)
     return [Part(6, "each method gains over its base out of domain", out),
             Part(6, f"no method is misled by a hint more than its base by {MARGIN}", hint)]  # fmt: skip
 

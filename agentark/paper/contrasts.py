@@ -117,8 +117,10 @@ def difference(
     return combined(mean, se, among, int(found.groupby("test_task")["n"].first().sum()))
 
 
-def minus(one: Difference, other: Difference) -> Difference:
-    """A difference of two independent differences."""
+def minus(one: Difference | None, other: Difference | None) -> Difference | None:
+    """A difference of two independent differences; None if one of them is missing."""
+    if one is None or other is None:
+        return None
     variance = one.se**2 + other.se**2
     below = sum(d.se**4 / d.df for d in (one, other))
     return Difference(one.value - other.value, variance**0.5, variance**2 / below if below else np.inf,

@@ -36,10 +36,12 @@ RESAMPLES = 9_999  # the least p value is then 0.0002
 def check_trained(student: Path, parameters: dict) -> None:
     """Raise StudyError if a student was trained with other than these parameters: the choices would not differ from it in
     one thing alone."""
-    told = json.loads((student / "provenance.json").read_text())["parameters"]
+    stated = json.loads((student / "provenance.json").read_text())["parameters"]
     for name, value in parameters.items():
-        if name in told and told[name] != value:
-            raise StudyError(f"{student}: trained with {name} {told[name]}, params.yaml says {value}; run `dvc repro`")
+        if name in stated and stated[name] != value:
+            raise StudyError(
+                f"{student}: trained with {name} {stated[name]}, params.yaml says {value}; run `dvc repro`"
+            )
 
 
 def baselines(system: dict) -> list[dict]:

@@ -145,7 +145,9 @@ def measure(size: Size, machine: dict[str, str], out: Path) -> None:
                 if function is train_sft:
                     curves[route] = found["R-SFT loss"]
                     if reference := REFERENCE.get(route):
-                        found[f"R-SFT loss, difference to {reference}"] = apart(curves[route], curves[reference])
+                        found[f"R-SFT loss, difference to {reference}"] = curve_difference(
+                            curves[route], curves[reference]
+                        )
                 enter(model, route, found)
 
 
@@ -156,7 +158,7 @@ def share(rates: Values, matrix: float | str) -> Values:
     return "the matrix rate is not measured" if isinstance(matrix, str) else [r / (1e12 * matrix) for r in rates]
 
 
-def apart(curve: Values, reference: Values) -> Values:
+def curve_difference(curve: Values, reference: Values) -> Values:
     """Absolute differences between two learning curves."""
     if isinstance(curve, str) or isinstance(reference, str):
         return curve if isinstance(curve, str) else reference

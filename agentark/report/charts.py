@@ -2,6 +2,7 @@
 
 import io
 from pathlib import Path
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -50,7 +51,7 @@ def palette(names: list[str]) -> dict:
     return COLOURS | dict(zip(others, sns.color_palette("colorblind", max(len(others), 1)), strict=False))
 
 
-def draw(axis: plt.Axes, at: np.ndarray, rows: pd.DataFrame, horizontal: bool = False, **look) -> None:
+def draw(axis: plt.Axes, at: np.ndarray, rows: pd.DataFrame, horizontal: bool = False, **look: Any) -> None:
     """Values with their 95 % intervals at the positions `at`; a single seed's value is a small black dot."""
     mean = rows["seed"].eq("all").to_numpy() if "seed" in rows else np.ones(len(rows), dtype=bool)
     rows, single = rows[mean], rows[~mean]

@@ -88,8 +88,8 @@ def kept(counts: pd.DataFrame) -> plt.Figure:
             "correct and distinct", "corrective among them", "kept for R-SFT", "kept for DA"]  # fmt: skip
     colours = sns.color_palette("colorblind")
     figure, axis = plt.subplots(figsize=(WIDTH, 2.9), layout="constrained")
-    axis.barh(rows, count[rows], color=[colours[7], *[colours[1]] * 3, *[colours[0]] * 4])
-    axis.bar_label(axis.containers[0], padding=3, fontsize=8)
+    bars = axis.barh(rows, count[rows], color=[colours[7], *[colours[1]] * 3, *[colours[0]] * 4])
+    axis.bar_label(bars, padding=3, fontsize=8)
     axis.invert_yaxis()
     axis.set(xlabel="trajectories")
     return figure

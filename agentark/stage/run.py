@@ -46,7 +46,9 @@ def watched(note: Path):
     """Write to `note` how long the block took, the processor time of its child processes and the most memory that they
     held together (both sampled; what forked processes share counts in each), also if it fails. Yields a dictionary for
     what else the note is to hold."""
-    start, peak, spent, done, facts = time.perf_counter(), [0], {}, threading.Event(), {}
+    start, peak, done = time.perf_counter(), [0], threading.Event()
+    spent: dict[int, float] = {}
+    facts: dict[str, Any] = {}
 
     def sample() -> None:
         held = 0

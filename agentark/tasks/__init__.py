@@ -1,4 +1,7 @@
-"""The generated world: four training families and three held-out ones, every step of every trace exactly checkable."""
+"""In: a task's name, a split and a seed. Out: questions, and for the generated world an exact check of every step.
+
+The generated world has four training families and three held-out ones.
+"""
 
 from agentark import StudyError
 from agentark.tasks.world.equations import Equation

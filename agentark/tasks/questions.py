@@ -1,4 +1,4 @@
-"""The study's questions: drawn from the generated world, or from published data sets, into one table."""
+"""The study's questions, from the generated world or from published data sets, in one table."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -9,14 +9,25 @@ import pandas as pd
 from agentark import StudyError, parallel
 from agentark.schemas import Question, Split
 from agentark.tasks import TASKS
-from agentark.tasks.datasets import DATA_SETS, instructions, load
+from agentark.tasks.datasets import DATA_SETS, Part, instructions, load
 from agentark.tasks.datasets.fit import fit
 from agentark.tasks.datasets.overlap import draw, separate
 
 
 @dataclass(frozen=True)
+class Counts:
+    """How many questions to draw of the training task and of the others."""
+
+    train: int  # of the training task
+    validation: int  # of the training task; in the generated world of every task
+    test: int  # of the training task
+    test_other: int  # of each other task
+    test_hard: int  # of the training task at harder levels; generated world only
+
+
+@dataclass(frozen=True)
 class Drawn:
-    """Questions, and a row for everything that was set aside, removed or shortened on the way (`task`, `what`, `n`)."""
+    """Questions, and an account of what was set aside, removed or shortened (columns `task`, `what`, `n`)."""
 
     questions: list[Question]
     account: pd.DataFrame
@@ -25,22 +36,18 @@ class Drawn:
 def collect(
     tasks: Sequence[str],
     train_task: str,
+    counts: Counts,
     seed: int,
-    train: int,
-    validation: int,
-    test: int,
-    test_other: int,
-    test_hard: int,
     room: int,
     student: Path,
     local: Path | None = None,
 ) -> Drawn:
-    """`train`, `validation` and `test` questions of `train_task`, `test_other` of each other task.
+    """Draw the study's questions, all from the generated world or all from published data sets.
 
-    Of the generated world there are also `validation` questions of every task and `test_hard` of harder levels. Published
-    questions come from the hub, or from a folder `local` with a folder a data set; training questions that also stand in
-    a test set are removed; what is longer than `room` tokens (by `student`'s tokenizer) is fitted; each ends with how to
-    state its answer. Raises StudyError for an unknown task, for tasks of both kinds, and where there are too few.
+    Published questions come from the hub, or from the folder `local` with one folder per data set. Training questions
+    that also occur in a test set are removed, questions longer than `room` tokens (by `student`'s tokenizer) are
+    shortened, and each question ends with an instruction on the form of the answer. Raises StudyError for an unknown
+    task, for a mixture of both kinds, and if there are too few questions.
     """
     unknown = [name for name in (train_task, *tasks) if name not in {**TASKS, **DATA_SETS}]
     if unknown or train_task not in tasks:
@@ -49,44 +56,47 @@ def collect(
             + (f"unknown; choose from {', '.join([*TASKS, *DATA_SETS])}" if unknown else "not among `tasks`; add it")
         )
     if all(name in TASKS for name in tasks):
-        return Drawn(
-            generated(tasks, train_task, seed, train, validation, test, test_other, test_hard),
-            pd.DataFrame(columns=["task", "what", "n"]),
-        )
+        return Drawn(generated(tasks, train_task, counts, seed), pd.DataFrame(columns=["task", "what", "n"]))
     if any(name in TASKS for name in tasks):
-        raise StudyError("`tasks` mixes the generated world with published data sets; name those of one kind")
+        raise StudyError("`tasks` mixes the generated world with published data sets; name tasks of one kind only")
     wanted: dict[tuple[str, Split], int] = {
-        (train_task, "train"): train, (train_task, "validation"): validation, (train_task, "test"): test,
-        **{(name, "test"): test_other for name in tasks if name != train_task},
-    }  # fmt: skip
+        (train_task, "train"): counts.train,
+        (train_task, "validation"): counts.validation,
+        (train_task, "test"): counts.test,
+        **{(name, "test"): counts.test_other for name in tasks if name != train_task},
+    }
     return published(wanted, seed, room, student, local)
 
 
-def generated(
-    tasks: Sequence[str], train_task: str, seed: int, train: int, validation: int, test: int, test_other: int,
-    test_hard: int,
-) -> list[Question]:  # fmt: skip
-    calls = []
+def generated(tasks: Sequence[str], train_task: str, counts: Counts, seed: int) -> list[Question]:
+    """Questions of the generated world, drawn in parallel."""
+    calls: list[dict] = []
     for name in tasks:
         main = name == train_task
-        wanted = [("train", train, None)] if main else []
-        wanted += [("validation", validation, None), ("test", test if main else test_other, None)]
-        wanted += [("test", test_hard, TASKS[name].hard)] if main else []
+        wanted: list[tuple[Split, int, tuple[int, ...] | None]] = [("train", counts.train, None)] if main else []
+        wanted += [("validation", counts.validation, None)]
+        wanted += [("test", counts.test if main else counts.test_other, None)]
+        wanted += [("test", counts.test_hard, TASKS[name].hard)] if main else []
         calls += [dict(task=name, n=n, split=split, seed=seed, levels=levels) for split, n, levels in wanted]
-    return [question for posed in parallel.run_all(_posed, calls) for question in posed]
+    return [question for drawn in parallel.run_all(_questions, calls) for question in drawn]
 
 
-def _posed(task: str, **wanted) -> list[Question]:
-    return TASKS[task].questions(**wanted)
+def _questions(task: str, **call) -> list[Question]:
+    return TASKS[task].questions(**call)
 
 
 def published(wanted: dict[tuple[str, Split], int], seed: int, room: int, student: Path, local: Path | None) -> Drawn:
-    """So many questions of each data set and split, with the account of what was done to get them."""
-    from agentark.models import loading  # here: generated questions need no tokenizer
+    """Published questions: the wanted number of each data set and split, and the account of how they were obtained."""
+    from agentark.models import loading  # imported here, since generated questions need no tokenizer
 
-    parts = dict.fromkeys((name, "test" if split == "test" else "train") for name, split in wanted)
-    parts = [(name, part) for name, part in parts if part in DATA_SETS[name].parts]
-    loaded = {(name, part): load(name, local / name if local else "", part) for name, part in parts}
+    parts: dict[tuple[str, Part], None] = dict.fromkeys(
+        (name, "test" if split == "test" else "train") for name, split in wanted
+    )
+    loaded = {
+        (name, part): load(name, local / name if local else "", part)
+        for name, part in parts
+        if part in DATA_SETS[name].parts
+    }
     pool, shared = separate([q for found in loaded.values() for q in found.questions])
     rows = [dict(task=name, what=f"{part} questions loaded", n=len(l.questions)) for (name, part), l in loaded.items()]
     rows += [
@@ -101,7 +111,7 @@ def published(wanted: dict[tuple[str, Split], int], seed: int, room: int, studen
     fitted, cuts = fit(drawn, loading.load_tokenizer(student), room)
     name_of = {q.question_id: q.task for q in drawn}
     if lost := sorted({q.task for q in drawn} - {q.task for q in fitted}):
-        raise StudyError(f"{lost[0]}: no question fits into {room} tokens; raise questions.room, or drop the task")
+        raise StudyError(f"{lost[0]}: no question fits into {room} tokens; raise questions.room, or remove the task")
     rows += [
         dict(task=name_of[c.question_id], what=f"set aside: {c.question_id}: {c.reason}", n=1) for c in cuts if c.reason
     ]
@@ -112,8 +122,11 @@ def published(wanted: dict[tuple[str, Split], int], seed: int, room: int, studen
 
 
 def pick(questions: Iterable[Question], use: str, train_task: str) -> list[Question]:
-    """The questions of one use: "train", "validation" and "noisy" (its test questions) of the task distilled from;
-    "hard", the same task at levels beyond its own; "test", every task's test questions."""
+    """The questions for one use.
+
+    "train", "validation" and "noisy" (its test questions) belong to the training task, "hard" too, at harder levels.
+    "test" is every task's test questions. Raises StudyError for an unknown task or use.
+    """
     if train_task not in {**TASKS, **DATA_SETS}:
         raise StudyError(f"task {train_task!r} is unknown; choose one of {', '.join([*TASKS, *DATA_SETS])}")
     hard = TASKS[train_task].hard if train_task in TASKS else ()
@@ -130,7 +143,7 @@ def pick(questions: Iterable[Question], use: str, train_task: str) -> list[Quest
 
 
 def asked(params: dict, split: str) -> dict[str, int]:
-    """How many questions of each task are in a split, as `evaluate.pick` names them."""
+    """The number of questions per task in a split, named as in `pick`."""
     drawn, main = params["questions"], params["train_task"]
     if split == "test":
         return {task: drawn["test"] if task == main else drawn["test_other"] for task in drawn["tasks"]}

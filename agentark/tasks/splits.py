@@ -1,18 +1,18 @@
-"""Splits by hash: the content of a question decides which split it belongs to."""
+"""Splits by hash: a question's content determines its split."""
 
 import hashlib
 
 from agentark.schemas import Split
 
-# Shares of the content space, by hash. "corpus" is what base models may be trained on; the study's own splits never
-# meet it, or one another, whatever number of questions is drawn from each.
+# Percentages of the content space, by hash. Base models are trained on "corpus" only. The splits are disjoint for any
+# number of questions drawn from each.
 SHARES: dict[Split, int] = {"corpus": 60, "train": 20, "validation": 5, "test": 15}
 
 
 def split_of(*spellings: str) -> Split:
-    """The split a question's content belongs to, by hash alone: of all its spellings' splits, the first in SHARES.
+    """The split of a question's content, by hash: the first split in SHARES among those of its equivalent spellings.
 
-    So a question that comes to the same as one in the corpus is in the corpus too.
+    So a question equivalent to one in the corpus is also in the corpus.
     """
     buckets = [int.from_bytes(hashlib.sha256(s.encode()).digest()[:8]) % 100 for s in spellings]
     bound = 0
@@ -20,4 +20,4 @@ def split_of(*spellings: str) -> Split:
         bound += share
         if min(buckets) < bound:
             return split
-    raise AssertionError("SHARES add up to 100")
+    raise AssertionError("SHARES do not add up to 100")

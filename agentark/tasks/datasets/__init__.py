@@ -1,16 +1,16 @@
-r"""The published data sets of the paper as questions: what scale `full` asks, in the table that scale `mini` fills too.
+r"""The paper's published data sets as questions, for scale `full`, in the same table as those of scale `mini`.
 
     loaded = [load("gsm8k", split="train"), load("gsm8k", split="test"), load("math500", "MATH-500/test.jsonl")]
     pool, shared = separate([q for part in loaded for q in part.questions])   # before any sampling
-    draw(pool, "gsm8k", 500, "train", seed)                                   # as task("word").questions(500, ...)
+    draw(pool, "gsm8k", 500, "train", seed)                                   # like task("word").questions(500, ...)
 
-What a row lacks is told in `set_aside`; nothing is dropped in silence. The splits are the study's: the training part of
-a data set gives "train" and "validation" (5 % of contents, by their hash, as in the generated world), its test part
-"test". MedMCQA, HotpotQA and TruthfulQA are tested on their validation part: the first two publish no test labels, the
-last has no other.
+Every unusable row is listed in `set_aside` with the reason. The splits are the study's: the training part of a data set
+gives "train" and "validation" (5 % of contents, by their hash, as in the generated world), its test part "test".
+MedMCQA, HotpotQA and TruthfulQA are tested on their validation part: the first two publish no test labels, the last has
+no other part.
 
-Hub names and columns are from the data sets' cards and loading scripts; of the hub itself no row was at hand, so
-revisions are not pinned by default. Pin one with `revision`.
+Hub names and columns are from the data sets' cards and loading scripts. They were not checked against rows from the
+hub, so revisions are not pinned by default. Pin one with `revision`.
 """
 
 from collections import Counter
@@ -24,7 +24,7 @@ from pydantic import ValidationError
 
 from agentark import StudyError
 from agentark.answers import gradable
-from agentark.schemas import AnswerKind, Question
+from agentark.schemas import AnswerKind, Question, Split
 from agentark.tasks.datasets import formats
 from agentark.tasks.datasets.rows import Raw, read_rows
 from agentark.tasks.splits import split_of
@@ -34,13 +34,14 @@ Part = Literal["train", "test"]
 
 @dataclass(frozen=True)
 class DataSet:
-    """Where a data set is published, under what licence, what the paper uses it for, and how a row is read.
+    """A data set's source, licence, use in the paper, and parser for one row.
 
-    `parts` are the data set's own names of the splits that train and test. `prepare` is for what no row tells by itself.
+    `parts` are the data set's own names of its training and test splits. `prepare` processes all rows together, for
+    what a single row does not determine.
     """
 
     name: str
-    hub: str  # "" if it is not published on the hub by its authors
+    hub: str  # "" if its authors have not published it on the hub
     config: str | None
     licence: str
     use: str
@@ -78,7 +79,7 @@ DATA_SETS: dict[str, DataSet] = {
             "hotpotqa", "hotpotqa/hotpot_qa", "distractor", "CC BY-SA 4.0", "out of domain", "text",
             {"test": "validation"}, formats.hotpotqa,
         ),
-        DataSet(  # the hub's main branch is a loading script, which `datasets` no longer runs
+        DataSet(  # the hub's main branch is a loading script, which `datasets` no longer supports
             "qasper", "allenai/qasper", None, "CC BY 4.0", "out of domain", "text",
             {"test": "test"}, formats.qasper, partial(formats.unfold, formats.qasper_questions), "refs/convert/parquet",
         ),
@@ -96,7 +97,7 @@ DATA_SETS: dict[str, DataSet] = {
 
 @dataclass(frozen=True)
 class SetAside:
-    """A row that gives no question. `row` counts from 1 within `file`; `key` is the row's own name, if it has one."""
+    """A row without a usable question. `row` counts from 1 within `file`; `key` is the row's own id or ""."""
 
     file: str
     row: int
@@ -106,6 +107,8 @@ class SetAside:
 
 @dataclass(frozen=True)
 class Loaded:
+    """The questions of one part of a data set, and the rows without a usable question."""
+
     questions: list[Question]
     set_aside: list[SetAside]
 
@@ -113,10 +116,10 @@ class Loaded:
 def load(name: str, source: str | Path = "", split: Part = "test", revision: str | None = None) -> Loaded:
     """The questions of a data set's training or test part, and the rows set aside.
 
-    `source` is a hub name (by default the data set's own), a copy of a hub data set in a folder, or a file or folder in
-    the original format; a single file is taken whole. `revision` pins the hub's version: a commit, tag or branch.
-    Identifiers count the questions of the part, set aside or not, so they stay the same for the same version. Raises
-    StudyError for an unknown name or split, for what cannot be read at all, and if no row gives a question.
+    `source` is a hub name (by default the data set's own), a folder with a copy of a hub data set, or a file or folder
+    in the original format; a single file is used whole. `revision` pins the hub's version: a commit, tag or branch. Ids
+    count all questions of the part, including those set aside, so they are stable for one version. Raises StudyError
+    for an unknown name or split, for an unreadable source, and if no row gives a question.
     """
     if name not in DATA_SETS:
         raise StudyError(f"data set {name!r} is unknown; choose one of {', '.join(DATA_SETS)}")
@@ -128,7 +131,9 @@ def load(name: str, source: str | Path = "", split: Part = "test", revision: str
         raise StudyError(f"{name} is not on the hub; download its files and name one as `source`")
     part = data_set.parts[split]
     raws = read_rows(source, part, data_set.config, revision or data_set.revision)
-    questions, set_aside, read = [], [], Copies(name)
+    questions: list[Question] = []
+    set_aside: list[SetAside] = []
+    read = Copies(name)
     for number, raw in enumerate(data_set.prepare(raws), start=1):
         try:
             if raw.problem:
@@ -146,21 +151,23 @@ def load(name: str, source: str | Path = "", split: Part = "test", revision: str
 
 
 class Copies:
-    """Questions read so far, by their words and by their own names, so that a question in two files is read once.
+    """The questions read so far, by text and by id, so that a question in two files is read once.
 
-    Official folders hold variants of one split side by side (openai/grade-school-math: test.jsonl beside
-    test_socratic.jsonl; HotpotQA: distractor beside fullwiki; QMSum: ALL beside its parts). What one file repeats is the
-    data set's own affair.
+    Official folders hold variants of one split side by side (openai/grade-school-math: test.jsonl and
+    test_socratic.jsonl; HotpotQA: distractor and fullwiki; QMSum: ALL and its parts). Repetitions within one file are
+    kept.
     """
 
     def __init__(self, name: str):
-        self.name, self.rows, self.shared = name, Counter(), Counter()
+        self.name = name
+        self.rows: Counter[str] = Counter()  # by file
+        self.shared: Counter[tuple[str, str]] = Counter()  # by pair of files
         self.first: dict[str, tuple[str, int]] = {}  # mark -> file, row
 
     def add(self, raw: Raw, question: Question) -> None:
-        """Raises StudyError for a question that another file holds too."""
+        """Register a question. Raises StudyError if another file contains it."""
         self.rows[raw.file] += 1
-        # A row's own name that is a mere number counts the rows of one file.
+        # An id that is a plain number only counts the rows of one file.
         marks = [f"words {question.text}", *([f"name {raw.key}"] if raw.key and not raw.key.isdecimal() else [])]
         for mark in marks:
             file, row = self.first.setdefault(mark, (raw.file, raw.row))
@@ -169,36 +176,36 @@ class Copies:
                 raise StudyError(f"the same question as row {row} of {file}")
 
     def check(self) -> None:
-        """Raises StudyError if two files hold the same questions, at least half of the smaller one's."""
+        """Raise StudyError if two files share at least half of the smaller one's questions."""
         for (first, second), n in self.shared.items():
             if 2 * n >= min(self.rows[first], self.rows[second]) > 1:
-                raise StudyError(f"{self.name}: {first} and {second} hold the same questions; name the one to read")
+                raise StudyError(f"{self.name}: {first} and {second} hold the same questions; name one of them")
 
 
 def question_of(data_set: DataSet, row: dict, question_id: str, split: Part) -> Question:
-    """The question that one row (of a prepared data set) asks. Raises StudyError, saying what the row lacks."""
+    """The question in one row of a prepared data set. Raises StudyError that names what is missing or wrong."""
     fields = {"level": 0, "solution": "", **data_set.question(row)}
     if not fields["content"]:
         raise StudyError("the question has no words")
-    if split == "train" and split_of(fields["content"]) == "validation":
-        split = "validation"
+    held_back = split == "train" and split_of(fields["content"]) == "validation"
+    drawn_in: Split = "validation" if held_back else split
     try:
-        question = Question(question_id=question_id, task=data_set.name, split=split, quantities=[], **fields)
+        question = Question(question_id=question_id, task=data_set.name, split=drawn_in, quantities=[], **fields)
     except ValidationError as error:
         first = error.errors()[0]
         raise StudyError(f"{first['loc'][0]}: {first['msg']}") from None
-    gradable(question.answer, question.kind)  # else the first trace that is graded by it would end a stage
+    gradable(question.answer, question.kind)  # otherwise grading the first trace would end a stage with an error
     try:
         "".join(
             [question.text, question.solution, question.answer, *question.references, *question.distractors]
         ).encode()
     except UnicodeEncodeError:
-        raise StudyError("the text holds half a character (a lone surrogate), which no table can store") from None
+        raise StudyError("the text holds a lone surrogate, which no table can store") from None
     return question
 
 
 def instructions(kind: AnswerKind) -> str:
-    r"""The sentence that asks a model for its reasoning and for a final answer in a form that can be checked."""
+    r"""The instruction to reason step by step and to give the final answer in a form that can be checked."""
     ending = {
         "number": r"end with the final answer, a number, in \boxed{}",
         "latex": r"end with the final answer in \boxed{}",

@@ -1,12 +1,13 @@
-"""What one published row says: a function a data set, for its original files and its form on the hub alike.
+"""Parsers of published rows, one per data set, for both the original files and the hub's form.
 
-Each takes a row (columns by name) and returns the fields of a Question that the row decides. Each raises StudyError,
-naming the column, for a row that does not say enough.
+Each takes a row (columns by name) and returns the fields of a Question that the row determines. Each raises StudyError
+that names the column if the row is incomplete.
 """
 
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from typing import Any
 
 from agentark import StudyError
 from agentark.answers import is_correct
@@ -14,13 +15,13 @@ from agentark.answers.correct import words
 from agentark.tasks.datasets.content import content_about, content_of
 from agentark.tasks.datasets.rows import Raw
 
-Fields = dict[str, object]
+Fields = dict[str, Any]
 LETTERS = "ABCD"
 PLAIN_NUMBER = re.compile(r"-?([0-9]+\.?[0-9]*|\.[0-9]+)")
 
 
-def column(row: dict, *names: str) -> object:
-    """The first of the named columns that the row has."""
+def column(row: dict, *names: str) -> Any:
+    """The first of the named columns that the row has. Raises StudyError if it has none."""
     for name in names:
         if name in row:
             return row[name]
@@ -28,7 +29,7 @@ def column(row: dict, *names: str) -> object:
 
 
 def text_in(row: dict, *names: str) -> str:
-    """A column's text, stripped. Raises StudyError if it is missing, empty or no text."""
+    """A column's text, stripped. Raises StudyError if it is missing, empty or not text."""
     value = column(row, *names)
     if value is None or value == "":
         raise StudyError(f"column {' or '.join(names)} is empty")
@@ -40,7 +41,7 @@ def text_in(row: dict, *names: str) -> str:
 
 
 def texts_in(row: dict, *names: str) -> list[str]:
-    """A column's texts, stripped, empty ones left out: a list, or a text with ";" between them."""
+    """A column's non-empty texts, stripped, from a list or from a text with ";" between them."""
     value = column(row, *names)
     parts = value.split(";") if isinstance(value, str) else value
     if not isinstance(parts, list) or not all(isinstance(part, str) for part in parts):
@@ -49,7 +50,7 @@ def texts_in(row: dict, *names: str) -> list[str]:
 
 
 def records_in(row: dict, *names: str) -> list[dict]:
-    """A column's records: a list of them, or (as the hub stores it) one record of equally long lists."""
+    """A column's records, from a list of records or, as on the hub, from one record of equally long lists."""
     value = column(row, *names)
     if isinstance(value, dict) and value and all(isinstance(v, list) for v in value.values()):
         if len({len(v) for v in value.values()}) > 1:
@@ -65,12 +66,12 @@ def one_line(text: str) -> str:
 
 
 def asked(question: str, answer: str, kind: str, **more: object) -> Fields:
-    """The fields of a question that stands for itself."""
+    """The fields of a question without a document."""
     return {"text": question, "answer": answer, "kind": kind, "content": content_of(question), **more}
 
 
 def asked_about(document: Iterable[str], query: str, **more: object) -> Fields:
-    """The fields of a question about a document: its paragraphs or turns a line each, an empty line, the query."""
+    """The fields of a question about a document: one line per paragraph or turn, an empty line, the query."""
     lines = [line for line in map(one_line, document) if line]
     if not lines:
         raise StudyError("the document has no text")
@@ -80,9 +81,9 @@ def asked_about(document: Iterable[str], query: str, **more: object) -> Fields:
 
 
 def gsm8k(row: dict) -> Fields:
-    """question, answer: reasoning with <<calculator notes>>, then "#### " and the number.
+    """Columns question, answer: reasoning with <<calculator notes>>, then "#### " and the number.
 
-    The notes, and the last line, are left out of the solution.
+    The solution is the reasoning without the notes and the last line.
     """
     question, worked = text_in(row, "question"), text_in(row, "answer")
     reasoning, mark, number = worked.rpartition("####")
@@ -93,7 +94,7 @@ def gsm8k(row: dict) -> Fields:
 
 
 def math(row: dict) -> Fields:
-    """problem, solution, level ("Level 4" or 4; "Level ?" counts as 0), and answer where there is one (MATH-500)."""
+    """Columns problem, solution, level ("Level 4" or 4; "Level ?" counts as 0), and answer in MATH-500."""
     problem, solution = text_in(row, "problem"), text_in(row, "solution")
     answer = text_in(row, "answer") if "answer" in row else boxed_gold(problem, solution)
     return asked(problem, answer, "latex", solution=solution, level=level_of(row.get("level", 0)))
@@ -107,16 +108,17 @@ def level_of(value: object) -> int:
 
 
 def boxes(solution: str) -> list[str]:
-    r"""What stands in each \boxed{...} (or \fbox) of a solution, braces within braces included."""
-    found, end = [], 0
+    r"""The content of each \boxed{...} (or \fbox) of a solution, with nested braces."""
+    found: list[str] = []
+    end = 0
     for match in re.finditer(r"\\(?:boxed|fbox)(?![a-zA-Z])\s*", solution):
         if match.start() < end:  # a box within a box
             continue
         rest, depth = solution[match.end() :], 0
         if not rest.startswith("{"):  # "\boxed 5$", a few times in MATH
-            # up to the formula's or the line's end, or a sentence's (hendrycks/math#23: "\\[x = \\boxed 7.\\] So ...")
-            unbraced = re.match(r"(?:[^$\\\n.,;]|\\(?![\])])|[.,;](?=\d))*", rest)[0]
-            found.append(unbraced.strip())
+            # up to the end of the formula, line or sentence (hendrycks/math#23: "\\[x = \\boxed 7.\\] So ...")
+            unbraced = re.match(r"(?:[^$\\\n.,;]|\\(?![\])])|[.,;](?=\d))*", rest)
+            found.append(unbraced[0].strip() if unbraced else "")
             continue
         for brace in re.finditer(r"\\.|[{}]", rest, re.DOTALL):
             depth += {"{": 1, "}": -1}.get(brace[0], 0)
@@ -130,11 +132,11 @@ def boxes(solution: str) -> list[str]:
 
 
 def boxed_gold(problem: str, solution: str) -> str:
-    """The gold answer that a solution boxes.
+    """The gold answer in a solution's boxes.
 
-    Most solutions box one answer, some the same one again in another form. Where the boxes differ in meaning, the last
-    is not simply the answer: a problem that asks for several answers, separated by commas, has them boxed one by one,
-    and all of them are the answer. Other differing boxes leave open which is meant: StudyError.
+    Most solutions box one answer, some repeat it in another form. If the boxes differ in meaning and the problem asks
+    for several answers separated by commas, all of them together are the answer. Raises StudyError for other differing
+    boxes, which are ambiguous, and if there is no box or an empty one.
     """
     found = {re.sub(r"\s", "", box): box for box in boxes(solution)}
     if not found or "" in found:
@@ -146,11 +148,13 @@ def boxed_gold(problem: str, solution: str) -> str:
         return last
     if re.search(r"separated by commas?|comma[- ]separated", problem) and not any("," in box for box in found):
         return ", ".join(found.values())
-    raise StudyError(f"column solution boxes different answers ({'; '.join(found.values())}), which is meant is open")
+    raise StudyError(
+        f"column solution boxes different answers ({'; '.join(found.values())}), so the answer is ambiguous"
+    )
 
 
 def metamathqa(row: dict) -> Fields:
-    """query, response, type, original_question. The content is the original's, of which this is a rewording."""
+    """Columns query, response, type, original_question. The content is that of the original, reworded question."""
     query, response, origin = text_in(row, "query"), text_in(row, "response"), text_in(row, "original_question")
     reasoning, mark, stated = response.rpartition("The answer is:")
     answer = stated.strip()
@@ -163,13 +167,15 @@ def metamathqa(row: dict) -> Fields:
 
 
 def unfold(questions_of: Callable[[dict], list[dict]], raws: Sequence[Raw]) -> list[Raw]:
-    """A row a question, for data sets whose rows hold several: a paper's, a meeting's."""
+    """One row per question, for data sets whose rows (papers, meetings) hold several."""
     unfolded = []
     for raw in raws:
+        rows: list[dict] = []
+        problem = raw.problem or "the row has no question"
         try:
-            rows, problem = questions_of(raw.data) if not raw.problem else [], raw.problem or "the row has no question"
+            rows = questions_of(raw.data) if not raw.problem else []
         except StudyError as error:
-            rows, problem = [], str(error)
+            problem = str(error)
         if not rows:
             unfolded.append(replace(raw, problem=problem))
         for i, row in enumerate(rows, start=1):
@@ -180,7 +186,7 @@ def unfold(questions_of: Callable[[dict], list[dict]], raws: Sequence[Raw]) -> l
 def lettered(raws: Sequence[Raw]) -> list[Raw]:
     """MedMCQA's `cop` as a letter. It counts from 1 in the original files and from 0 on the hub, where -1 is no label.
 
-    A row does not tell which; all rows together do, since 0 occurs in the one only and 4 in the other.
+    A single row does not show which, but all rows together do: 0 occurs only on the hub, 4 only in the original files.
     """
     seen = {raw.data["cop"] for raw in raws if type(raw.data.get("cop")) is int}
     if not seen:
@@ -201,10 +207,11 @@ def lettered(raws: Sequence[Raw]) -> list[Raw]:
 
 
 def medmcqa(row: dict) -> Fields:
-    """question, opa to opd, cop (a letter, see `lettered`), exp; or question, options {A to D}, answer_idx, answer.
+    """Columns question, opa to opd, cop (a letter, see `lettered`), exp; or question, options {A to D}, answer_idx,
+    answer.
 
-    The content is the question without its options: equal stems count as one question, which errs towards removing too
-    many from training.
+    The content is the question without its options. Equal stems count as one question, so rather too many are removed
+    from training than too few.
     """
     question = text_in(row, "question")
     if "options" in row:
@@ -219,10 +226,10 @@ def medmcqa(row: dict) -> Fields:
         raise StudyError(f"the right option is {answer!r}, not a letter from A to D")
     alike = [words(choice) for choice in choices]
     if alike.count(alike[LETTERS.index(answer)]) > 1:  # medmcqa/medmcqa#5
-        raise StudyError(f"two options say {choices[LETTERS.index(answer)]!r}: which is right is open")
+        raise StudyError(f"two options are {choices[LETTERS.index(answer)]!r}, so the answer is ambiguous")
     stated = row.get("answer")
     if stated is not None and stated != choices[LETTERS.index(answer)]:
-        raise StudyError(f"answer_idx says {answer}, column answer says {stated!r}: which is right is open")
+        raise StudyError(f"answer_idx is {answer}, but column answer is {stated!r}, so the answer is ambiguous")
     listed = "\n".join(f"{letter}) {choice}" for letter, choice in zip(LETTERS, choices, strict=True))
     explained = row.get("exp")
     solution = explained.strip() if isinstance(explained, str) else ""
@@ -230,9 +237,9 @@ def medmcqa(row: dict) -> Fields:
 
 
 def hotpotqa(row: dict) -> Fields:
-    """question, answer, context: (title, sentences) pairs, or titles and sentences in lists on the hub.
+    """Columns question, answer, context: (title, sentences) pairs, or lists of titles and sentences on the hub.
 
-    All paragraphs are shown, those that hold the answer and the distractors; supporting_facts are not.
+    The document has all paragraphs, including distractors, but not supporting_facts.
     """
     question, answer, context = text_in(row, "question"), text_in(row, "answer"), column(row, "context")
     if isinstance(context, dict):
@@ -249,7 +256,7 @@ def hotpotqa(row: dict) -> Fields:
 
 
 def qasper_questions(paper: dict) -> list[dict]:
-    """A paper's questions, each with the paper's text: title, abstract, section names, paragraphs (no tables)."""
+    """A paper's questions, each with the paper's title, abstract, section names and paragraphs (no tables)."""
     head = [text_in(paper, "title"), str(paper.get("abstract") or "")]
     body: list[str] = []
     for section in records_in(paper, "full_text"):
@@ -263,7 +270,7 @@ def qasper_questions(paper: dict) -> list[dict]:
 
 
 def qasper(row: dict) -> Fields:
-    """question, answers of one or more annotators, document. The first annotator's answer counts as the answer."""
+    """Columns question, answers, document. The first annotator's answer is the answer, the others are references."""
     question = text_in(row, "question")
     golds = [qasper_answer(annotation) for annotation in records_in(row, "answers")]
     if not golds:
@@ -273,7 +280,7 @@ def qasper(row: dict) -> Fields:
 
 
 def qasper_answer(annotation: dict) -> str:
-    """An annotator's answer as QASPER's own evaluator spells it (allenai/qasper-led-baseline)."""
+    """An annotator's answer in the form of QASPER's own evaluator (allenai/qasper-led-baseline)."""
     answer = column(annotation, "answer")
     if not isinstance(answer, dict):
         raise StudyError(f"an annotator's answer is a {type(answer).__name__}, not a record")
@@ -289,19 +296,20 @@ def qasper_answer(annotation: dict) -> str:
 
 
 def qmsum_queries(meeting: dict) -> list[dict]:
-    """A meeting's queries, general ones first, each with the transcript. Where the answer stands is not told."""
+    """A meeting's queries, general ones first, each with the whole transcript."""
     turns = [f"{text_in(t, 'speaker')}: {t.get('content') or ''}" for t in records_in(meeting, "meeting_transcripts")]
     queries = records_in(meeting, "general_query_list") + records_in(meeting, "specific_query_list")
     return [{"document": turns, **query} for query in queries]
 
 
 def qmsum(row: dict) -> Fields:
-    """query, answer, document."""
+    """Columns query, answer, document."""
     return asked_about(row["document"], text_in(row, "query"), answer=text_in(row, "answer"))
 
 
 def truthfulqa(row: dict) -> Fields:
-    """Question, Best Answer, Correct Answers, Incorrect Answers (";" between them); on the hub in lower case, as lists."""
+    """Columns Question, Best Answer, Correct Answers, Incorrect Answers (";" between answers); lower case and lists on
+    the hub."""
     question, best = text_in(row, "question", "Question"), text_in(row, "best_answer", "Best Answer")
     right = texts_in(row, "correct_answers", "Correct Answers")
     wrong = texts_in(row, "incorrect_answers", "Incorrect Answers")

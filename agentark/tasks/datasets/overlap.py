@@ -1,4 +1,4 @@
-"""Questions for training that also stand in a test set are taken out, and counted; and a sample of what is left."""
+"""Remove and count training questions that also occur in a test set, and sample from the rest."""
 
 import random
 from collections import Counter, defaultdict
@@ -10,13 +10,12 @@ from agentark.tasks.datasets.content import content_of
 
 
 def separate(questions: Sequence[Question]) -> tuple[list[Question], list[dict]]:
-    """Take out the training and validation questions that stand in a test set; count overlaps by pair of data sets.
+    """Remove training and validation questions that occur in a test set, and count overlaps by pair of data sets.
 
-    Questions are compared by `content`, training questions by their own words too: a MetaMathQA question's content is
-    that of the question it rewords, and neither may be a test question. Returns the questions kept, in order, and a
-    row for each pair that shares any: task and split, the test set of another (or the same) task it overlaps with, the
-    number of questions shared and removed. Between two test sets nothing is removed. A question in two test sets counts
-    in both pairs.
+    Questions are compared by `content`, training questions also by their own text: the content of a MetaMathQA question
+    is that of its original, and neither may be a test question. Returns the remaining questions, in order, and one row
+    per overlapping pair: task, split, task of the test set, numbers of shared and removed questions. Overlaps between
+    two test sets are counted but not removed. A question in two test sets counts in both pairs.
     """
     tests: dict[str, set[str]] = defaultdict(set)
     for question in questions:
@@ -41,7 +40,7 @@ def separate(questions: Sequence[Question]) -> tuple[list[Question], list[dict]]
 
 
 def draw(questions: Sequence[Question], name: str, n: int, split: Split, seed: int) -> list[Question]:
-    """`n` questions of one data set and split, drawn by `seed`. Raises StudyError if there are fewer."""
+    """A random sample of `n` questions of one data set and split. Raises StudyError if there are fewer."""
     found = [q for q in questions if (q.task, q.split) == (name, split)]
     if len(found) < n:
         raise StudyError(f"{name}: only {len(found)} questions in {split}, not {n}")

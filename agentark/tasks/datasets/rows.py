@@ -1,4 +1,4 @@
-"""Rows of a data set as published, from the hub or from files; each knows where it stands."""
+"""Read a data set's rows as published, from the hub or from files, each with its file and row number."""
 
 import csv
 import json
@@ -13,13 +13,13 @@ import pyarrow.parquet as pq
 from agentark import StudyError, first_line
 
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
-KEYS = ("id", "_id", "realidx", "unique_id", "idx")  # what data sets call a row's own name
-SPLIT_WORDS = {"validation": ("valid", "val", "dev")}  # what files also call a split
+KEYS = ("id", "_id", "realidx", "unique_id", "idx")  # the data sets' column names for a row's id
+SPLIT_WORDS = {"validation": ("valid", "val", "dev")}  # other names of a split in file names
 
 
 @dataclass(frozen=True)
 class Raw:
-    """One row as published. `row` counts from 1 within `file`, as lines do; `problem` says why it cannot be used."""
+    """One row as published. `row` counts from 1 within `file`; `problem` is the reason if it cannot be used."""
 
     file: str
     row: int
@@ -29,27 +29,28 @@ class Raw:
 
 
 def read_rows(source: str | Path, split: str, config: str | None, revision: str | None) -> list[Raw]:
-    """All rows of `split` (the data set's own name of it) in a hub data set, a folder or a file.
+    """All rows of `split` (by the data set's own name) in a hub data set, a folder or a file.
 
-    A folder with Parquet files is a copy of a hub data set; in any other, the files count that bear the split's name in
-    their path, or a file that is alone there. A file is taken whole. Raises StudyError if a file is unreadable as a
-    whole; a single unreadable row is returned with its `problem`.
+    A folder with Parquet files is read as a copy of a hub data set. In other folders the files with the split's name in
+    their path are read, or the only file. A single file is read whole. Raises StudyError if a file is unreadable; a
+    single unreadable row is returned with its `problem`.
     """
     path = Path(source)
     if path.is_dir() and any(path.rglob("*.parquet")):
-        described = (path / "README.md").is_file()  # the card is what gives a configuration its name
+        described = (path / "README.md").is_file()  # the card defines the configurations
         return hub_rows(str(path), split, config if described else None, None)
     if path.exists():
         return [row for file in files_in(path, split) for row in file_rows(file)]
     if path.suffix in READERS or not HUB_NAME.fullmatch(str(source)):
-        raise StudyError(f"{source}: no such file or folder; download the data set there, or name one of the hub")
+        raise StudyError(f"{source}: no such file or folder; download the data set there, or name one on the hub")
     return hub_rows(str(source), split, config, revision)
 
 
 def hub_rows(name: str, split: str, config: str | None, revision: str | None) -> list[Raw]:
-    import datasets  # here: who asks generated questions need not wait for it
+    """All rows of a split of a data set on the hub, or of a local copy. Raises StudyError if it cannot be loaded."""
+    import datasets  # a slow import that generated questions do not need
 
-    # A local folder is prepared anew each time: its cache would outlive a change of the files.
+    # A local folder is prepared again each time, since its cache would survive a change of the files.
     mode = "force_redownload" if Path(name).is_dir() else "reuse_dataset_if_exists"
     try:
         table = datasets.load_dataset(name, config, split=split, revision=revision, download_mode=mode)
@@ -61,27 +62,30 @@ def hub_rows(name: str, split: str, config: str | None, revision: str | None) ->
 
 
 def files_in(path: Path, split: str) -> list[Path]:
-    """The data files in a folder that bear the split's name, in order of their paths; or the file itself."""
+    """The data files in a folder with the split's name in their path, sorted by path; or the file itself."""
     if path.is_file():
         return [path]
     files = sorted(file for file in path.rglob("*") if file.suffix in READERS and is_data(file.relative_to(path)))
     words = {split, *SPLIT_WORDS.get(split, ())}
     named = [file for file in files if words & set(re.findall(r"[a-z]+", str(file.relative_to(path)).lower()))]
     if not named and len(files) != 1:
-        raise StudyError(f"{path}: no file here is named for the split {split!r}; name the file itself")
+        raise StudyError(f"{path}: no file name here contains the split {split!r}; name the file itself")
     return named or files
 
 
 def is_data(path: Path) -> bool:
-    """Whether a path is no trace of an editor, an archive or an operating system: hidden files and folders, among them
-    `._x` (bids-standard/pybids#1069), `.ipynb_checkpoints` and the hub's `.cache`; `__MACOSX`."""
+    """Whether a path is a data file, not a leftover of an editor, archive or operating system.
+
+    Excluded are `__MACOSX` and all hidden files and folders, such as `._x` (bids-standard/pybids#1069),
+    `.ipynb_checkpoints` and the hub's `.cache`.
+    """
     return not any(part.startswith(".") or part == "__MACOSX" for part in path.parts)
 
 
 def file_rows(path: Path) -> list[Raw]:
-    """The rows of one file, by its ending. Raises StudyError if it cannot be read or has none."""
+    """The rows of one file, by its suffix. Raises StudyError if the file is unreadable or has no rows."""
     if path.suffix not in READERS:
-        raise StudyError(f"{path}: the ending is none of {', '.join(READERS)}; convert the file to one of them")
+        raise StudyError(f"{path}: the suffix is not one of {', '.join(READERS)}; convert the file to one of them")
     try:
         found = list(READERS[path.suffix](path))
     except (OSError, ValueError, RecursionError, csv.Error, pa.ArrowException) as error:
@@ -102,13 +106,13 @@ Numbered = Iterator[tuple[int, object, str]]
 
 def json_lines(path: Path) -> Numbered:
     text = path.read_text("utf-8-sig")
-    if text.lstrip().startswith("["):  # a JSON list under the name of JSON lines
+    if text.lstrip().startswith("["):  # a JSON list in a .jsonl file
         return json_file(path)
     return lines_of_json(text)
 
 
 def lines_of_json(text: str) -> Numbered:
-    for number, line in enumerate(text.split("\n"), start=1):  # not splitlines: JSON strings may hold U+2028
+    for number, line in enumerate(text.split("\n"), start=1):  # not splitlines(), since JSON strings may hold U+2028
         if line.strip():
             try:
                 yield number, json.loads(line), ""
@@ -117,7 +121,7 @@ def lines_of_json(text: str) -> Numbered:
 
 
 def json_file(path: Path) -> Numbered:
-    """A list of rows; one row; rows by key, as QASPER has them; or lines all the same, as in MedMCQA's train.json."""
+    """A list of rows, one row, rows by key (QASPER), or JSON lines in a .json file (MedMCQA's train.json)."""
     text = path.read_text("utf-8-sig")
     try:
         content = json.loads(text)
@@ -149,9 +153,10 @@ READERS = {".json": json_file, ".jsonl": json_lines, ".csv": csv_file, ".parquet
 
 
 def shape(data: object) -> str:
+    """The problem of a row that is not an object with columns, else ""."""
     return "" if isinstance(data, dict) else f"the row is a {type(data).__name__}, not an object with columns"
 
 
 def key_of(data: object) -> str:
-    """The row's own name in its data set, "" if it has none."""
+    """The row's id in its data set, or "" if it has none."""
     return next((str(data[k]) for k in KEYS if data.get(k)), "") if isinstance(data, dict) else ""

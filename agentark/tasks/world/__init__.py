@@ -1,1 +1,1 @@
-"""In: a family, a split and a seed. Out: questions of the generated world, whose every step has an exact truth."""
+"""In: a family, a split and a seed. Out: questions of the generated world, whose every step can be checked exactly."""

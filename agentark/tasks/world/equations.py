@@ -1,4 +1,4 @@
-"""Symbolic equations (played after MATH): definitions by formulas, and linear equations to be solved on the way."""
+"""Symbolic equations (modelled on MATH): definitions by formulas, with linear equations to solve on the way."""
 
 import itertools
 import random
@@ -9,7 +9,7 @@ from agentark.tasks.world.words import UNKNOWNS
 
 
 def swap(shape: str) -> str:
-    """A sum's or a product's shape with its two unknowns swapped; any other shape as it is."""
+    """The shape of a sum or a product with its two unknowns swapped; any other shape unchanged."""
     match = re.fullmatch(r"(\d+)([+*])(\d+)", shape)
     return f"{match[3]}{match[2]}{match[1]}" if match else shape
 
@@ -26,7 +26,7 @@ class Equation(Task):
         while steps < level:
             name, index = names[len(values)], len(values)
             known = list(values)
-            if level - steps >= 2 and rng.random() < (0.3 if known else 0.5):  # k name + c = d, two steps
+            if level - steps >= 2 and rng.random() < (0.3 if known else 0.5):  # k * name + c = d, two steps
                 value, k, c = rng.randint(2, 12), rng.randint(2, 5), rng.randint(2, 20)
                 d = k * value + c
                 if d > 99:

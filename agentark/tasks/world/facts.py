@@ -1,7 +1,7 @@
-"""Multiple choice over a fixed body of invented medical facts (played after MedMCQA).
+"""Multiple choice over a fixed set of invented medical facts (modelled on MedMCQA).
 
 Each illness has one cure, each drug one dose. The facts are the same in every question and never stated in one: a model
-knows them from its base training, as a pretrained model knows medicine, or it does not.
+can only know them from base training, as a pretrained model knows medicine.
 """
 
 import random
@@ -23,7 +23,7 @@ class Facts(Task):
         draft = Draft()
         taken: list[tuple[str, int, str]] = []
         phrases = []
-        # An item costs one step to recall its dose, one more if named by illness, one more if taken several times.
+        # An item takes one step to recall its dose, one more if named by illness, one more if taken several times.
         items = 1 if level <= 2 else 2
         for illness in some(rng, ILLNESSES, items):
             drug, count = CURE[illness], rng.choice([1, 2, 3, 4])

@@ -1,14 +1,14 @@
-"""What every task of the generated world shares: drafting a question, solving it, prompting, checking each step.
+"""The base class of the generated world's families: draft a question and solve it.
 
-A question is a small graph of named quantities. A trace is one step a line, in one grammar for all families:
+A question is a small graph of named quantities. A trace has one step per line, in one grammar for all families:
 
     ann = 12 + 3 = 15        a quantity, the expression that yields it, its value
-    city bob = oslo          a quantity that is read off or remembered
-    fix ann = 12 + 3 = 15    the same, correcting an earlier line for that quantity
+    city bob = oslo          a quantity that is looked up in the passage or in memory
+    fix ann = 12 + 3 = 15    a correction of an earlier line for that quantity
     answer : 15              the last line
 
-The graph is drawn before the words are, so the truth of every line of any trace is known exactly, along every valid
-path and in every valid order, not along the gold solution's alone.
+The graph is drawn before the text, so every line of any trace can be checked exactly, along every valid path and in
+every valid order, not only along the gold solution.
 """
 
 import random
@@ -23,7 +23,7 @@ from agentark.tasks.world.steps import claim_of, lines_of, normal
 
 @dataclass(frozen=True)
 class Way:
-    """One valid derivation: an expression over values ("" when read off) and the quantities it needs first."""
+    """One valid derivation: an expression over values ("" for a lookup) and the quantities that it needs first."""
 
     expression: str
     needs: tuple[str, ...] = ()
@@ -31,11 +31,10 @@ class Way:
 
 @dataclass
 class Draft:
-    """A question before it has an identity: words, graph, and what makes it the question it is.
+    """A question before it gets an id: text, graph, and content.
 
-    `content` is equal for two drafts that ask the same thing of the same facts under other names or in another order.
-    `spellings` lists the contents of all questions that come to the same (operands swapped, reworded); with its own if
-    left empty.
+    `content` is equal for drafts that differ only in names and in the order of sentences. `spellings` lists the
+    contents of all equivalent questions (operands swapped, reworded); empty means `content` alone.
     """
 
     text: str = ""
@@ -47,11 +46,12 @@ class Draft:
     values: dict[str, str] = field(default_factory=dict)
 
     def add(self, name: str, value: object, *ways: Way) -> None:
+        """Set a quantity's value and add ways to derive it."""
         self.values[name] = str(value)
         self.ways.setdefault(name, []).extend(ways)
 
     def solve(self, rng: random.Random) -> list[str]:
-        """One correct solution, drawn among all: a way for each needed quantity, then a valid order of them."""
+        """A random correct solution: a way for each needed quantity, in a random valid order."""
         chosen: dict[str, Way] = {}
         pending = list(self.goals)
         while pending:
@@ -59,7 +59,8 @@ class Draft:
             if name not in chosen:
                 chosen[name] = rng.choice(self.ways[name])
                 pending += chosen[name].needs
-        steps, done = [], set()
+        steps: list[str] = []
+        done: set[str] = set()
         while len(done) < len(chosen):
             ready = sorted(n for n in chosen if n not in done and done.issuperset(chosen[n].needs))
             name = rng.choice(ready)
@@ -70,7 +71,7 @@ class Draft:
 
 
 class Task:
-    """A family of questions: how to draft one; the rest follows. `plays` names the paper's data set it stands for."""
+    """A family of questions; subclasses implement `draft`. `plays` names the corresponding data set of the paper."""
 
     name: ClassVar[str]
     plays: ClassVar[str]
@@ -80,11 +81,11 @@ class Task:
     held_out: ClassVar[bool] = False
 
     def draft(self, rng: random.Random, level: int) -> Draft | None:
-        """Draw a question of `level`; None when the draw does not work out and another is to be made."""
+        """Draw a question of `level`, or None if the draw fails and must be repeated."""
         raise NotImplementedError
 
     def draw(self, rng: random.Random, split: Split, level: int) -> Draft:
-        """Draw until a draft comes out whose content belongs to `split`."""
+        """Draw a question whose content belongs to `split`. Raises StudyError if there is none in 50,000 draws."""
         for _ in range(50_000):
             draft = self.draft(rng, level)
             if draft is not None and split_of(*(draft.spellings or (draft.content,))) == split:
@@ -92,7 +93,7 @@ class Task:
         raise StudyError(f"{self.name}: no question of level {level} found for split {split}; use another level")
 
     def questions(self, n: int, split: Split, seed: int, levels: tuple[int, ...] | None = None) -> list[Question]:
-        """`n` questions of distinct content, levels taken in turn. Raises StudyError if the family has fewer."""
+        """`n` questions of distinct content, cycling through the levels. Raises StudyError if there are fewer."""
         levels = tuple(levels or self.levels)
         rng = random.Random(f"{self.name}|{split}|{levels}|{seed}")
         found: dict[str, Question] = {}
@@ -124,6 +125,7 @@ class Task:
 
     @staticmethod
     def quantities(draft: Draft, solution: str) -> list[Quantity]:
+        """The draft's graph as rows; `needed` marks the quantities in `solution`."""
         needed = {claim_of(line)[0] for line in lines_of(solution)}
         return [
             Quantity(

@@ -1,4 +1,4 @@
-"""Changes to questions of the generated world that keep or recompute the right answer."""
+"""Perturb questions of the generated world and keep or recompute the correct answer."""
 
 import random
 import re
@@ -13,7 +13,7 @@ from agentark.tasks.world.words import ITEMS, PEOPLE, UNKNOWNS
 
 FAMILIES = ("equation", "word")
 
-# What each sentence says, as formulas; "?" is what is asked for.
+# The meaning of each sentence as formulas; "?" is the quantity asked for.
 SENTENCES = {
     r"(\w+) = (\d+)": r"\1 = \2",
     r"(\w+) = (\w+) ([-+*]) (\w+)": r"\1 = \2 \3 \4",
@@ -34,8 +34,8 @@ SENTENCES = {
     ),
 }
 
-# Numbers beyond those that the models were trained on, by where they stand: (pattern, least, most). Factors stay as they
-# are. Training has amounts of 2 to 20, and adds and takes away 2 to 9 (`equation`) or 2 to 15 (`word`).
+# Numbers beyond the training range, by position: (pattern, least, most). Factors stay unchanged. Training has amounts
+# of 2 to 20 and summands of 2 to 9 (`equation`) or 2 to 15 (`word`).
 LARGER = (
     (r"(?<= = )\d+$", 21, 60),
     (r"(?<= has )\d+(?= \w+$)", 21, 60),
@@ -44,29 +44,29 @@ LARGER = (
 )
 UNKNOWN = range(13, 41)  # of a linear equation k * x + c = d; training has x of 2 to 12 and c of 2 to 20
 CONSTANT = range(21, 61)
-DRAWS = 200  # before a question counts as one that does not allow a perturbation; more hardly find another
+DRAWS = 200  # attempts before a question counts as one that allows no perturbation; more attempts rarely succeed
 
 
 def sentences(text: str) -> list[str]:
-    """A question's sentences without their full stops; the last one asks."""
+    """A question's sentences without their final marks. The last one is the question itself."""
     return re.split(r" [.?](?: |$)", text)[:-1]
 
 
 def joined(lines: Sequence[str]) -> str:
-    """The text of sentences; one that asks "how many" ends in a question mark."""
+    """Join sentences to a text; one that begins with "how many" ends in a question mark."""
     return " ".join(f"{s} {'?' if s.startswith('how many') else '.'}" for s in lines)
 
 
 def read(text: str) -> Draft | None:
-    """The graph of a question, off its words; None if a value in it is no whole number from 1 to 99.
+    """Parse a question's text into its graph; None if a value is not a whole number from 1 to 99.
 
-    Raises StudyError for a sentence that neither of FAMILIES has.
+    Raises StudyError for a sentence that does not belong to FAMILIES, or an undefined quantity.
     """
     formulas: dict[str, list[str]] = {}
     for sentence in sentences(text):
         meant = [found.expand(lines) for form, lines in SENTENCES.items() if (found := re.fullmatch(form, sentence))]
         if not meant:
-            raise StudyError(f"{sentence!r}: no sentence of the families {', '.join(FAMILIES)}; perturb only theirs")
+            raise StudyError(f"{sentence!r}: not a sentence of {' or '.join(FAMILIES)}; perturb only these families")
         for formula in meant[0].split(" ; "):
             name, expression = formula.split(" = ")
             formulas.setdefault(name, []).append(expression)
@@ -83,7 +83,7 @@ def read(text: str) -> Draft | None:
     while pending:
         ready = [n for n, ways in pending.items() if all(value(a) and value(b) for a, _, b in ways)]
         if not ready:
-            raise StudyError(f"{text!r}: {next(iter(pending))} follows from nothing; restore the question")
+            raise StudyError(f"{text!r}: {next(iter(pending))} cannot be derived; restore the question")
         for name in ready:
             for a, operator, b in pending.pop(name):
                 expression = f"{value(a)} {operator} {value(b)}"
@@ -91,13 +91,17 @@ def read(text: str) -> Draft | None:
                 if result is None or not 1 <= int(result) <= LIMIT:
                     return None
                 draft.add(name, result, Way(expression, tuple(n for n in (a, b) if n in formulas and n not in given)))
-    draft.answer = value(goal)
+    answer = value(goal)
+    if answer is None:
+        raise StudyError(f"{text!r}: {goal} cannot be derived; restore the question")
+    draft.answer = answer
     return draft
 
 
 def names(lines: list[str], rng: random.Random) -> list[str]:
-    """Other people, items and unknowns throughout, in the same alphabetical order: the world lists people so."""
-    words, exchange = set(" ".join(lines).split()), {}
+    """Replace all people, items and unknowns by others in the same alphabetical order, which the world's lists keep."""
+    words = set(" ".join(lines).split())
+    exchange: dict[str, str] = {}
     for pool in (PEOPLE, ITEMS, UNKNOWNS):
         old = sorted(words & set(pool))
         exchange |= zip(old, sorted(rng.sample([n for n in pool if n not in words], len(old))), strict=True)
@@ -105,7 +109,7 @@ def names(lines: list[str], rng: random.Random) -> list[str]:
 
 
 def order(lines: list[str], rng: random.Random) -> list[str] | None:
-    """The same sentences in another order, the one that asks still last; None where there is but one."""
+    """Shuffle the sentences before the question; None if there is only one."""
     *facts, asks = lines
     if len(facts) < 2:
         return None
@@ -116,8 +120,10 @@ def order(lines: list[str], rng: random.Random) -> list[str] | None:
 
 
 def distractor(lines: list[str], rng: random.Random) -> list[str]:
-    """One more sentence anywhere before the one that asks: an amount that nothing else refers to, of a size and in words
-    that training has (after GSM-IC, arXiv 2302.00093)."""
+    """Insert an irrelevant sentence anywhere before the question (after GSM-IC, arXiv 2302.00093).
+
+    It states an amount that nothing else refers to, with numbers and words from the training range.
+    """
     words = set(" ".join(lines).split())
     amount = rng.choice([n for n in range(2, 21) if str(n) not in words])
     item = words & set(ITEMS)
@@ -127,7 +133,7 @@ def distractor(lines: list[str], rng: random.Random) -> list[str]:
 
 
 def larger(lines: list[str], rng: random.Random) -> list[str]:
-    """All numbers but factors exchanged for larger ones than training has."""
+    """Replace all numbers except factors by numbers above the training range."""
 
     def enlarged(sentence: str) -> str:
         if linear := re.fullmatch(r"(\d+) \* (\w+) \+ \d+ = \d+", sentence):
@@ -146,12 +152,15 @@ EDITS: dict[str, Callable[[list[str], random.Random], list[str] | None]] = {
 
 
 def in_range(draft: Draft) -> bool:
-    """Whether every number in the text is one of the vocabulary's."""
+    """Whether every number in the text is in the vocabulary."""
     return all(int(word) <= LIMIT for word in draft.text.split() if word.isdigit())
 
 
 def misread(question: Question, rng: random.Random) -> str | None:
-    """The trace of a peer that has misread one number by 1 to 3 and reckons rightly from there to a wrong answer."""
+    """The trace of a peer that misreads one number by 1 to 3 and then computes correctly to a wrong answer.
+
+    None if there is no such trace in DRAWS attempts.
+    """
     words = question.text.split()
     numbers = [i for i, word in enumerate(words) if word.isdigit()]
     for _ in range(DRAWS):

@@ -1,5 +1,5 @@
-"""The three held-out families, tested on and never distilled from: multi-hop reading (played after HotpotQA), a long
-passage (QASPER), and the digest of a dialogue (QMSum)."""
+"""The three held-out families, used for tests only: multi-hop reading (modelled on HotpotQA), a long passage (QASPER),
+and the digest of a dialogue (QMSum)."""
 
 import random
 
@@ -8,7 +8,7 @@ from agentark.tasks.world.words import ANIMALS, CITIES, COLOURS, OBJECTS, PEOPLE
 
 
 class Hops(Task):
-    """A chain of facts, each found in the passage: city of a person, leader of a city, pet, its colour."""
+    """A chain of facts in the passage: a person's city, the city's leader, the leader's pet, its colour."""
 
     name, plays, kind, held_out = "hops", "HotpotQA", "text", True
     levels, hard = (2, 3, 4), (4,)
@@ -45,14 +45,13 @@ class Hops(Task):
 
 
 class Passage(Task):
-    """A report of many figures; few of them matter."""
+    """A report with many numbers, few of which are relevant."""
 
     name, plays, kind, held_out = "passage", "QASPER", "number", True
     levels, hard = (3, 4, 5), (6,)
 
     def draft(self, rng: random.Random, level: int) -> Draft | None:
-        named = 6
-        colours = some(rng, COLOURS, named)
+        colours = some(rng, COLOURS, 6)
         weight = {c: rng.randint(2, 45) for c in colours}
         parts = {c: rng.randint(2, 30) for c in colours}
         sentences = [f"the {c} box weighs {weight[c]} ." for c in colours]
@@ -78,7 +77,7 @@ class Passage(Task):
                 running, name = running + table[c], step
             goal = "total"
             asked = f"what is the total {word} of the {' and '.join(picked)} box ?"
-            if level % 2 == 0:  # and half of it
+            if level % 2 == 0:  # ask for half of the total
                 if running % 2:
                     return None
                 draft.add("half", running // 2, Way(f"{running} / 2", ("total",)))
@@ -93,7 +92,7 @@ class Passage(Task):
 
 
 class Digest(Task):
-    """Prices are named, disputed and settled in talk; the digest states what was decided for each thing."""
+    """A dialogue in which prices are proposed, disputed and settled; the digest states each thing's final price."""
 
     name, plays, kind, held_out = "digest", "QMSum", "text", True
     levels, hard = (2, 3, 4), (5,)
@@ -101,7 +100,9 @@ class Digest(Task):
     def draft(self, rng: random.Random, level: int) -> Draft | None:
         first, second = some(rng, PEOPLE, 2)
         things = some(rng, OBJECTS, level)
-        turns, settled, story = [], {}, []
+        turns: list[tuple[str, str]] = []
+        settled: dict[str, int] = {}
+        story: list[str] = []
         for thing in things:
             settled[thing] = rng.randint(2, 60)
             turns.append((thing, f"{first} : the {thing} costs {settled[thing]} ."))
@@ -112,7 +113,7 @@ class Digest(Task):
                     settled[thing] = rng.randint(2, 60)
                     turns.append((thing, f"{first} : then make it {settled[thing]} for the {thing} ."))
         queues = {t: [text for name, text in turns if name == t] for t in things}
-        while any(queues.values()):  # what is said of one thing keeps its order; the talk wanders between things
+        while any(queues.values()):  # interleave the things at random; turns about one thing keep their order
             thing = rng.choice([t for t in things if queues[t]])
             story.append(queues[thing].pop(0))
         asked = " , ".join(things)

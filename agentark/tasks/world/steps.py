@@ -1,4 +1,4 @@
-"""The grammar of traces in the generated world, and exact verdicts on each step."""
+"""The grammar of traces in the generated world, and an exact verdict on each step."""
 
 import re
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from agentark.schemas import Question
 
 
 def normal(expression: str) -> str:
-    """One spelling an expression: the operands of a sum or a product in sorted order."""
+    """An expression in normal form: the operands of a sum or a product in sorted order."""
     left, operator, right = expression.split()
     if operator in "+*" and right < left:
         left, right = right, left
@@ -15,7 +15,7 @@ def normal(expression: str) -> str:
 
 
 def evaluate(expression: str) -> str | None:
-    """The value of "a op b" over whole numbers as text; None if it has none."""
+    """The value of "a op b" over whole numbers, as text; None if it has none."""
     match = re.fullmatch(r"(\d{1,4}) ([-+*/]) (\d{1,4})", expression)
     if not match:
         return None
@@ -29,9 +29,9 @@ def evaluate(expression: str) -> str | None:
 class Step:
     """The verdict on one line of a trace.
 
-    error: "" when right; "arithmetic" a valid expression, wrongly computed; "carried" right in itself but fed by an
-    earlier wrong value; "reasoning" not a valid way to this quantity; "unreadable" not in the grammar.
-    grounded: every operand stands in the question or in an earlier line (a lookup counts as grounded).
+    error: "" if right; "arithmetic": a valid expression with a wrong value; "carried": correct apart from an earlier
+    wrong value that it uses; "reasoning": not a valid way to derive this quantity; "unreadable": not in the grammar.
+    grounded: every operand occurs in the question or in an earlier line (a lookup counts as grounded).
     """
 
     text: str
@@ -44,11 +44,12 @@ class Step:
 
 
 def lines_of(text: str) -> list[str]:
+    """The non-empty lines of a trace, with single spaces."""
     return [" ".join(line.split()) for line in text.split("\n") if line.strip()]
 
 
 def answer_of(text: str) -> str | None:
-    """The answer a trace states on its last `answer :` line; None if it states none."""
+    """The answer on a trace's last `answer :` line, or None if there is none."""
     for line in reversed(lines_of(text)):
         if line.startswith("answer :"):
             return line.removeprefix("answer :").strip() or None
@@ -56,7 +57,7 @@ def answer_of(text: str) -> str | None:
 
 
 def claim_of(line: str) -> tuple[str, str]:
-    """What a line claims, as (quantity, value): the unit in which agents agree or differ."""
+    """A line's claim as (quantity, value): the unit for measuring agreement between agents."""
     if line.startswith("answer :"):
         return "answer", line.removeprefix("answer :").strip()
     parts = line.removeprefix("fix ").split(" = ")
@@ -64,7 +65,7 @@ def claim_of(line: str) -> tuple[str, str]:
 
 
 def check(question: Question, text: str) -> list[Step]:
-    """Judge every line of any trace against the question's graph, exactly."""
+    """Check every line of any trace exactly against the question's graph."""
     truth = {q.name: q for q in question.quantities}
     known = set(question.text.split())
     if known & {"half", "halved"}:

@@ -1,4 +1,4 @@
-"""Multi-step word problems (played after GSM8K), and the same reworded and reversed (after MetaMathQA)."""
+"""Multi-step word problems (modelled on GSM8K), and reworded and reversed ones (modelled on MetaMathQA)."""
 
 import itertools
 import random
@@ -11,7 +11,7 @@ OPERATOR = {"more": "+", "fewer": "-", "times": "*", "half": "/", "sum": "+"}
 
 
 class Holdings:
-    """How much each person holds, and how it follows from others' holdings."""
+    """The amount of each person, and how it follows from others' amounts."""
 
     def __init__(self, rng: random.Random, people: int):
         self.rng = rng
@@ -21,10 +21,11 @@ class Holdings:
         self.relation: dict[str, tuple] = {}
 
     def relate(self, person: str, known: list[str]) -> bool:
-        """Give `person` an amount that follows from one or two of `known`; False when no number in range does."""
+        """Give `person` an amount that follows from one or two of `known`; False if it is not in the range."""
         rng, of = self.rng, self.rng.choice(known)
         kind = rng.choice(["more", "more", "fewer", "fewer", "times", "times", "half", "sum"])
         base = self.amount[of]
+        relation: tuple[str, str, int | str]
         if kind == "more":
             relation, value = (kind, of, k := rng.randint(2, 15)), base + k
         elif kind == "fewer":
@@ -44,6 +45,7 @@ class Holdings:
         return True
 
     def way(self, person: str) -> Way:
+        """The derivation of a person's amount."""
         kind, of, k = self.relation[person]
         base = self.amount[of]
         if kind == "sum":
@@ -51,13 +53,14 @@ class Holdings:
         return Way(f"{base} {OPERATOR[kind]} {k}", self.derived(of))
 
     def formula(self, person: str) -> str:
-        """What is told of a person, over names: "bob + 3"; the number alone where that is given."""
+        """A person's amount as a formula over names, "bob + 3", or as a number if it is given."""
         if person not in self.relation:
             return str(self.amount[person])
         kind, of, k = self.relation[person]
         return f"{of} {OPERATOR[kind]} {k}"
 
     def derived(self, person: str) -> tuple[str, ...]:
+        """The person, if their amount has to be derived first."""
         return (person,) if person in self.relation else ()
 
     def sentence(self, person: str) -> str:
@@ -85,7 +88,7 @@ class Holdings:
         }[kind]
 
     def content(self, asked: str) -> str:
-        """The problem with its names taken away: people by order of introduction, the item dropped."""
+        """The problem without names: people as numbers in order of introduction, no item."""
         index = {p: str(i) for i, p in enumerate(self.people)}
         parts = [str(self.amount[self.people[0]])]
         for person in self.people[1:]:
@@ -94,8 +97,8 @@ class Holdings:
         return " ".join([*parts, "?", *(index.get(word, word) for word in asked.split())])
 
 
-def run_debates(rng: random.Random, level: int) -> tuple[Holdings, Draft] | None:
-    """Draw holdings and a question about them that needs exactly `level` steps, with at most one idle person."""
+def drawn_problem(rng: random.Random, level: int) -> tuple[Holdings, Draft] | None:
+    """Draw amounts and a question about them that needs exactly `level` steps, with at most one irrelevant person."""
     ask = rng.choice(["one", "one", "together", "more"])
     closing = {"one": 0, "together": rng.choice([1, 2]), "more": 1}[ask]
     if level <= closing:
@@ -130,7 +133,7 @@ def run_debates(rng: random.Random, level: int) -> tuple[Holdings, Draft] | None
     if ask == "together":  # the same sum, its terms in any order
         orders = itertools.permutations(sorted(members, key=world.people.index))
         asked_alike = [f"how many items do {' and '.join(order)} have together ?" for order in orders]
-    # A rewording comes to the same as the problem it rewords.
+    # A reworded problem is equivalent to the original.
     draft.spellings = tuple(f"{name}|{world.content(a)}" for name in ("word", "meta") for a in asked_alike)
     draft.content = draft.spellings[0]
     draft.goals, draft.answer = (goal,), draft.values[goal]
@@ -141,7 +144,7 @@ def run_debates(rng: random.Random, level: int) -> tuple[Holdings, Draft] | None
 
 
 def add_total(draft: Draft, world: Holdings, members: list[str]) -> None:
-    """The sum over two or three people, in every order of adding up."""
+    """Add the sum over two or three people, in every order of addition."""
     amounts = {m: world.amount[m] for m in members}
     total = sum(amounts.values())
     if len(members) == 2:
@@ -157,7 +160,7 @@ def add_total(draft: Draft, world: Holdings, members: list[str]) -> None:
 
 
 def tell(rng: random.Random, sentences: list[str], asked: str) -> str:
-    """The sentences, in order or (one time in three) shuffled, then the question."""
+    """The sentences, shuffled with probability 1/3, followed by the question."""
     if rng.random() < 1 / 3:
         rng.shuffle(sentences)
     return " ".join([*sentences, asked])
@@ -168,7 +171,7 @@ class Word(Task):
     levels, hard = (2, 3, 4), (5, 6)
 
     def draft(self, rng: random.Random, level: int) -> Draft | None:
-        drawn = run_debates(rng, level)
+        drawn = drawn_problem(rng, level)
         if drawn is None:
             return None
         world, draft = drawn
@@ -177,7 +180,7 @@ class Word(Task):
 
 
 class Meta(Task):
-    """Half the questions are word problems in other words; half state the end and ask for the beginning."""
+    """Half of the questions are reworded word problems; half give the last amount and ask for the first."""
 
     name, plays, kind = "meta", "MetaMathQA", "number"
     levels, hard = (2, 3, 4), (5, 6)
@@ -186,7 +189,7 @@ class Meta(Task):
         return self.rewording(rng, level) if rng.random() < 0.5 else self.reversal(rng, level)
 
     def rewording(self, rng: random.Random, level: int) -> Draft | None:
-        drawn = run_debates(rng, level)
+        drawn = drawn_problem(rng, level)
         if drawn is None:
             return None
         world, draft = drawn

@@ -1,4 +1,4 @@
-"""The vocabulary of the generated world. Every word is one token; so is every number from 0 to 99."""
+"""The vocabulary of the generated world. Every word and every number from 0 to 99 is one token."""
 
 PEOPLE = tuple(
     "ann bob carl dora emil fay gus hana ivan jude kira liam mona nils olga paul quin rosa sven tess uma vera wim yara "
