@@ -55,27 +55,13 @@ def run_debates(
     `model` is a name for `engines.engine`; `max_tokens` limits a reply. With transformers, groups of questions run in
     parallel on the cores; an engine that batches internally gets all questions of a round at once.
     """
-<<<<<<< HEAD
-    call = dict(protocol=protocol, model=model, store=store, seed=seed, max_tokens=max_tokens)
-=======
     call: dict[str, Any] = dict(protocol=protocol, model=model, store=store, seed=seed, max_tokens=max_tokens)
-    if str(model).startswith("vllm:"):  # frees the GPU's memory for the next model
-        results = [isolated(_group, **call, questions=questions)]
-    elif batches_itself(model):
-        results = [_group(**call, questions=questions)]
-    else:
-        if inheritable(model):
-            engine(model)  # loaded once here and inherited by the workers
-        groups = [questions[i : i + GROUP] for i in range(0, len(questions), GROUP)]
-        results = run_all(_group, [dict(**call, questions=group) for group in groups], crowded=True)
-    asked = {q.question_id: q for q in questions}
-    traces: list[Trace] = []
-    seconds: list[Seconds] = []
->>>>>>> 6cdb4def7d6051f0d900701d10ffb6d75f2e1981
     name = type(protocol).__name__.lower()
     with progress(len(questions), f"{name} by {short_name(model)}", "question"):
         results = _results(questions, call)
-    asked, traces, seconds = {q.question_id: q for q in questions}, [], []
+    asked = {q.question_id: q for q in questions}
+    traces: list[Trace] = []
+    seconds: list[Seconds] = []
     for key, turn, reply in (entry for group in results for entry in group):
         traces.append(
             Trace(
@@ -95,15 +81,15 @@ def run_debates(
     return traces, seconds
 
 
-def _results(questions: Sequence[Question], call: dict) -> list[list[tuple[str, Turn, Reply]]]:
+def _results(questions: Sequence[Question], call: dict[str, Any]) -> list[list[tuple[str, Turn, Reply]]]:
     """The turns and replies of all groups of questions."""
     model = call["model"]
-    if str(model).startswith("vllm:"):  # the next model will want the GPU for itself
+    if str(model).startswith("vllm:"):  # frees the GPU's memory for the next model
         return [isolated(_group, **call, questions=questions)]
     if batches_itself(model):
         return [_group(**call, questions=questions)]
     if inheritable(model):
-        engine(model)  # here, once: the workers inherit it
+        engine(model)  # loaded once here and inherited by the workers
     groups = [questions[i : i + GROUP] for i in range(0, len(questions), GROUP)]
     return run_all(_group, [dict(**call, questions=group) for group in groups], crowded=True)
 
@@ -111,31 +97,19 @@ def _results(questions: Sequence[Question], call: dict) -> list[list[tuple[str, 
 def greedy_answers(
     models: Sequence[str | Path], settings: dict[str, Sequence[Question]], store: Path, max_tokens: int
 ) -> list[dict[str, tuple[list[Trace], list[Seconds]]]]:
-<<<<<<< HEAD
-    """The answers of each of `models`, alone and by greedy decoding, to the questions of each setting; see run_debates.
-=======
     """The greedy answers of each model alone to the questions of each setting: one dict by setting per model.
->>>>>>> 6cdb4def7d6051f0d900701d10ffb6d75f2e1981
 
     Models run by transformers share the cores if there are at least as many models as cores. Each then answers all of
     its questions in one process.
     """
-<<<<<<< HEAD
-    calls = [dict(model=model, settings=settings, store=store, max_tokens=max_tokens) for model in models]
-    with progress(len(calls) * sum(map(len, settings.values())), f"greedy answers of {len(calls)} models", "question"):
-        if len(calls) < workers() or any(map(batches_itself, models)):
-            return [_answers(**call) for call in calls]
-        importlib.import_module("agentark.engines.transformers")  # here, once: the workers inherit it
-        return run_all(_answers, calls)
-=======
     calls: list[dict[str, Any]] = [
         dict(model=model, settings=settings, store=store, max_tokens=max_tokens) for model in models
     ]
-    if len(calls) < workers() or any(map(batches_itself, models)):
-        return [_answers(**call) for call in calls]
-    importlib.import_module("agentark.engines.transformers")  # imported once here and inherited by the workers
-    return run_all(_answers, calls)
->>>>>>> 6cdb4def7d6051f0d900701d10ffb6d75f2e1981
+    with progress(len(calls) * sum(map(len, settings.values())), f"greedy answers of {len(calls)} models", "question"):
+        if len(calls) < workers() or any(map(batches_itself, models)):
+            return [_answers(**call) for call in calls]
+        importlib.import_module("agentark.engines.transformers")  # imported once here and inherited by the workers
+        return run_all(_answers, calls)
 
 
 def _answers(model: str | Path, settings: dict[str, Sequence[Question]], store: Path, max_tokens: int) -> dict:

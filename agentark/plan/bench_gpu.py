@@ -132,28 +132,6 @@ def measure(size: Size, machine: dict[str, str], out: Path) -> None:
                 if function is train_sft:
                     curves[route] = found["R-SFT loss"]
                     if reference := REFERENCE.get(route):
-<<<<<<< HEAD
-                        found[f"R-SFT loss, difference to {reference}"] = curve_difference(
-                            curves[route], curves[reference]
-                        )
-                enter(model, route, found)
-
-
-def share(rates: Values, matrix: float | str) -> Values:
-    """FLOP/s as fractions of the matrix rate in TFLOP/s."""
-    if isinstance(rates, str):
-        return rates
-    return "the matrix rate is not measured" if isinstance(matrix, str) else [r / (1e12 * matrix) for r in rates]
-
-
-def curve_difference(curve: Values, reference: Values) -> Values:
-    """Absolute differences between two learning curves."""
-    if isinstance(curve, str) or isinstance(reference, str):
-        return curve if isinstance(curve, str) else reference
-    return [abs(a - b) for a, b in zip(curve, reference, strict=True)]
-
-
-=======
                         both = curves[route], curves[reference]
                         missing = next((c for c in both if isinstance(c, str)), None)
                         gaps = missing or [abs(a - b) for a, b in zip(*both, strict=True)]
@@ -161,7 +139,6 @@ def curve_difference(curve: Values, reference: Values) -> Values:
                 enter(model, route, found)
 
 
->>>>>>> 0c87e8e82d8f51b43e1e66f28bf0efc46b017c37
 def described(card: str, command: str) -> dict[str, str]:
     """The columns MACHINE: where and how a row was measured."""
     asked = [shutil.which("nvidia-smi"), "--query-gpu=driver_version", "--format=csv,noheader"]

@@ -13,12 +13,8 @@ from agentark.schemas import CheckedTrace, Question, Trace
 from agentark.tasks.world.steps import check
 from agentark.traces.reading import SUMMARISER, claim_of, in_world, lines_of, majority
 
-<<<<<<< HEAD
-=======
 AnyTrace = TypeVar("AnyTrace", bound=Trace)
-NEVER = 10**9  # later than any round
 
->>>>>>> 6cdb4def7d6051f0d900701d10ffb6d75f2e1981
 
 def check_traces(traces: Sequence[Trace], questions: Iterable[Question]) -> list[CheckedTrace]:
     """Mark every trace and every step as right or wrong, and as agreeing with the debate's consensus or not.
