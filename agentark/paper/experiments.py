@@ -69,7 +69,7 @@ def beside(published: pd.DataFrame, ours: pd.DataFrame, factor: str) -> plt.Figu
     used = [m for m in METHODS if m in set(rows["method"])]
     look: dict[str, Any] = dict(x=factor, y="value", hue="method", hue_order=used, palette=COLOURS)
     grid = sns.catplot(
-        rows, kind="strip", col="source", **look, dodge=True, jitter=False, size=3, alpha=0.5, sharex=False, sharey=False,
+        rows, kind="strip", col="source", col_order=list(sources), **look, dodge=True, jitter=False, size=3, alpha=0.5, sharex=False, sharey=False,
         height=3.6, aspect=1.1,
     )  # fmt: skip
     look |= dict(dodge=0.6, errorbar=None, linestyle="none", marker="_", markersize=12, legend=False)

@@ -19,6 +19,10 @@ def finished(grid: sns.FacetGrid, label: str, zero: bool = True) -> plt.Figure:
     if zero:
         grid.refline(y=0, color="black", lw=0.8, ls="-")
     grid.set_ylabels(label).set_xlabels("").set_titles("{row_name} {col_name}" if grid.row_names else "{col_name}")
+    if grid.legend:
+        grid.legend.set_title("")
+        for text in grid.legend.texts:
+            text.set_text(LABELS.get(text.get_text(), text.get_text()))
     for axis in grid.axes.flat:
         axis.tick_params(axis="x", labelsize=8)
         if axis.get_xticklabels() and not axis.get_xticklabels()[0].get_text().replace(".", "").isdigit():

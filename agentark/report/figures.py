@@ -22,7 +22,10 @@ from agentark.schemas import ANSWERS_ALONE, RIVALS, UNITS
 
 def accuracy(scores: pd.DataFrame, students: list[str], task: str) -> plt.Figure:
     """Accuracy of every system on one task, a panel a student, with 95 % intervals and each seed's value as a dot."""
-    return by_method(scores[(scores["setting"] == "test") & (scores["test_task"] == task)], students, "accuracy", task)
+    rows = scores[(scores["setting"] == "test") & (scores["test_task"] == task)]
+    figure = by_method(rows, students, "accuracy", task)
+    figure.axes[0].set_ylim(0, 1)  # shared by the panels
+    return figure
 
 
 def by_method(scores: pd.DataFrame, students: list[str], metric: str, task: str) -> plt.Figure:
@@ -102,7 +105,7 @@ def reward_model(scores: pd.DataFrame) -> plt.Figure:
     rows = select(scores, study="reward_model")
     rows = rows[rows["metric"].isin(labels)]
     rows = rows.assign(measure=rows["metric"].map(labels)).sort_values(
-        "metric", key=lambda m: m.map(list(labels).index)
+        "metric", key=lambda m: m.map(list(labels).index), kind="stable"
     )
     figure = intervals(rows, "method", "share", hue="student", col="measure", zero=0.5)
     figure.axes[0].set_ylim(0, 1.02)
