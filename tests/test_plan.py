@@ -2,7 +2,6 @@
 
 import json
 import time
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -59,9 +58,9 @@ def full(**changed) -> dict:
     return parameters.parameters("full") | changed
 
 
-def assumed(params: dict, card: str = "H200", replies: str = "mid") -> tuple[pd.DataFrame, pd.DataFrame, list]:
+def assumed(params: dict, card: str = "H200", replies: str = "mid") -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
     """Rates, steps and stages of a plan in which nothing is measured."""
-    how = Assumptions(card, replies)
+    how = Assumptions(sizes.CARDS[card], sizes.REPLIES[replies])
     rates = rates_.rates(params, 1, 1, how)
     steps = rates_.steps(params, rates, 1, how)
     return rates, steps, stages.stages(params, rates, steps, card)
@@ -97,15 +96,15 @@ def test_a_pilot_that_is_the_run_plans_it_exactly():
     params = shrunk(parameters.parameters("mini"), {"agents": 3, "rounds": 2, "questions": {"train": 2}})
     rates = rates_of(TRACES, SECONDS).assign(model=params["teacher"], task="equation", hard=False, temperature=1.6)
     row = stages.debate_stage(params, rates[COLUMNS], "train", "H200")
-    assert (row.questions, row.calls, row.basis) == (2, len(TRACES), "measured")
-    assert row.tokens_read == sum(t.prompt_tokens for t in TRACES)
-    assert row.tokens_written == sum(t.completion_tokens for t in TRACES)
-    assert row.hours * 3600 == pytest.approx(0.5 * len(TRACES))
+    assert (row["questions"], row["calls"], row["basis"]) == (2, len(TRACES), "measured")
+    assert row["tokens_read"] == sum(t.prompt_tokens for t in TRACES)
+    assert row["tokens_written"] == sum(t.completion_tokens for t in TRACES)
+    assert row["hours"] * 3600 == pytest.approx(0.5 * len(TRACES))
     params["debates"]["train"]["split"] = "noisy"  # a test: 7 votes a question more, each like a call of round 1
     params["questions"]["test"] = 2
     voted = stages.debate_stage(params, rates[COLUMNS], "train", "H200")
-    assert voted.calls == row.calls + 2 * 7
-    assert voted.tokens_read == row.tokens_read + 2 * 7 * 11
+    assert voted["calls"] == row["calls"] + 2 * 7
+    assert voted["tokens_read"] == row["tokens_read"] + 2 * 7 * 11
 
 
 def test_the_training_of_all_seeds_is_planned():
@@ -114,12 +113,12 @@ def test_the_training_of_all_seeds_is_planned():
     step = pd.Series(values | {"basis": "measured"})
     row = stages.training_stage(params, step)
     times = params["policy"]["steps"] * len(params["seeds"])
-    assert (row.stage, row.calls) == ("policy@qwen3-small", 128 * times)
-    assert (row.tokens_read, row.tokens_written, row.hours) == (4000 * times, 2000 * times, 3 * times / 3600)
+    assert (row["stage"], row["calls"], row["hours"]) == ("policy@qwen3-small", 128 * times, 3 * times / 3600)
+    assert (row["tokens_read"], row["tokens_written"]) == (4000 * times, 2000 * times)
     judge = stages.training_stage(params, pd.Series(step.to_dict() | {"method": "reward_model", "written": 0}))
-    assert judge.calls == 0
-    assert judge.tokens_read == 6000 * (60 + 1500) * len(params["seeds"])
-    assert judge.disk_gb == pytest.approx(2 * row.disk_gb)
+    assert judge["calls"] == 0
+    assert judge["tokens_read"] == 6000 * (60 + 1500) * len(params["seeds"])
+    assert judge["disk_gb"] == pytest.approx(2 * row["disk_gb"])
 
 
 class Sleeper(torch.nn.Module):
@@ -199,7 +198,7 @@ def test_a_plan_without_gpu_is_assumed_throughout_and_has_every_stage():
     params = full()
     rates, steps, rows = assumed(params)
     assert set(rates["n"]) == {0} and set(steps["basis"]) == {"assumed"}
-    names = [r.stage for r in rows]
+    names = list(rows["stage"])
     assert len(names) == len(set(names))
     students = params["students"]
     assert set(names) == {
@@ -209,9 +208,9 @@ def test_a_plan_without_gpu_is_assumed_throughout_and_has_every_stage():
     }  # fmt: skip
     table = stages.table(rows, params, "H200")
     total = table.iloc[-1]
-    assert total["tokens_read"] == sum(r.tokens_read for r in rows)
-    assert total["hours"] == pytest.approx(sum(r.hours for r in rows))
-    assert total["memory_gb"] == max(r.memory_gb for r in rows)
+    assert total["tokens_read"] == rows["tokens_read"].sum()
+    assert total["hours"] == pytest.approx(rows["hours"].sum())
+    assert total["memory_gb"] == rows["memory_gb"].max()
     assert set(table["basis"]) == {"assumed"} and set(table["hours_of"]) == {"H200"}
 
 
@@ -234,11 +233,11 @@ def test_each_check_says_what_to_do():
 
 @pytest.mark.parametrize(("need", "verdict"), [(1e-6, "ok"), (1e9, "not ok")])
 def test_disk_and_memory_are_held_against_this_machine(need, verdict):
-    row = stages.Stage("evaluate", 1, 1, 1, 1, 1.0, need, need, "measured")
-    found = {c.what: c.verdict for c in checks.checks(parameters.parameters("mini"), [row], "H200")}
+    row = pd.DataFrame([("evaluate", 1, 1, 1, 1, 1.0, need, need, "measured")], columns=stages.COLUMNS)
+    found = {c.what: c.verdict for c in checks.checks(parameters.parameters("mini"), row, "H200")}
     assert (found["disk"], found["memory"]) == (verdict, verdict)
-    unknown = replace(row, memory_gb=float("nan"))
-    assert checks.memory_check(parameters.parameters("mini"), [unknown], "H200").verdict == "not known"
+    unknown = row.assign(memory_gb=float("nan"))
+    assert checks.memory_check(parameters.parameters("mini"), unknown, "H200").verdict == "not known"
 
 
 def test_a_student_pays_back_what_it_saves():
@@ -249,8 +248,8 @@ def test_a_student_pays_back_what_it_saves():
     paid = stages.paid_back(params, rows, rates).iloc[0]
     spent, saved = paid["debates"] + paid["training"], paid["debate_a_question"] - paid["student_a_question"]
     assert paid["pays_after"] * saved == pytest.approx(spent)
-    one = sum(r.hours for r in rows if r.stage == "distill@qwen3-8b-sft") * 3600 / len(params["seeds"])
-    assert paid["training"] == pytest.approx(one)
+    hours = rows.set_index("stage").loc["distill@qwen3-8b-sft", "hours"]
+    assert paid["training"] == pytest.approx(hours * 3600 / len(params["seeds"]))
 
 
 def test_the_papers_students_pay_after_more_questions_than_they_were_trained_on():
@@ -259,26 +258,6 @@ def test_the_papers_students_pay_after_more_questions_than_they_were_trained_on(
     assert (table["pays_after"] > 341_973).all()
     assert table.set_index(["replies", "method"]).loc[("high", "rsft"), "calls"] == 5 * 3 + 1
     assert table.groupby("replies")["pays_after"].apply(lambda x: x.is_monotonic_increasing).all()  # rsft, da, pad
-
-
-def test_a_plan_is_compared_with_the_run_stage_by_stage():
-    planned = pd.DataFrame(
-        {
-            "stage": ["debate@train", "evaluate"],
-            "questions": [4, 2],
-            "tokens_read": [80, 30],
-            "tokens_written": [10, 30],
-            "scale": "mini",
-        }
-    )
-    table = stages.compare(planned, {"debate@train": (4, 100), "evaluate": (2, 50)}, "mini").set_index("stage")
-    assert table["ratio"].to_dict() == {"debate@train": 0.9, "evaluate": 1.2, "total": 1.0}
-    with pytest.raises(StudyError, match=r"debate@train is not planned for 5 questions; run `make plan`"):
-        stages.compare(planned, {"debate@train": (5, 100)}, "mini")
-    with pytest.raises(StudyError, match="debate@hard is not planned"):
-        stages.compare(planned, {"debate@hard": (4, 100)}, "mini")
-    with pytest.raises(StudyError, match="no plan of scale full; run `make plan`"):
-        stages.compare(planned, {"debate@train": (4, 100)}, "full")
 
 
 def test_an_unknown_scale_is_told():
@@ -305,10 +284,33 @@ def test_lengths_of_replies_are_those_of_real_debates(name):
         assert characters == pytest.approx(sum(s[at] for s in said) / len(said), abs=0.06)
 
 
+def compare(planned: pd.DataFrame, used: dict[str, tuple[int, int]]) -> pd.Series:
+    """Tokens planned over tokens used, by stage and in total; plan and run have the same questions."""
+    plan = planned.set_index("stage").loc[[*used]]
+    assert plan["questions"].to_dict() == {stage: questions for stage, (questions, _) in used.items()}
+    tokens = pd.DataFrame(used, index=["questions", "used"]).T.assign(
+        planned=plan["tokens_read"] + plan["tokens_written"]
+    )
+    tokens.loc["total"] = tokens.sum()
+    return tokens["planned"] / tokens["used"]
+
+
+def test_a_plan_is_compared_with_the_run_stage_by_stage():
+    rows = [("debate@train", 4, 80, 10), ("evaluate", 2, 30, 30), ("total", 0, 110, 40)]
+    planned = pd.DataFrame(rows, columns=["stage", "questions", "tokens_read", "tokens_written"])
+    ratios = compare(planned, {"debate@train": (4, 100), "evaluate": (2, 50)})
+    assert ratios.to_dict() == {"debate@train": 0.9, "evaluate": 1.2, "total": 1.0}
+    with pytest.raises(AssertionError):
+        compare(planned, {"debate@train": (5, 100)})
+    with pytest.raises(KeyError, match="debate@hard"):
+        compare(planned, {"debate@hard": (4, 100)})
+
+
 def test_the_plan_of_the_small_study_is_near_what_it_used(copied, monkeypatch):
     planned = stage(copied, "choices/plan", "pilot_main=32", "pilot_other=8")
     assert "debate@hard" in planned.stdout and "licence of teacher" in planned.stdout
     monkeypatch.chdir(copied)
-    used = cost.used(parameters.read_params(copied / "params.yaml"))
-    table = stages.compare(pd.read_csv("reports/plan.csv"), used, "mini").set_index("stage")
-    assert len(table) == 9 and abs(table.loc["total", "ratio"] - 1) <= BAR
+    table = pd.read_csv("reports/plan.csv")
+    assert set(table["scale"]) == {"mini"}
+    ratios = compare(table, cost.used(parameters.read_params(copied / "params.yaml")))
+    assert len(ratios) == 9 and abs(ratios["total"] - 1) <= BAR

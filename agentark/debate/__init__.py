@@ -1,1 +1,1 @@
-"""In: questions and an engine. Out: the traces of every agent in every round, by protocol."""
+"""In: questions, a protocol and an engine. Out: the traces of every agent in every round."""

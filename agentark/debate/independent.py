@@ -1,4 +1,4 @@
-"""The baseline without communication: independent samples and their vote."""
+"""The baseline without communication: independent samples and a majority vote."""
 
 from dataclasses import dataclass
 
@@ -9,7 +9,7 @@ from agentark.schemas import Question
 
 @dataclass(frozen=True)
 class Vote:
-    """Independent answers, the most frequent wins (self-consistency); with one call, a single pass."""
+    """Independent answers, of which the most frequent wins (self-consistency). One call is a single pass."""
 
     calls: int
     temperature: float

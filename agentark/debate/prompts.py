@@ -1,13 +1,14 @@
-"""What agents are told in each turn. Two orders of a revision prompt, to the same content:
+"""The prompts of each turn. A revision prompt has the same content in one of two orders:
 
-shared   question, all traces in one fixed order, then the agent's own instruction: all agents of a question share the
-         prefix, which an engine computes once;
+shared   question, all traces in a fixed order, then the agent's instruction: all agents of a question share the prefix,
+         which an engine computes once;
 chat     the paper's: the question, the agent's own last trace as its turn, then the peers' traces as the next message.
 
-The generated world has words of its own. For published questions the words are ours; the paper's are not printed in it.
+The generated world has its own wording. For published questions the wording is ours, since the paper does not print its
+prompts.
 
-The other protocols' roles are in words for published questions alone. In the generated world they are played in the two
-ways that its teacher was trained on, revising and summarising: `argue_prompt`, `moderate_prompt` and `verify_prompt`.
+The roles of the other protocols have prompts for published questions only. In the generated world they use the two
+skills of its teacher, revising and summarising: see `argue_prompt`, `moderate_prompt` and `verify_prompt`.
 """
 
 from dataclasses import dataclass
@@ -21,12 +22,12 @@ ORDERS = ("shared", "chat")
 
 @dataclass(frozen=True)
 class Wording:
-    """Texts with the places {i} (an agent's number), {trace}, {question}, {traces}."""
+    """Templates with the fields {i} (an agent's number), {trace}, {question}, {traces}."""
 
-    agent: str  # one trace among all
-    peer: str  # one trace among the others'
-    revise: str  # shared order
-    compare: str  # chat order, after the agent's own turn
+    agent: str  # one trace in a list of all
+    peer: str  # one trace in a list without the agent's own
+    revise: str  # instruction in the shared order
+    compare: str  # instruction in the chat order, after the agent's own turn
     summarise: str
 
 
@@ -40,11 +41,12 @@ WORLD = Wording(
 ENGLISH = Wording(
     agent="### Agent {i}\n\n{trace}\n\n",
     peer="### Agent {i}\n\n{trace}\n\n",
-    revise="{question}\n\nSeveral agents have answered this question:\n\n{traces}You are agent {i}. Check your solution "
-    "step by step against those of the other agents, and correct what is wrong in it. Then write the whole solution "
-    "again, in your own way, ending as the question asks.",
+    revise="{question}\n\nSeveral agents have answered this question:\n\n{traces}You are agent {i}. Check your "
+    "solution step by step against those of the other agents, and correct what is wrong in it. Then write the whole "
+    "solution again, in your own way, ending as the question asks.",
     compare="Other agents have answered the same question:\n\n{traces}Check your solution step by step against theirs, "
-    "and correct what is wrong in it. Then write the whole solution again, in your own way, ending as the question asks.",
+    "and correct what is wrong in it. Then write the whole solution again, in your own way, ending as the question "
+    "asks.",
     summarise="{question}\n\nSeveral agents have answered this question:\n\n{traces}Weigh their solutions against each "
     "other, step by step. Then write one final solution, ending as the question asks.",
 )
@@ -53,25 +55,26 @@ ENGLISH = Wording(
 SIDES = ("affirmative", "negative")
 UNDECIDED = "UNDECIDED"
 OPPOSE = (
-    "{question}\n\nThe other side of a debate has answered this question:\n\n{trace}\n\nYou disagree. Say what is wrong in it, "
-    "then write a solution of your own, ending as the question asks."
+    "{question}\n\nThe other side of a debate has answered this question:\n\n{trace}\n\nYou disagree. Say what is "
+    "wrong in it, then write a solution of your own, ending as the question asks."
 )
 ANSWER_BACK = (
-    "The other side replies:\n\n{trace}\n\nYou need not agree: what counts is to find the right answer. Say where they are "
-    "right and where they are wrong, then write your solution again, ending as the question asks."
+    "The other side replies:\n\n{trace}\n\nYou need not agree: what counts is to find the right answer. Say where they "
+    "are right and where they are wrong, then write your solution again, ending as the question asks."
 )
 ARGUMENT = "### The {side} side, round {round}\n\n{trace}\n\n"
 MODERATE = (
     "{question}\n\nTwo sides have debated this question:\n\n{arguments}You are the moderator. If one side's answer is "
-    f"clearly right, write one final solution, ending as the question asks. If not, reply with the one word {UNDECIDED}, "
-    "and they will debate another round."
+    "clearly right, write one final solution, ending as the question asks. If not, reply with the one word "
+    f"{UNDECIDED}, and they will debate another round."
 )
 JUDGE = (
-    "{question}\n\nTwo sides have debated this question:\n\n{arguments}You are the moderator, and the debate is over. List the "
-    "answers that were given and weigh the reasons for each. Then write one final solution, ending as the question asks."
+    "{question}\n\nTwo sides have debated this question:\n\n{arguments}You are the moderator, and the debate is over. "
+    "List the answers that were given and weigh the reasons for each. Then write one final solution, ending as the "
+    "question asks."
 )
 
-# MAV (arXiv 2502.20379): each verifier looks at one aspect. The aspects are those its public code takes for MATH.
+# MAV (arXiv 2502.20379): each verifier checks one aspect. The aspects are those of its public code for MATH.
 ASPECTS = (
     "Check every step for units and quantities that are mixed up.",
     "Put the solution in your own words, and look into whatever then seems doubtful.",
@@ -80,28 +83,29 @@ ASPECTS = (
     "Check whether the knowledge that the question calls for is applied as it should be.",
 )
 VERIFY = (
-    "{question}\n\nSomeone has proposed this solution:\n\n{trace}\n\nYou are a verifier. {aspect} Then end with a line of its "
-    'own: "Verdict: approve" if you found nothing wrong, else "Verdict: reject".'
+    "{question}\n\nSomeone has proposed this solution:\n\n{trace}\n\nYou are a verifier. {aspect} Then end with a line "
+    'of its own: "Verdict: approve" if you found nothing wrong, else "Verdict: reject".'
 )
 
 # DyLAN (arXiv 2310.02170): one ranker over all solutions.
 RANK = (
-    "{question}\n\nSeveral agents have answered this question:\n\n{traces}Judge their solutions step by step. Which {keep} are "
-    "the best? End with their agents' numbers, the best first, in brackets, like [2, 1]."
+    "{question}\n\nSeveral agents have answered this question:\n\n{traces}Judge their solutions step by step. Which "
+    "{keep} are the best? End with their agents' numbers, the best first, in brackets, like [2, 1]."
 )
 
 
 def wording(question: Question) -> Wording:
+    """The templates for a question of the generated world, or for a published one."""
     return WORLD if in_world(question) else ENGLISH
 
 
 def listed(form: str, traces: list[str]) -> str:
-    """Traces one after another, as spoken."""
+    """Join traces in the template `form`, without their marked thinking."""
     return "".join(form.format(i=i, trace=without_thinking(trace)) for i, trace in enumerate(traces, start=1))
 
 
 def revise_prompt(question: Question, traces: list[str], own: int, order: str) -> Messages:
-    """A later round: `traces` of all agents, `own` the index of the agent that now revises."""
+    """The prompt of a later round. traces: of all agents; own: the index of the revising agent; order: of ORDERS."""
     words = wording(question)
     if order == "shared":
         listing = listed(words.agent, traces)
@@ -115,17 +119,18 @@ def revise_prompt(question: Question, traces: list[str], own: int, order: str) -
 
 
 def summarise_prompt(question: Question, traces: list[str]) -> Messages:
-    """The summariser's: the question and every agent's last trace."""
+    """The summariser's prompt: the question and each agent's last trace."""
     words = wording(question)
     listing = listed(words.agent, traces)
     return [{"role": "user", "content": words.summarise.format(question=question.text, traces=listing)}]
 
 
 def argue_prompt(question: Question, arguments: list[str]) -> Messages:
-    """MAD: that of the side whose turn it is after the arguments `said`, the affirmative's and the negative's by turns.
+    """MAD: the prompt of the next side after `arguments`, which alternate between affirmative and negative.
 
-    Each side hears the other as its partner in a chat, from the first argument on. In the world, whose teacher cannot be
-    told to disagree, each first answers alone, then revises its last trace and sees the opponent's.
+    Each side gets the other's arguments as user messages of a chat, from the first argument on. In the generated world,
+    whose teacher cannot follow an instruction to disagree, each side first answers alone, then revises its last trace
+    given the opponent's.
     """
     side = len(arguments) % 2
     own, others = arguments[side::2], arguments[1 - side :: 2]
@@ -143,9 +148,9 @@ def argue_prompt(question: Question, arguments: list[str]) -> Messages:
 
 
 def moderate_prompt(question: Question, arguments: list[str], last: bool) -> Messages:
-    """MAD: the moderator's after a round: all arguments so far, and the leave to wait for more unless it is the `last`.
+    """MAD: the moderator's prompt after a round, with all arguments so far. It may ask for another round unless `last`.
 
-    In the world it is the summariser's, with the last trace of each side.
+    In the generated world it is the summariser's prompt with the last trace of each side.
     """
     if in_world(question):
         return summarise_prompt(question, arguments[-2:])
@@ -157,7 +162,10 @@ def moderate_prompt(question: Question, arguments: list[str], last: bool) -> Mes
 
 
 def verify_prompt(question: Question, candidate: str, verifier: int) -> Messages:
-    """MAV: one verifier's (from 0), of one candidate. In the world it is a reviser's, with the candidate as its own."""
+    """MAV: the prompt of one verifier (from 0) for one candidate.
+
+    In the generated world it is a revision prompt with the candidate as the agent's own trace.
+    """
     if in_world(question):
         return revise_prompt(question, [candidate], 0, "shared")
     aspect = ASPECTS[verifier % len(ASPECTS)]
@@ -165,6 +173,6 @@ def verify_prompt(question: Question, candidate: str, verifier: int) -> Messages
 
 
 def rank_prompt(question: Question, traces: list[str], keep: int) -> Messages:
-    """DyLAN: the ranker's, of all traces of a round. Not for the world, whose teacher cannot rank."""
+    """DyLAN: the ranker's prompt for all traces of a round. Not for the generated world, whose teacher cannot rank."""
     listing = listed(ENGLISH.agent, traces)
     return solve_prompt(RANK.format(question=question.text, traces=listing, keep=keep))

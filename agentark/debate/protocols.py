@@ -1,13 +1,13 @@
-"""Protocols: who is asked what, and when it ends (method, section 1).
+"""Protocols: the turns of a conversation and when it ends (method, section 1).
 
-A protocol is a frozen set of parameters with one method, `turns(question)`: a generator that yields the turns to be
-spoken next, receives their replies, and returns when the conversation is over. It knows nothing of batches, engines or
-other questions; the runner advances many conversations in step.
+A protocol is a frozen set of parameters with one method, `turns(question)`: a generator that yields the next turns,
+receives their replies, and returns at the end of the conversation. It is independent of batches, engines and other
+questions; the runner advances many conversations in step.
 
-Agents from 1 on solve, agent 0 judges: summariser, moderator, verifiers, ranker. In every protocol but `Vote` agent 0
-speaks last and states the answer, which is how `evaluate.predict` reads a conversation; without agent 0 it takes the
-majority of all answers. Where a protocol itself ends in a count (approvals, a majority), the summariser reads the
-solutions that the count chose, and no others; it can still depart from them.
+Agents from 1 on solve, agent 0 judges: summariser, moderator, verifiers, ranker. In every protocol except `Vote` agent
+0 takes the last turn and states the answer that `evaluate.predict` uses; without agent 0 it uses the majority of all
+answers. If a protocol ends in a count (approvals, a majority), the summariser gets only the solutions that the count
+selects; its answer can still differ from theirs.
 """
 
 import re
@@ -36,13 +36,13 @@ RANKING = re.compile(r"\[\s*\d+(?:\s*,\s*\d+)*\s*\]")
 class Debate:
     """n agents, up to K rounds, early stop at consensus, then one summary.
 
-    From round 2 each agent sees the question, its own last trace and all others' of the round before, and revises. The
-    paper debates at one temperature; here revisions may be cooler than first answers, which keeps the first round
-    diverse and the later ones careful.
+    From round 2 on each agent sees the question, its own last trace and the others' traces of the previous round, and
+    revises. The paper uses one temperature; here revisions may have a lower one than first answers, which keeps the
+    first round diverse and later rounds accurate.
 
-    With `reads` above 0 and below n - 1 an agent is told that many of the others' traces, of those who follow it in a
-    ring (sparse debate, arXiv 2406.11776), and the summariser one more than that, of those that state the most frequent
-    answer: a crowd then debates in prompts of one length.
+    If `reads` is above 0 and below n - 1, an agent sees only that many of the others' traces, those of its successors
+    in a ring (sparse debate, arXiv 2406.11776), and the summariser one more, among those with the most frequent answer.
+    The length of the prompts is then independent of n.
     """
 
     agents: int
@@ -50,7 +50,7 @@ class Debate:
     temperature: float
     revision_temperature: float
     order: str
-    reads: int = 0  # 0: all, the paper's
+    reads: int = 0  # 0: all, as in the paper
 
     @property
     def calls(self) -> int:
@@ -61,7 +61,7 @@ class Debate:
         return 0 < self.reads < self.agents - 1
 
     def readers(self, traces: list[str], own: int) -> tuple[list[str], int]:
-        """The traces that an agent is told, in the order of their agents, and the place of its own among them."""
+        """The traces in an agent's prompt, ordered by agent, and the index of its own."""
         if not self.sparse:
             return traces, own
         among = sorted((own + step) % self.agents for step in range(self.reads + 1))
@@ -92,17 +92,17 @@ class Debate:
 
 @dataclass(frozen=True)
 class MAD:
-    """Two sides and a moderator (arXiv 2305.19118): affirmative (agent 1) and negative (agent 2) argue by turns; after
-    each round the moderator (agent 0) decides, or has them argue another. After the last it has to, in the same call, for
-    which the public code makes two more.
+    """Two sides and a moderator (arXiv 2305.19118).
 
-    In the generated world the sides are agents that revise and see only each other; the moderator summarises, and since
-    it cannot leave a question open, it has decided when both sides state one answer.
+    Affirmative (agent 1) and negative (agent 2) alternate. After each round the moderator (agent 0) decides or asks for
+    another round. After the last round it must decide, in the same call, for which the public code makes two more
+    calls. In the generated world the sides are agents that revise and see only each other, and the moderator
+    summarises. Since it cannot defer a decision there, the debate ends when both sides state the same answer.
     """
 
     rounds: int  # its public code: 3
     temperature: float  # of the sides' first arguments; its public code: 0 throughout
-    revision_temperature: float  # of all that follows
+    revision_temperature: float  # of all later turns
 
     @property
     def calls(self) -> int:
@@ -123,13 +123,14 @@ class MAD:
 
 @dataclass(frozen=True)
 class MAV:
-    """Candidates and verifiers (BoN-MAV, arXiv 2502.20379): each candidate answers alone, each verifier approves or
-    rejects each candidate, alone with it; the most approved wins, the earliest among equals. The summariser then reads
-    all candidates that state the winner's answer.
+    """Candidates and verifiers (BoN-MAV, arXiv 2502.20379).
 
-    Verifiers are agent 0, each of their calls in a round of its own, since their words are no solution to learn from. In
-    the generated world a verifier revises the candidate, and approves if it comes to the same answer; what sets the
-    verifiers of one candidate apart is their samples alone, so their temperature is to be above 0 there.
+    Each candidate answers alone. Each verifier approves or rejects each candidate separately. The candidate with the
+    most approvals wins, the earliest in a tie. The summariser then gets all candidates with the winner's answer.
+
+    Verifiers are agent 0, with a separate round for each call, since their output is not a solution to train on. In the
+    generated world a verifier revises the candidate and approves if it gets the same answer. There the verifiers of one
+    candidate differ in their samples only, so their temperature must be above 0.
     """
 
     candidates: int  # its public code: 16
@@ -160,19 +161,21 @@ class MAV:
 
 @dataclass(frozen=True)
 class DyLAN:
-    """Agents that are ranked and dropped (arXiv 2310.02170, its stage of task solving): all answer, all revise once as in
-    a debate, then the best `keep` alone go on. It stops as soon as more than two thirds of a round's agents state one
-    answer. The summariser reads those of the last round that state the most frequent one.
+    """Agents that are ranked and dropped (arXiv 2310.02170, task solving).
 
-    One call (agent 0) ranks; what it leaves open, and all in the generated world, whose teacher cannot rank, goes by how
-    many of the round state the same answer. A round's agents speak at once, so none is spared as in the public code,
-    where they speak one by one.
+    All agents answer, all revise once as in a debate, then only the best `keep` continue. The debate stops as soon as
+    more than two thirds of a round's agents state the same answer. The summariser gets the traces of the last round
+    with the most frequent answer.
+
+    One call (agent 0) ranks. Agents that it does not rank, and all agents in the generated world, whose teacher cannot
+    rank, are ordered by how many agents of the round state the same answer. The agents of a round answer in parallel,
+    while in the public code they answer one by one, so that some calls can be skipped.
     """
 
     agents: int  # its public code: 4
     rounds: int  # its public code: 3, the least
     temperature: float  # of first answers
-    revision_temperature: float  # of all that follows
+    revision_temperature: float  # of all later turns
     order: str
     keep: int = 2  # its public code
 
@@ -215,7 +218,7 @@ class DyLAN:
 def named(
     protocol: str, agents: int, rounds: int, temperature: float, revision_temperature: float, order: str
 ) -> Protocol:
-    """The protocol of that name. MAD always has two sides; MAV takes `agents` candidates and a verifier a later round.
+    """The protocol of that name. MAD always has two sides; MAV has `agents` candidates and `rounds` - 1 verifiers.
 
     Raises StudyError for an unknown name, and for MAV with one round, which would have no verifier.
     """
@@ -233,13 +236,15 @@ def named(
 
 
 def decided(verdict: str, question: Question) -> bool:
-    """Whether a moderator states an answer and does not ask for another round."""
+    """Whether a moderator's verdict states an answer and does not ask for another round."""
     return UNDECIDED not in without_thinking(verdict) and answer_of(verdict, question) is not None
 
 
 def approves(verdict: str, candidate: str, question: Question) -> bool:
-    """Whether a verifier approves: by its last word, or in the world by stating the candidate's answer. Without a
-    readable verdict it does not."""
+    """Whether a verifier approves: by its last verdict, or in the generated world by stating the candidate's answer.
+
+    False without a readable verdict.
+    """
     if in_world(question):
         return unanimous([verdict, candidate], question)
     words = VERDICT.findall(without_thinking(verdict))
@@ -247,11 +252,14 @@ def approves(verdict: str, candidate: str, question: Question) -> bool:
 
 
 def ranked(verdict: str, traces: list[str], question: Question) -> list[int]:
-    """Indices of `traces`, the best first: those that the ranker names in its last brackets (from 1), then the others, by
-    how many state the same answer, the earlier first."""
+    """Indices of `traces`, the best first.
+
+    First those that the ranker lists in its last brackets (from 1), then the others by how many traces state the same
+    answer, the earlier first in a tie.
+    """
     found = RANKING.findall(without_thinking(verdict))
     numbers = [int(n) - 1 for n in re.findall(r"\d+", found[-1])] if found else []
     answers = [answer_of(trace, question) for trace in traces]
-    counts = {answer: len(group) for group in groups(answers, question) for answer in group}
+    counts: dict[str | None, int] = {answer: len(group) for group in groups(answers, question) for answer in group}
     by_count = sorted(range(len(traces)), key=lambda i: -counts.get(answers[i], 0))
     return list(dict.fromkeys([*(n for n in numbers if n in by_count), *by_count]))

@@ -1,8 +1,9 @@
-"""Running a protocol over many questions: all conversations of a group advance in step, groups share the cores."""
+"""Run a protocol over many questions: the conversations of a group advance in step, and groups run in parallel."""
 
 import importlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from agentark.debate.independent import Vote
 from agentark.debate.turns import Protocol, Turn
@@ -11,19 +12,19 @@ from agentark.parallel import isolated, progress, run_all, tick, workers
 from agentark.schemas import Question, Seconds, Trace
 from agentark.traces.reading import answer_of
 
-GROUP = 64  # questions in step; fixed, so that batches, and with them bytes, do not depend on the number of cores
+GROUP = 64  # questions in step; constant, so that batches, and so the bytes, do not depend on the number of cores
 
 
 def run_group(
     protocol: Protocol, questions: Sequence[Question], engine: Engine, store: Store, seed: int, max_tokens: int
 ) -> list[tuple[str, Turn, Reply]]:
-    """Run one group in step. Returns every turn with its reply, by question, then in the order spoken."""
+    """Run one group in step. Returns (question_id, turn, reply) by question, then in the order of the turns."""
     conversations: dict[str, list[tuple[str, Turn, Reply]]] = {q.question_id: [] for q in questions}
     live = {q.question_id: protocol.turns(q) for q in questions}
     turns = {key: next(conversation) for key, conversation in live.items()}
     while turns:
         asked = [(key, turn) for key in turns for turn in turns[key]]
-        # Agent and round set apart what is otherwise the same request, so that each gets a sample of its own.
+        # The seed includes agent and round, so that otherwise equal requests get independent samples.
         requests = [
             Request(turn.messages, turn.temperature, max_tokens, seed * 10_000 + turn.round * 100 + turn.agent)
             for _, turn in asked
@@ -49,16 +50,18 @@ def _group(model: str | Path, store: Path, **asked):
 def run_debates(
     protocol: Protocol, questions: Sequence[Question], model: str | Path, store: Path, seed: int, max_tokens: int
 ) -> tuple[list[Trace], list[Seconds]]:
-    """Run `protocol` on every question with `model` as every agent, resuming what `store` holds.
+    """Run `protocol` on every question with `model` as every agent, continuing from the finished batches in `store`.
 
-    `model` is what `engines.engine` takes; `max_tokens` bounds a reply. With transformers, groups of questions share the
-    cores; an engine that batches by itself is given all questions of a round at once.
+    `model` is a name for `engines.engine`; `max_tokens` limits a reply. With transformers, groups of questions run in
+    parallel on the cores; an engine that batches internally gets all questions of a round at once.
     """
-    call = dict(protocol=protocol, model=model, store=store, seed=seed, max_tokens=max_tokens)
+    call: dict[str, Any] = dict(protocol=protocol, model=model, store=store, seed=seed, max_tokens=max_tokens)
     name = type(protocol).__name__.lower()
     with progress(len(questions), f"{name} by {short_name(model)}", "question"):
         results = _results(questions, call)
-    asked, traces, seconds = {q.question_id: q for q in questions}, [], []
+    asked = {q.question_id: q for q in questions}
+    traces: list[Trace] = []
+    seconds: list[Seconds] = []
     for key, turn, reply in (entry for group in results for entry in group):
         traces.append(
             Trace(
@@ -78,15 +81,15 @@ def run_debates(
     return traces, seconds
 
 
-def _results(questions: Sequence[Question], call: dict) -> list[list[tuple[str, Turn, Reply]]]:
+def _results(questions: Sequence[Question], call: dict[str, Any]) -> list[list[tuple[str, Turn, Reply]]]:
     """The turns and replies of all groups of questions."""
     model = call["model"]
-    if str(model).startswith("vllm:"):  # the next model will want the GPU for itself
+    if str(model).startswith("vllm:"):  # frees the GPU's memory for the next model
         return [isolated(_group, **call, questions=questions)]
     if batches_itself(model):
         return [_group(**call, questions=questions)]
     if inheritable(model):
-        engine(model)  # here, once: the workers inherit it
+        engine(model)  # loaded once here and inherited by the workers
     groups = [questions[i : i + GROUP] for i in range(0, len(questions), GROUP)]
     return run_all(_group, [dict(**call, questions=group) for group in groups], crowded=True)
 
@@ -94,16 +97,18 @@ def _results(questions: Sequence[Question], call: dict) -> list[list[tuple[str, 
 def greedy_answers(
     models: Sequence[str | Path], settings: dict[str, Sequence[Question]], store: Path, max_tokens: int
 ) -> list[dict[str, tuple[list[Trace], list[Seconds]]]]:
-    """The answers of each of `models`, alone and by greedy decoding, to the questions of each setting; see run_debates.
+    """The greedy answers of each model alone to the questions of each setting: one dict by setting per model.
 
-    Models that transformers runs share the cores, if there is one for each: it then answers all of its questions in one
-    process, without waiting for others.
+    Models run by transformers share the cores if there are at least as many models as cores. Each then answers all of
+    its questions in one process.
     """
-    calls = [dict(model=model, settings=settings, store=store, max_tokens=max_tokens) for model in models]
+    calls: list[dict[str, Any]] = [
+        dict(model=model, settings=settings, store=store, max_tokens=max_tokens) for model in models
+    ]
     with progress(len(calls) * sum(map(len, settings.values())), f"greedy answers of {len(calls)} models", "question"):
         if len(calls) < workers() or any(map(batches_itself, models)):
             return [_answers(**call) for call in calls]
-        importlib.import_module("agentark.engines.transformers")  # here, once: the workers inherit it
+        importlib.import_module("agentark.engines.transformers")  # imported once here and inherited by the workers
         return run_all(_answers, calls)
 
 

@@ -1,4 +1,4 @@
-"""What a protocol is: turns, and conversations of turns."""
+"""The interface of protocols: turns, and conversations of turns."""
 
 from collections.abc import Generator
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from agentark.schemas import Question
 
 @dataclass(frozen=True)
 class Turn:
-    """One call: which agent speaks in which round (both from 1), to what, at what temperature."""
+    """One call: agent, round (both from 1), prompt and temperature. Agent 0 is the judge."""
 
     agent: int
     round: int
@@ -23,8 +23,11 @@ Conversation = Generator[list[Turn], list[Reply], None]
 
 
 class Protocol(Interface):
+    """The rules of a conversation. See `protocols`."""
+
     @property
     def calls(self) -> int:
-        """The most calls that one conversation can make."""
+        """The maximal number of calls in one conversation."""
 
-    def turns(self, question: Question) -> Conversation: ...
+    def turns(self, question: Question) -> Conversation:
+        """Yield the next turns, receive their replies, and return at the end of the conversation."""

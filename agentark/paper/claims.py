@@ -57,7 +57,9 @@ RULE = f"""
 
 def gains(table: pd.DataFrame) -> pd.DataFrame:
     """Cells: the gain over the base by teacher, student, training and test task (rows), and method (columns)."""
-    rows = pick(table, metric="accuracy_gain", baseline="base", seed="all", setting="test", baseline_variant="")
+    rows = pick(
+        table, metric="accuracy_gain", baseline="base", seed="all", setting="test", domain="", baseline_variant=""
+    )
     return rows.pivot_table(
         index=["teacher", "student", "train_task", "test_task"], columns="method", values="value", sort=False
     )

@@ -61,8 +61,9 @@ def pick(table: pd.DataFrame, **where) -> pd.DataFrame:
 
 
 def along(table: pd.DataFrame, column: str) -> pd.DataFrame:
-    """The rows of an ablation in which the number in `column` alone varies; the study's own are on every axis."""
-    return table[table["variant"].isin(["study", column]) & table[column].notna()]
+    """The rows of an ablation in which only the number in `column` varies, over all levels; the study's own are on every
+    axis."""
+    return table[table["variant"].isin(["study", column]) & table[column].notna() & table["level"].isna()]
 
 
 def pooled(values: pd.Series, errors: pd.Series, tasks: pd.Series) -> tuple[float, float]:

@@ -64,7 +64,7 @@ def beside(published: pd.DataFrame, ours: pd.DataFrame, factor: str) -> plt.Figu
     scale of its own."""
     style()
     sources = {f"published, {len(published)} cells": published, f"here, {len(ours)} cells": ours}
-    rows = pd.concat([rows.assign(source=name) for name, rows in sources.items()])
+    rows = pd.concat([rows.assign(source=name) for name, rows in sources.items()], ignore_index=True)
     rows = rows.sort_values(factor, key=lambda names: names.map(TRAIN_SIZES).fillna(0), kind="stable")
     used = [m for m in METHODS if m in set(rows["method"])]
     look: dict[str, Any] = dict(x=factor, y="value", hue="method", hue_order=used, palette=COLOURS)

@@ -15,6 +15,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from unittest import mock
@@ -22,29 +23,34 @@ from unittest import mock
 import pandas as pd
 import torch
 from datasets import Dataset
-from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from trl import SFTConfig, SFTTrainer
 
 from agentark import StudyError, finish, parallel, root
 from agentark.debate.prompts import revise_prompt
-from agentark.debate.protocols import named
 from agentark.debate.run import run_debates
 from agentark.distill import launch, policy, sft, training
-from agentark.distill.settings import SFT, Policy
+from agentark.distill.settings import Recipe
 from agentark.engines import Request, Store, batching
 from agentark.engines.transformers import ROWS, Transformers
+from agentark.evaluate.likelihood import reasoning_nll
 from agentark.models import loading
-from agentark.models.chat import prompt_ids, solve_prompt
+from agentark.models.chat import solve_prompt
+from agentark.plan.rates import protocol
 from agentark.plan.training_log import measure_training
 from agentark.pretrain.training import MAX_TOKENS
 from agentark.schemas import Question, write_csv
+from agentark.stage.parameters import parameters
 from agentark.tasks import task
 
 REPEATS = 3
 TEACHER, STUDENT = "data/models/teacher", "data/models/qwen3-small"
-BATCH, RATE = 24, 1e-3  # the study's (`sft` in params.yaml)
-DEFAULT_BATCH = 8  # TRL's
 EXAMPLES = 2400  # that each SFT trains on
+DEFAULT_BATCH = 8  # TRL's
+
+
+def recipe() -> Recipe:
+    """The study's settings of trainings."""
+    return Recipe.of(parameters("mini"))
 
 
 def timed(function: Callable) -> float:
@@ -95,7 +101,8 @@ def generation(questions: list[Question]) -> list[dict]:
 
 def leaving(questions: list[Question]) -> list[dict]:
     """Debates on all cores: finished replies leave their batch, or stay until its longest reply ends."""
-    talk = named("debate", 5, 3, 1.6, 0.2, "shared")  # the study's
+    params = parameters("mini")
+    talk = protocol(params, params["debates"]["test"]["temperature"])
 
     def debate(share: float) -> float:
         with mock.patch.object(batching, "SHARE", share), tempfile.TemporaryDirectory() as store:
@@ -114,10 +121,8 @@ def starts() -> list[dict]:
             for start in [pool.submit(launch.import_trainers) for _ in range(3)]:
                 start.result()  # raises an error, which would otherwise look like a fast start
 
-    def forked() -> None:
-        parallel.run_all(launch.import_trainers, [{}] * 3, crowded=True)
-
     launch.import_trainers()
+    forked = partial(parallel.run_all, launch.import_trainers, [{}] * 3, crowded=True)
     seconds = [(timed(new), timed(forked)) for _ in range(REPEATS)]
     return [
         spread("start of three trainings, seconds: new processes", [a for a, _ in seconds], ""),
@@ -125,84 +130,64 @@ def starts() -> list[dict]:
     ]
 
 
-Pairs = list[tuple[str, str]]
-
-
-def held_out_loss(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, held: Pairs) -> float:
-    """Mean over the tokens of the answers, in nats."""
-    losses = []
-    for question, answer in held:
-        prompt = prompt_ids(tokenizer, solve_prompt(question), 10**9)
-        target = [*tokenizer(answer).input_ids, tokenizer.eos_token_id]
-        labels = torch.tensor([[-100] * len(prompt) + target])
-        with torch.inference_mode():
-            losses += [model(input_ids=torch.tensor([prompt + target]), labels=labels).loss.item()] * len(target)
-    return statistics.fmean(losses)
-
-
-def sft_defaults(pairs: Pairs, held: Pairs, seed: int) -> tuple[float, float]:
-    """TRL's defaults, except for our learning rate and schedule. Returns seconds and the loss on held-out examples."""
+def sft_defaults(pairs: list[tuple[str, str]], out: Path, seed: int) -> float:
+    """TRL's defaults, except for our learning rate and schedule. Returns the seconds of the training."""
     model, tokenizer = loading.load(root() / STUDENT)
     data = [{"prompt": solve_prompt(q), "completion": [{"role": "assistant", "content": a}]} for q, a in pairs]
     config = SFTConfig(
         "unused", save_strategy="no", report_to="none", disable_tqdm=True, use_cpu=not torch.cuda.is_available(),
-        seed=seed, bf16=False, max_steps=EXAMPLES // DEFAULT_BATCH, learning_rate=RATE, lr_scheduler_type="linear",
+        seed=seed, bf16=False, max_steps=EXAMPLES // DEFAULT_BATCH, learning_rate=recipe().sft.learning_rate,
+        lr_scheduler_type="linear",
     )  # fmt: skip
     trainer = SFTTrainer(model, config, train_dataset=Dataset.from_list(data), processing_class=tokenizer)
     seconds = timed(lambda: training.run(trainer))
-    return seconds, held_out_loss(trainer.model.eval(), tokenizer, held)
+    trainer.save_model(str(out))
+    return seconds
 
 
-def sft_ours(pairs: Pairs, held: Pairs, seed: int) -> tuple[float, float]:
-    """R-SFT as in the study, on as many examples. Seconds include loading and saving.
+def sft_ours(pairs: list[tuple[str, str]], out: Path, seed: int) -> float:
+    """R-SFT as in the study, on as many examples. Returns seconds, with loading and saving.
 
     At one learning rate, larger batches would end at a higher loss after as many examples; the rate grows with the root
     of the batch size, as is right for Adam (Malladi et al. 2022, "On the SDEs and scaling rules for adaptive gradient
     algorithms").
     """
-    rate = RATE * (BATCH / DEFAULT_BATCH) ** 0.5
-    chosen = SFT(steps=EXAMPLES // BATCH, batch_size=BATCH, learning_rate=rate)
-    with tempfile.TemporaryDirectory() as folder:
-        out = Path(folder) / "student"
-        seconds = timed(lambda: sft.train(root() / STUDENT, pairs, out, seed, chosen))
-        return seconds, held_out_loss(*loading.load(out), held)
+    ours = recipe().sft
+    rate = ours.learning_rate * (ours.batch_size / DEFAULT_BATCH) ** 0.5
+    settings = ours.but(steps=EXAMPLES // ours.batch_size, learning_rate=rate)
+    return timed(lambda: sft.train(root() / STUDENT, pairs, out, seed, settings))
 
 
 def supervised(questions: list[Question]) -> list[dict]:
-    """R-SFT: our settings against TRL's defaults, on equally many examples."""
-    pairs = [(q.text, q.solution) for q in questions]
-    runs = [[run(pairs[:600], pairs[600:700], seed) for run in (sft_defaults, sft_ours)] for seed in range(REPEATS)]
+    """R-SFT: our settings against TRL's defaults, on equally many examples; loss on held-out gold reasoning."""
+    pairs, ratios, gains = [(q.text, q.solution) for q in questions[:600]], [], []
+    for seed in range(REPEATS):
+        with tempfile.TemporaryDirectory() as place:
+            outs = [Path(place, "theirs"), Path(place, "ours")]
+            ratios.append(sft_defaults(pairs, outs[0], seed) / sft_ours(pairs, outs[1], seed))
+            held = [reasoning_nll(out, questions[600:700]) for out in outs]
+            theirs, ours = (table["nll"].sum() / table["tokens"].sum() for table in held)
+            gains.append(theirs - ours)
     note = f"{EXAMPLES:,} examples each; both with one thread and the same allocator"
-    losses = [theirs[1] - ours[1] for theirs, ours in runs]
+    unit = "nats a token, a seed each; above 0: ours is lower"
     return [
-        spread("R-SFT tokens/s: ours / TRL's defaults", [theirs[0] / ours[0] for theirs, ours in runs], note),
-        spread(
-            "R-SFT held-out loss: TRL's defaults minus ours",
-            losses,
-            "nats a token, a seed each; above 0: ours is lower",
-        ),
+        spread("R-SFT tokens/s: ours / TRL's defaults", ratios, note),
+        spread("R-SFT held-out loss: TRL's defaults minus ours", gains, unit),
     ]
 
 
 def grpo(questions: list[Question]) -> list[dict]:
     """A GRPO step in parts: generation, scoring by the reward model, and the rest (the update); and transformers'
     generation against ours."""
-    chosen = Policy(
-        steps=6, batch_size=16, num_generations=8, max_tokens=MAX_TOKENS, learning_rate=5e-4, temperature=1.0,
-        beta=0.001, aggregate="mean", outcome_weight=0.0,
-    )  # fmt: skip
-    call = dict(base=root() / STUDENT, reward_model=root() / STUDENT, questions=questions, seed=0, settings=chosen)
-
-    def trained() -> tuple[float, dict[str, float]]:
-        start = time.perf_counter()
-        spent = measure_training(policy.train, **call).spent
-        return time.perf_counter() - start, spent
-
-    whole, ours = trained()
+    base, settings = root() / STUDENT, recipe().policy.but(steps=6)
+    call = dict(base=base, reward_model=base, questions=questions, seed=0, settings=settings)
+    start = time.perf_counter()
+    ours = measure_training(policy.train, **call).spent
+    whole = time.perf_counter() - start
     with mock.patch.object(batching, "generate", lambda model, **asked: type(model).generate(model, **asked)):
-        _, theirs = trained()
+        theirs = measure_training(policy.train, **call).spent
     parts = ours | {"update": whole - sum(ours.values())}
-    steps = "6 steps of 16 questions x 8 outputs"
+    steps = f"6 steps of {settings.batch_size} questions x {settings.num_generations} outputs"
     note = f"share of {steps}, loading included in the update"
     return [spread(f"GRPO: {name}", [seconds / whole], note) for name, seconds in parts.items()] + [
         spread("GRPO: transformers' generation / ours", [theirs["generation"] / ours["generation"]], steps)
@@ -210,9 +195,7 @@ def grpo(questions: list[Question]) -> list[dict]:
 
 
 def idle() -> list[dict]:
-    """`dvc repro` when nothing has changed, in seconds. Raises StudyError without dvc."""
-    if shutil.which("dvc") is None:
-        raise StudyError("dvc is not on the path; run `make bench`")
+    """`dvc repro` when nothing has changed, in seconds."""
     seconds = [timed(lambda: subprocess.run(["dvc", "repro", "--quiet", "--dry"], check=True)) for _ in range(REPEATS)]
     return [spread("idle dvc repro --dry, seconds", seconds, "")]
 
@@ -223,28 +206,25 @@ def memory() -> list[dict]:
     return [spread(f"peak memory of {s}, MB", [n["peak_mb"]], f"{n['seconds']:.0f} s") for s, n in notes.items()]
 
 
-def processor() -> str:
-    """The processor's name, where the system states it."""
-    info = Path("/proc/cpuinfo")
-    names = re.findall(r"^model name\s*: (.*)$", info.read_text() if info.is_file() else "", re.MULTILINE)
-    return names[0] if names else platform.processor() or platform.machine()
-
-
 def main() -> None:
-    questions, rows = task("word").questions(700, "train", 0), idle()
+    if shutil.which("dvc") is None:
+        raise StudyError("dvc is not on the path; run `make bench`")
+    questions, rows = task("word").questions(700, "train", 0), []
     parts = (
         lambda: generation(questions[:64]),
         lambda: leaving(task("equation").questions(128, "validation", 0)),
         starts,
         lambda: supervised(questions),
         lambda: grpo(questions[:64]),
+        idle,
         memory,
     )
     for part in parts:
         rows += part()
         print(pd.DataFrame(rows[-3:]).to_string(index=False), flush=True)
     versions = " ".join(f"{p} {version(p)}" for p in ("torch", "transformers", "trl", "dvc"))
-    table = pd.DataFrame(rows).assign(machine=processor(), versions=versions)
+    names = re.findall(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
+    table = pd.DataFrame(rows).assign(machine=(names or [platform.machine()])[0], versions=versions)
     write_csv(table, root() / "reports" / "benchmarks.csv")
     print("\nwritten: reports/benchmarks.csv")
 

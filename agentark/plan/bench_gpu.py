@@ -16,15 +16,15 @@ counts the output matrix once, and not the look-up, which needs no multiplicatio
 """
 
 import argparse
-import contextlib
 import os
 import platform
+import shutil
 import statistics
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
@@ -36,37 +36,21 @@ import transformers
 from agentark import StudyError, finish, first_line, root
 from agentark.distill import launch
 from agentark.parallel import isolated
-from agentark.plan.gpu_routes import (
-    REAL,
-    REHEARSAL,
-    SHAPES,
-    Size,
-    build,
-    generate,
-    matrix_rate,
-    train_grpo,
-    train_sft,
-)
+from agentark.plan.gpu_routes import REAL, REHEARSAL, SHAPES, Size, build, generate, matrix_rate, train_grpo, train_sft
 from agentark.schemas import write_csv
 
 UNITS = {
-    matrix_rate: {"matrix rate": "TFLOP/s"},
-    train_sft: {
-        "R-SFT tokens/s": "tokens/s",
-        "R-SFT MFU": "",
-        "R-SFT peak memory": "GB",
-        "R-SFT loss": "nats a token",
-    },
-    train_grpo: {f"GRPO step: {part}": "s" for part in ("generating", "scoring", "update")},
+    train_sft: {"R-SFT tokens/s": "tokens/s", "R-SFT MFU": "", "R-SFT peak memory": "GB", "R-SFT loss": "nats a token"},
     generate: {"generation tokens/s": "tokens/s", "generation MFU": ""},
+    train_grpo: {f"GRPO step: {part}": "s" for part in ("generating", "scoring", "update")},
 }
-ROUTES = [
-    (train_sft, "TRL"),
-    (train_sft, "TRL + PEFT"),
-    (train_sft, "Unsloth"),
-    (generate, "transformers"),
-    (generate, "vLLM"),
-    (train_grpo, "TRL"),  # takes longest
+ROUTES: list[tuple[Callable, str, Any]] = [  # with the settings that it changes, or the prefix of its engine
+    (train_sft, "TRL", {"lora_rank": 0}),
+    (train_sft, "TRL + PEFT", {}),
+    (train_sft, "Unsloth", {"trainer": "unsloth"}),
+    (generate, "transformers", ""),
+    (generate, "vLLM", "vllm:"),
+    (train_grpo, "TRL", {}),  # takes longest
 ]
 REFERENCE = {"TRL + PEFT": "TRL", "Unsloth": "TRL + PEFT"}  # whose loss curve a route's is compared with
 KEY = ("what", "model", "route")
@@ -88,16 +72,14 @@ def rows_of(out: Path) -> Rows:
     """Every row of the table by what, model and route, as it is in `out`; else not measured."""
     units = {("matrix rate", "", "torch"): "TFLOP/s"}
     for model in SHAPES:
-        for function, route in ROUTES:
+        for function, route, _ in ROUTES:
             units |= {(what, model, route): unit for what, unit in UNITS[function].items()}
             if function is train_sft and route in REFERENCE:
                 units["R-SFT loss, difference to " + REFERENCE[route], model, route] = "nats a token"
+    empty = result("") | dict.fromkeys(MACHINE, "")
+    rows = {key: {**dict(zip(KEY, key, strict=True)), "value": None, "unit": u, **empty} for key, u in units.items()}
     numbers = {column: [""] for column in ("value", "least", "most")}
     table = pd.read_csv(out, keep_default_na=False, na_values=numbers).to_dict("records") if out.is_file() else []
-    empty = result("") | dict.fromkeys(MACHINE, "")
-    rows = {
-        key: dict(zip(KEY, key, strict=True)) | {"value": None, "unit": unit} | empty for key, unit in units.items()
-    }
     return rows | {key: row for row in table if (key := tuple(row[k] for k in KEY)) in rows}
 
 
@@ -110,14 +92,17 @@ def attempt(names: Iterable[str], function: Callable, *arguments: Any, **call: A
         return dict.fromkeys(names, reason if isinstance(error, StudyError) else f"{type(error).__name__}: {reason}")
 
 
-def measured(function: Callable, route: str, size: Size, **call: Any) -> dict[str, list[float]]:
-    """One measurement, on a GPU in its own process: trainings as `launch.run_all` starts them."""
-    if function in (train_sft, train_grpo):
-        settings = size.sft(route) if function is train_sft else size.grpo()
-        return launch.run_all(function, [dict(settings=settings, size=size, **call)])[0]
+def alone(function: Callable, **call: Any) -> dict[str, list[float]]:
+    """`function(**call)`, on a GPU in its own process."""
+    return isolated(function, **call) if torch.cuda.is_available() else function(**call)
+
+
+def measured(function: Callable, how: Any, size: Size, folder: Path) -> dict[str, list[float]]:
+    """One measurement, on a GPU in its own process: a training as `launch.run_all` starts it, or generation."""
     if function is generate:
-        call["prefix"] = "vllm:" if route == "vLLM" else ""
-    return isolated(function, size=size, **call) if torch.cuda.is_available() else function(size=size, **call)
+        return alone(generate, prefix=how, size=size, folder=folder)
+    settings = (size.sft if function is train_sft else size.grpo).but(**how)
+    return launch.run_all(function, [dict(settings=settings, size=size, folder=folder)])[0]
 
 
 def measure(size: Size, machine: dict[str, str], out: Path) -> None:
@@ -132,51 +117,36 @@ def measure(size: Size, machine: dict[str, str], out: Path) -> None:
             print(f"{model} {route}: {what}: {shown}".strip(), flush=True)
         write_csv(pd.DataFrame(rows.values()), out)
 
-    found = attempt(UNITS[matrix_rate], measured, matrix_rate, "torch", size)
+    found = alone(matrix_rate, size=size)
     enter("", "torch", found)
-    rate = found["matrix rate"] if isinstance(found["matrix rate"], str) else statistics.median(found["matrix rate"])
+    rate = 1e12 * statistics.median(found["matrix rate"])
     for model, shape in size.shapes.items():
         curves: dict[str, Values] = {}
-        with tempfile.TemporaryDirectory() as place:
-            build(shape, Path(place))
-            for function, route in ROUTES:
-                found = attempt(UNITS[function], measured, function, route, size, folder=Path(place))
-                found |= {what: share(found[what], rate) for what in found if what.endswith("MFU")}
+        with tempfile.TemporaryDirectory() as folder:
+            build(shape, Path(folder))
+            for function, route, how in ROUTES:
+                found = attempt(UNITS[function], measured, function, how, size, Path(folder))
+                for what, values in found.items():
+                    if what.endswith("MFU") and not isinstance(values, str):
+                        found[what] = [flops / rate for flops in values]
                 if function is train_sft:
                     curves[route] = found["R-SFT loss"]
                     if reference := REFERENCE.get(route):
-                        found[f"R-SFT loss, difference to {reference}"] = curve_difference(
-                            curves[route], curves[reference]
-                        )
+                        both = curves[route], curves[reference]
+                        missing = next((c for c in both if isinstance(c, str)), None)
+                        gaps = missing or [abs(a - b) for a, b in zip(*both, strict=True)]
+                        found[f"R-SFT loss, difference to {reference}"] = gaps
                 enter(model, route, found)
-
-
-def share(rates: Values, matrix: float | str) -> Values:
-    """FLOP/s as fractions of the matrix rate in TFLOP/s."""
-    if isinstance(rates, str):
-        return rates
-    return "the matrix rate is not measured" if isinstance(matrix, str) else [r / (1e12 * matrix) for r in rates]
-
-
-def curve_difference(curve: Values, reference: Values) -> Values:
-    """Absolute differences between two learning curves."""
-    if isinstance(curve, str) or isinstance(reference, str):
-        return curve if isinstance(curve, str) else reference
-    return [abs(a - b) for a, b in zip(curve, reference, strict=True)]
 
 
 def described(card: str, command: str) -> dict[str, str]:
     """The columns MACHINE: where and how a row was measured."""
-    try:
-        asked = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
-        driver = subprocess.run(asked, capture_output=True, text=True, check=True).stdout.split()[0]
-    except (OSError, subprocess.CalledProcessError, IndexError):
-        driver = ""
-    packages = []
-    for name in ("torch", "transformers", "trl", "peft", "unsloth", "bitsandbytes", "vllm"):
-        with contextlib.suppress(PackageNotFoundError):
-            packages.append(f"{name} {version(name)}")
-    return dict(zip(MACHINE, (card, driver, " ".join(packages), command), strict=True))
+    asked = [shutil.which("nvidia-smi"), "--query-gpu=driver_version", "--format=csv,noheader"]
+    driver = subprocess.run(asked, capture_output=True, text=True).stdout.partition("\n")[0] if asked[0] else ""
+    installed = {d.name: d.version for d in distributions()}
+    names = ("torch", "transformers", "trl", "peft", "unsloth", "bitsandbytes", "vllm")
+    versions = " ".join(f"{name} {installed[name]}" for name in names if name in installed)
+    return dict(zip(MACHINE, (card, driver, versions, command), strict=True))
 
 
 def main(arguments: list[str] | None = None) -> int:

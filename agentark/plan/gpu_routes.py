@@ -2,7 +2,6 @@
 
 import tempfile
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
 import torch
@@ -20,8 +19,7 @@ from agentark.pretrain.tiny import build_tokenizer
 from agentark.schemas import Question
 from agentark.tasks import task
 
-# config.json of Qwen/Qwen3-0.6B and Qwen/Qwen3-1.7B on the hub, which differ in two widths.
-QWEN3 = {
+QWEN3 = {  # what config.json of Qwen/Qwen3-0.6B and Qwen/Qwen3-1.7B on the hub have in common
     "num_hidden_layers": 28,
     "num_attention_heads": 16,
     "num_key_value_heads": 8,
@@ -32,14 +30,11 @@ QWEN3 = {
     "rope_parameters": {"rope_type": "default", "rope_theta": 1000000.0},
     "tie_word_embeddings": True,
 }
-SHAPES = {
-    "Qwen3-0.6B": {**QWEN3, "hidden_size": 1024, "intermediate_size": 3072},
-    "Qwen3-1.7B": {**QWEN3, "hidden_size": 2048, "intermediate_size": 6144},
-}
 TINY = {"num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 32, "vocab_size": 640}
+WIDTHS = {"Qwen3-0.6B": 1024, "Qwen3-1.7B": 2048}  # hidden_size; intermediate_size is three times that
+SHAPES = {name: {**QWEN3, "hidden_size": n, "intermediate_size": 3 * n} for name, n in WIDTHS.items()}
 TINY_SHAPES = {
-    "Qwen3-0.6B": {**QWEN3, **TINY, "hidden_size": 32, "intermediate_size": 96},
-    "Qwen3-1.7B": {**QWEN3, **TINY, "hidden_size": 64, "intermediate_size": 192},
+    name: {**QWEN3, **TINY, "hidden_size": n // 32, "intermediate_size": 3 * n // 32} for name, n in WIDTHS.items()
 }
 SEED = 0
 
@@ -51,43 +46,23 @@ class Size:
     shapes: dict[str, dict]
     matrix: int  # rows and columns of the matrices whose product is timed
     joined: int  # generated questions in one example: 6 make about 420 tokens, the length of a GSM8K trace
-    batch: int
-    lora_rank: int
-    learning_rate: float
-    warmup: int  # training steps that are not timed: the first choose and compile kernels
-    steps: int  # training steps per repeat
+    requests: int  # replies generated side by side, of the tokens of a GRPO output
+    warmup: int  # SFT steps that are not timed: the first choose and compile kernels
     repeats: int
-    prompts: int  # of a GRPO step; the public code's 64 take eight times as long
-    generations: int  # outputs per prompt; public code: 8
-    rows: int  # outputs in one forward pass of GRPO's update; gradients accumulate over the rest of the step
-    requests: int  # replies generated side by side
-    tokens: int  # of a reply
-
-    def sft(self, route: str) -> SFT:
-        return SFT(
-            steps=self.warmup + self.repeats * self.steps,
-            batch_size=self.batch,
-            learning_rate=self.learning_rate,
-            lora_rank=0 if route == "TRL" else self.lora_rank,
-            trainer="unsloth" if route == "Unsloth" else "peft",
-        )
-
-    def grpo(self) -> Policy:
-        """Learning rate and beta are the public code's; beta above 0 needs a reference model."""
-        return Policy(
-            steps=1 + self.repeats, batch_size=self.prompts, num_generations=self.generations, max_tokens=self.tokens,
-            temperature=1.0, learning_rate=5e-7, beta=0.001, aggregate="mean", outcome_weight=0.0,
-            per_device_batch_size=self.rows,
-        )  # fmt: skip
+    sft: SFT
+    grpo: Policy  # one step per repeat after the first; the public code's 64 questions take eight times as long
 
 
+GRPO = dict(temperature=1.0, learning_rate=5e-7, beta=0.001, aggregate="mean", outcome_weight=0.0)  # public code
 REAL = Size(
-    SHAPES, matrix=8192, joined=6, batch=16, lora_rank=32, learning_rate=1e-4, warmup=4, steps=4, repeats=5,
-    prompts=8, generations=8, rows=8, requests=64, tokens=256,
+    SHAPES, matrix=8192, joined=6, requests=64, warmup=4, repeats=5,
+    sft=SFT(steps=24, batch_size=16, learning_rate=1e-4, lora_rank=32, trainer="peft"),
+    grpo=Policy(steps=6, batch_size=8, num_generations=8, per_device_batch_size=8, max_tokens=256, **GRPO),
 )  # fmt: skip
 REHEARSAL = Size(
-    TINY_SHAPES, matrix=128, joined=1, batch=4, lora_rank=4, learning_rate=3e-3, warmup=1, steps=2, repeats=2,
-    prompts=2, generations=2, rows=2, requests=4, tokens=8,
+    TINY_SHAPES, matrix=128, joined=1, requests=4, warmup=1, repeats=2,
+    sft=SFT(steps=5, batch_size=4, learning_rate=3e-3, lora_rank=4, trainer="peft"),
+    grpo=Policy(steps=3, batch_size=2, num_generations=2, per_device_batch_size=2, max_tokens=8, **GRPO),
 )  # fmt: skip
 
 
@@ -107,30 +82,24 @@ def build(shape: dict, folder: Path) -> None:
     tokenizer.save_pretrained(folder)
 
 
+def chunks(questions: list[Question], size: int) -> list[list[Question]]:
+    return [questions[i : i + size] for i in range(0, len(questions), size)]
+
+
 def examples(count: int, joined: int) -> list[Question]:
     """Questions whose text and solution join those of `joined` questions of the generated world."""
-    questions = task("word").questions(count * joined, "train", SEED)
-    groups = [questions[i : i + joined] for i in range(0, len(questions), joined)]
     return [
         group[0].model_copy(update={key: "\n".join(getattr(q, key) for q in group) for key in ("text", "solution")})
-        for group in groups
+        for group in chunks(task("word").questions(count * joined, "train", SEED), joined)
     ]
-
-
-@lru_cache
-def anatomy(folder: Path) -> tuple[int, int]:
-    """A checkpoint's weights, and the forward FLOPs of its attention over T tokens, divided by T^2."""
-    config = AutoConfig.from_pretrained(folder)
-    return int(
-        described(folder)["weights"]
-    ), 4 * config.num_hidden_layers * config.num_attention_heads * config.head_dim
 
 
 def flops(folder: Path, lengths: list[int], passes: tuple[int, int], adapters: int = 0) -> float:
     """FLOPs of sequences of these lengths. `passes`: how often the computation passes through weights and attention:
     1 forward, 1 for the gradient of the input, 1 for the gradient of the weights. Adapters are always trained."""
-    weights, attention = anatomy(folder)
-    per_token = 2 * passes[0] * weights + 6 * adapters
+    config = AutoConfig.from_pretrained(folder)
+    attention = 4 * config.num_hidden_layers * config.num_attention_heads * config.head_dim
+    per_token = 2 * passes[0] * described(folder)["weights"] + 6 * adapters
     return sum(per_token * t + passes[1] * attention * t * t for t in lengths)
 
 
@@ -149,29 +118,27 @@ def matrix_rate(size: Size) -> dict[str, list[float]]:
 
 def train_sft(settings: SFT, size: Size, folder: Path) -> dict[str, list[float]]:
     """R-SFT. Tokens are those of the examples without padding."""
-    pairs = [(q.text, q.solution) for q in examples(settings.steps * size.batch, size.joined)]
+    pairs = [(q.text, q.solution) for q in examples(settings.steps * settings.batch_size, size.joined)]
     log = measure_training(sft.train, base=folder, pairs=pairs, seed=SEED, settings=settings)
     passes = (2, 3) if log.adapters else (3, 3)
-    speeds, rates = [], []
-    for end in range(size.warmup + size.steps, settings.steps + 1, size.steps):
-        seconds = log.ends[end - 1]["all"] - log.ends[end - size.steps - 1]["all"]
-        lengths = [length for batch in log.lengths[end - size.steps : end] for length in batch]
+    speeds, rates, count = [], [], (settings.steps - size.warmup) // size.repeats
+    for first in range(size.warmup, settings.steps, count):
+        seconds = sum(step["all"] for step in log.steps[first : first + count])
+        lengths = [length for batch in log.lengths[first : first + count] for length in batch]
         speeds.append(sum(lengths) / seconds)
         rates.append(flops(folder, lengths, passes, log.adapters) / seconds)
+    losses = [entry["loss"] for entry in log.curve]
     return {
-        "R-SFT tokens/s": speeds,
-        "R-SFT MFU": rates,
-        "R-SFT peak memory": [log.memory],
-        "R-SFT loss": [entry["loss"] for entry in log.curve],
-    }
+        "R-SFT tokens/s": speeds, "R-SFT MFU": rates, "R-SFT peak memory": [log.memory], "R-SFT loss": losses,
+    }  # fmt: skip
 
 
 def train_grpo(settings: Policy, size: Size, folder: Path) -> dict[str, list[float]]:
     """GRPO of all weights: seconds of a step in generation, in scoring by a process reward model of the same shape, and
     in the update: forward passes of reference and policy, the policy's backward pass, Adam's step."""
-    questions = examples(settings.steps * size.prompts, size.joined)
+    questions = examples(settings.steps * settings.batch_size, size.joined)
     call = dict(base=folder, reward_model=folder, questions=questions, seed=SEED, settings=settings)
-    steps = measure_training(policy.train, **call).steps()
+    steps = measure_training(policy.train, **call).steps[1:]
     return {
         "GRPO step: generating": [s["generation"] for s in steps],
         "GRPO step: scoring": [s["scoring"] for s in steps],
@@ -179,18 +146,15 @@ def train_grpo(settings: Policy, size: Size, folder: Path) -> dict[str, list[flo
     }
 
 
-def generate(size: Size, folder: Path, prefix: str) -> dict[str, list[float]]:
-    """Replies to `requests` questions, new ones in each repeat; completion tokens per second. `prefix`: of the engine's
-    name, see `agentark.engines.engine`."""
+def generate(prefix: str, size: Size, folder: Path) -> dict[str, list[float]]:
+    """Replies to new questions in each repeat by the engine of that prefix (`engines.engine`): completion tokens/s."""
     model, speeds, rates = engine(f"{prefix}{folder}"), [], []
-    questions = examples((1 + size.repeats) * size.requests, size.joined)
-    for start in range(0, len(questions), size.requests):
-        asked = questions[start : start + size.requests]
-        requests = [Request(solve_prompt(q.text), 1.0, size.tokens, number) for number, q in enumerate(asked)]
+    for asked in chunks(examples((1 + size.repeats) * size.requests, size.joined), size.requests):
+        requests = [Request(solve_prompt(q.text), 1.0, size.grpo.max_tokens, n) for n, q in enumerate(asked)]
         with tempfile.TemporaryDirectory() as store:
-            began = now()
+            start = now()
             replies = Store(Path(store)).generate(model, requests)
-            seconds = now() - began
+            seconds = now() - start
         lengths = [r.prompt_tokens + r.completion_tokens for r in replies]
         speeds.append(sum(r.completion_tokens for r in replies) / seconds)
         rates.append(flops(folder, lengths, (1, 1)) / seconds)

@@ -118,15 +118,13 @@ def steps(params: dict, rates: pd.DataFrame, pilot_main: int, assumed: Assumptio
     examples: questions, debates or outputs; tokens: in them; written: those that the student generates; seconds: of a
     core or a GPU. Measured on the debates of the pilot if there is one and the student is small, otherwise assumed.
     """
-    found = []
+    found = {}
     for student in params["students"]:
         if not obstacle(params) and here(student) and size_of(params, student).weights < SMALL:
-            part = measured_steps(params, rates, student, pilot_main)
+            found[student] = measured_steps(params, rates, student, pilot_main)
         else:
-            part = assumed_steps(params, rates, student, assumed)
-        found.append(part.reset_index(names="method").assign(student=student))
-    columns = ["student", "method", "examples", "tokens", "written", "seconds", "basis"]
-    return pd.concat(found, ignore_index=True)[columns]
+            found[student] = assumed_steps(params, rates, student, assumed)
+    return pd.concat(found, names=["student", "method"]).reset_index()
 
 
 def step_sizes(recipe: Recipe, lengths: dict[str, float], read: float, written: float) -> pd.DataFrame:
@@ -142,9 +140,6 @@ def step_sizes(recipe: Recipe, lengths: dict[str, float], read: float, written: 
     table.loc["pad", "examples"] = recipe.policy.batch_size * recipe.policy.num_generations
     table.loc["pad", "written"] = written
     return table.assign(tokens=table["tokens"] * table["examples"], written=table["written"] * table["examples"])
-
-
-# Measured
 
 
 def pilot_questions(params: dict, task: str, n: int, hard: bool) -> list[Question]:
@@ -215,15 +210,12 @@ def measured_steps(params: dict, rates: pd.DataFrame, student: str, pilot_main: 
     return step_sizes(recipe, lengths, own["read"], written).assign(seconds=seconds, basis="measured")
 
 
-# Assumed
-
-
 def assumed_rates(params: dict, name: str, task: str, assumed: Assumptions, debate: bool) -> pd.DataFrame:
     """Rates by kind of call of a debate, or of a greedy pass.
 
     The share of a debate's prompt tokens that prefix caching leaves to compute is that counted by `make prompt-order`.
     """
-    model, how, agents, computed = size_of(params, name), assumed.lengths, params["agents"], 1.0
+    model, how, agents, computed = size_of(params, name), assumed.replies, params["agents"], 1.0
     question = sizes.question_tokens(task, params["questions"]["room"])
     length = [how.tokens(k, params["max_tokens"]) for k in range(1, params["rounds"] + 1)]
     table = {"kind": ["pass"], "calls": [1.0], "read": [question], "written": length[:1]}
@@ -241,20 +233,20 @@ def assumed_rates(params: dict, name: str, task: str, assumed: Assumptions, deba
         }
     texts = zip(table["read"], table["written"], strict=True)
     return pd.DataFrame(table).assign(
-        seconds=[sizes.call_seconds(model, assumed.gpu, *t, computed) for t in texts], n=0
+        seconds=[sizes.call_seconds(model, assumed.card, *t, computed) for t in texts], n=0
     )
 
 
 def assumed_steps(params: dict, rates: pd.DataFrame, student: str, assumed: Assumptions) -> pd.DataFrame:
     """From the rates of the teacher: a student trains on what the teacher writes, and writes as much."""
-    model, task, recipe, gpu = size_of(params, student), params["train_task"], Recipe.of(params), assumed.gpu
+    model, task, recipe, card = size_of(params, student), params["train_task"], Recipe.of(params), assumed.card
     read, written = passes(rates, params["teacher"]).loc[task, ["read", "written"]]
     debate = debate_rates(rates, False, temperature_of(params, "train")).loc[task]
     lengths = {m: read + (sizes.ANSWER if m == "sft" else written) for m in params["methods"]}
     lengths["reward_model"] = (debate["calls"] * (read + debate["written"])).sum()
     table = step_sizes(recipe, lengths, read, written)
-    seconds, pad = sizes.train_seconds(model, gpu, table["tokens"]), table.loc["pad"]
+    seconds, pad = sizes.train_seconds(model, card, table["tokens"]), table.loc["pad"]
     flop = 6 + 2 + (2 if recipe.policy.beta else 0)  # trained on, scored by the reward model, read by the reference
-    seconds["pad"] = sizes.train_seconds(model, gpu, pad["tokens"], flop)
-    seconds["pad"] += pad["examples"] * sizes.call_seconds(model, gpu, read, written)
+    seconds["pad"] = sizes.train_seconds(model, card, pad["tokens"], flop)
+    seconds["pad"] += pad["examples"] * sizes.call_seconds(model, card, read, written)
     return table.assign(seconds=seconds, basis="assumed")

@@ -81,16 +81,11 @@ def checkpoint(where: str) -> Checkpoint:
         return CHECKPOINTS[where]
     stated, config = described(folder), AutoConfig.from_pretrained(folder).get_text_config()
     heads, width = config.num_attention_heads, config.hidden_size
-    return Checkpoint(
-        weights=stated["weights"],
-        layers=config.num_hidden_layers,
-        hidden=width,
-        kv_heads=getattr(config, "num_key_value_heads", None) or heads,
-        head_dim=getattr(config, "head_dim", None) or width // heads,
-        vocabulary=config.vocab_size,
-        licence=str(stated["licence"]),
-        bytes=4 if stated["precision"] == "float32" else 2,
-    )
+    kv_heads = getattr(config, "num_key_value_heads", None) or heads
+    head_dim = getattr(config, "head_dim", None) or width // heads
+    shape = config.num_hidden_layers, width, kv_heads, head_dim, config.vocab_size
+    size = 4 if stated["precision"] == "float32" else 2
+    return Checkpoint(float(stated["weights"]), *shape, str(stated["licence"]), bytes=size)
 
 
 def cards_for(model: Checkpoint, card: Card) -> int:
@@ -186,18 +181,10 @@ REPLIES = {
 
 @dataclass(frozen=True)
 class Assumptions:
-    """What a plan assumes where it does not measure: a name in CARDS and one in REPLIES."""
+    """What a plan assumes where it does not measure."""
 
-    card: str
-    replies: str
-
-    @property
-    def gpu(self) -> Card:
-        return CARDS[self.card]
-
-    @property
-    def lengths(self) -> Replies:
-        return REPLIES[self.replies]
+    card: Card
+    replies: Replies
 
 
 def question_tokens(task: str, room: int) -> float:

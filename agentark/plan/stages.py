@@ -1,13 +1,11 @@
 """`make plan`: what a run will take. A plan is what `params.yaml` asks for, times the rates of `agentark.plan.rates`."""
 
 import math
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import pandas as pd
 
-from agentark import StudyError, root
+from agentark import root
 from agentark.distill.settings import Recipe
 from agentark.evaluate.cost import break_even
 from agentark.plan import sizes
@@ -17,32 +15,11 @@ from agentark.tasks.questions import asked
 
 # The paper's own set-up (method, sections 1 and 4).
 PAPER_TEACHER, PAPER_STUDENT = "Qwen/Qwen3-32B", "Qwen/Qwen3-8B"
-PAPER = {
-    "agents": 5,
-    "rounds": 3,
-    "max_tokens": 4096,
-    "debate": {"order": "chat"},
-    "questions": {"room": 0},
-    "checkpoints": {Path(name).name: {"source": name} for name in (PAPER_TEACHER, PAPER_STUDENT)},
-}
+PAPER = {"agents": 5, "rounds": 3, "max_tokens": 4096, "debate": {"order": "chat"}, "questions": {"room": 0}}
+PAPER["checkpoints"] = {Path(name).name: {"source": name} for name in (PAPER_TEACHER, PAPER_STUDENT)}
 PAPER_QUESTIONS = {"gsm8k": 7_473, "math": 500, "metamathqa": 151_000, "medmcqa": 183_000}
 PAPER_TRAINING = {"rsft": 1 * 6, "da": 1 * 8, "pad": 8 * 20}  # H100s x hours for an 8B student, table 6
-
-
-@dataclass(frozen=True)
-class Stage:
-    """What a stage takes. hours: of a core at scale mini, else of a GPU; disk_gb: without DVC's cache; memory_gb: of all
-    its processes in the last run (mini), else a lower bound on GPU memory."""
-
-    stage: str
-    questions: int
-    calls: int
-    tokens_read: int
-    tokens_written: int
-    hours: float
-    disk_gb: float
-    memory_gb: float
-    basis: str
+COLUMNS = ["stage", "questions", "calls", "tokens_read", "tokens_written", "hours", "disk_gb", "memory_gb", "basis"]
 
 
 def totals(parts: pd.DataFrame) -> dict[str, float]:
@@ -51,7 +28,7 @@ def totals(parts: pd.DataFrame) -> dict[str, float]:
     return {"calls": calls.sum(), **{key: (calls * parts[key]).sum() for key in ("read", "written", "seconds")}}
 
 
-def generating(params: dict, name: str, notebook: str, questions: int, parts: pd.DataFrame, card: str) -> Stage:
+def generating(params: dict, name: str, notebook: str, questions: int, parts: pd.DataFrame, card: str) -> dict:
     """A stage that generates; parts: rates with `questions`. Text is kept twice, in the store and in a table.
 
     Memory is that of the teacher, the largest model that generates; at scale mini, of all processes.
@@ -65,7 +42,7 @@ def generating(params: dict, name: str, notebook: str, questions: int, parts: pd
     basis = " and ".join(sorted({"measured" if n else "assumed" for n in parts["n"]}))
     disk = 2 * (sums["calls"] * sizes.CALL_BYTES + sums["written"] * sizes.TOKEN_BYTES) / GB
     counts = [round(sums[key]) for key in ("calls", "read", "written")]
-    return Stage(name, questions, *counts, sums["seconds"] / 3600, disk, memory, basis)
+    return dict(zip(COLUMNS, (name, questions, *counts, sums["seconds"] / 3600, disk, memory, basis), strict=True))
 
 
 def measured_memory(notebook: str) -> float:
@@ -74,19 +51,23 @@ def measured_memory(notebook: str) -> float:
     return float(table.get(f"peak memory of {notebook}, MB", math.nan)) / 1000
 
 
-def stages(params: dict, rates: pd.DataFrame, steps: pd.DataFrame, card: str) -> list[Stage]:
-    """The plan: a row for each model to fetch and each stage that generates or trains; other stages take seconds."""
-    names = dict.fromkeys([params["teacher"], *params["students"]])
-    fetch = [n for n in names if not here(n)]
-    return [
-        *(Stage(f"fetch@{Path(n).name}", 0, 0, 0, 0, 0, size_of(params, n).disk_gb, 0, "assumed") for n in fetch),
-        *(debate_stage(params, rates, key, card) for key in params["debates"]),
-        *(training_stage(params, step) for _, step in steps.iterrows()),
-        evaluate_stage(params, rates, card),
-    ]
+def stages(params: dict, rates: pd.DataFrame, steps: pd.DataFrame, card: str) -> pd.DataFrame:
+    """The plan: a row for each model to fetch and each stage that generates or trains; other stages take seconds.
+
+    hours: of a core at scale mini, else of a GPU; disk_gb: without DVC's cache; memory_gb: of all processes in the last
+    run (mini), else a lower bound on GPU memory.
+    """
+    rows = []
+    for name in dict.fromkeys([params["teacher"], *params["students"]]):
+        if not here(name):
+            own = {"stage": f"fetch@{Path(name).name}", "disk_gb": size_of(params, name).disk_gb, "basis": "assumed"}
+            rows.append(dict.fromkeys(COLUMNS, 0) | own)
+    rows += [debate_stage(params, rates, key, card) for key in params["debates"]]
+    rows += [training_stage(params, step) for _, step in steps.iterrows()]
+    return pd.DataFrame([*rows, evaluate_stage(params, rates, card)])
 
 
-def debate_stage(params: dict, rates: pd.DataFrame, key: str, card: str) -> Stage:
+def debate_stage(params: dict, rates: pd.DataFrame, key: str, card: str) -> dict:
     """A debate and, except on training questions, the vote: as many calls as the longest debate has, like round 1's."""
     split, temperature = params["debates"][key]["split"], params["debates"][key]["temperature"]
     counts = asked(params, split)
@@ -103,7 +84,7 @@ def training_name(student: str, method: str) -> str:
     return names.get(method, f"distill@{student}-{method}")
 
 
-def training_stage(params: dict, step: pd.Series) -> Stage:
+def training_stage(params: dict, step: pd.Series) -> dict:
     """A training of all seeds, from a row of `rates.steps`. Of the reward model both stages are saved."""
     student, method, recipe, seeds = step["student"], step["method"], Recipe.of(params), len(params["seeds"])
     size, copies, frozen = size_of(params, student), 1, 0
@@ -115,7 +96,7 @@ def training_stage(params: dict, step: pd.Series) -> Stage:
         notebook, rank, frozen = f"07_policy-{student}-pad", recipe.policy.lora_rank, 2
         times = seeds * recipe.policy.steps
     least = sizes.training_gb(size, step["tokens"] / step["examples"], rank, frozen)
-    return Stage(
+    return dict(
         stage=training_name(student, method),
         questions=asked(params, "train")[params["train_task"]],
         calls=times * step["examples"] if step["written"] else 0,
@@ -128,7 +109,7 @@ def training_stage(params: dict, step: pd.Series) -> Stage:
     )
 
 
-def evaluate_stage(params: dict, rates: pd.DataFrame, card: str) -> Stage:
+def evaluate_stage(params: dict, rates: pd.DataFrame, card: str) -> dict:
     """Every test question once to the teacher, every base and every trained student."""
     counts, seeds = pd.Series(asked(params, "test")), len(params["seeds"])
     parts = [passes(rates, name).assign(questions=counts) for name in (params["teacher"], *params["students"])]
@@ -138,22 +119,19 @@ def evaluate_stage(params: dict, rates: pd.DataFrame, card: str) -> Stage:
     return generating(params, "evaluate", "08_evaluate", int(counts.sum()), pd.concat(parts), card)
 
 
-def table(rows: Sequence[Stage], params: dict, card: str) -> pd.DataFrame:
+def table(rows: pd.DataFrame, params: dict, card: str) -> pd.DataFrame:
     """The plan with its total (sums; of memory the maximum), its scale, and the unit of its hours."""
-    frame = pd.DataFrame([asdict(r) for r in rows])
-    total = frame.sum(numeric_only=True).to_dict() | {"stage": "total", "questions": 0}
-    total |= {
-        "memory_gb": frame["memory_gb"].max(),
-        "basis": " and ".join(sorted({*" and ".join(frame["basis"]).split(" and ")})),
-    }
-    whole = pd.concat([frame, pd.DataFrame([total])], ignore_index=True).astype(frame.dtypes)
+    basis = sorted({basis for row in rows["basis"] for basis in row.split(" and ")})
+    total = rows.sum(numeric_only=True).to_dict() | {"stage": "total", "questions": 0}
+    total |= {"memory_gb": rows["memory_gb"].max(), "basis": " and ".join(basis)}
+    whole = pd.concat([rows, pd.DataFrame([total])], ignore_index=True).astype(rows.dtypes)
     return whole.assign(scale=params["scale"], hours_of="core" if params["scale"] == "mini" else card)
 
 
-def paid_back(params: dict, rows: Sequence[Stage], rates: pd.DataFrame) -> pd.DataFrame:
+def paid_back(params: dict, rows: pd.DataFrame, rates: pd.DataFrame) -> pd.DataFrame:
     """A row per student and method: seconds (of a core or GPU) spent once on debates and on training one seed, seconds
     per question by debate and by the student, and the number of questions after which that is paid."""
-    task, seconds, found = params["train_task"], {r.stage: r.hours * 3600 for r in rows}, []
+    task, seconds, found = params["train_task"], rows.set_index("stage")["hours"] * 3600, []
     talk = debate_rates(rates, False, temperature_of(params, "test")).loc[task]
     debate, debates = totals(talk.assign(questions=1))["seconds"], seconds["debate@train"]
     for student in params["students"]:
@@ -183,8 +161,8 @@ def paper(card: str) -> pd.DataFrame:
         )
         return totals(pd.concat(parts))
 
-    for label in REPLIES:
-        assumed = Assumptions(card, label)
+    for label, replies in REPLIES.items():
+        assumed = Assumptions(CARDS[card], replies)
         talk, own = mean(PAPER_TEACHER, assumed, True), mean(PAPER_STUDENT, assumed, False)["seconds"]
         tokens, debate, debates = talk["read"] + talk["written"], talk["seconds"], n * talk["seconds"] / 3600
         for method, training in PAPER_TRAINING.items():
@@ -192,21 +170,3 @@ def paper(card: str) -> pd.DataFrame:
             row |= dict(student_seconds=own, debates_gpu_hours=debates, training_gpu_hours=training)
             found.append(row | {"pays_after": break_even((debates + training) * 3600, debate, own)})
     return pd.DataFrame(found)
-
-
-def compare(planned: pd.DataFrame, found: dict[str, tuple[int, int]], scale: str) -> pd.DataFrame:
-    """A row per stage, and their total: tokens planned and used, and their ratio.
-
-    planned: reports/plan.csv; found: questions and tokens by stage, see `evaluate.cost.used`. Raises StudyError if plan
-    and run differ in scale or questions.
-    """
-    if set(planned["scale"]) != {scale}:
-        raise StudyError(f"reports/plan.csv: no plan of scale {scale}; run `make plan`")
-    plan = planned.set_index("stage")
-    for name, (questions, _) in found.items():
-        if name not in plan.index or plan.loc[name, "questions"] != questions:
-            raise StudyError(f"reports/plan.csv: {name} is not planned for {questions} questions; run `make plan`")
-    tokens = plan["tokens_read"] + plan["tokens_written"]
-    rows = pd.DataFrame({"planned": tokens[list(found)], "used": {name: used for name, (_, used) in found.items()}})
-    rows.loc["total"] = rows.sum()
-    return rows.assign(ratio=rows["planned"] / rows["used"]).reset_index(names="stage")

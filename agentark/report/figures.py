@@ -29,7 +29,7 @@ def by_method(scores: pd.DataFrame, students: list[str], metric: str, task: str)
     """A metric by method, a panel a student beside the teacher."""
     rows = scores[scores["metric"] == metric]
     panels = [rows[rows["student"].isin([student, ""])].assign(panel=student) for student in students]
-    return intervals(ordered(pd.concat(panels)), "method", f"{metric} on {task}", row="panel")
+    return intervals(ordered(pd.concat(panels, ignore_index=True)), "method", f"{metric} on {task}", row="panel")
 
 
 def gains(scores: pd.DataFrame, train_task: str) -> plt.Figure:

@@ -1,1 +1,1 @@
-"""In: traces of debates and their questions. Out: stated answers, verdicts on each step, and the traces to train on."""
+"""In: traces of debates and their questions. Out: stated answers, verdicts on steps, and the traces to train on."""

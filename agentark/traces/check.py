@@ -1,8 +1,9 @@
-"""Verdicts on traces: right answers, steps that agree with the consensus, accuracy by round."""
+"""Verdicts on traces: correct answers, agreement of steps with the consensus, accuracy by round."""
 
 import itertools
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
+from typing import TypeVar
 
 import pandas as pd
 
@@ -12,12 +13,14 @@ from agentark.schemas import CheckedTrace, Question, Trace
 from agentark.tasks.world.steps import check
 from agentark.traces.reading import SUMMARISER, claim_of, in_world, lines_of, majority
 
+AnyTrace = TypeVar("AnyTrace", bound=Trace)
+
 
 def check_traces(traces: Sequence[Trace], questions: Iterable[Question]) -> list[CheckedTrace]:
-    """Mark every trace and every step: right by the truth, and in agreement with its debate's consensus.
+    """Mark every trace and every step as right or wrong, and as agreeing with the debate's consensus or not.
 
-    The consensus is that of the debate's verified traces, of any round; where there is none, no step agrees. A step that
-    claims nothing to be compared agrees if its trace ends right. Only the generated world knows the truth of steps.
+    The consensus is over the debate's verified traces of all rounds; without any, no step agrees. A step without a
+    comparable claim agrees if its trace's answer is right. Steps are marked right or wrong in the generated world only.
     """
     gold = {q.question_id: q for q in questions}
     with progress(len(gold), "grading", "question"):
@@ -52,13 +55,13 @@ def check_debate(debate: Sequence[Trace], question: Question) -> list[CheckedTra
     return checked
 
 
-def last_traces(debate: Iterable[Trace]) -> list[Trace]:
-    """Each agent's last trace, the summariser's left out."""
+def last_traces(debate: Iterable[AnyTrace]) -> list[AnyTrace]:
+    """Each agent's last trace, without the summariser's."""
     return list({t.agent: t for t in debate if t.agent != SUMMARISER}.values())
 
 
 def consensus(traces: Iterable[Trace], question: Question) -> dict[str, str]:
-    """For each quantity that traces name, the value that most of them give it; quantities in a tie are left out."""
+    """The most frequent value of each quantity claimed in the traces; quantities with a tie are left out."""
     votes: dict[str, Counter[str]] = defaultdict(Counter)
     for trace in traces:
         claims = [claim_of(line, question) for line in lines_of(trace.text)]
@@ -73,13 +76,19 @@ def consensus(traces: Iterable[Trace], question: Question) -> dict[str, str]:
 
 
 def accuracy_by_round(checked: Sequence[CheckedTrace], questions: Iterable[Question], rounds: int) -> pd.DataFrame:
-    """A row a round: accuracy of one agent and of the agents' vote, and the shares of agents corrected and spoilt since
-    round 1. A debate that ended early counts with its last traces."""
+    """One row per round: accuracy of a single agent and of the agents' vote, and the shares of agents that changed from
+    wrong to right (`corrected`) and from right to wrong (`spoilt`) since round 1.
+
+    A debate that ended early counts with its last traces.
+    """
     gold = {q.question_id: q for q in questions}
     debates = [list(g) for _, g in itertools.groupby(checked, key=lambda t: t.question_id)]
     rows = []
     for k in range(1, rounds + 1):
-        single, vote, corrected, spoilt = [], [], [], []
+        single: list[bool] = []
+        vote: list[bool] = []
+        corrected: list[bool] = []
+        spoilt: list[bool] = []
         for debate in debates:
             by_agents = [t for t in debate if t.agent != SUMMARISER]
             first = {t.agent: t.correct for t in by_agents if t.round == 1}

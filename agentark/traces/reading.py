@@ -1,8 +1,8 @@
-"""Reading a trace: the answer it states, its steps, what each step claims, and the path it takes.
+"""Parse a trace: its answer, its steps, each step's claim, and the solution path.
 
-In the generated world a trace has one grammar (agentark/tasks/world/steps.py) and all of this is exact. Traces in words, of the
-published data sets, are read by rules: a step is a line that is not empty, it claims the last number in it, and its path
-is the formulas that it works out. The paper does not say how it reads them.
+In the generated world traces have a grammar (agentark/tasks/world/steps.py) and parsing is exact. Traces in natural
+language, for published data sets, are parsed by rules: a step is a non-empty line, its claim is the line's last number,
+and the path is the sequence of formulas. The paper does not describe how it parses traces.
 """
 
 import re
@@ -10,17 +10,16 @@ from collections.abc import Iterable, Sequence
 
 from agentark.answers import same, stated_answer
 from agentark.answers.spellings import NUMBER, value
-from agentark.schemas import Question
+from agentark.schemas import AnswerKind, Question
 from agentark.tasks import TASKS
 from agentark.tasks.world import steps
 
 lines_of = steps.lines_of
 LAST_NUMBER = re.compile(rf"(?<![\w.,])({NUMBER})(?!.*\d)")
-RESULT = re.compile(rf"=[^\w=.\-−]*({NUMBER})(?!.*=)")  # what stands behind the last sign of equality
+RESULT = re.compile(rf"=[^\w=.\-−]*({NUMBER})(?!.*=)")  # the number after the last equals sign
 FORMULA = re.compile(r"([\d(][\d\s.()+\-*/^%]*)=")
-# One spelling of arithmetic, whatever its typography: open-compass/opencompass#2426, EleutherAI/lm-evaluation-harness#1204
-SIGNS = str.maketrans({**dict.fromkeys("×·⋅∗", "*"), **dict.fromkeys("÷∕⁄", "/"), **dict.fromkeys("−–—", "-"), "\u00a0": " ",
-                       "\u202f": " ", "\u2009": " "})  # fmt: skip
+# Normalised typography of arithmetic: open-compass/opencompass#2426, EleutherAI/lm-evaluation-harness#1204
+SIGNS = str.maketrans("×·⋅∗÷∕⁄−–—\u00a0\u202f\u2009", "****///---   ")
 REWRITTEN = (
     (re.compile(r"\\[dt]?frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}"), r"(\1/\2)"),
     (re.compile(r"\\(?:times|cdot|ast)(?![a-zA-Z])"), "*"),
@@ -33,21 +32,22 @@ PAIR = re.compile(r"([\d.]+)([+*])([\d.]+)")
 
 
 def in_world(question: Question) -> bool:
-    """Whether the question is of the generated world, so that every step of a trace has an exact truth."""
+    """Whether the question belongs to the generated world, so that every step of a trace can be checked exactly."""
     return question.task in TASKS
 
 
 def answer_of(text: str, question: Question) -> str | None:
-    """The answer that a trace states last, equal answers mostly in one spelling; None if it states none."""
+    """The last answer stated in a trace, normalised if possible, or None if there is none."""
     return steps.answer_of(text) if in_world(question) else stated_answer(text, question.kind)
 
 
 def groups(answers: Iterable[str | None], question: Question | None = None) -> list[list[str]]:
-    """Stated answers in groups that mean the same, in the order of their first; None is no answer.
+    """Group equivalent answers, in the order of each group's first; None is not an answer.
 
-    Votes, unanimity and consensus all count these. In the generated world an answer has one spelling.
+    Votes, unanimity and consensus all use these groups. In the generated world equivalent answers are equal strings.
     """
-    exact, kind = question is not None and in_world(question), question.kind if question else "latex"
+    exact = question is not None and in_world(question)
+    kind: AnswerKind = question.kind if question else "latex"
     found: dict[str, list[str]] = {}
     for answer in answers:
         if answer is not None:
@@ -58,17 +58,17 @@ def groups(answers: Iterable[str | None], question: Question | None = None) -> l
 
 
 def answer_only(answer: str, question: Question) -> str:
-    """A reply that states the answer in the form asked for and nothing else."""
+    """A reply with nothing but the answer, in the requested form."""
     if in_world(question):
         return f"answer : {answer}"
     return f"Answer: {answer}" if question.kind == "text" else f"\\boxed{{{answer}}}"
 
 
 def claim_of(line: str, question: Question) -> tuple[str, str] | None:
-    """What a step claims, as (quantity, value): the unit in which agents agree or differ.
+    """A step's claim as (quantity, value), the unit for measuring agreement between agents, or None without a claim.
 
-    In words quantities have no names: the last number of a line stands for both. A line without one claims nothing, nor
-    does any line where the answer is an option or a text.
+    In natural language quantities have no names, so the line's last number is used for both. Lines without a number
+    have no claim, nor do traces for questions whose answer is an option or a text.
     """
     if in_world(question):
         return steps.claim_of(line)
@@ -84,7 +84,7 @@ def claim_of(line: str, question: Question) -> tuple[str, str] | None:
 
 
 def plain(line: str) -> str:
-    """A line with its arithmetic in one spelling: operators * / - and numbers without separators, LaTeX or currency."""
+    """A line with normalised arithmetic: operators * / - and numbers without separators, LaTeX or currency signs."""
     line = line.translate(SIGNS)
     for pattern, spelling in REWRITTEN:
         line = pattern.sub(spelling, line)
@@ -92,9 +92,9 @@ def plain(line: str) -> str:
 
 
 def structure(text: str, question: Question) -> list[str]:
-    """A trace's solution path: what each line derives and by which expression, without the computed values.
+    """A trace's solution path: the quantity and expression of each line, without the computed values.
 
-    In words: the formulas that it works out; without any, its lines.
+    In natural language: its formulas, or its lines if it has no formulas.
     """
     lines = lines_of(text)
     if in_world(question):
@@ -104,14 +104,14 @@ def structure(text: str, question: Question) -> list[str]:
 
 
 def bare(formula: str) -> str:
-    """A formula without brackets around the whole of it."""
+    """A formula without outer brackets."""
     while formula.startswith("(") and formula.endswith(")") and ")" not in formula[1:-1]:
         formula = formula[1:-1]
     return formula
 
 
 def ordered(formula: str) -> str:
-    """A sum or product of two numbers with its operands in order, as `normal` has them in the generated world."""
+    """A sum or product of two numbers with sorted operands, like `normal` in the generated world."""
     if pair := PAIR.fullmatch(formula):
         left, right = sorted((pair[1], pair[3]))
         return f"{left}{pair[2]}{right}"
@@ -119,12 +119,12 @@ def ordered(formula: str) -> str:
 
 
 def distance(first: Sequence[str], second: Sequence[str]) -> float:
-    """How far two structures differ: edit distance between the sequences of steps over the longer's length.
+    """Edit distance between two sequences of steps, divided by the longer length.
 
-    Order of decomposition and choice of intermediate quantities count, wording and values do not; 0 for the same path,
-    1 for no step in common. Symmetric.
+    It reflects the order of decomposition and the choice of intermediate quantities, not wording or values. 0 for equal
+    paths, 1 for no common step. Symmetric.
     """
-    from nltk import edit_distance  # here: it takes a second, and everything else reads traces without
+    from nltk import edit_distance  # importing it takes a second, and only this function needs it
 
     return edit_distance(first, second) / max(len(first), len(second), 1)
 
@@ -133,13 +133,13 @@ SUMMARISER = 0  # agents count from 1
 
 
 def agreed(traces: list[str], question: Question) -> bool:
-    """Whether more than two thirds of the traces state one answer."""
+    """Whether more than two thirds of the traces state the same answer."""
     found = groups((answer_of(trace, question) for trace in traces), question)
     return any(3 * len(group) > 2 * len(traces) for group in found)
 
 
 def stating(answer: str | None, traces: list[str], question: Question) -> list[str]:
-    """The traces that state `answer`; those that state none where it is None."""
+    """The traces that state `answer`; if it is None, those that state no answer."""
     stated = [answer_of(trace, question) for trace in traces]
     if answer is None:
         return [trace for trace, other in zip(traces, stated, strict=True) if other is None]
@@ -148,12 +148,12 @@ def stating(answer: str | None, traces: list[str], question: Question) -> list[s
 
 
 def unanimous(traces: Iterable[str], question: Question) -> bool:
-    """Whether all traces state one and the same answer."""
+    """Whether all traces state the same answer."""
     answers = [answer_of(trace, question) for trace in traces]
     return None not in answers and len(groups(answers, question)) == 1
 
 
 def majority(answers: Iterable[str | None], question: Question | None = None) -> str | None:
-    """The most frequent answer, in its first spelling, the earliest among equals; None if no trace states any."""
+    """The most frequent answer, in its first spelling; the earliest in a tie; None without answers."""
     found = groups(answers, question)
     return max(found, key=len)[0] if found else None

@@ -1,4 +1,4 @@
-"""Knowledge extraction (method, section 2): which traces of a debate are worth learning from."""
+"""Knowledge extraction (method, section 2): select the traces of a debate to train on."""
 
 import itertools
 from collections import Counter
@@ -10,11 +10,11 @@ from agentark import StudyError
 from agentark.schemas import CheckedTrace, Question, Trajectory
 from agentark.traces.reading import SUMMARISER, answer_only, distance, structure
 
-MIN_DISTANCE = 0.25  # DA: a further trace must differ in at least a quarter of its steps to count as another way
+MIN_DISTANCE = 0.25  # DA: a further trace must differ in at least a quarter of its steps
 
 
 def diverse(traces: Sequence[CheckedTrace], most: int, question: Question) -> list[CheckedTrace]:
-    """Up to `most` traces, the first kept, each next the farthest from those kept, while at least MIN_DISTANCE away."""
+    """Up to `most` traces: the first, then each time the farthest from those kept, if at least MIN_DISTANCE away."""
     kept = list(range(min(most, 1, len(traces))))
     path = [structure(t.text, question) for t in traces]
     while len(kept) < min(most, len(traces)):
@@ -27,7 +27,7 @@ def diverse(traces: Sequence[CheckedTrace], most: int, question: Question) -> li
 
 
 def trajectories(checked: Sequence[CheckedTrace]) -> list[CheckedTrace]:
-    """The n + 1 trajectories of each question: every agent's last trace and the summary (the paper's Table 3)."""
+    """The n + 1 trajectories of each question: each agent's last trace and the summary (the paper's Table 3)."""
     by_debate = itertools.groupby(checked, key=lambda t: t.question_id)
     return [t for _, debate in by_debate for t in {t.agent: t for t in debate}.values()]
 
@@ -35,10 +35,10 @@ def trajectories(checked: Sequence[CheckedTrace]) -> list[CheckedTrace]:
 def select(
     checked: Sequence[CheckedTrace], questions: Iterable[Question], most_diverse: int, corrective_first: bool = True
 ) -> tuple[list[Trajectory], dict[str, int]]:
-    """Choose what each method trains on, and count what was kept and why the rest was not.
+    """Select each method's training examples. Returns them and counts of what was kept and why the rest was dropped.
 
-    Correct trajectories only, corrective ones first (or last, for comparison), equal texts once. R-SFT takes the first of each question; DA, where
-    at least two agents were right, up to `most_diverse` of different structure.
+    Only correct trajectories are used, corrective ones first (or last, for comparison), equal texts once. R-SFT takes
+    the first of each question. DA takes up to `most_diverse` of different structure if at least two agents were right.
     """
     asked = {q.question_id: q for q in questions}
     count: Counter[str] = Counter()
@@ -66,6 +66,7 @@ def select(
         count["kept for R-SFT"] += bool(distinct)
         count["kept for DA"] += len(chosen)
         for rank, trace in enumerate(distinct):
+            assert trace.answer is not None  # it is correct
             rows.append(
                 Trajectory(
                     question_id=key,
@@ -88,13 +89,13 @@ KEPT = {"rsft": "for_rsft", "da": "for_da"}
 
 
 def of(trajectories: Iterable[Trajectory], questions: Iterable[Question]) -> list[Trajectory]:
-    """Those of the given questions."""
+    """The trajectories of the given questions."""
     keys = {q.question_id for q in questions}
     return [t for t in trajectories if t.question_id in keys]
 
 
 def trimmed(trajectories: Sequence[Trajectory], like: Sequence[Trajectory], method: str) -> list[Trajectory]:
-    """As many traces for `method` as `like` has: of each question as many, then, where it has fewer, of others.
+    """Cut the traces for `method` to the number in `like`: as many of each question, then further ones of any question.
 
     Raises StudyError if there are too few.
     """
@@ -103,7 +104,7 @@ def trimmed(trajectories: Sequence[Trajectory], like: Sequence[Trajectory], meth
         raise StudyError(f"{method}: {len(chosen)} traces cannot be cut to {len(wanted)}; ask for more samples")
     quota = Counter(t.question_id for t in wanted)
     seen: Counter[str] = Counter()
-    late = []  # 0 within a question's quota; beyond it, first traces of further questions come before second ones
+    late = []  # 0 within a question's quota, otherwise increasing with the trace's place in its question
     for trace in chosen:
         place = seen[trace.question_id]
         late.append(0 if place < quota[trace.question_id] else 1 + place)
@@ -113,7 +114,7 @@ def trimmed(trajectories: Sequence[Trajectory], like: Sequence[Trajectory], meth
 
 
 def yielded(sources: dict[str, Sequence[Trajectory | CheckedTrace]], questions: Sequence[Question]) -> pd.DataFrame:
-    """Row a question, column a source of right traces: whether it has one of the question; and the question's `level`."""
+    """One row per question, one column per source: whether it has a correct trace; and the question's `level`."""
     has = {name: {t.question_id for t in some} for name, some in sources.items()}
     rows = {name: [q.question_id in keys for q in questions] for name, keys in has.items()}
     return pd.DataFrame(rows | {"level": [q.level for q in questions]}, index=[q.question_id for q in questions])
