@@ -1,4 +1,4 @@
-"""All methods behind one call, and the trainings of several seeds."""
+"""Train a student by any method, and one per seed."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -14,7 +14,7 @@ from agentark.schemas import Question
 
 @dataclass(frozen=True)
 class Examples:
-    """What students train on: pairs of question and target for SFT, R-SFT and DA; debates and questions for PAD."""
+    """Training data: (question, target) pairs for SFT, R-SFT and DA; debates and questions for PAD."""
 
     pairs: Sequence[tuple[str, str]] = ()
     debates: Sequence[reward_model.DebateSteps] = ()
@@ -22,9 +22,9 @@ class Examples:
 
 
 def train(method: str, base: Path, examples: Examples, out: Path, seed: int, settings: Recipe) -> list[dict]:
-    """Train one student from `base`, saved to `out`; for PAD its reward model first, saved to `out`/judge.
+    """Train one student from `base` and save it to `out`. For PAD first train its reward model, saved to `out`/judge.
 
-    Returns the learning curve, a row a logged step.
+    Returns the learning curve, one row per logged step.
     """
     if method != "pad":
         return sft.train(base, examples.pairs, out, seed, settings.sft, method)
@@ -40,8 +40,11 @@ def train_seeds(
     labels: dict[str, str] | None = None,
     **call: Any,
 ) -> pd.DataFrame:
-    """One training a seed, each saved to `out`/seed-N. Returns the learning curves, a row a logged step, with `labels`
-    and the seed as columns. A value of `call` that is a function is called with the seed."""
+    """Run one training per seed, each saved to `out`/seed-N. A value of `call` that is callable is called with the
+    seed.
+
+    Returns the learning curves, one row per logged step, with `labels` and the seed as columns.
+    """
     calls = [
         {name: value(seed) if callable(value) else value for name, value in call.items()}
         | {"out": out / f"seed-{seed}", "seed": seed}
