@@ -1,6 +1,7 @@
 """Exact step measures by hand; paired gains over the same questions."""
 
 import random
+from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -170,32 +171,41 @@ def test_a_phase_is_of_all_families(phase):
     assert set(phase.mixture) == set(TASKS) and sum(phase.mixture.values()) == pytest.approx(1)
 
 
+def small_recipe(family: str) -> build.Recipe:
+    return build.Recipe(
+        family=family,
+        hidden=32,
+        layers=1,
+        drill="pairs",
+        drill_steps=4,
+        steps=4,
+        batch_size=4,
+        learning_rate=1e-3,
+        seed=0,
+        revision="brief",
+    )
+
+
 def test_a_teacher_is_built_through_its_phases(tmp_path, monkeypatch):
     shares = {"equation": 0.5, "word": 0.5}
     phases = tuple(build.Phase(shares, (0.7, 1.3), 0.5, questions=8, steps=2, learning_rate=1e-3) for _ in range(2))
     monkeypatch.setitem(build.REVISIONS, "brief", phases)
+    recipe, store = small_recipe("qwen3"), tmp_path / "store"
     with pytest.raises(StudyError, match="drill 'songs' is unknown"):
-        build.drilled("qwen3", 32, 1, "songs", 4, 1e-3, 0)
-    small = dict(
-        family="qwen3", hidden=32, layers=1, drill="pairs", drill_steps=4, steps=4, batch=4, learning_rate=1e-3
-    )
-    shared = dict(**small, seed=0, store=tmp_path / "store")
+        build.drilled(replace(recipe, drill="songs"))
     with pytest.raises(StudyError, match="revision 'long' is unknown; choose one of equation, even, brief"):
-        build.build_teacher(tmp_path / "teacher", **shared, revision="long")
-    record = build.build_teacher(tmp_path / "teacher", **shared, revision="brief")
+        build.build_teacher(tmp_path / "teacher", replace(recipe, revision="long"), store)
+    record = build.build_teacher(tmp_path / "teacher", recipe, store)
     assert record["tokens"] > 0 and record["weights"] == loading.load(tmp_path / "teacher")[0].num_parameters()
-    with pytest.raises(StudyError, match="no readable record"):
+    with pytest.raises(StudyError, match="no readable training record"):
         build.adopt(tmp_path / "teacher", tmp_path / "copy")
 
 
 def test_a_teacher_that_is_stopped_goes_on_from_its_last_phase(tmp_path, monkeypatch):
-    shared = dict(
-        family="gemma3", hidden=32, layers=1, drill="pairs", drill_steps=4, steps=4, batch=4, learning_rate=1e-3, seed=0,
-        revision="brief",
-    )  # fmt: skip
+    recipe = small_recipe("gemma3")
     phase = build.Phase({"word": 1.0}, (0.7, 1.3), 0.5, questions=8, steps=2, learning_rate=1e-3)
     monkeypatch.setitem(build.REVISIONS, "brief", (phase, phase))
-    whole = build.build_teacher(tmp_path / "whole" / "teacher", **shared, store=tmp_path / "whole" / "store")
+    whole = build.build_teacher(tmp_path / "whole" / "teacher", recipe, tmp_path / "whole" / "store")
     store, started = tmp_path / "store", []
     own = build.own_samples
 
@@ -208,9 +218,9 @@ def test_a_teacher_that_is_stopped_goes_on_from_its_last_phase(tmp_path, monkeyp
     with monkeypatch.context() as patch:
         patch.setattr(build, "own_samples", stopped)
         with pytest.raises(KeyboardInterrupt):
-            build.build_teacher(tmp_path / "teacher", **shared, store=store)
+            build.build_teacher(tmp_path / "teacher", recipe, store)
     assert not (tmp_path / "teacher").exists()
     reads, read = [], training.Training.read
     monkeypatch.setattr(training.Training, "read", lambda *given: (reads.append(given), read(*given)))
-    assert build.build_teacher(tmp_path / "teacher", **shared, store=store) == whole and len(reads) == 1
+    assert build.build_teacher(tmp_path / "teacher", recipe, store) == whole and len(reads) == 1
     assert digests(tmp_path, "teacher") == digests(tmp_path / "whole", "teacher") and not list(store.glob("phase-*"))

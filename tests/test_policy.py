@@ -100,7 +100,7 @@ def test_an_outcome_alone_needs_no_reward_model(tmp_path):
 
 def test_what_cannot_be_rewarded_is_refused(tmp_path):
     for chosen, words in (
-        ({"reward_model": None}, "nothing is rewarded"),
+        ({"reward_model": None}, "no reward: name a reward_model"),
         ({"algorithm": "osmosis"}, "policy.algorithm='osmosis'"),
         ({"aggregate": "step", "outcome_weight": 1.0}, "policy.aggregate=step"),
         ({"aggregate": "step", "algorithm": "rloo"}, "policy.aggregate=step"),

@@ -1,1 +1,1 @@
-"""In: selected traces and a base model. Out: a trained student, by SFT, R-SFT, DA or PAD, with its learning curve."""
+"""In: selected traces and a base model. Out: a student trained by SFT, R-SFT, DA or PAD, and its learning curve."""

@@ -1,8 +1,8 @@
-"""Trainings in processes of their own: several that share one (`accelerate launch`), and all of those on GPUs.
+"""Run trainings in separate processes: every training on a GPU, and data-parallel ones (`accelerate launch`).
 
-A call and its result pass through files in a folder; `python -m agentark.distill.launch FOLDER` is one such process. It
-imports nothing big before Unsloth, which has to come before the libraries that it changes. On a GPU a process sees only
-the GPUs it is to use, else the trainer would spread one batch over all of them.
+The call and its result are exchanged as files in a folder; `python -m agentark.distill.launch FOLDER` is one such
+process. It imports Unsloth before the libraries that Unsloth patches. On GPUs a process sees only those that it should
+use, because the trainer otherwise spreads a batch over all visible GPUs.
 """
 
 import contextlib
@@ -29,7 +29,7 @@ PRELOADED = ("agentark.distill.students", "agentark.distill.step_credit", "agent
 
 
 def obstacle(lora_rank: int) -> str:
-    """Why Unsloth cannot train here; empty if nothing speaks against it."""
+    """The reason why Unsloth cannot train here, or "" if it can."""
     import torch
 
     if lora_rank == 0:
@@ -42,17 +42,17 @@ def obstacle(lora_rank: int) -> str:
 
 
 def route(chosen: Settings) -> tuple[bool, str]:
-    """Whether Unsloth trains, and a line that says so and why.
+    """Whether to train with Unsloth, and a line that states the choice and the reason.
 
-    trainer: "auto" takes Unsloth where it can; "unsloth" takes nothing else; "peft" never takes it. Raises StudyError
-    if what is asked for cannot be had here.
+    trainer: "auto" uses Unsloth if possible, "unsloth" requires it, "peft" never uses it. Raises StudyError if the
+    requested route is not available here.
     """
     import torch
 
     trainer, lora_rank = chosen.trainer, chosen.lora_rank
     if chosen.four_bit:
         if lora_rank == 0:
-            raise StudyError("four_bit: weights of 4 bits cannot be trained themselves; set lora_rank above 0")
+            raise StudyError("four_bit: 4-bit weights cannot be trained directly; set lora_rank above 0")
         if not (torch.cuda.is_available() and importlib.util.find_spec("bitsandbytes")):
             raise StudyError("four_bit: needs a GPU and bitsandbytes (`pip install bitsandbytes`); set it to false")
     why = obstacle(lora_rank) or ("as asked" if trainer == "peft" else "")
@@ -63,12 +63,12 @@ def route(chosen: Settings) -> tuple[bool, str]:
 
 
 def run_all(function: Callable, calls: Iterable[dict[str, Any]], processes: int = 1) -> list:
-    """`function(**call)`, a training, for every call (a seed); results in the order of the calls. Each call has `settings`,
-    of one kind in all.
+    """Run the training `function(**call)` for every call (a seed); results in the order of the calls.
 
-    Without a GPU a process a core takes a call each, and all run at once that are fewer than two a core. On GPUs, or with
-    `processes` above 1, which share a call, as many calls run at once as there are GPUs for; without a GPU then one.
-    Prints first what trains, and why. Raises StudyError in one line for any failure.
+    Each call has `settings`, of the same class in all. Without a GPU one process per core runs one call each, and all
+    run at once if there are fewer than two per core. On GPUs, or with `processes` above 1 (data-parallel processes per
+    call), as many calls run at once as the GPUs allow, or one without a GPU. Prints the route and its reason first.
+    Raises StudyError in one line for any failure.
     """
     calls = list(calls)
     counts = [
@@ -95,7 +95,7 @@ def _run_all(function: Callable, calls: list[dict[str, Any]], processes: int) ->
         groups = [""]
     else:
         if processes > len(gpus):
-            raise StudyError(f"processes: {processes} are more than the {len(gpus)} GPUs here; each needs one")
+            raise StudyError(f"processes: {processes} are more than the {len(gpus)} GPUs; each process needs one")
         groups = [",".join(gpus[i : i + processes]) for i in range(0, len(gpus) - processes + 1, processes)]
     free: queue.Queue[str] = queue.Queue()
     for group in groups:
@@ -120,8 +120,10 @@ def train_seeds(
     labels: dict[str, str] | None = None,
     **call: Any,
 ) -> pd.DataFrame:
-    """One training a seed, each saved to `out`/seed-N. Returns the learning curves, a row a logged step, with `labels`
-    and the seed as columns. A value of `call` that is a function is called with the seed."""
+    """Run one training per seed, each saved to `out`/seed-N. A value of `call` that is callable is called with the seed.
+
+    Returns the learning curves, one row per logged step, with `labels` and the seed as columns.
+    """
     calls = [
         {name: value(seed) if callable(value) else value for name, value in call.items()}
         | {"out": out / f"seed-{seed}", "seed": seed}
@@ -133,13 +135,13 @@ def train_seeds(
 
 
 def import_trainers() -> None:
-    """Import what trains, which takes ten seconds: workers that are forked afterwards have it."""
+    """Import the training libraries, which takes ten seconds; workers that are forked afterwards inherit them."""
     for name in PRELOADED:
         importlib.import_module(name)
 
 
 def launched(function: Callable, call: dict[str, Any], processes: int, gpus: str, unsloth: bool):
-    """Run one call in `processes` processes and return its result; what they print is printed here."""
+    """Run one call in `processes` processes, relay their output and return the result. Raises StudyError on failure."""
     command = [sys.executable, "-m"]
     if processes > 1:
         kind = ["--multi_gpu", "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
@@ -155,7 +157,7 @@ def launched(function: Callable, call: dict[str, Any], processes: int, gpus: str
                 env=environment, stdout=subprocess.PIPE, stderr=log, text=True,
             )  # fmt: skip
             try:
-                for line in process.stdout:
+                for line in process.stdout or ():
                     print(line, end="", flush=True)
                 failed = process.wait()
             finally:
@@ -164,23 +166,23 @@ def launched(function: Callable, call: dict[str, Any], processes: int, gpus: str
             raise StudyError((place / "error").read_text())
         if failed:
             print((place / "log").read_text()[-4000:], file=sys.stderr)
-            raise StudyError(f"{function.__name__}: a training process ended with {failed}; its last words stand above")
+            raise StudyError(f"{function.__name__}: a training process exited with {failed}; see its output above")
         return pickle.loads((place / "result").read_bytes())
 
 
 def main(folder: Path) -> int:
-    """One process: run the call in `folder`, leave its result there, or the one line of its error."""
+    """One process: run the call in `folder` and write its result, or its error in one line, to `folder`."""
     unsloth, packed = pickle.loads((folder / "call").read_bytes())
     if unsloth:
         os.environ.setdefault("UNSLOTH_DISABLE_STATISTICS", "1")
-        os.environ.setdefault("UNSLOTH_COMPILE_LOCATION", str(folder / "compiled"))  # else in the working folder
-        with contextlib.suppress(ImportError, NotImplementedError):  # said, and decided on, where it is to be used
+        os.environ.setdefault("UNSLOTH_COMPILE_LOCATION", str(folder / "compiled"))  # default: the working folder
+        with contextlib.suppress(ImportError, NotImplementedError):  # handled in training.fast_language_model
             importlib.import_module("unsloth")
     from accelerate import PartialState
 
     state = PartialState(cpu="ACCELERATE_USE_CPU" in os.environ)
     if not state.is_main_process:
-        sys.stdout = io.StringIO()  # what is to be said is said once
+        sys.stdout = io.StringIO()  # print messages once
     try:
         function, call = pickle.loads(packed)
         result = function(**call)
@@ -188,7 +190,7 @@ def main(folder: Path) -> int:
         traceback.print_exc()
         words = str(error).splitlines()[0] if str(error) else ""
         line = words if isinstance(error, StudyError) else f"{function.__name__}: {type(error).__name__}: {words}"
-        with contextlib.suppress(FileExistsError), (folder / "error").open("x") as file:  # the first cause alone
+        with contextlib.suppress(FileExistsError), (folder / "error").open("x") as file:  # keep the first error only
             file.write(line)
         return 1
     if state.is_main_process:

@@ -1,4 +1,4 @@
-"""All methods behind one call, for notebooks that train students by several."""
+"""Train a student by any method, for notebooks that train several."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -11,7 +11,7 @@ from agentark.schemas import Question
 
 @dataclass(frozen=True)
 class Examples:
-    """What students train on: pairs of question and target for SFT, R-SFT and DA; debates and questions for PAD."""
+    """Training data: (question, target) pairs for SFT, R-SFT and DA; debates and questions for PAD."""
 
     pairs: Sequence[tuple[str, str]] = ()
     debates: Sequence[reward_model.DebateSteps] = ()
@@ -19,9 +19,9 @@ class Examples:
 
 
 def train(method: str, base: Path, examples: Examples, out: Path, seed: int, settings: Recipe) -> list[dict]:
-    """Train one student from `base`, saved to `out`; for PAD its reward model first, saved to `out`/judge.
+    """Train one student from `base` and save it to `out`. For PAD first train its reward model, saved to `out`/judge.
 
-    Returns the learning curve, a row a logged step.
+    Returns the learning curve, one row per logged step.
     """
     if method != "pad":
         return sft.train(base, examples.pairs, out, seed, settings.sft, method)

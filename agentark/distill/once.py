@@ -1,4 +1,4 @@
-"""Trainings that a killed and restarted run does not repeat: `launch.run_all(Once(policy.train), calls)`."""
+"""Skip trainings that an interrupted run has already finished: `launch.run_all(Once(policy.train), calls)`."""
 
 import ast
 import json
@@ -17,47 +17,48 @@ from agentark.models.checkpoints import digest
 
 PACKAGE = Path(__file__).parents[1]
 PLUMBING = ("__init__.py", "files.py", "parallel.py")
-MADE = "training.jsonl"  # not .json, which would count as a part of the model itself
+MADE = "training.jsonl"  # not .json, since .json files count as part of the model
 
 
 class Once:
-    """`train(out=..., **call)`, run only if `out` does not hold the training of this very call.
+    """`train(out=..., **call)`, run only if `out` does not already hold the training of the same call.
 
-    `out` appears whole, at the end of the training. It then holds the result, which has to be JSON, beside a digest of
-    the call: its arguments (of folders, the models in them), the code that the training imports, the libraries.
+    `out` appears atomically at the end of the training. It includes the result, which must be JSON, and a digest of the
+    call: its arguments (for folders, the models in them), the code that the training imports, and library versions.
     """
 
     def __init__(self, train: Callable):
-        update_wrapper(self, train)  # launch.run_all looks at its parameters and its name
+        update_wrapper(self, train)  # launch.run_all uses its name
         self.train = train
 
     def __call__(self, out: Path, **call: Any) -> Any:
         made, wanted = out / MADE, self.digest(call)
         if made.is_file() and (record := json.loads(made.read_text()))["call"] == wanted:
             return record["result"]
-        with staged([out]) as (stand_in,):
-            result = self.train(out=stand_in, **call)
-            (stand_in / MADE).write_text(json.dumps({"call": wanted, "result": result}) + "\n")
+        with staged([out]) as (partial,):
+            result = self.train(out=partial, **call)
+            (partial / MADE).write_text(json.dumps({"call": wanted, "result": result}) + "\n")
         return result
 
     def digest(self, call: dict[str, Any]) -> str:
+        """A hash of everything that determines the training's result."""
         given = {name: plain(value) for name, value in call.items()}
         code = [file.read_bytes() for file in code_of(self.train.__module__)]
         return joblib.hash((self.train.__module__, given, code, [version(name) for name in LIBRARIES]))
 
 
 def plain(value: Any) -> Any:
-    """An argument as what decides a training: of a folder the model in it, of settings their values."""
+    """An argument for hashing: the digest of a folder's model, the values of settings."""
     if isinstance(value, Path):
         return digest(value)
     return value.model_dump() if isinstance(value, BaseModel) else value
 
 
 def code_of(*modules: str) -> list[Path]:
-    """The files of `modules` and of all modules of this package that they import, directly or not, at any place.
+    """The files of `modules` and of all modules of this package that they import, directly or indirectly.
 
-    Of a package that is only on the way to a module, what it imports when it is imported itself. Left out are files on
-    which results cannot depend: errors, files that appear whole, worker processes.
+    Imports inside functions count. For a parent package of an imported module only its top-level imports count. Files
+    that cannot affect results are left out: errors, atomic writes, worker processes.
     """
     found: set[tuple[Path, bool]] = set()
     waiting = [(module, True) for module in modules]
@@ -77,9 +78,12 @@ def has_code(file: Path) -> bool:
 
 
 def imported(tree: ast.Module, whole: bool = True) -> set[tuple[str, bool]]:
-    """The names of modules that a source imports, also within functions if `whole`; each with whether the module itself
-    is used. Packages on the way to a module are not."""
+    """The modules that a source imports, including imports inside functions if `whole`.
+
+    Each comes with a flag: True for the module itself, False for its parent packages.
+    """
     names: set[tuple[str, bool]] = set()
+    targets: list[Any]
     for node in ast.walk(tree) if whole else tree.body:
         if isinstance(node, ast.Import):
             targets = [alias.name for alias in node.names]
@@ -96,7 +100,7 @@ def imported(tree: ast.Module, whole: bool = True) -> set[tuple[str, bool]]:
 
 
 def file_of(module: str) -> Path | None:
-    """The file of a module of this package; None for what is no module of it."""
+    """The file of a module of this package, or None for any other name."""
     place = PACKAGE.parent.joinpath(*module.split("."))
     files = (place.with_suffix(".py"), place / "__init__.py")
     return next((file for file in files if file.is_file() and file.is_relative_to(PACKAGE)), None)

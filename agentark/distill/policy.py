@@ -1,6 +1,6 @@
-"""Process-aware distillation, part 2 (method, section 3): GRPO, or RLOO, by TRL against the process reward model.
+"""Process-aware distillation, part 2 (method, section 3): GRPO or RLOO by TRL against the process reward model.
 
-What trains is imported where it trains; see sft.
+The training libraries are imported in the functions that train; see sft.
 """
 
 import importlib.util
@@ -18,8 +18,8 @@ from agentark.schemas import Question
 from agentark.traces.reading import answer_of
 
 
-def process_reward(scorer: StepScorer, how: str):
-    """The reward of a completion: its steps' scores, aggregated."""
+def process_reward(scorer: StepScorer, how: str) -> Callable:
+    """A reward function for TRL: the aggregated step scores of each completion."""
 
     def process(prompts, completions, **_) -> list[float]:
         texts = [c[0]["content"] for c in completions]
@@ -29,8 +29,9 @@ def process_reward(scorer: StepScorer, how: str):
     return process
 
 
-def outcome_reward(questions: Sequence[Question]):
-    """1 for a right final answer, else 0: the verifiable part of the public code's reward ("PRMVR")."""
+def outcome_reward(questions: Sequence[Question]) -> Callable:
+    """A reward function for TRL: 1 for a correct final answer, else 0 (the verifiable part of the public code's reward,
+    "PRMVR")."""
     asked = {q.question_id: q for q in questions}
 
     def outcome(prompts, completions, question_id, **_) -> list[float]:
@@ -43,12 +44,15 @@ def outcome_reward(questions: Sequence[Question]):
 def rewards(
     reward_model: Path | None, questions: Sequence[Question], how: str, outcome_weight: float
 ) -> tuple[list[Callable], list[float]]:
-    """Reward functions and their weights: the aggregated step score of `reward_model` (None: there is none), weight 1,
-    and the outcome, weight `outcome_weight` (0: it is not rewarded). Raises StudyError if nothing is left to reward."""
+    """Reward functions and their weights.
+
+    They are the aggregated step score of `reward_model`, if there is one, with weight 1, and the outcome with weight
+    `outcome_weight`, if that is not 0. Raises StudyError if there is no reward at all.
+    """
     judged = [process_reward(StepScorer(reward_model), how)] if reward_model else []
     checked = [outcome_reward(questions)] if outcome_weight else []
     if not judged + checked:
-        raise StudyError("nothing is rewarded: name a reward_model, or set outcome_weight above 0")
+        raise StudyError("no reward: name a reward_model, or set outcome_weight above 0")
     return judged + checked, [1.0] * len(judged) + [outcome_weight] * len(checked)
 
 
@@ -63,14 +67,14 @@ def origin(base: Path, reward_model: Path | None, questions: Sequence[Question],
 def train(
     base: Path, reward_model: Path | None, questions: Sequence[Question], out: Path, seed: int, settings: Policy
 ) -> list[dict]:
-    """GRPO or RLOO from `base`: settings.batch_size questions a step; save the student to `out`.
+    """Train a student from `base` by GRPO or RLOO with settings.batch_size questions per step, and save it to `out`.
 
-    A_i = (R(o_i) - mean) / std over a question's outputs; clipped ratio; `beta` times the KL divergence to `base`. R is
-    the aggregated step score plus `outcome_weight` times the outcome (0: the debate's own signal alone); without a
-    `reward_model` the outcome alone. `aggregate` step: see step_credit.StepCredit. `algorithm` rloo: A_i = R(o_i) - the
-    mean of the question's other outputs, `beta` times the log ratio to `base` taken off the reward (arXiv 2402.14740).
-    Returns the learning curve: step, reward, kl, length (tokens an output). Raises StudyError for settings that do not
-    go together, and for a generator that cannot be had here.
+    GRPO: A_i = (R(o_i) - mean) / std over a question's outputs, clipped ratio, penalty `beta` times the KL divergence
+    to `base`. R is the aggregated step score plus `outcome_weight` times the outcome (0: the debate's own signal
+    alone), or the outcome alone without a `reward_model`. aggregate=step: see step_credit.StepCredit. algorithm=rloo:
+    A_i = R(o_i) minus the mean over the question's other outputs, with `beta` times the log ratio to `base` subtracted
+    from the reward (arXiv 2402.14740). Returns the learning curve: step, reward, kl, length (tokens per output). Raises
+    StudyError for incompatible settings and for a generator that is not available here.
     """
     import torch
     from datasets import Dataset
@@ -81,13 +85,13 @@ def train(
 
     by_step = settings.aggregate == "step"
     if by_step and (settings.algorithm != "grpo" or settings.outcome_weight or reward_model is None):
-        raise StudyError("policy.aggregate=step is for grpo against a reward model alone; set outcome_weight to 0")
+        raise StudyError("policy.aggregate=step needs grpo and a reward model without outcome; set outcome_weight to 0")
     colocated = generation(settings)
     shared = arguments(settings, seed, settings.batch_size * settings.num_generations, f"pad {base.name} seed {seed}")
     model, tokenizer = trainable(base, seed, settings, bool(colocated))
-    if colocated:  # a longer window would be kept free on the GPU
+    if colocated:  # vLLM reserves GPU memory for the whole window, so make it no longer than needed
         colocated["vllm_max_model_length"] = longest_prompt(base, questions, tokenizer, settings) + settings.max_tokens
-    if not torch.cuda.is_available():  # where it gives the same outputs, to the last bit
+    if not torch.cuda.is_available():  # on a CPU the faster generation is bit-identical
         whole = model.get_base_model() if settings.lora_rank else model
         whole.generate = partial(batching.generate, whole)
     how = "mean" if by_step else settings.aggregate
@@ -112,7 +116,7 @@ def train(
 
 
 def algorithm(settings: Policy, arguments: dict, reward_model: Path | None) -> tuple[Callable, object]:
-    """TRL's trainer of the chosen algorithm, and its arguments. Raises StudyError for PPO, which has a loop of its own."""
+    """TRL's trainer of the chosen algorithm, and its arguments. Raises StudyError for PPO, which has its own loop."""
     from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
 
     from agentark.distill.step_credit import StepCredit
@@ -124,15 +128,16 @@ def algorithm(settings: Policy, arguments: dict, reward_model: Path | None) -> t
     # the paper's loss: mean over each output's tokens, then over outputs
     config = GRPOConfig(**arguments, loss_type="grpo")
     if settings.aggregate == "step":
+        assert reward_model is not None  # checked by `train`
         return partial(StepCredit, scorer=StepScorer(reward_model)), config
     return GRPOTrainer, config
 
 
 def generation(settings: Policy) -> dict[str, object]:
-    """Trainer arguments by which outputs are generated: by transformers, or by vLLM in this process, on the same GPU.
+    """Trainer arguments for the generator: transformers, or vLLM in this process and on the same GPU.
 
-    vLLM's probabilities differ from the trainer's in their last bits; TRL weighs its outputs accordingly. Raises
-    StudyError where vLLM is not installed or there is no GPU.
+    vLLM's probabilities differ from the trainer's in their last bits; TRL corrects for it by importance weights. Raises
+    StudyError if vLLM is not installed or there is no GPU.
     """
     import torch
 
@@ -140,8 +145,8 @@ def generation(settings: Policy) -> dict[str, object]:
         return {}
     if not importlib.util.find_spec("vllm"):
         raise StudyError(
-            "policy.generator=vllm: vllm is not installed here; add it with `pip install -e .[gpu]`, or set generator to "
-            "transformers"
+            "policy.generator=vllm: vllm is not installed here; add it with `pip install -e .[gpu]`, or set generator "
+            "to transformers"
         )
     if not torch.cuda.is_available():
         raise StudyError("policy.generator=vllm needs a GPU beside the training; set generator to transformers")
@@ -149,6 +154,6 @@ def generation(settings: Policy) -> dict[str, object]:
 
 
 def longest_prompt(base: Path, questions: Sequence[Question], tokenizer, settings: Policy) -> int:
-    """Tokens of the longest prompt. Raises StudyError if one leaves no room for a reply in the model's window."""
+    """The longest prompt's tokens. Raises StudyError if a prompt leaves no room for a reply in the model's window."""
     most = loading.window(base) - settings.max_tokens
     return max(len(prompt_ids(tokenizer, solve_prompt(q.text), most)) for q in questions)

@@ -1,8 +1,8 @@
-"""PPO (arXiv 1707.06347) in place of GRPO (the paper's Table 5): clipped loss and GAE by torchrl, the loop in the open.
+"""PPO (arXiv 1707.06347) instead of GRPO (the paper's Table 5): clipped loss and GAE by torchrl, with its own loop.
 
-Rewards, outputs a step and the penalty on the divergence from the base are those of `policy`. What differs: an output's
-reward comes at its last token, a critic says what each token before promised, and a token's advantage is how much better
-than promised things went on.
+Rewards, outputs per step and the KL penalty are those of `policy`. The differences: an output's reward comes at its
+last token, a critic predicts the return at each token, and the advantages are computed per token from these
+predictions.
 """
 
 import itertools
@@ -15,7 +15,7 @@ from tensordict.nn import ProbabilisticTensorDictModule, ProbabilisticTensorDict
 from torch.distributions import Categorical
 from torchrl.objectives import ClipPPOLoss
 from torchrl.objectives.value import GAE
-from transformers import PreTrainedModel, PreTrainedTokenizerFast, get_linear_schedule_with_warmup
+from transformers import PreTrainedTokenizerFast, get_linear_schedule_with_warmup
 
 from agentark.distill import policy
 from agentark.distill.settings import Policy
@@ -26,15 +26,15 @@ from agentark.models.chat import ends_of_turn, prompt_ids, solve_prompt
 from agentark.parallel import tick
 from agentark.schemas import Question
 
-CLIP = 0.2  # the PPO paper's epsilon; TRL's for GRPO
-# Of GAE, with gamma 1 (Open-Reasoner-Zero, arXiv 2503.24290). At the PPO paper's 0.95 a critic that has yet to learn makes
-# late tokens look better than early ones, and outputs shrink (arXiv 2503.01491); here too, by half in 40 steps.
+CLIP = 0.2  # epsilon of the PPO paper, also TRL's for GRPO
+# GAE's lambda, with gamma 1 (Open-Reasoner-Zero, arXiv 2503.24290). At the PPO paper's 0.95 an untrained critic favours
+# late tokens over early ones, and outputs get shorter (arXiv 2503.01491); here by half in 40 steps.
 LAMBDA = 1.0
-NORM = 1.0  # gradients are clipped to it, as in all trainings here
+NORM = 1.0  # maximal norm of the gradients, as in all trainings here
 
 
 def drawn(questions: Sequence[Question], prompts: int) -> Iterator[list[Question]]:
-    """Batches of `prompts` questions without end, each pass over all of them in a new order."""
+    """Yield endless batches of `prompts` questions, each pass over the questions in a new random order."""
     passes = (torch.randperm(len(questions)).tolist() for _ in itertools.count())
     order = itertools.chain.from_iterable(passes)
     while True:
@@ -43,10 +43,13 @@ def drawn(questions: Sequence[Question], prompts: int) -> Iterator[list[Question
 
 @torch.no_grad()
 def sample(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, prompts: list[list[dict]], most: int, temperature: float
+    model: loading.Model, tokenizer: PreTrainedTokenizerFast, prompts: list[list[dict]], most: int, temperature: float
 ) -> TensorDict:
-    """One output to each prompt: `ids` and `mask` (outputs, prompt + output tokens), prompts padded on the left, and
-    `written` (outputs, output tokens), true up to the end of the turn."""
+    """Sample one output of at most `most` tokens for each prompt.
+
+    Returns `ids` and `mask`, (outputs, prompt + output tokens) with left-padded prompts, and `written`, (outputs,
+    output tokens), true up to the end of the turn.
+    """
     chats = [prompt_ids(tokenizer, p, model.config.get_text_config().max_position_embeddings - most) for p in prompts]
     inputs = tokenizer.pad({"input_ids": chats}, return_tensors="pt", padding_side="left").to(model.device)
     ends = ends_of_turn(model.generation_config, tokenizer)
@@ -60,8 +63,8 @@ def sample(
     return TensorDict(ids=ids, mask=mask, written=written, batch_size=len(ids))
 
 
-def read(model: PreTrainedModel, outputs: TensorDict) -> torch.Tensor:
-    """What the model's head says before each token of an output: (outputs, output tokens, width of the head)."""
+def read(model: loading.Model, outputs: TensorDict) -> torch.Tensor:
+    """The output of the model's head before each output token: (outputs, output tokens, width of the head)."""
     mask = outputs["mask"].long()
     position = (mask.cumsum(-1) - 1).clamp(min=0)
     head = model(input_ids=outputs["ids"], attention_mask=mask, position_ids=position).logits
@@ -69,15 +72,16 @@ def read(model: PreTrainedModel, outputs: TensorDict) -> torch.Tensor:
 
 
 def divergence(log_probability: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
-    """Estimate of the KL divergence to the reference at each token, never below 0: GRPO's (arXiv 2402.03300, eq. 4)."""
+    """GRPO's non-negative estimate of the KL divergence to the reference per token (arXiv 2402.03300, eq. 4)."""
     log_ratio = reference - log_probability
     return log_ratio.exp() - log_ratio - 1
 
 
 def estimated(values: torch.Tensor, rewards: torch.Tensor, written: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Advantages and value targets by GAE, of the tokens written: (tokens, 1) each.
+    """Advantages and value targets by GAE for the generated tokens: (tokens, 1) each.
 
-    values, written: (outputs, output tokens); rewards (outputs,) come with an output's last token, after which all is over.
+    values, written: (outputs, output tokens); rewards: (outputs,), each given at an output's last token, which ends the
+    episode.
     """
     following = torch.nn.functional.pad(values, (0, 1))[:, 1:]
     last = written & ~torch.nn.functional.pad(written, (0, 1))[:, 1:]
@@ -98,7 +102,7 @@ def estimated(values: torch.Tensor, rewards: torch.Tensor, written: torch.Tensor
 
 
 def clipped_loss() -> ClipPPOLoss:
-    """torchrl's loss of the actor and the critic over tokens whose `logits` and `state_value` are already computed."""
+    """torchrl's loss of actor and critic for tokens with precomputed `logits` and `value`."""
     token = ProbabilisticTensorDictModule(
         in_keys=["logits"], out_keys=["action"], distribution_class=Categorical, return_log_prob=True
     )
@@ -112,18 +116,19 @@ def clipped_loss() -> ClipPPOLoss:
 def train(
     base: Path, reward_model: Path | None, questions: Sequence[Question], out: Path, seed: int, settings: Policy
 ) -> list[dict]:
-    """PPO from `base`, settings.batch_size questions a step with `num_generations` outputs each; save the student to `out`.
+    """PPO from `base`, settings.batch_size questions a step with `num_generations` outputs each; save the student to
+    `out`.
 
-    The critic is the base with a scalar head, all its weights trained. `epochs`: updates on each step's outputs (1: as
-    many as GRPO makes). Everything else as in policy.train. Returns the learning curve: step, reward, kl, length
-    (tokens an output), each as it was before the step's updates.
+    The critic is the base with a scalar head; all of its weights are trained. `epochs`: updates on each step's outputs
+    (1, as in GRPO). All else is as in policy.train. Returns the learning curve: step, reward, kl, length (tokens per
+    output), measured before the step's updates.
     """
     functions, weights = policy.rewards(reward_model, questions, settings.aggregate, settings.outcome_weight)
     torch.manual_seed(seed)
     models = Models(base, seed, settings)
     history = []
-    for step, asked in enumerate(itertools.islice(drawn(questions, settings.batch_size), settings.steps), start=1):
-        asked = [q for q in asked for _ in range(settings.num_generations)]
+    for step, batch in enumerate(itertools.islice(drawn(questions, settings.batch_size), settings.steps), start=1):
+        asked = [q for q in batch for _ in range(settings.num_generations)]
         chats = [solve_prompt(q.text) for q in asked]
         outputs = sample(models.actor, models.tokenizer, chats, settings.max_tokens, settings.temperature)
         texts = [[{"content": text}] for text in models.texts(outputs)]
@@ -147,7 +152,7 @@ def train(
 
 
 class Models:
-    """Actor, critic and reference of one training, and the optimiser of the first two."""
+    """Actor, critic and reference of one training, and the optimiser of actor and critic."""
 
     def __init__(self, base: Path, seed: int, settings: Policy):
         self.settings = settings
@@ -155,21 +160,22 @@ class Models:
         self.reference = loading.load(base, torch.float32)[0]
         self.critic = loading.load_scorer(base, torch.float32)
         for model in (self.actor, self.reference, self.critic):
-            model.to(loading.device()).eval()  # without dropout, which the critic's head would have: ratios start at 1
+            model.to(loading.device()).eval()  # no dropout, so that probability ratios start at 1
         self.trained = [[p for p in m.parameters() if p.requires_grad] for m in (self.actor, self.critic)]
         self.optimiser = torch.optim.AdamW(self.trained[0] + self.trained[1], settings.learning_rate, weight_decay=0.0)
         self.schedule = get_linear_schedule_with_warmup(self.optimiser, 0, settings.steps * settings.epochs)
         self.objective = clipped_loss()
 
     def texts(self, outputs: TensorDict) -> list[str]:
+        """The outputs as text, without prompts and special tokens."""
         output_ids = outputs["ids"][:, -outputs["written"].shape[1] :]
         rows = [ids[written] for ids, written in zip(output_ids, outputs["written"], strict=True)]
         return self.tokenizer.batch_decode(rows, skip_special_tokens=True)
 
     @torch.no_grad()
     def assessed(self, outputs: TensorDict, reward: torch.Tensor) -> tuple[TensorDict, torch.Tensor]:
-        """The output tokens with log-probabilities, advantages and value targets as they are before the step's updates,
-        and the mean KL divergence to the reference. reward: (outputs,)."""
+        """The output tokens with log-probabilities, advantages and value targets before the step's updates, and the
+        mean KL divergence to the reference. reward: (outputs,)."""
         written, temperature = outputs["written"], self.settings.temperature
         action = outputs["ids"][:, -written.shape[1] :][written]
         advantage, target = estimated(read(self.critic, outputs)[..., 0], reward, written)
@@ -182,7 +188,7 @@ class Models:
         return tokens, divergence(before, at_base).mean()
 
     def update(self, outputs: TensorDict, tokens: TensorDict) -> None:
-        """One step of actor and critic on outputs that are assessed."""
+        """One optimiser step of actor and critic on outputs with their assessed tokens."""
         written = outputs["written"]
         logits = read(self.actor, outputs)[written] / self.settings.temperature
         losses = self.objective(

@@ -1,6 +1,6 @@
-"""Settings of the trainings: one class a method, read from the method's section of params.yaml.
+"""Settings of the trainings: one class per method, read from the method's section of params.yaml.
 
-Names are those of TRL where it has one. Where each value comes from is noted beside it in params.yaml.
+Names follow TRL where it has the setting. The source of each value is noted in params.yaml.
 """
 
 from typing import Any, ClassVar, Literal, Self
@@ -11,23 +11,23 @@ from agentark import StudyError
 
 
 class Settings(BaseModel):
-    """What every training has. `section`: its section of params.yaml."""
+    """Settings common to all trainings. `section` is the name of the section in params.yaml."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
     section: ClassVar[str]
-    unrecorded: ClassVar[set[str]] = {"trainer", "per_device_batch_size", "report_to"}  # which route, not which student
+    unrecorded: ClassVar[set[str]] = {"trainer", "per_device_batch_size", "report_to"}  # they do not affect the student
 
-    batch_size: int = Field(gt=0)  # examples a step, whatever the number of processes
-    learning_rate: float = Field(gt=0)  # at the end of warm-up; falls linearly to 0
+    batch_size: int = Field(gt=0)  # examples per step over all processes
+    learning_rate: float = Field(gt=0)  # at the end of warm-up; decays linearly to 0
     lora_rank: int = Field(0, ge=0)  # 0 trains all weights
     per_device_batch_size: int = Field(0, ge=0)  # examples at a time on a device; 0: a process's whole share
     trainer: Literal["auto", "unsloth", "peft"] = "auto"  # see launch.route
-    four_bit: bool = False  # base weights of 4 bits (QLoRA)
+    four_bit: bool = False  # 4-bit base weights (QLoRA)
     report_to: Literal["none", "tensorboard", "trackio", "wandb"] = "none"  # tracker that TRL logs to
 
     @classmethod
     def read(cls, values: dict[str, Any]) -> Self:
-        """The settings in `values`. Raises StudyError, in one line, for an unknown name or a value that does not fit."""
+        """The settings in `values`. Raises StudyError for an unknown or missing name and for an invalid value."""
         try:
             return cls(**values)
         except ValidationError as error:
@@ -35,7 +35,7 @@ class Settings(BaseModel):
             name, given = ".".join(map(str, first["loc"])), repr(first["input"])[:80]
             if first["type"] == "extra_forbidden":
                 raise StudyError(
-                    f"{cls.section}: {name} is unknown; it has only {', '.join(cls.model_fields)}"
+                    f"{cls.section}: {name} is unknown; choose from {', '.join(cls.model_fields)}"
                 ) from None
             if first["type"] == "missing":
                 raise StudyError(f"{cls.section}: {name} is missing; add it to params.yaml") from None
@@ -47,11 +47,11 @@ class Settings(BaseModel):
         raise NotImplementedError
 
     def but(self, **changes: Any) -> Self:
-        """The same settings with some values replaced, checked again."""
+        """A copy with some values replaced, validated again."""
         return type(self).read(self.model_dump() | changes)
 
     def recorded(self) -> dict[str, Any]:
-        """What a student's provenance states: everything on which its weights depend."""
+        """The values for a student's provenance: everything that its weights depend on."""
         return self.model_dump(exclude=self.unrecorded)
 
 
@@ -60,7 +60,7 @@ class SFT(Settings):
 
     section: ClassVar[str] = "sft"
 
-    steps: int = Field(gt=0)  # optimiser steps, so that methods compare at equal training
+    steps: int = Field(gt=0)  # optimiser steps, so that methods are compared at equal training
 
     @property
     def optimiser_steps(self) -> int:
@@ -68,8 +68,10 @@ class SFT(Settings):
 
 
 class RewardModel(Settings):
-    """The process reward model of PAD (method, section 3). batch_size counts debates. PEFT trains it: Unsloth has no
-    scalar head."""
+    """The process reward model of PAD (method, section 3). batch_size counts debates.
+
+    Trained by PEFT, since Unsloth has no scalar head.
+    """
 
     section: ClassVar[str] = "reward_model"
     unrecorded: ClassVar[set[str]] = Settings.unrecorded | {"four_bit", "stage_1_steps", "stage_2_steps"}
@@ -92,15 +94,15 @@ class Policy(Settings):
     section: ClassVar[str] = "policy"
 
     steps: int = Field(gt=0)
-    num_generations: int = Field(gt=1)  # outputs a question
+    num_generations: int = Field(gt=1)  # outputs per question
     max_tokens: int = Field(gt=0)  # of an output
     temperature: float = Field(gt=0)
     beta: float = Field(ge=0)  # weight of the KL divergence to the base
-    aggregate: Literal["mean", "min", "step"]  # of step scores to a reward; step: credit by step, see step_credit
-    outcome_weight: float = Field(ge=0)  # of a right final answer beside the step scores; 0: no gold answer is used
+    aggregate: Literal["mean", "min", "step"]  # step scores to a reward; step: advantages per step, see step_credit
+    outcome_weight: float = Field(ge=0)  # of a correct answer relative to the step scores; 0: no gold answers are used
     generator: Literal["transformers", "vllm"] = "transformers"
     algorithm: Literal["grpo", "rloo", "ppo"] = "grpo"
-    epochs: int = Field(1, gt=0)  # updates on a step's outputs, of PPO alone
+    epochs: int = Field(1, gt=0)  # updates on a step's outputs; PPO only
 
     @property
     def optimiser_steps(self) -> int:
@@ -108,7 +110,7 @@ class Policy(Settings):
 
 
 class Recipe(BaseModel):
-    """The settings of all methods, for notebooks that train several."""
+    """The settings of all methods."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -124,10 +126,11 @@ class Recipe(BaseModel):
 
     @classmethod
     def read(cls, sft: dict[str, Any], reward_model: dict[str, Any], policy: dict[str, Any]) -> Self:
+        """The settings in three sections. Raises StudyError like `Settings.read`."""
         return cls(sft=SFT.read(sft), reward_model=RewardModel.read(reward_model), policy=Policy.read(policy))
 
     @classmethod
     def of(cls, params: dict[str, Any]) -> Self:
-        """The settings in params.yaml."""
+        """The settings in the parameters of params.yaml."""
         policy = params["policy"] | {"max_tokens": params["max_tokens"]}
         return cls.read(params["sft"], params["reward_model"], policy)

@@ -1,6 +1,6 @@
-"""Supervised distillation by TRL: answer-only SFT, R-SFT and DA differ in their examples alone (method, section 3).
+"""Supervised distillation by TRL: answer-only SFT, R-SFT and DA differ in their examples only (method, section 3).
 
-What trains is imported where it trains: that takes ten seconds, which a notebook that hands its trainings out would wait.
+The training libraries are imported in `train`, since this takes ten seconds and notebooks train in other processes.
 """
 
 import math
@@ -17,7 +17,7 @@ from agentark.schemas import Trajectory
 
 
 def example_tokens(pairs: Sequence[tuple[str, str]], tokenizer: PreTrainedTokenizerBase) -> float:
-    """Mean tokens of a training example: the chat, the target, its end of turn."""
+    """Mean tokens of a training example: the prompt, the target and the end of turn."""
     total = 0
     for (q, a), times in Counter(pairs).items():
         target = tokenizer(a, add_special_tokens=False).input_ids
@@ -29,10 +29,11 @@ METHODS = ("sft", "rsft", "da")
 
 
 def examples(trajectories: Sequence[Trajectory], method: str) -> list[tuple[str, str]]:
-    """(question, target) pairs.
+    """(question, target) pairs for a method.
 
-    sft: -log p(y* | x), the bare answer; rsft: one verified trace a question; da: its diverse traces, the likelihood
-    averaged over them: each is repeated so often that all questions weigh alike, whatever their number of traces.
+    sft: the bare answer, -log p(y* | x). rsft: one verified trace per question. da: a question's diverse traces, with
+    the likelihood averaged over them: traces are repeated so that all questions have equal weight. Raises StudyError
+    for an unknown method, or if extraction kept no trace for it.
     """
     if method not in METHODS:
         raise StudyError(f"method {method!r} is unknown; choose one of {', '.join(METHODS)}")
@@ -54,10 +55,10 @@ def examples(trajectories: Sequence[Trajectory], method: str) -> list[tuple[str,
 def train(
     base: Path, pairs: Sequence[tuple[str, str]], out: Path, seed: int, settings: SFT, method: str = "rsft"
 ) -> list[dict]:
-    """Fine-tune `base` on question-target pairs, loss on the target alone; save the student to `out`.
+    """Fine-tune `base` on question-target pairs, with loss on the target only, and save the student to `out`.
 
-    Where several processes do not come out even at the end of a pass over the pairs, its last step is filled up with the
-    pass's first ones. Returns the learning curve: step, loss (nats a token), mean_token_accuracy.
+    If the pairs do not divide evenly among several processes, an epoch's last step is filled up with its first pairs.
+    Returns the learning curve: step, loss (nats per token), mean_token_accuracy.
     """
     from datasets import Dataset
     from trl import SFTConfig
@@ -77,7 +78,7 @@ def train(
         max_steps=settings.steps,
         warmup_steps=settings.steps // 20,
         max_length=None,
-        train_sampling_strategy="group_by_length",  # like lengths share a batch: less padding, same examples
+        train_sampling_strategy="group_by_length",  # batches of similar lengths: less padding, same examples
         logging_steps=max(1, settings.steps // 40),
     )
     training = WholeBatches(model, config, train_dataset=Dataset.from_list(chats), processing_class=tokenizer)
@@ -87,9 +88,9 @@ def train(
 
 
 def check_turns(base: Path, tokenizer, ends: int | list[int] | None) -> None:
-    """Raise StudyError unless the chat template keeps an answer and closes its turn by a token that ends generation.
+    """Raise StudyError unless the chat template keeps the answer and ends its turn with a token that stops generation.
 
-    Else the student never learns to stop (huggingface/trl#2059, #931).
+    Otherwise the student never learns to stop (huggingface/trl#2059, #931).
     """
     from jinja2 import TemplateError
 

@@ -1,19 +1,22 @@
-"""TRL's trainers where the study needs more of them: batches that are whole over all processes, credit step by step."""
+"""Step-level credit for TRL's GRPO trainer."""
 
 from collections.abc import Sequence
 
 import torch
 from accelerate.utils import gather_object
-from transformers import PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerBase
 from trl import GRPOTrainer
 
 from agentark.distill.scorer import StepScorer, pad
 
 
-def steps_of(ids: Sequence[int], tokenizer: PreTrainedTokenizerFast) -> list[int]:
-    """For each token of an output the number, from 0, of the step it belongs to. The newline after a step, at which it is
-    scored, is part of it; so is all that follows the last one."""
-    numbers, step, written = [], 0, False
+def steps_of(ids: Sequence[int], tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """The number, from 0, of the step that each token of an output belongs to.
+
+    A step includes the newline after it, at which it is scored. The last step includes everything after it.
+    """
+    step, written = 0, False
+    numbers: list[int] = []
     for piece in tokenizer.batch_decode([[token] for token in ids], skip_special_tokens=True):
         numbers.append(step)
         written = written or bool(piece.strip())
@@ -24,22 +27,25 @@ def steps_of(ids: Sequence[int], tokenizer: PreTrainedTokenizerFast) -> list[int
 
 
 def step_advantages(scores: Sequence[Sequence[float]], generations: int) -> list[list[float]]:
-    """Each step's score less the mean over all steps of its group, by their standard deviation (the process supervision
-    of DeepSeekMath, arXiv 2402.03300, section 4.1.3). `scores`: outputs in groups of `generations`, each with a step."""
-    advantages = []
+    """Each step's score minus the mean over all steps of its group, divided by their standard deviation.
+
+    This is the process supervision of DeepSeekMath (arXiv 2402.03300, section 4.1.3). scores: per output the scores of
+    its steps, at least one; outputs in groups of `generations`.
+    """
+    advantages: list[list[float]] = []
     for start in range(0, len(scores), generations):
         group = scores[start : start + generations]
         steps = torch.tensor([s for output in group for s in output])
-        mean, std = steps.mean(), steps.std() + 1e-4  # TRL's, by which an output of one step counts as in GRPO
+        mean, std = steps.mean(), steps.std() + 1e-4  # TRL's epsilon, so that outputs of one step match GRPO
         advantages += [((torch.tensor(output) - mean) / std).tolist() for output in group]
     return advantages
 
 
 class StepCredit(GRPOTrainer):
-    """GRPO in which each token has the advantage of its own step, not one of its whole output.
+    """GRPO in which each token has the advantage of its own step instead of the whole output's.
 
-    DeepSeekMath then sums the advantages of a token's step and of all later ones, which rewards length wherever steps
-    score above their group's mean; here a step answers for itself. An output without steps counts as one that scores 0.
+    DeepSeekMath adds the advantages of all later steps, which rewards length if steps score above their group's mean.
+    Here each step has its own advantage only. An output without steps counts as one step with score 0.
     """
 
     def __init__(self, *arguments, scorer: StepScorer, **named):
@@ -50,11 +56,13 @@ class StepCredit(GRPOTrainer):
         output = super()._generate_and_score_completions(inputs)
         rows = zip(output["completion_ids"], output["completion_mask"].bool(), strict=True)
         outputs = [ids[written].tolist() for ids, written in rows]
-        texts = self.processing_class.batch_decode(outputs, skip_special_tokens=True)
+        tokenizer, generations = self.processing_class, self.num_generations
+        assert isinstance(tokenizer, PreTrainedTokenizerBase) and generations is not None
+        texts = tokenizer.batch_decode(outputs, skip_special_tokens=True)
         scores = [s or [0.0] for s in self.scorer([i["prompt"][0]["content"] for i in inputs], texts)]
-        everyone = step_advantages(gather_object(scores), self.num_generations)  # a group may span processes
+        everyone = step_advantages(gather_object(scores), generations)  # a group may span processes
         own = everyone[self.accelerator.process_index * len(outputs) :][: len(outputs)]
-        steps = [steps_of(ids, self.processing_class) for ids in outputs]
+        steps = [steps_of(ids, tokenizer) for ids in outputs]
         credited = pad([[a[n] for n in numbers] for a, numbers in zip(own, steps, strict=True)], 0.0)
         output["advantages"] = credited.to(output["completion_ids"].device)
         return output

@@ -1,7 +1,7 @@
-"""A trained model as a folder that others can load: weights, adapter, card, provenance.
+"""Save a trained model as a folder with weights, adapter, model card and provenance.
 
-With LoRA, `folder` holds the merged model, which any engine loads plainly, and `folder`/adapter the adapter as PEFT saves
-it. Nothing written names this machine or the time, so that the same training gives the same bytes.
+With LoRA, `folder` holds the merged model, which any engine can load, and `folder`/adapter the adapter in PEFT's
+format. No file contains the machine's name or the time, so that equal trainings give equal bytes.
 """
 
 import copy
@@ -18,8 +18,8 @@ from pathlib import Path
 
 import torch
 from huggingface_hub import ModelCard, ModelCardData, metadata_load
-from peft import PeftModel
-from transformers import AutoConfig, GenerationConfig, PreTrainedModel, PreTrainedTokenizerFast
+from peft import LoraConfig, PeftModel
+from transformers import AutoConfig, GenerationConfig, PreTrainedTokenizerFast
 
 from agentark import root
 from agentark.files import write_atomically, write_json
@@ -27,14 +27,17 @@ from agentark.models import loading
 from agentark.models.checkpoints import digest
 
 LIBRARIES = ("torch", "transformers", "trl", "peft", "accelerate", "tokenizers")
-OPTIONAL = ("unsloth", "bitsandbytes", "vllm")  # named where they took part
+OPTIONAL = ("unsloth", "bitsandbytes", "vllm")  # recorded if they were imported
 PROCESSORS = ("preprocessor_config.json", "processor_config.json", "video_preprocessor_config.json")
 
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a trained model comes from. `parents`: models it was made from or against, the base first; `examples`: what
-    it was trained on, as JSON knows it; `parameters`: of the training."""
+    """The origin of a trained model.
+
+    parents: the models that it was trained from or against, the base first; examples: the training data as JSON values;
+    parameters: the training's settings.
+    """
 
     method: str
     seed: int
@@ -47,6 +50,7 @@ class Origin:
         return Path(next(iter(self.parents.values())))
 
     def provenance(self) -> dict:
+        """The content of provenance.json: digests of parents and examples, parameters, commit, versions, device."""
         took_part = [*LIBRARIES, *(name for name in OPTIONAL if name in sys.modules)]
         text = json.dumps(list(self.examples)).encode()
         return {
@@ -61,7 +65,7 @@ class Origin:
         }
 
     def card(self, library: str) -> ModelCard:
-        """A card in the hub's format, with the base's licence where its own card states one."""
+        """A model card in the hub's format, with the base's licence if its card states one."""
         path = self.base / "README.md"
         stated = (metadata_load(path) if path.is_file() else None) or {}
         data = ModelCardData(
@@ -73,14 +77,14 @@ class Origin:
         table = "\n".join(f"| {name} | {value} |" for name, value in {**self.parameters, "seed": self.seed}.items())
         return ModelCard(
             f"---\n{data.to_yaml()}\n---\n\n# {self.base.name}, {self.method}, seed {self.seed}\n\n"
-            f"Trained from {named(self.base)} by the method `{self.method}` of the study AgentArk (arXiv 2602.03955) on "
-            f"{len(self.examples)} examples.\n\n| parameter | value |\n|---|---|\n{table}\n\n"
+            f"Trained from {named(self.base)} by the method `{self.method}` of the study AgentArk (arXiv 2602.03955) "
+            f"on {len(self.examples)} examples.\n\n| parameter | value |\n|---|---|\n{table}\n\n"
             "Digests of what it was made from, the commit and the versions are in `provenance.json`.\n"
         )
 
 
 def named(model: Path) -> str:
-    """A model's name for others to read: below the project's folder its place there, elsewhere its folder's name."""
+    """A model's name for publication: its path relative to the project's folder, or else its folder's name."""
     try:
         return str(Path(model).absolute().relative_to(root()))
     except ValueError:
@@ -88,8 +92,8 @@ def named(model: Path) -> str:
 
 
 def commit() -> dict[str, object] | None:
-    """The last commit that changed code or parameters (one that only adds results is no other code), and whether they
-    differ from it by now; None where there is none."""
+    """The last commit that changed code or parameters, not only results, and whether there are uncommitted changes;
+    None without a commit."""
 
     def git(*arguments: str) -> str:
         command = ["git", *arguments, "--", "agentark", "notebooks", "params.yaml", "dvc.yaml"]
@@ -102,12 +106,11 @@ def commit() -> dict[str, object] | None:
     return {"commit": last, "uncommitted_changes": bool(changes)} if last else None
 
 
-def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, folder: Path, origin: Origin) -> None:
-    """Save a trained model in the hub's format, at the precision of its base; `model` stays as it is. Of several
-    processes the first one saves.
+def save(model: loading.Model, tokenizer: PreTrainedTokenizerFast, folder: Path, origin: Origin) -> None:
+    """Save a trained model in the hub's format, at the precision of its base, without changing `model`.
 
-    An adapter is saved first and then merged, as it lies there, into the base loaded afresh: whatever trained it, at
-    whatever precision, the merged model and the adapter are the same student.
+    With several processes only the first saves. An adapter is saved first, and the saved adapter is then merged into a
+    newly loaded base, so that merged model and adapter are equivalent at any training precision.
     """
     if os.environ.get("RANK", "0") != "0":
         return
@@ -132,8 +135,8 @@ def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, folder: Pat
 
 
 def valid(settings: GenerationConfig) -> GenerationConfig:
-    """A base's generation settings; of settings that cannot be saved the special tokens alone (huggingface/transformers
-    #29988: published checkpoints name a temperature and do not sample)."""
+    """A base's generation settings, or only their special tokens if the settings cannot be saved
+    (huggingface/transformers#29988: published checkpoints set a temperature without sampling)."""
     try:
         settings.validate(strict=True)
         return settings
@@ -143,10 +146,12 @@ def valid(settings: GenerationConfig) -> GenerationConfig:
 
 
 def save_adapter(model: PeftModel, folder: Path, origin: Origin) -> None:
+    """Save a LoRA adapter in PEFT's format, with a model card."""
     config = model.peft_config["default"]
+    assert isinstance(config, LoraConfig)
     config.base_model_name_or_path = named(origin.base)
     if not isinstance(config.target_modules, str):
-        config.target_modules = sorted(config.target_modules)  # a set: in an order that no two runs share
-    # "default" alone: GRPO keeps a frozen copy beside it. The vocabulary is the base's: no embeddings to save.
-    PeftModel.save_pretrained(model, folder, selected_adapters=["default"], save_embedding_layers=False)
-    write_atomically(folder / "README.md", lambda p: origin.card("peft").save(p))  # PEFT's own names a path
+        config.target_modules = sorted(config.target_modules or ())  # PEFT's set has a random order
+    # Only "default", since GRPO adds a frozen copy. No embeddings, since the vocabulary is the base's.
+    PeftModel.save_pretrained(model, str(folder), selected_adapters=["default"], save_embedding_layers=False)
+    write_atomically(folder / "README.md", lambda p: origin.card("peft").save(p))  # PEFT's own card contains a path

@@ -1,7 +1,8 @@
-"""What all trainings share: the trainable model of a base, trainer settings, and how the batch is divided."""
+"""Functions common to all trainings: trainable models, trainer arguments, division of a batch among processes."""
 
 import os
 from pathlib import Path
+from typing import Any
 
 import torch
 from datasets import Dataset
@@ -18,8 +19,10 @@ from agentark.parallel import tick
 
 
 class WholeBatches(SFTTrainer):
-    """Groups like lengths over a step's whole batch, not over one process's share of it: however the batch is divided,
-    a step sees the same examples."""
+    """SFTTrainer that groups similar lengths over a step's whole batch instead of one process's share.
+
+    A step then has the same examples however the batch is divided.
+    """
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> LengthGroupedSampler:
         size = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
@@ -28,12 +31,13 @@ class WholeBatches(SFTTrainer):
 
 def trainable(
     base: Path, seed: int, chosen: Settings, generates: bool = False
-) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
-    """The language half of `base`, ready to train, and its tokenizer; what else it has (a vision tower) is frozen.
+) -> tuple[loading.Model, PreTrainedTokenizerFast]:
+    """`base` with a trainable language half, and its tokenizer. Other parts (a vision tower) are frozen.
 
-    lora_rank 0: all weights, of 32 bits (a GPU computes with 16: steps at small rates vanish in weights of 16 bits).
-    Else LoRA on all linear layers, alpha = 2 r, no dropout, over weights of 16 bits on a GPU, of 4 with `four_bit`.
-    generates: vLLM is to generate during the training; Unsloth then shares the weights with it.
+    lora_rank 0: all weights are trained in 32 bits (a GPU computes in 16 bits, but small updates would be lost to
+    rounding in 16-bit weights). Otherwise LoRA on all linear layers, alpha = 2 r, no dropout, on 16-bit weights on a
+    GPU, or 4-bit ones with `four_bit`. generates: vLLM generates during the training, and Unsloth shares the weights
+    with it.
     """
     taken, _ = route(chosen)
     if taken and (unsloth := fast_language_model(chosen.trainer)):
@@ -42,7 +46,7 @@ def trainable(
         model, tokenizer = loading.load(base, torch.float32)
         freeze_vision(model)
         return model, tokenizer
-    options = {}
+    options: dict[str, Any] = {}
     if chosen.four_bit:  # NF4 with doubly quantised constants: QLoRA, arXiv 2305.14314, section 3
         options["quantization_config"] = BitsAndBytesConfig(
             load_in_4bit=True,
@@ -53,20 +57,20 @@ def trainable(
         options["device_map"] = {"": torch.cuda.current_device()}
     model, tokenizer = loading.load(base, **options)
     if chosen.four_bit:
-        model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)  # the trainer sees to that
+        model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)  # the trainer enables it
     return with_lora(model, seed, chosen.lora_rank, task_type="CAUSAL_LM"), tokenizer
 
 
 def freeze_vision(model: PreTrainedModel) -> None:
-    """Leave only the language half trainable."""
+    """Freeze all parameters outside the language half."""
     language = {id(p) for half in (model.get_decoder(), model.get_output_embeddings()) for p in half.parameters()}
     for parameter in model.parameters():
         parameter.requires_grad = id(parameter) in language
 
 
 def linear_layers(model: PreTrainedModel) -> list[str] | str:
-    """All linear layers of the language half: their last names; as a pattern of whole names where other parts of the
-    model have layers of the same names."""
+    """The linear layers of the language half: their last names, or a regular expression for full names if other parts
+    of the model have layers of the same names."""
     half = model.get_decoder()
     names = sorted({n.rpartition(".")[2] for n, m in half.named_modules() if isinstance(m, torch.nn.Linear)})
     (prefix,) = (name for name, module in model.named_modules() if module is half)
@@ -74,40 +78,43 @@ def linear_layers(model: PreTrainedModel) -> list[str] | str:
     return rf"{prefix}\..*\.({'|'.join(names)})" if beside & set(names) else names
 
 
-def with_lora(model: PreTrainedModel, seed: int, rank: int, **kind) -> PreTrainedModel:
-    """The model wrapped in LoRA by PEFT; `kind` are further settings of it, by the kind of model."""
+def with_lora(model: PreTrainedModel, seed: int, rank: int, **options: Any) -> loading.Model:
+    """The model wrapped in LoRA by PEFT. `options` are further arguments of LoraConfig."""
     torch.manual_seed(seed)
     layers = linear_layers(model)
     return get_peft_model(
-        model, LoraConfig(r=rank, lora_alpha=2 * rank, lora_dropout=0.0, target_modules=layers, **kind)
+        model, LoraConfig(r=rank, lora_alpha=2 * rank, lora_dropout=0.0, target_modules=layers, **options)
     )
 
 
 def fast_language_model(trainer: str):
-    """Unsloth's FastLanguageModel; None, announced, if it cannot be imported after all and `trainer` allows that."""
+    """Unsloth's FastLanguageModel, or None with a printed line if it cannot be imported.
+
+    Raises StudyError in that case if `trainer` is "unsloth".
+    """
     os.environ.setdefault("UNSLOTH_DISABLE_STATISTICS", "1")
     try:
         from unsloth import FastLanguageModel
-    except (ImportError, NotImplementedError) as error:  # the second: no GPU that it knows
+    except (ImportError, NotImplementedError) as error:  # NotImplementedError: unsupported GPU
         reason = str(error).splitlines()[0]
         if trainer == "unsloth":
             raise StudyError(f"trainer unsloth: {reason}; set trainer to auto to fall back") from error
-        print(f"trainer: PEFT after all (unsloth cannot be imported: {reason})", flush=True)
+        print(f"trainer: PEFT instead (unsloth cannot be imported: {reason})", flush=True)
         return None
     return FastLanguageModel
 
 
 def with_unsloth(
     unsloth, base: Path, seed: int, chosen: Settings, generates: bool
-) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
-    """The same adapter by Unsloth, on its own kernels; of a model with other senses it takes the language half itself."""
+) -> tuple[loading.Model, PreTrainedTokenizerFast]:
+    """The same LoRA adapter by Unsloth with its own kernels. For a vision model it selects the language half itself."""
     tokenizer = loading.load_tokenizer(base)
     model, _ = unsloth.from_pretrained(
         str(base),
         max_seq_length=loading.window(base),
         dtype=torch.bfloat16,
         load_in_4bit=chosen.four_bit,
-        use_exact_model_name=True,  # this checkpoint, not Unsloth's copy of it
+        use_exact_model_name=True,  # this checkpoint instead of Unsloth's copy
         fast_inference=generates,
         max_lora_rank=chosen.lora_rank,
         random_state=seed,
@@ -125,16 +132,16 @@ def with_unsloth(
     return model, tokenizer
 
 
-def arguments(chosen: Settings, seed: int, examples: int, label: str = "") -> dict[str, object]:
-    """Trainer arguments that all trainings share, for steps of `examples` examples; see divided.
+def arguments(chosen: Settings, seed: int, examples: int, label: str = "") -> dict[str, Any]:
+    """Trainer arguments common to all trainings, for `examples` examples per step; see `divided`.
 
-    label: the run's name for the tracker of `report_to`. Gradient checkpointing recomputes every activation to save memory, which tiny models on a CPU do not need; bf16 is for
-    GPUs.
+    label: the run's name for the tracker of `report_to`. Gradient checkpointing saves memory by recomputing
+    activations, which tiny models on a CPU do not need. bf16 is used on GPUs only.
     """
     gpu = torch.cuda.is_available()
     return {
         **divided(examples, chosen.per_device_batch_size),
-        "output_dir": "unused",  # nothing is written there: no checkpoints, no trackers
+        "output_dir": "unused",  # required but not written: no checkpoints, no trackers
         "save_strategy": "no",
         "report_to": chosen.report_to,
         "run_name": label or None,
@@ -150,8 +157,11 @@ def arguments(chosen: Settings, seed: int, examples: int, label: str = "") -> di
 
 
 def divided(examples: int, at_once: int) -> dict[str, int]:
-    """Trainer arguments by which a step sees `examples`, whatever the number of processes: each takes its share,
-    `at_once` at a time (0: all), and adds up the gradients. Raises StudyError if that does not come out even."""
+    """Trainer arguments for `examples` examples per step with any number of processes.
+
+    Each process handles its share, `at_once` examples at a time (0: all at once), and accumulates gradients. Raises
+    StudyError if the examples do not divide evenly.
+    """
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     share = at_once or examples // processes
     if share < 1 or examples % (processes * share):
@@ -164,7 +174,7 @@ def divided(examples: int, at_once: int) -> dict[str, int]:
 
 
 def run(trainer) -> None:
-    """Train without printing: the learning curve has the log, and a progress bar counts the steps."""
+    """Train without printing the log, which the learning curve replaces; a progress bar counts the steps."""
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(Ticks())
     trainer.train()
@@ -179,5 +189,5 @@ class Ticks(TrainerCallback):
 
 
 def curve(history: list[dict], *keys: str) -> list[dict]:
-    """The learning curve from a trainer's log: one row a logged step with those of `keys` that it holds."""
+    """The learning curve in a trainer's log: step and `keys` of every entry that has all of them."""
     return [{"step": h["step"], **{k: float(h[k]) for k in keys}} for h in history if all(k in h for k in keys)]

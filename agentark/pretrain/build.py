@@ -1,19 +1,18 @@
-"""Base training from random weights on the generated world: what each tiny model has seen before the study begins.
+"""Train the study's tiny base models from random weights on the generated world.
 
-A student's base sees mixed behaviour, as a pretrained model does: most examples answer at once, some show their steps.
-The teacher always shows its steps, and learns in a second phase to revise: it reads traces that it sampled itself.
-Before either, each learns to look things up: lists of pairs, read and then asked for in another order. Models of this
-size otherwise mix up which number belongs to whom long after they can reckon (the copying heads that looking up needs
-form late or never where little of the text rewards them; see Olsson et al. 2022, "In-context learning and induction
-heads").
+A student's base is trained on mixed behaviour, like a pretrained model: most examples answer at once, some show steps.
+The teacher always shows its steps and is trained in further phases to revise traces that it sampled itself. Before
+that, each model is trained on lookups: lists of pairs, then queried in another order. Without this drill, models of
+this size confuse which number belongs to whom long after they can do arithmetic: the induction heads for lookups form
+late or never if little of the text rewards them (Olsson et al. 2022, "In-context learning and induction heads").
 
-Every question is drawn from the `corpus` share of the content space, so that none of the study's is among them.
+Every question is from the `corpus` share of the content space, so none is in the study's own splits.
 """
 
 import json
 import random
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -32,23 +31,36 @@ from agentark.tasks import TASKS
 
 
 @dataclass(frozen=True)
+class Recipe:
+    """How to build a base model. `shows_steps` is for students only, `revision` for teachers only."""
+
+    family: str  # architecture, of tiny.FAMILIES
+    hidden: int  # width
+    layers: int
+    drill: str  # of DRILLS
+    drill_steps: int
+    steps: int  # on solutions, after the drill
+    batch_size: int  # examples per step, except in the drill
+    learning_rate: float  # of the drill and on solutions
+    seed: int
+    shows_steps: float = 1.0  # share of solutions with steps
+    revision: str = "equation"  # phases of revising, of REVISIONS
+
+
+@dataclass(frozen=True)
 class Phase:
-    """A phase in which the teacher learns to revise what it wrote itself at some temperatures.
+    """A phase in which the teacher is trained to revise traces that it sampled itself."""
 
-    mixture: families, those distilled from foremost; revising: share of examples that are a debate's later turn, the
-    rest are solved, so that the first skill is kept; questions: how many it samples answers to.
-    """
-
-    mixture: dict[str, float]
-    temperatures: tuple[float, float]
-    revising: float
-    questions: int
+    mixture: dict[str, float]  # shares of the families
+    temperatures: tuple[float, float]  # of the samples
+    revising: float  # share of examples that are a debate's later turn; the rest are solutions, to keep that skill
+    questions: int  # to sample answers to
     steps: int
     learning_rate: float
 
 
-# Shares of the families in those phases: the study's teacher, whose debates are on equation, reads mostly that; the grid's,
-# whose debates are on four families, reads those alike.
+# Shares of the families in these phases. The study's teacher debates on equation and gets mostly that family; the
+# grid's teachers debate on four families and get these about equally.
 EQUATION = {"word": 0.22, "equation": 0.32, "meta": 0.16, "facts": 0.12, "hops": 0.06, "passage": 0.06, "digest": 0.06}
 MORE_EQUATION = {
     "word": 0.15,
@@ -60,96 +72,74 @@ MORE_EQUATION = {
     "digest": 0.05,
 }
 EVEN = {"word": 0.26, "equation": 0.22, "meta": 0.26, "facts": 0.12, "hops": 0.05, "passage": 0.05, "digest": 0.04}
-WARM = (1.0, 1.5)  # temperatures around that of the debates
+WARM = (1.0, 1.5)  # temperatures close to the debates'
 REVISIONS = {
     "equation": (
         Phase(EQUATION, WARM, revising=0.6, questions=2400, steps=1500, learning_rate=1e-3),
         Phase(MORE_EQUATION, WARM, revising=0.4, questions=800, steps=1200, learning_rate=1e-3),
     ),
-    # Two, since after the first the summary of a debate is worse than one sample: on equation 0.67 against 0.74 of 150
-    # validation questions, then 0.89 against 0.74 (of a Qwen3 teacher whose first phase was trained at a rate of 0.003, not
-    # the present 0.001). Whether by the new questions or by the further steps is not told apart.
+    # Two phases, since after the first the summary of a debate is worse than one sample: accuracy 0.67 against 0.74 on
+    # 150 validation questions of equation, after the second 0.89 against 0.74 (for a Qwen3 teacher with a learning rate
+    # of 0.003 in the first phase instead of the current 0.001). It was not tested whether the new questions or the
+    # further steps cause the gain.
     "even": (
         Phase(EVEN, WARM, revising=0.6, questions=2400, steps=1500, learning_rate=1e-3),
         Phase(EVEN, WARM, revising=0.6, questions=7200, steps=1500, learning_rate=1e-3),
     ),
 }
-DRILL_BATCH = 48  # lists are short
+DRILL_BATCH = 48  # larger than for solutions, since lists are short
 
 
 def named(choices: dict, name: str, what: str):
-    """The choice of that name. Raises StudyError, naming the others, if there is none."""
+    """The choice of that name. Raises StudyError that lists all names if there is none."""
     if name not in choices:
         raise StudyError(f"{what} {name!r} is unknown; choose one of {', '.join(choices)}")
     return choices[name]
 
 
-def drilled(
-    family: str, hidden: int, layers: int, drill: str, drill_steps: int, learning_rate: float, seed: int
-) -> Training:
-    """A model of random weights that has learnt to look things up, by one of DRILLS."""
-    examples = named(DRILLS, drill, "drill")
+def drilled(recipe: Recipe) -> Training:
+    """A model of random weights that is trained on the recipe's drill. Raises StudyError for an unknown drill."""
+    examples = named(DRILLS, recipe.drill, "drill")
     tokenizer = tiny.build_tokenizer()
-    training = Training(tiny.build_model(family, hidden, layers, seed, len(tokenizer)), tokenizer, seed)
-    training.read(examples, drill_steps, DRILL_BATCH, learning_rate)
+    model = tiny.build_model(recipe.family, recipe.hidden, recipe.layers, recipe.seed, len(tokenizer))
+    training = Training(model, tokenizer, recipe.seed)
+    training.read(examples, recipe.drill_steps, DRILL_BATCH, recipe.learning_rate)
     return training
 
 
-def build_student(
-    out: Path,
-    family: str,
-    hidden: int,
-    layers: int,
-    drill: str,
-    drill_steps: int,
-    steps: int,
-    batch: int,
-    learning_rate: float,
-    shows_steps: float,
-    seed: int,
-) -> dict:
+def build_student(out: Path, recipe: Recipe) -> dict:
     """Train a student's base on mixed behaviour and save it to `out`. Returns its training record, for the card."""
-    training = drilled(family, hidden, layers, drill, drill_steps, learning_rate, seed)
-    training.read(partial(solving, shows_steps=shows_steps), steps, batch, learning_rate)
+    training = drilled(recipe)
+    examples = partial(solving, shows_steps=recipe.shows_steps)
+    training.read(examples, recipe.steps, recipe.batch_size, recipe.learning_rate)
     return training.finish(out)
 
 
-def revised(out: Path, base: Path, record: dict, phase: Phase, batch: int, seed: int, samples_in: str) -> dict:
-    """Teach the teacher in `base`, whose training so far is in `record`, to revise; save it to `out`. Returns its record.
+def revised(out: Path, base: Path, record: dict, phase: Phase, recipe: Recipe, samples_in: str) -> dict:
+    """Train the teacher in `base` to revise, and save it to `out`. Returns its training record.
 
-    samples_in: the folder of its finished samples.
+    record: of its training so far; samples_in: the store of its finished samples.
     """
     model, tokenizer = loading.load(base, torch.float32)[0], tiny.build_tokenizer()
-    training = Training(model, tokenizer, seed, record["tokens"], record["curve"])
-    samples = own_samples(base, phase, seed, Path(samples_in))
-    training.read(partial(debating, phase=phase, samples=samples), phase.steps, batch, phase.learning_rate)
+    training = Training(model, tokenizer, recipe.seed, record["tokens"], record["curve"])
+    samples = own_samples(base, phase, recipe.seed, Path(samples_in))
+    examples = partial(debating, phase=phase, samples=samples)
+    training.read(examples, phase.steps, recipe.batch_size, phase.learning_rate)
     return training.finish(out)
 
 
-def build_teacher(
-    out: Path,
-    family: str,
-    hidden: int,
-    layers: int,
-    drill: str,
-    drill_steps: int,
-    steps: int,
-    batch: int,
-    learning_rate: float,
-    seed: int,
-    store: Path,
-    revision: str = "equation",
-) -> dict:
-    """Train the teacher to solve, then, in the phases of one of REVISIONS, to revise answers it sampled itself. Returns its
-    record. What is finished of it stays in `store` until all is, so that a build that is stopped goes on from there."""
-    phases = named(REVISIONS, revision, "revision")
+def build_teacher(out: Path, recipe: Recipe, store: Path) -> dict:
+    """Train the teacher to solve, then to revise in the recipe's phases, and save it to `out`. Returns its record.
+
+    Finished phases are kept in `store` until the end, so that an interrupted build continues. Raises StudyError for an
+    unknown drill or revision.
+    """
+    phases = named(REVISIONS, recipe.revision, "revision")
     parts = [store / f"phase-{number}-{out.name}" for number in range(len(phases) + 1)]
-    record = Once(build_student)(
-        out=parts[0], family=family, hidden=hidden, layers=layers, drill=drill, drill_steps=drill_steps, steps=steps,
-        batch=batch, learning_rate=learning_rate, shows_steps=1.0, seed=seed,
-    )  # fmt: skip
+    recipe = replace(recipe, shows_steps=1.0)
+    record = Once(build_student)(out=parts[0], recipe=recipe)
     for phase, base, part in zip(phases, parts, parts[1:], strict=False):
-        shared = dict(base=base, record=record, phase=phase, batch=batch, seed=seed, samples_in=str(store))
+        shared = dict(base=base, record=record, phase=phase, recipe=recipe, samples_in=str(store))
         record = Once(revised)(out=part, **shared)
     shutil.copytree(parts[-1], out, dirs_exist_ok=True, ignore=shutil.ignore_patterns(MADE))
     for part in parts:
@@ -158,19 +148,21 @@ def build_teacher(
 
 
 def adopt(trained: Path, out: Path) -> dict:
-    """Copy a model trained before, with the record of its training, to `out`. Raises StudyError if either is missing."""
+    """Copy a model that is already trained to `out`. Returns its training record. Raises StudyError without either."""
     loading.load(trained)
     try:
         record = json.loads((trained / "training.json").read_text())
     except (FileNotFoundError, json.JSONDecodeError):
-        raise StudyError(f"{trained / 'training.json'}: no readable record of a training; rebuild the model") from None
+        raise StudyError(f"{trained / 'training.json'}: no readable training record; rebuild the model") from None
     shutil.copytree(trained, out, dirs_exist_ok=True)
     return record
 
 
 def own_samples(solver: Path, phase: Phase, seed: int, store: Path) -> list[tuple[Question, list[str]]]:
-    """Traces that the half-trained teacher writes, three each at a cool and a warm temperature: a revision must deal
-    with errors of the kind the teacher makes, which made-up ones are not."""
+    """Questions with six traces each of the partly trained teacher, three at each of the phase's two temperatures.
+
+    A revision has to correct errors of the kind that the teacher makes, which synthetic errors are not.
+    """
     drawn = [
         q
         for name, share in phase.mixture.items()
@@ -184,18 +176,19 @@ def own_samples(solver: Path, phase: Phase, seed: int, store: Path) -> list[tupl
 
 
 def debating(rng: random.Random, phase: Phase, samples: list[tuple[Question, list[str]]]) -> Example:
-    """A question to solve, or a debate's later turn, by the phase's shares."""
+    """A random example of a phase: a debate's later turn, or a question to solve."""
     if rng.random() < phase.revising:
         return revising(rng, *rng.choice(samples))
     return solving(rng, 1.0, phase.mixture)
 
 
 def card_text(card: dict) -> str:
-    """A model card for people, from the one for programs."""
+    """The model card as Markdown, from the content of card.json."""
     seen = (
         "Role: teacher. It always shows its steps, and revises after reading peers' traces."
         if card["revises"]
-        else f"Role: student's base. {card['shows_steps']:.0%} of its examples show their steps, the rest answer at once."
+        else f"Role: student's base. {card['shows_steps']:.0%} of its examples show their steps, the rest answer at "
+        "once."
     )
     rows = [
         f"| {name} | {card['accuracy']['greedy'][name]:.3f} | {card['accuracy']['sampled'][name]:.3f} |"

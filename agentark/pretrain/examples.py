@@ -1,4 +1,4 @@
-"""Examples for base models: solutions, drills and revisions of the generated world."""
+"""Training examples for base models: solutions, drills and revisions of the generated world."""
 
 import random
 from dataclasses import dataclass
@@ -11,25 +11,25 @@ from agentark.tasks.world.steps import check, claim_of, lines_of
 from agentark.tasks.world.word_problems import Holdings
 from agentark.tasks.world.words import ANIMALS, CITIES, COLOURS, NUMBERS, OBJECTS, PEOPLE, UNKNOWNS
 
-# How often a base reads of each family. All seven are in it, the held-out ones too: what is out of domain in this study
-# is out of the distillation's domain, as for a pretrained model, which has read a little of everything.
+# Shares of the families in base training. All seven are included, also the held-out ones: they are out of domain for
+# the distillation only, as for a pretrained model, which has seen a little of everything.
 MIXTURE = {"word": 0.28, "equation": 0.16, "meta": 0.18, "facts": 0.14, "hops": 0.08, "passage": 0.08, "digest": 0.08}
 
 NAMES = (*PEOPLE, *UNKNOWNS, *COLOURS, *CITIES, *ANIMALS, *OBJECTS)
-LINKS = ("=", "has", "is", "weighs", "has as many as")  # between a name and its value in the families' questions
-SLIP_SHARE = 0.1  # of step-showing examples, those in which a slip is noticed and mended on the next line
+LINKS = ("=", "has", "is", "weighs", "has as many as")  # words between a name and its value in the questions
+SLIP_SHARE = 0.1  # share of examples with steps in which a wrong value is corrected on the next line
 
 
 @dataclass(frozen=True)
 class Example:
-    """A prompt and its target in pieces; pieces marked False are read, not learnt."""
+    """A prompt and its target in pieces; pieces marked False get no loss."""
 
     messages: list[dict[str, str]]
     target: list[tuple[str, bool]]
 
 
 def slip(lines: list[str], rng: random.Random) -> list[tuple[str, bool]]:
-    """A solution in which one line's value is wrong, unlearnt, and the next line mends it."""
+    """A solution with a wrong value in one line, without loss on it, and a correction on the next line."""
     computed = [i for i, line in enumerate(lines) if line.count(" = ") == 2]
     if not computed:
         return [("\n".join(lines), True)]
@@ -42,7 +42,7 @@ def slip(lines: list[str], rng: random.Random) -> list[tuple[str, bool]]:
 
 
 def solving(rng: random.Random, shows_steps: float, mixture: dict[str, float] = MIXTURE) -> Example:
-    """A question and its solution, shown in steps with probability `shows_steps`, else answered at once."""
+    """A question and its solution: in steps with probability `shows_steps`, otherwise only the answer."""
     task = TASKS[rng.choices(list(mixture), list(mixture.values()))[0]]
     easier = () if task.held_out else (min(task.levels) - 1,)
     draft = task.draw(rng, "corpus", rng.choice((*easier, *task.levels)))
@@ -57,38 +57,42 @@ def solving(rng: random.Random, shows_steps: float, mixture: dict[str, float] = 
 
 
 def pairs(rng: random.Random) -> Example:
-    """A list of pairs, then the same in another order; only what belongs to each name is learnt."""
+    """A list of pairs, then the same pairs in another order, with loss on the values only."""
     names = rng.sample(NAMES, rng.randint(2, 8))
     link = rng.choice(LINKS) if rng.random() < 0.5 else ""
     listed = [(f"{name} {link}".strip(), rng.choice(rng.choice((NUMBERS, NAMES)))) for name in names]
-    pairs_told = " , ".join(f"{name} {value}" for name, value in listed)
+    shown = " , ".join(f"{name} {value}" for name, value in listed)
     asked = [piece for name, value in rng.sample(listed, len(listed)) for piece in ((f"{name}", False), (value, True))]
-    return Example([{"role": "user", "content": pairs_told}], asked)
+    return Example([{"role": "user", "content": shown}], asked)
 
 
 def options(rng: random.Random) -> Example:
-    """Numbers with letters, as a multiple choice lists them; the letter of each is learnt, in another order and as far
-    from its number as a solution's last lines have it."""
-    pairs_told = list(zip(rng.sample(NUMBERS, len(LETTERS)), LETTERS, strict=True))
-    listed = " ".join(f"{number} ( {letter} )" for number, letter in pairs_told)
+    """Numbers with letters, as in multiple choice, then in another order, with loss on the letters.
+
+    The distance between number and letter is that in a solution's last lines.
+    """
+    choices = list(zip(rng.sample(NUMBERS, len(LETTERS)), LETTERS, strict=True))
+    listed = " ".join(f"{number} ( {letter} )" for number, letter in choices)
     asked = [
         piece
-        for number, letter in rng.sample(pairs_told, len(pairs_told))
+        for number, letter in rng.sample(choices, len(choices))
         for piece in ((f"{number}\nanswer :", False), (f"{letter}\n", True))
     ]
     return Example([{"role": "user", "content": f"choose {listed}"}], asked)
 
 
 def restated(rng: random.Random) -> Example:
-    """The sentences of a word problem, each then as a formula over names, in another order: reading without reckoning.
-    What is told of a person stands up to seven words from the name, too far for pairs to teach."""
+    """The sentences of a word problem, then each as a formula over names, in another order: parsing without arithmetic.
+
+    A person's facts are up to seven words away from the name, which the drill with pairs does not cover.
+    """
     people = rng.randint(3, 6)
     while True:
         world = Holdings(rng, people)
         if all(world.relate(person, world.people[:i]) for i, person in enumerate(world.people) if i):
             break
-    say = rng.choice((world.sentence, world.reworded))
-    sentences = [say(person) for person in world.people]
+    form = rng.choice((world.sentence, world.reworded))
+    sentences = [form(person) for person in world.people]
     if rng.random() < 0.5:
         rng.shuffle(sentences)
     formulas = [(person, world.formula(person)) for person in world.people]
@@ -99,7 +103,7 @@ def restated(rng: random.Random) -> Example:
 
 
 def reading(rng: random.Random) -> Example:
-    """Pairs, options, restatements."""
+    """An example of `pairs`, `options` or `restated`."""
     return rng.choices((pairs, options, restated), (0.3, 0.25, 0.45))[0](rng)
 
 
@@ -107,8 +111,11 @@ DRILLS = {"pairs": pairs, "reading": reading}
 
 
 def revising(rng: random.Random, question: Question, traces: list[str]) -> Example:
-    """A debate's later turn: the question, some agents' traces, and the right solution in the order of the own trace,
-    with `fix` before each line that the own trace had wrong. One time in five the summariser's turn instead."""
+    """A debate's later turn: the question, three to five agents' traces, and the gold solution.
+
+    Lines whose quantity is wrong in the agent's own trace get the prefix `fix`. With probability 0.2 it is the
+    summariser's turn instead.
+    """
     seen = rng.sample(traces, rng.randint(3, 5))
     if rng.random() < 0.2:
         return Example(summarise_prompt(question, seen), [(question.solution, True)])

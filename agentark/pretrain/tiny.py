@@ -16,16 +16,16 @@ CHAT_TEMPLATE = (
 )
 SPECIAL = ("<|pad|>", "<|end|>", "<|user|>", "<|assistant|>", "<|unknown|>")
 HEAD = 32  # width of an attention head
-FAMILIES = {  # configuration, model, what the configuration has of its own
+FAMILIES: dict[str, tuple[str, str, dict[str, int]]] = {  # configuration class, model class, specific settings
     "qwen3": ("Qwen3Config", "Qwen3ForCausalLM", {}),
     "llama": ("LlamaConfig", "LlamaForCausalLM", {}),
-    # scaled by a head's width, as published
+    # attention scaled by a head's width, as in published models
     "gemma3": ("Gemma3TextConfig", "Gemma3ForCausalLM", {"query_pre_attn_scalar": HEAD}),
 }
 
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
-    """One token a word of the generated world and one for the end of a line; spaces carry no token."""
+    """One token per word of the generated world and one for the end of a line; spaces have no tokens."""
     words = [*SPECIAL, "\n", *VOCABULARY]
     tokenizer = Tokenizer(models.WordLevel({w: i for i, w in enumerate(words)}, unk_token="<|unknown|>"))
     tokenizer.normalizer = normalizers.Replace("\n", " \n ")
@@ -45,7 +45,8 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def build_model(family: str, hidden: int, layers: int, seed: int, vocabulary: int) -> transformers.PreTrainedModel:
-    """Random weights of a named architecture; heads of HEAD, feed-forward of 8/3 the width, embeddings tied."""
+    """A model of a named architecture with random weights, heads of width HEAD, feed-forward layers of 8/3 the width,
+    and tied embeddings. Raises StudyError for an unknown architecture."""
     if family not in FAMILIES:
         raise StudyError(f"architecture {family!r} is unknown; choose one of {', '.join(FAMILIES)}")
     config_class, model_class, own = FAMILIES[family]

@@ -1,4 +1,4 @@
-"""Training of base models: token batches, schedule and loop."""
+"""Train base models: token batches, schedule and training loop."""
 
 import random
 from collections.abc import Iterator
@@ -13,11 +13,11 @@ from agentark.distill.training import run
 from agentark.pretrain.examples import Example
 from agentark.pretrain.muon import Muon
 
-MAX_TOKENS = 72  # of a sampled trace; the longest gold trace of the hardest level has 66
+MAX_TOKENS = 72  # per sampled trace; the longest gold trace of the hardest level has 66
 
 
 def encode(example: Example, tokenizer: PreTrainedTokenizerFast) -> dict[str, list[int]]:
-    """Token ids and labels; prompt and unlearnt pieces are labelled -100."""
+    """Token ids and labels; the label is -100 in the prompt and in pieces without loss."""
     ids = tokenizer(
         tokenizer.apply_chat_template(example.messages, tokenize=False, add_generation_prompt=True)
     ).input_ids
@@ -30,10 +30,10 @@ def encode(example: Example, tokenizer: PreTrainedTokenizerFast) -> dict[str, li
 
 
 class Corpus(IterableDataset):
-    """An endless seeded stream of examples, grouped so that a batch holds prompts of like length.
+    """An endless seeded stream of examples, grouped into batches by prompt length.
 
-    Not whole examples of like length: answers at once would then fill batches of their own, in which the loss, a mean
-    over tokens, weighs their few tokens ten times as much as a solution's.
+    They are not grouped by total length: bare answers would then fill separate batches, in which the loss, a mean over
+    tokens, weighs their few tokens ten times as much as those of a solution.
     """
 
     def __init__(self, draw, tokenizer: PreTrainedTokenizerFast, batch: int, seed: int):
@@ -51,14 +51,14 @@ class Corpus(IterableDataset):
 
 
 def collate(rows: list[dict[str, list[int]]]) -> dict[str, torch.Tensor]:
-    """Pad on the right to the longest row: ids and mask with 0, labels with -100. Shapes (batch, tokens)."""
+    """Right-pad to the longest row: ids and mask with 0, labels with -100. Shapes (batch, tokens)."""
     width = max(len(r["input_ids"]) for r in rows)
     fill = {"input_ids": 0, "attention_mask": 0, "labels": -100}
     return {k: torch.tensor([r[k] + [f] * (width - len(r[k])) for r in rows]) for k, f in fill.items()}
 
 
 class TokenCount(TrainerCallback):
-    """Counts the tokens a model has read, for its card."""
+    """Count the tokens that a model is trained on, for its card."""
 
     def __init__(self):
         self.tokens = 0
@@ -71,7 +71,7 @@ class TokenCount(TrainerCallback):
 def train(
     model: PreTrainedModel, corpus: Corpus, steps: int, learning_rate: float, seed: int, log_every: int = 200
 ) -> tuple[list[dict], int]:
-    """Train by Muon with a linearly falling rate. Returns the learning curve (step, loss) and tokens read."""
+    """Train by Muon with a linearly decaying rate. Returns the learning curve (step, loss) and the number of tokens."""
     counter = TokenCount()
     arguments = TrainingArguments(
         output_dir="unused",
@@ -103,7 +103,7 @@ def train(
 
 @dataclass
 class Training:
-    """A base in the making: its model, and the record of what it has read, for the card."""
+    """A base model during training, with the record for its card."""
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerFast
@@ -112,7 +112,7 @@ class Training:
     curve: list[dict] = field(default_factory=list)
 
     def read(self, draw, steps: int, batch: int, learning_rate: float) -> None:
-        """Train on examples drawn by `draw(rng)`; each call goes on where the one before ended."""
+        """Train on examples drawn by `draw(rng)`. Further calls continue the training."""
         done = self.curve[-1]["step"] if self.curve else 0
         corpus = Corpus(draw, self.tokenizer, batch, self.seed + done)
         curve, tokens = train(self.model, corpus, steps, learning_rate, self.seed)
@@ -120,6 +120,7 @@ class Training:
         self.tokens += tokens
 
     def finish(self, out: Path) -> dict:
+        """Save the model to `out`. Returns the record: weights, tokens, curve."""
         self.model.save_pretrained(out)
         self.tokenizer.save_pretrained(out)
         return {"weights": self.model.num_parameters(), "tokens": self.tokens, "curve": self.curve}
