@@ -1,4 +1,4 @@
-"""Intervals: 95 % bootstrap by scipy, over questions; paired where two systems answered the same ones."""
+"""Statistics: 95 % bootstrap intervals over questions (scipy), paired where two systems answer the same questions."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import bootstrap
 
-RESAMPLES = 4_000  # the interval's ends then move by about 0.001 from one seed to another at n = 500
+RESAMPLES = 4_000  # the interval's ends then vary by about 0.001 between seeds at n = 500
 SEED = 20260203
 
 
@@ -21,7 +21,7 @@ class Estimate:
 
 
 def mean(values: Sequence[float]) -> Estimate:
-    """Mean of one number a question (for trained methods: already averaged over seeds)."""
+    """Mean of one number per question (for trained methods: already averaged over seeds)."""
     x = np.asarray(values, dtype=float)
     if len(x) < 2 or np.ptp(x) == 0:  # nothing to resample
         centre = float(x.mean()) if len(x) else float("nan")
@@ -35,15 +35,15 @@ def mean(values: Sequence[float]) -> Estimate:
 def gain(values: Sequence[float], baseline: Sequence[float]) -> Estimate:
     """Mean paired difference over the same questions in the same order."""
     if len(values) != len(baseline):
-        raise ValueError(f"a paired gain needs the same questions: {len(values)} against {len(baseline)}")
+        raise ValueError(f"a paired gain needs the same questions: {len(values)} and {len(baseline)} values")
     return mean(np.asarray(values, dtype=float) - np.asarray(baseline, dtype=float))
 
 
 def ratio(parts: Sequence[float], wholes: Sequence[float]) -> Estimate:
-    """Sum of parts over sum of wholes, resampled by question: the right mean where questions weigh differently."""
+    """Sum of parts over sum of wholes, resampled by question: the correct mean if questions differ in weight."""
     a, b = np.asarray(parts, dtype=float), np.asarray(wholes, dtype=float)
     if len(a) != len(b):
-        raise ValueError(f"a ratio needs as many parts as wholes: {len(a)} and {len(b)}")
+        raise ValueError(f"a ratio needs one whole for each part: {len(a)} parts and {len(b)} wholes")
     if b.sum() == 0:
         return Estimate(float("nan"), float("nan"), float("nan"), 0)
     rng = np.random.default_rng(SEED)
@@ -57,7 +57,8 @@ def ratio(parts: Sequence[float], wholes: Sequence[float]) -> Estimate:
 
 
 def holm(p: np.ndarray) -> np.ndarray:
-    """p values adjusted by Holm's step-down method (1979): the family-wise error holds under any dependence."""
+    """p values adjusted by Holm's step-down method (1979), which controls the family-wise error under any
+    dependence."""
     p = np.asarray(p, dtype=float)
     order = np.argsort(p)
     steps = np.maximum.accumulate(p[order] * (len(p) - np.arange(len(p)))).clip(max=1)
