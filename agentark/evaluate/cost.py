@@ -60,15 +60,13 @@ def exact(value: float, n: int) -> Estimate:
 
 
 def teacher_seconds(folder: Path) -> pd.DataFrame:
-    """Seconds per question of the debate, the vote and one sample (index: question_id), from a folder of notebook
-    03."""
+    """Seconds of debate, vote and one sample by question (index: question_id), from a folder of notebook 03."""
     parts = by_protocol(folder)
     return pd.DataFrame({name: part.groupby("question_id")["seconds"].sum() for name, part in parts.items()})
 
 
 def trainings(students: Iterable[str], methods: Iterable[str]) -> dict[tuple[str, str], dict[str, str]]:
-    """(student, method) -> the stages that train it, by the planner's names, with the names of their records in
-    data/runs."""
+    """(student, method) -> the stages that train it, by the planner's names, and their records' names in data/runs."""
     found = {}
     for s in students:
         found |= {(s, m): {f"distill@{s}-{m}": f"05_distill-{s}-{m}"} for m in methods}
@@ -77,8 +75,7 @@ def trainings(students: Iterable[str], methods: Iterable[str]) -> dict[tuple[str
 
 
 def noted(runs: Path, notebook: str, clock: str) -> float:
-    """Seconds recorded by the last run of a notebook; NaN if it did not run here because DVC's cache had its
-    outputs."""
+    """Seconds recorded by the last run of a notebook; NaN if its outputs came from DVC's cache instead."""
     note = runs / f"{notebook}.json"
     return float(json.loads(note.read_text()).get(clock, math.nan)) if note.is_file() else math.nan
 

@@ -195,8 +195,7 @@ def against_truth(verdicts: Sequence[Verdict], own: Sequence[Prediction], rival:
 
 
 def correlation(pairs: np.ndarray) -> float:
-    """Spearman's rho of mark and truth over the answers that have both; shape (questions, answers, 2). NaN if either is
-    constant."""
+    """Spearman's rho over answers with mark and truth; shape (questions, answers, 2). NaN if either is constant."""
     answers = pairs.reshape(-1, 2)
     answers = answers[~np.isnan(answers).any(axis=1)]
     return float(spearmanr(*answers.T).statistic) if len(answers) and np.ptp(answers, axis=0).all() else float("nan")

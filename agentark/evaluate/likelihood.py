@@ -20,8 +20,7 @@ from agentark.traces.reading import in_world, lines_of
 
 
 def reasoning(question: Question) -> str:
-    """The gold solution without the answer: in the generated world all lines but the last, else the whole published
-    solution."""
+    """The gold solution without the answer: in the generated world all lines but the last, else the whole text."""
     return "\n".join(lines_of(question.solution)[:-1]) if in_world(question) else question.solution
 
 

@@ -37,8 +37,8 @@ def systems(
     teacher: str, students: Sequence[str], methods: Sequence[str], seeds: Sequence[int], engine: str, models: Path,
     trained: Path,
 ) -> list[System]:  # fmt: skip
-    """The teacher, every student's base, and every trained student. `engine`: prefix of the engine that runs students
-    ("" or "vllm:")."""
+    """The teacher, every student's base, and every trained student. `engine`: prefix of students' models, "" or
+    "vllm:"."""
     found = [System("", "greedy", 0, teacher)]
     for student in students:
         found.append(System(student, "base", 0, f"{engine}{models / student}"))

@@ -1,5 +1,4 @@
-"""Rows of the results tables: accuracy, step measures and paired gains, by seed and averaged over seeds, with 95 %
-intervals."""
+"""Rows of the results tables: accuracy, step measures and paired gains, by seed and over seeds, with 95 % intervals."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
@@ -100,8 +99,7 @@ def plain(value: Any) -> Any:
 
 
 def other_condition(change: System, rival: pd.DataFrame) -> str:
-    """The name of the condition in which a baseline differs from a system, apart from its method; "" if there is
-    none."""
+    """The condition in which a baseline differs from a system, apart from its method; "" if there is none."""
     if "label" in change:
         return rival["variant"].iloc[0] if "variant" in rival else change["label"]
     return change.get("setting", "")

@@ -57,8 +57,7 @@ def ratio(parts: Sequence[float], wholes: Sequence[float]) -> Estimate:
 
 
 def holm(p: np.ndarray) -> np.ndarray:
-    """p values adjusted by Holm's step-down method (1979), which controls the family-wise error under any
-    dependence."""
+    """p values adjusted by Holm's step-down method (1979): controls the family-wise error under any dependence."""
     p = np.asarray(p, dtype=float)
     order = np.argsort(p)
     steps = np.maximum.accumulate(p[order] * (len(p) - np.arange(len(p)))).clip(max=1)

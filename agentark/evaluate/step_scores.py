@@ -48,8 +48,7 @@ def examined(
     test: Sequence[CheckedTrace],
     questions: dict[str, str],
 ) -> dict[str, stats.Estimate]:
-    """The measures of one scorer (see quality). Those that need the truth of steps, or of traces, are missing without
-    it."""
+    """The measures of one scorer (see quality), without those whose truth (of steps, or of traces) is unknown."""
     scored = partial(likelihood_scores, folder) if method == "likelihood" else StepScorer(folder)
     scores = scored([questions[t.question_id] for t in test], [t.text for t in test])
     found = {}

@@ -76,8 +76,7 @@ def bleu(prediction: str, references: Sequence[str]) -> float:
 
 
 def international(text: str) -> list[str]:
-    """The tokens of mteval-v14's international tokenisation: symbols, and punctuation outside numbers, are tokens of
-    their own."""
+    """Tokens of mteval-v14's international tokenisation: symbols, and punctuation outside numbers, are split off."""
     text = regex.sub(r"(\P{N})(\p{P})", r"\1 \2 ", text)
     text = regex.sub(r"(\p{P})(\P{N})", r" \1 \2", text)
     return regex.sub(r"(\p{S})", r" \1 ", text).split()
