@@ -119,7 +119,7 @@ def test_a_student_at_chance_whoever_taught_it_is_told(rows):
         )
     ]
     (told,) = grid.guessed(frame(made))
-    assert told.startswith("s1 answers facts at chance") and "(0.27 right), though it writes 1.00 of" in told
+    assert told.startswith("s1 answers facts at chance") and "(accuracy 0.27), although it generates 1.00 of" in told
 
 
 def test_its_pictures_hold_every_cell_and_every_mean(cells, rows, everything):

@@ -94,13 +94,15 @@ def test_a_key_in_a_parameter_is_refused_unquoted(value):
     with pytest.raises(StudyError) as error:
         typed("03_debate", "teacher", "str", value)
     assert (
-        "teacher holds a key" in str(error.value) and "hunter2" not in str(error.value) and KEY not in str(error.value)
+        "teacher contains a key" in str(error.value)
+        and "hunter2" not in str(error.value)
+        and KEY not in str(error.value)
     )
 
 
 def test_a_killed_kernel_is_one_line(project):
     write_notebook(project, "quick", "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)")
-    assert "ended before its last cell" in one_line(run(project, "quick"))
+    assert "ended before the notebook's last cell" in one_line(run(project, "quick"))
 
 
 def test_a_kernel_that_the_user_installed_under_our_name_is_not_taken(project, tmp_path):
@@ -152,10 +154,10 @@ def test_what_is_no_notebooks_name_is_one_line(project, capsys, name):
 BROKEN = {
     "empty": (b"", "empty"), "comments": (b"# nothing\n", "empty"), "a list": (b"- a\n", "list"), "text": (b"hello", "str"),
     "a tab": (b"a:\n\tb: 1\n", "line 2"), "markers": (b"a: 1\n<<<<<<< HEAD\nb: 1\n=======\nb: 2\n>>>>>>> x\n", "line"),
-    "twice": (b"a: 1\nb: 2\na: 3\n", "a stands there twice"), "anchor": (b"a: *none\n", "line 1"),
+    "twice": (b"a: 1\nb: 2\na: 3\n", "a appears twice"), "anchor": (b"a: *none\n", "line 1"),
     "bytes": (b"a: \xff\n", "not readable"), "open": (b"a: [1, 2\n", "line"), "a tag": (b"a: !!python/object:os.system {}\n", "line"),
     "a section": (b"quick: [1]\n", "not a mapping"), "a section of text": (b"quick: hello\n", "not a mapping"),
-    "deep": (b"a: " + b"[" * 5000, "not"), "twice below": (b"quick:\n  steps: 1\n  steps: 2\n", "steps stands there twice"),
+    "deep": (b"a: " + b"[" * 5000, "not"), "twice below": (b"quick:\n  steps: 1\n  steps: 2\n", "steps appears twice"),
 }  # fmt: skip
 
 

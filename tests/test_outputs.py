@@ -83,7 +83,7 @@ def test_an_absolute_path_inside_is_as_good_as_a_relative_one(top):
 
 @pytest.mark.parametrize(("first", "second"), [("data/a", "data/a"), ("data/a", "data/a/b"), ("data/a/b", "data/a")])
 def test_outputs_must_not_lie_in_one_another(top, first, second):
-    with pytest.raises(StudyError, match="are one place"):
+    with pytest.raises(StudyError, match="overlap"):
         ask(top, "02_base_models", out=first, out_scores=second)
 
 

@@ -36,7 +36,7 @@ def test_a_planted_difference_is_found_and_no_other(answered):
     table = frame([*measured, *rows])
     assert pad_choices.by_seed(table, "credit", "qwen3-small", "min") == pytest.approx([-1 / 3, -1 / 3])
     least, step = pad_choices.findings(table).split("\n")
-    assert "least step vs. mean of steps: -0.333" in least and "(worse; by seed" in least
+    assert "lowest step vs. mean of steps: -0.333" in least and "(worse; by seed" in least
     assert "(no difference detected; by seed" in step
     assert len(pad_choices.figure(table).axes) == 1
 
@@ -44,5 +44,5 @@ def test_a_planted_difference_is_found_and_no_other(answered):
 def test_a_study_trained_otherwise_is_refused(tmp_path):
     (tmp_path / "provenance.json").write_text(json.dumps({"parameters": {"steps": 60, "beta": 0.001}}))
     pad_choices.check_trained(tmp_path, {"steps": 60, "beta": 0.001, "per_device_batch_size": 4})
-    with pytest.raises(StudyError, match=r"trained with steps 60, params.yaml says 2; run `dvc repro`"):
+    with pytest.raises(StudyError, match=r"trained with steps 60, params.yaml has 2; run `dvc repro`"):
         pad_choices.check_trained(tmp_path, {"steps": 2, "beta": 0.001})

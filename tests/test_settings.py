@@ -70,7 +70,7 @@ def test_a_setting_is_given_on_the_command_line_by_its_name():
     assert resolve(policy, PARAMS, {"policy.trainer": "peft"})["policy"]["trainer"] == "peft"
     for given, words in (
         ({"policy": "{}"}, "policy is a group of settings"),
-        ({"polcy.beta": "1"}, "names 'polcy.beta'"),
+        ({"polcy.beta": "1"}, "the command line has the unknown parameter 'polcy.beta'"),
         ({"policy.steps": "1.5"}, "policy.steps=1.5 is not of type int"),
     ):
         with pytest.raises(StudyError, match=words):

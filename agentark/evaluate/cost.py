@@ -1,9 +1,10 @@
-"""What the study spent, and after how many answers a student has paid for itself (the paper's Table 6, and beyond).
+"""Cost of the study, and the number of answers after which a student has paid for itself (the paper's Table 6,
+extended).
 
-Everything is a row of schema `Score` with study "cost". `setting` names what is paid for: "once" (the debates on training
-questions; one seed's training, and its `part`s), "answer" (one answer), or "break-even" (questions until a student has
-paid for itself, against `baseline`). `metric` is the unit: "tokens" read, written or trained on, or "seconds" of one core
-(of wall clock at scale full).
+Every row has schema `Score` with study "cost". `setting` names what is paid for: "once" (the debates on training
+questions; the training of one seed, and its `part`s), "answer" (one answer), or "break-even" (questions until a student
+has paid for itself, compared with `baseline`). `metric` is the unit: "tokens" read, generated or trained on, or
+"seconds" of one core (of wall clock at scale full).
 """
 
 import json
@@ -41,31 +42,31 @@ from agentark.tasks.questions import asked
 
 
 def mean_seconds(seconds: pd.DataFrame, setting: str, method: str, student: str) -> dict[str, object]:
-    """A row of reports/seconds.csv: seconds a question of one system, all its calls together."""
+    """A row of reports/seconds.csv: seconds per question of one system, summed over its calls."""
     per_question = float(seconds["seconds"].sum()) / seconds["question_id"].nunique()
     return dict(setting=setting, method=method, student=student, seconds_per_question=per_question)
 
 
 def by_protocol(folder: Path) -> dict[str, pd.DataFrame]:
-    """The seconds of a folder of notebook 03: of the debate, the vote, and one sample (the vote's first agent)."""
+    """Seconds from a folder of notebook 03: of the debate, the vote, and one sample (the vote's first agent)."""
     rows = frame(read_table(folder / "seconds.parquet", Seconds))
     vote = rows[rows["protocol"] == "vote"]
     return {"debate": rows[rows["protocol"] != "vote"], "vote": vote, "single": vote[vote["agent"] == 1]}
 
 
 def exact(value: float, n: int) -> Estimate:
-    """A number that was counted or timed once: its interval is itself."""
+    """An estimate of a number that is counted or timed once: both ends of its interval are the number itself."""
     return Estimate(float(value), float(value), float(value), n)
 
 
 def teacher_seconds(folder: Path) -> pd.DataFrame:
-    """Seconds of debate, vote and one sample a question (index: question_id) in a folder of notebook 03."""
+    """Seconds of debate, vote and one sample by question (index: question_id), from a folder of notebook 03."""
     parts = by_protocol(folder)
     return pd.DataFrame({name: part.groupby("question_id")["seconds"].sum() for name, part in parts.items()})
 
 
 def trainings(students: Iterable[str], methods: Iterable[str]) -> dict[tuple[str, str], dict[str, str]]:
-    """(student, method) -> the stages that train it, in the planner's names, with the notebooks' notes under data/runs."""
+    """(student, method) -> the stages that train it, by the planner's names, and their records' names in data/runs."""
     found: dict[tuple[str, str], dict[str, str]] = {}
     for s in students:
         found |= {(s, m): {f"distill@{s}-{m}": f"05_distill-{s}-{m}"} for m in methods}
@@ -74,7 +75,7 @@ def trainings(students: Iterable[str], methods: Iterable[str]) -> dict[tuple[str
 
 
 def noted(runs: Path, notebook: str, clock: str) -> float:
-    """Seconds that a notebook noted when it last ran; NaN where it was not run here, but taken from DVC's cache."""
+    """Seconds recorded by the last run of a notebook; NaN if its outputs came from DVC's cache instead."""
     note = runs / f"{notebook}.json"
     return float(json.loads(note.read_text()).get(clock, math.nan)) if note.is_file() else math.nan
 
@@ -82,10 +83,11 @@ def noted(runs: Path, notebook: str, clock: str) -> float:
 def once(
     used: dict[str, tuple[int, int]], debates: float, stages: dict, seeds: int, runs: Path, clock: str, fixed: dict
 ) -> list[Score]:
-    """Rows of what is paid once: the debates on training questions, and of each training (and its parts) one seed.
+    """Rows of the costs paid once: the debates on training questions, and one seed of each training and of its parts.
 
-    used: questions and tokens by stage (plan.used); debates: seconds of the training questions' debates; clock: the key of
-    data/runs/*.json that holds seconds. A training that was not timed has no row in seconds.
+    used: questions and tokens by stage (see the function `used`); debates: seconds of the debates on training
+    questions; clock: the key of data/runs/*.json that holds seconds. A training that was not timed has no row in
+    seconds.
     """
     n, tokens = used["debate@train"]
     paid = dict(fixed, setting="once", student="", method="debate")
@@ -105,10 +107,10 @@ def once(
 
 
 def answering(predictions: pd.DataFrame, teacher: pd.DataFrame, took: pd.DataFrame, fixed: dict) -> list[Score]:
-    """Rows of what an answer takes, by method and student, over all test questions.
+    """Rows of the cost of an answer, by method and student, over all test questions.
 
-    predictions: data/predictions, of which setting "test" counts; teacher: `teacher_seconds`; took: reports/seconds.csv,
-    the only source of students' seconds, means without an interval.
+    predictions: data/predictions, of which only setting "test" counts; teacher: `teacher_seconds`; took:
+    reports/seconds.csv, the only source of students' seconds, which are means without an interval.
     """
     asked = predictions[predictions["setting"] == "test"]
     means = took[took["setting"] == "test"].set_index(["method", "student"])["seconds_per_question"]
@@ -123,16 +125,19 @@ def answering(predictions: pd.DataFrame, teacher: pd.DataFrame, took: pd.DataFra
 
 
 def break_even(once: float, debate: float, student: float) -> float:
-    """After how many answered questions a student has paid for itself: `once` for its debates and training, `debate` and
-    `student` a question, in one unit. Infinite where a student's answer costs as much as a debate."""
+    """Number of answered questions after which a student has paid for itself. once: cost of its debates and training;
+    debate, student: cost per question; all in one unit. Infinite if a student's answer costs at least as much as a
+    debate."""
     return once / (debate - student) if debate > student else math.inf
 
 
 def paid_back(rows: list[Score], predictions: pd.DataFrame, teacher: pd.DataFrame, fixed: dict) -> list[Score]:
-    """Rows of the break-even: N = (debates + training) / (rival's answer - student's), by method, rival and unit.
+    """Rows of the break-even: N = (debates + training) / (rival's answer - student's answer), by method, rival and
+    unit.
 
-    What was paid once is known, so the interval is that of the difference a question, paired where both are known by
-    question; an end is infinite where the difference may be nothing. A student that costs more than its rival never pays.
+    The costs paid once are known exactly, so the interval is that of the difference per question, paired if both costs
+    are known by question. An end is infinite if the difference may be zero. N is infinite for a student that costs more
+    than its rival.
     """
     spent = {(r.student, r.method, r.metric): r.value for r in rows if r.setting == "once" and not r.part}
     each = {(r.student, r.method, r.metric): r.value for r in rows if r.setting == "answer"}
@@ -155,14 +160,14 @@ def paid_back(rows: list[Score], predictions: pd.DataFrame, teacher: pd.DataFram
 def used(params: dict) -> dict[str, tuple[int, int]]:
     """Questions and tokens of each stage that has run, from the tables under data/.
 
-    Debates and answers are counted. Trainings: the mean length of their examples, or of the outputs logged, times the
-    steps taken.
+    Debates and answers are counted. For trainings, the mean length of the examples (of the logged outputs, for the
+    policy) is multiplied by the number of examples in all steps.
     """
     data, found = root() / "data", {}
     recipe, seeds = Recipe.of(params), len(params["seeds"])
     reward, policy = recipe.reward_model, recipe.policy
     for key in params["debates"]:
-        files = sorted((data / "debates" / key).glob("[tv]*.parquet"))  # traces, and the vote where one was held
+        files = sorted((data / "debates" / key).glob("[tv]*.parquet"))  # traces, and the vote if there is one
         traces = [t for file in files for t in read_table(file, Trace)]
         tokens = sum(t.prompt_tokens + t.completion_tokens for t in traces)
         found[f"debate@{key}"] = len({t.question_id for t in traces}), tokens

@@ -20,16 +20,17 @@ from agentark.traces.reading import in_world, lines_of
 
 
 def reasoning(question: Question) -> str:
-    """The gold solution without the answer: in the generated world all lines but the last, else all that is published."""
+    """The gold solution without the answer: in the generated world all lines but the last, else the whole text."""
     return "\n".join(lines_of(question.solution)[:-1]) if in_world(question) else question.solution
 
 
 @torch.inference_mode()
 def reasoning_nll(folder: Path, questions: Sequence[Question]) -> pd.DataFrame:
-    """One row a question: `nll`, the negative log-likelihood in nats of its gold reasoning under the model in `folder`,
-    summed over `tokens`; the question, in the model's chat format, is read and not counted.
+    """One row per question: `nll`, the negative log-likelihood in nats of its gold reasoning under the model in
+    `folder`, summed over `tokens`. The question is the prompt, in the model's chat format, and is not counted.
 
-    Raises StudyError if there is no question, or one that does not fit with its reasoning into the model's window.
+    Raises StudyError if there are no questions, or if a question with its reasoning does not fit into the model's
+    window.
     """
     if not questions:
         raise StudyError("no test question has a gold solution; choose a train_task whose questions have one")
@@ -40,7 +41,7 @@ def reasoning_nll(folder: Path, questions: Sequence[Question]) -> pd.DataFrame:
         ids = tokenizer(reasoning(question), add_special_tokens=False).input_ids
         rows.append(prompt_ids(tokenizer, solve_prompt(question.text), window - len(ids)) + ids)
         lengths.append(len(ids))
-    tokens = LOGITS // 4 // model.config.get_text_config().vocab_size  # a loss of 32 bits holds copies of the logits
+    tokens = LOGITS // 4 // model.config.get_text_config().vocab_size  # a loss in 32 bits copies the logits
     size = max(1, min(ROWS, tokens // max(map(len, rows))))
     found = []
     for start in range(0, len(rows), size):
@@ -55,11 +56,11 @@ def reasoning_nll(folder: Path, questions: Sequence[Question]) -> pd.DataFrame:
 
 
 def likelihood_scores(table: pd.DataFrame, teacher: str, train_task: str) -> list[Score]:
-    """NLL in nats a token of gold reasoning, perplexity (its exponential), and `nll_difference`, paired by question, to
-    the student's base (below 0: likelier than under the base), with intervals over questions.
+    """NLL of gold reasoning in nats per token, perplexity (its exponential), and `nll_difference` to the student's
+    base, paired by question (below 0: more likely than under the base), with intervals over questions.
 
-    `table`: rows of `reasoning_nll` with columns student, method, seed. A trained method has a row a seed and one of the
-    mean NLL over seeds ("all"). tokens_per_question counts the reasoning's tokens.
+    `table`: rows of `reasoning_nll` with columns student, method, seed. A trained method has one row per seed and one
+    of the mean NLL over seeds ("all"). tokens_per_question counts the tokens of the reasoning.
     """
     rows, base = [], {}
     for (student, method), part in table.groupby(["student", "method"], sort=False):

@@ -16,7 +16,12 @@ STEP_COUNTS = (
     "steps_needed", "steps_present", "steps_written", "steps_right", "steps_grounded", "errors", "errors_noticed",
     "errors_mended",
 )  # fmt: skip
-TEXT_METRICS = ("f1", "rouge1", "rouge2", "rougeL")  # of answers in words, each the best over the known right answers
+TEXT_METRICS = (
+    "f1",
+    "rouge1",
+    "rouge2",
+    "rougeL",
+)  # of answers in words; each is the maximum over the known right answers
 
 
 @dataclass(frozen=True)
@@ -33,7 +38,8 @@ def systems(
     teacher: str, students: Sequence[str], methods: Sequence[str], seeds: Sequence[int], engine: str, models: Path,
     trained: Path,
 ) -> list[System]:  # fmt: skip
-    """The teacher, every student's base, and every trained student. `engine`: what answers for students ("" or "vllm:")."""
+    """The teacher, every student's base, and every trained student. `engine`: prefix of students' models, "" or
+    "vllm:"."""
     found = [System("", "greedy", 0, teacher)]
     for student in students:
         found.append(System(student, "base", 0, f"{engine}{models / student}"))
@@ -44,11 +50,11 @@ def systems(
 
 
 def step_counts(question: Question, text: str) -> dict[str, int]:
-    """Exact counts over the lines of a trace, the answer's line left out.
+    """Exact counts over the lines of a trace, without the answer's line.
 
-    needed, present: quantities on the gold path, and those of them that the trace states; written, right, grounded:
-    lines in all, true ones, and ones whose operands stand in the question or an earlier line; errors: wrong lines;
-    noticed: those that a later `fix` line of the same quantity takes up; mended: those it puts right. All are 0 for a
+    needed, present: quantities on the gold path, and those of them that the trace states; written, right, grounded: all
+    lines, correct lines, and lines whose operands are in the question or an earlier line; errors: wrong lines; noticed:
+    errors that a later `fix` line of the same quantity addresses; mended: errors that it corrects. All are 0 for a
     published question, whose steps have no known truth.
     """
     if not in_world(question):
@@ -70,10 +76,11 @@ def step_counts(question: Question, text: str) -> dict[str, int]:
 
 
 def likeness(question: Question, answer: str | None) -> dict[str, float]:
-    """F1 and ROUGE F-measures of an answer in words (in the world: of hops and digest); nothing for any other.
+    """F1 and ROUGE F-measures of an answer in words (in the world: of hops and digest); empty for other kinds of
+    answers.
 
-    hops is answered in one word: its ROUGE-2 is 0 by definition, its other measures are 1 where the answer is right.
-    BERTScore is not among them: it wants an encoder that knows the language (metrics.bert_score, for scale `full`).
+    An answer to hops is one word: its ROUGE-2 is 0 by definition, and its other measures are 1 if the answer is right.
+    BERTScore is not included: it needs an encoder trained on the language (text_metrics.bert_score, for scale `full`).
     """
     if question.kind != "text":
         return {}
@@ -87,9 +94,10 @@ def likeness(question: Question, answer: str | None) -> dict[str, float]:
 def predict(
     traces: Sequence[Trace], questions: Iterable[Question], setting: str, method: str, student: str = "", seed: int = 0
 ) -> list[Prediction]:
-    """One prediction a question from all traces of its conversation.
+    """One prediction per question from all traces of its conversation.
 
-    A debate answers by its summariser; otherwise the majority of the answers wins, and its first trace speaks for it.
+    A debate's answer is its summariser's. Otherwise the majority of the answers wins, and the first trace with that
+    answer gives the text.
     """
     asked = {q.question_id: q for q in questions}
     rows = []

@@ -1,10 +1,10 @@
-"""What changed in the reasoning, and does it hold: the likelihood of held-out gold reasoning (the paper's Table 1), and
-accuracy when the same question is put in another way.
+"""Robustness of the reasoning: accuracy when the same question is put in another way. The likelihood of held-out gold
+reasoning (the paper's Table 1) is in `evaluate.likelihood`.
 
-A perturbation edits the words of a question of the generated world. The question's graph is then read off the new words,
-so that the answer, and every step of every trace, stay exactly checkable. Two families can be read: `equation` and
-`word`. The others are left out: in `facts` the names carry what is to be remembered; `meta`, `hops`, `passage` and
-`digest` have sentences of their own, and the last three read values off without reckoning.
+A perturbation edits the words of a question of the generated world. The question's graph is then parsed from the new
+words, so the answer and every step of every trace stay exactly checkable. Two families can be parsed: `equation` and
+`word`. The others are left out: in `facts` the names carry the facts to recall; `meta`, `hops`, `passage` and `digest`
+have sentences of their own, and the last three look values up without arithmetic.
 """
 
 import itertools
@@ -18,17 +18,21 @@ from agentark.schemas import Question
 from agentark.tasks import TASKS
 from agentark.tasks.world.perturb import DRAWS, EDITS, FAMILIES, in_range, joined, misread, read, sentences
 
-HINTS = ("right hint", "wrong hint")  # the right one is the control: who gains nothing from it cannot read hints
+HINTS = (
+    "right hint",
+    "wrong hint",
+)  # the right hint is the control: a system that gains nothing from it cannot read hints
 PERTURBATIONS = (*EDITS, *HINTS)
 UNPERTURBED = "unperturbed"
 
 
 def perturbed(question: Question, how: str) -> Question | None:
-    """The question put another way, with its graph, answer and a gold solution; None if it does not allow that.
+    """The question put in another way, with its graph, answer and a gold solution; None if the question does not allow
+    it.
 
-    how: one of PERTURBATIONS. Its id stays, and alone decides what is drawn. A hint is a peer's trace after the question,
-    in the words in which a debate's summariser is told traces. Raises StudyError for a question of neither of FAMILIES,
-    or another `how`.
+    how: one of PERTURBATIONS. The question's id is kept; the draws depend only on it and on `how`. A hint is a peer's
+    trace after the question, in the wording of the summariser's prompt. Raises StudyError for a question outside
+    FAMILIES, or an unknown `how`.
     """
     if how not in PERTURBATIONS:
         raise StudyError(f"perturbation {how!r} is unknown; choose one of {', '.join(PERTURBATIONS)}")
@@ -51,8 +55,8 @@ def perturbed(question: Question, how: str) -> Question | None:
 
 
 def settings(questions: Sequence[Question], harder: Sequence[Question], n: int) -> dict[str, list[Question]]:
-    """The first `n` questions that each perturbation can be made of, so perturbed; "unperturbed", all that were used, as
-    they are; and "more steps", `n` of the harder ones. Empty where the family's words cannot be read."""
+    """Questions by setting: for each perturbation, the first `n` questions that allow it, perturbed; "unperturbed": all
+    questions used, as they are; "more steps": `n` of the harder questions. Empty if the family cannot be parsed."""
     if any(q.task not in FAMILIES for q in questions):
         return {}
     made = {
@@ -64,8 +68,8 @@ def settings(questions: Sequence[Question], harder: Sequence[Question], n: int) 
 
 
 def against(system: System) -> list[System]:
-    """What a system is compared with in each setting: as in the main study, and with itself on the same questions
-    unperturbed; with a wrong hint also with itself on a right one."""
+    """A system's baselines in each setting: those of the main study, and the system itself on the same questions
+    unperturbed; with a wrong hint, also the system itself with a right hint."""
     rivals = baselines(system)
     if system["setting"] in PERTURBATIONS:
         rivals = [*rivals, {"setting": UNPERTURBED}]

@@ -1,4 +1,4 @@
-"""Rows of the results tables: accuracy, step measures and paired gains, with seeds, their mean and 95 % intervals."""
+"""Rows of the results tables: accuracy, step measures and paired gains, by seed and over seeds, with 95 % intervals."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
@@ -17,9 +17,9 @@ STEP_METRICS = {
     "error_notice": ("errors_noticed", "errors"),
     "error_repair": ("errors_mended", "errors"),
 }
-GAINS = ("accuracy", "accuracy_gain")  # what the ablations keep
-KEYS = ("setting", "label", "level", "task", "student", "method")  # what identifies a system and its questions
-# The conditions of a label, as columns of the results.
+GAINS = ("accuracy", "accuracy_gain")  # the metrics that the ablations keep
+KEYS = ("setting", "label", "level", "task", "student", "method")  # these columns identify a system and its questions
+# The facts of a label's condition, as columns of the results.
 FACTS = ("variant", "source", "questions", "traces_per_question", "agents", "rounds", "temperature")
 System = dict[str, Any]
 
@@ -34,10 +34,10 @@ def scores(
 ) -> list[Score]:
     """Accuracy, text and step measures of every system, and its gains over its baselines.
 
-    predictions: rows of `Prediction`, optionally with columns of KEYS and FACTS (see conditioned). A trained method has a row a seed and
-    one of the mean over seeds ("all"), whose interval is over questions. `baselines(system)` lists in what each rival
-    differs from the system ({"method": "base"}); a rival that the student does not have is the teacher's. Gains are
-    paired by question over the questions that both answered. metrics: those to keep (None: all).
+    predictions: rows of `Prediction`, optionally with columns of KEYS and FACTS (see conditioned). A trained method has
+    one row per seed and one of the mean over seeds ("all"), whose interval is over questions. `baselines(system)` lists
+    how each baseline differs from the system ({"method": "base"}); if the student has no such system, the teacher's is
+    used. Gains are paired by question over the questions that both answered. metrics: those to keep (None: all).
     """
     predictions = predictions.astype(dict.fromkeys(("correct", *TEXT_METRICS), float))
     keys = [key for key in KEYS if key in predictions]
@@ -73,15 +73,15 @@ def scores(
 
 
 def conditioned(predictions: Iterable[Prediction], conditions: dict[str, System]) -> pd.DataFrame:
-    """Predictions as a table for `scores`: what `predict` was given as the setting is the label of a condition, whose facts
-    (FACTS) are in `conditions`."""
+    """Predictions as a table for `scores`. Their setting is the label of a condition; `conditions` gives the facts
+    (FACTS) of each label."""
     table = frame(predictions).rename(columns={"setting": "label"}).assign(setting="test")
     facts = pd.DataFrame.from_dict(conditions, orient="index").convert_dtypes()  # counts stay whole beside missing ones
     return table.join(facts, on="label")
 
 
 def described(system: System, part: pd.DataFrame, study: str, teacher: str, train_task: str) -> dict[str, Any]:
-    """What all rows of a system have in common. train_task: "" for what was not trained."""
+    """The values that all rows of a system share. train_task: "" for a system that was not trained."""
     facts = {name: plain(part[name].iloc[0]) for name in FACTS if name in part}
     return {name: plain(value) for name, value in system.items() if name not in ("task", "label")} | facts | {
         "study": study,
@@ -94,12 +94,12 @@ def described(system: System, part: pd.DataFrame, study: str, teacher: str, trai
 
 
 def plain(value: Any) -> Any:
-    """A value of a table as Python has it; None where the table has none."""
+    """A table's value as a plain Python value; None if it is missing."""
     return None if pd.isna(value) else value.item() if hasattr(value, "item") else value
 
 
 def other_condition(change: System, rival: pd.DataFrame) -> str:
-    """The name of the condition in which a rival differs from a system, beside its method; "" if it differs in none."""
+    """The condition in which a baseline differs from a system, apart from its method; "" if there is none."""
     if "label" in change:
         return rival["variant"].iloc[0] if "variant" in rival else change["label"]
     return change.get("setting", "")
@@ -111,8 +111,8 @@ def score(fixed: dict[str, Any], metric: str, estimate: stats.Estimate, seed: st
 
 
 def baselines(system: System) -> list[System]:
-    """What each method of the study is compared with: students with their base, with answer-only SFT, and with the
-    teacher's single sample and debate; a debate with greedy decoding, one sample, and the vote at its number of calls."""
+    """The baselines of each method of the study. Students: their base, answer-only SFT, and the teacher's single sample
+    and debate. A debate: greedy decoding, one sample, and the vote with the same number of calls."""
     students = ["base", "sft", "single", "debate"]
     rivals = {
         "debate": ["greedy", "single", "vote"],
@@ -124,8 +124,8 @@ def baselines(system: System) -> list[System]:
 
 
 def yields(table: pd.DataFrame, study: str, teacher: str, train_task: str, baseline: str) -> list[Score]:
-    """The share of training questions with a right trace by source (metric `yield`), and its paired gain over that of
-    source `baseline`: of all questions, and of each level alone. `table`: see selection.yielded."""
+    """Share of training questions with a right trace, by source (metric `yield`), and its paired gain over source
+    `baseline`: over all questions, and over each level alone. `table`: see selection.yielded."""
     rows = []
     for level, part in [(None, table), *table.groupby("level")]:
         for source in table.columns.drop("level"):
@@ -140,7 +140,7 @@ def yields(table: pd.DataFrame, study: str, teacher: str, train_task: str, basel
 
 
 def summary(rows: Sequence[Score], train_task: str) -> dict[str, dict[str, float]]:
-    """The numbers for `dvc metrics`: accuracy on the family distilled from, by student and method."""
+    """The numbers for `dvc metrics`: accuracy on the task distilled from, by student and method."""
     tree: dict[str, dict[str, float]] = {}
     for s in rows:
         if (s.metric, s.seed, s.setting, s.test_task) == ("accuracy", "all", "test", train_task):

@@ -1,4 +1,4 @@
-"""Intervals: 95 % bootstrap by scipy, over questions; paired where two systems answered the same ones."""
+"""Statistics: 95 % bootstrap intervals over questions (scipy), paired where two systems answer the same questions."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.stats import bootstrap
 
-RESAMPLES = 4_000  # the interval's ends then move by about 0.001 from one seed to another at n = 500
+RESAMPLES = 4_000  # the interval's ends then vary by about 0.001 between seeds at n = 500
 SEED = 20260203
 
 
@@ -22,7 +22,7 @@ class Estimate:
 
 
 def mean(values: Sequence[float]) -> Estimate:
-    """Mean of one number a question (for trained methods: already averaged over seeds)."""
+    """Mean of one number per question (for trained methods: already averaged over seeds)."""
     x = np.asarray(values, dtype=float)
     if len(x) < 2 or np.ptp(x) == 0:  # nothing to resample
         centre = float(x.mean()) if len(x) else float("nan")
@@ -36,15 +36,15 @@ def mean(values: Sequence[float]) -> Estimate:
 def gain(values: Sequence[float], baseline: Sequence[float]) -> Estimate:
     """Mean paired difference over the same questions in the same order."""
     if len(values) != len(baseline):
-        raise ValueError(f"a paired gain needs the same questions: {len(values)} against {len(baseline)}")
+        raise ValueError(f"a paired gain needs the same questions: {len(values)} and {len(baseline)} values")
     return mean(np.asarray(values, dtype=float) - np.asarray(baseline, dtype=float))
 
 
 def ratio(parts: Sequence[float], wholes: Sequence[float]) -> Estimate:
-    """Sum of parts over sum of wholes, resampled by question: the right mean where questions weigh differently."""
+    """Sum of parts over sum of wholes, resampled by question: the correct mean if questions differ in weight."""
     a, b = np.asarray(parts, dtype=float), np.asarray(wholes, dtype=float)
     if len(a) != len(b):
-        raise ValueError(f"a ratio needs as many parts as wholes: {len(a)} and {len(b)}")
+        raise ValueError(f"a ratio needs one whole for each part: {len(a)} parts and {len(b)} wholes")
     if b.sum() == 0:
         return Estimate(float("nan"), float("nan"), float("nan"), 0)
     rng = np.random.default_rng(SEED)
@@ -58,7 +58,7 @@ def ratio(parts: Sequence[float], wholes: Sequence[float]) -> Estimate:
 
 
 def holm(p: ArrayLike) -> np.ndarray:
-    """p values adjusted by Holm's step-down method (1979): the family-wise error holds under any dependence."""
+    """p values adjusted by Holm's step-down method (1979): controls the family-wise error under any dependence."""
     values = np.asarray(p, dtype=float)
     order = np.argsort(values)
     steps = np.maximum.accumulate(values[order] * (len(values) - np.arange(len(values)))).clip(max=1)

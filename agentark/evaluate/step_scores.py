@@ -15,8 +15,8 @@ from agentark.schemas import CheckedTrace, Score
 
 
 def step_auroc(scores: Sequence[Sequence[float]], right: Sequence[Sequence[bool]]) -> float:
-    """The chance that a right step outscores a wrong one, over all steps of all traces: of all pairs of such, the share
-    that Mann and Whitney's U counts."""
+    """Probability that a right step scores above a wrong one, over all steps of all traces: the Mann-Whitney U divided
+    by the number of pairs of a right and a wrong step."""
     s = np.concatenate([np.asarray(row, float) for row in scores])
     r = np.concatenate([np.asarray(row, bool) for row in right])
     n = r.sum()
@@ -26,7 +26,7 @@ def step_auroc(scores: Sequence[Sequence[float]], right: Sequence[Sequence[bool]
 def first_error_located(
     scores: Sequence[Sequence[float]], right: Sequence[Sequence[bool]], threshold: float
 ) -> list[bool]:
-    """For each trace that has an error: whether the first step scored below `threshold` is the first wrong one."""
+    """For each trace with an error: whether the first step that scores below `threshold` is the first wrong one."""
     hits = []
     for s, r in zip(scores, right, strict=True):
         if not all(r):
@@ -36,7 +36,7 @@ def first_error_located(
 
 
 def best_threshold(scores: Sequence[Sequence[float]], agrees: Sequence[Sequence[bool]]) -> float:
-    """The threshold that locates the first disagreement best on the debates it was trained on (no truth needed)."""
+    """The threshold that best locates the first disagreement on the training debates (no truth needed)."""
     grid = np.quantile(np.concatenate([*map(np.asarray, scores)]), np.linspace(0.02, 0.6, 30))
     return float(max(grid, key=lambda t: np.mean(first_error_located(scores, agrees, t) or [False])))
 
@@ -48,7 +48,7 @@ def examined(
     test: Sequence[CheckedTrace],
     questions: dict[str, str],
 ) -> dict[str, stats.Estimate]:
-    """One scorer by its measures (see quality); without the truth of steps, or of traces, those that need it are missing."""
+    """The measures of one scorer (see quality), without those whose truth (of steps, or of traces) is unknown."""
     scored = partial(likelihood_scores, folder) if method == "likelihood" else StepScorer(folder)
     scores = scored([questions[t.question_id] for t in test], [t.text for t in test])
     found = {}
@@ -74,12 +74,13 @@ def quality(
     student: str,
     task: str,
 ) -> list[Score]:
-    """AUROC of traces, of steps, and first errors located on `test` traces, for two baselines and both stages.
+    """AUROC of traces and of steps, and first errors located, on `test` traces, for two baselines and both stages.
 
-    A trace's score is the mean of its steps', its truth whether it ends right. The other two need the truth of steps,
-    which published questions do not have: without it they are left out. Intervals are over debates: a debate's traces are
-    resampled together, since they share a question. Trained scorers have a row a seed and one of the mean of their
-    measures over seeds ("all").
+    A trace's score is the mean over its steps, and its truth is whether its answer is right. The other two measures
+    need the truth of steps and are left out for published questions, which have none. Intervals are over debates: the
+    traces of a debate share a question, so they are resampled together. Trained scorers have one row per seed and one
+    of the mean over seeds ("all"). Raises StudyError if no measure is defined because all traces are right or all are
+    wrong.
     """
     distinct = list({(t.question_id, t.text): t for t in test if t.steps}.values())
     tuned = list({(t.question_id, t.text): t for t in train if t.steps}.values())[:2000]
@@ -92,7 +93,7 @@ def quality(
     for (method, seed), found in zip(folders, parallel.run_all(examined, calls), strict=True):
         if not found:
             raise StudyError(
-                f"{trained.name}: the traces to judge by are {'all' if distinct[0].correct else 'never'} right; use more"
+                f"{trained.name}: the test traces are all {'right' if distinct[0].correct else 'wrong'}; use more"
             )
         measured.setdefault(method, {})[seed] = found
     rows = []
@@ -115,7 +116,7 @@ def quality(
 def auroc_by_debate(
     scores: Sequence[Sequence[float]], traces: Sequence[CheckedTrace], truth: Sequence[Sequence[bool]]
 ) -> stats.Estimate:
-    """AUROC of all scores of all traces with a bootstrap interval over debates; n counts debates."""
+    """AUROC over all scores of all traces, with a bootstrap interval over debates; n counts debates."""
     by_debate: dict[str, tuple[list[float], list[bool]]] = {}
     for s, t, r in zip(scores, traces, truth, strict=True):
         values, right = by_debate.setdefault(t.question_id, ([], []))
@@ -125,10 +126,10 @@ def auroc_by_debate(
     whole = step_auroc([v for v, _ in by_debate.values()], [r for _, r in by_debate.values()])
     rng = np.random.default_rng(stats.SEED)
     draws = []
-    for _ in range(200):  # each draw sorts all steps; 200 fix the interval's ends to about 0.003
+    for _ in range(200):  # each draw sorts all steps; with 200 the interval's ends are accurate to about 0.003
         drawn = [pairs[i] for i in rng.integers(0, len(pairs), len(pairs))]
         kinds = np.unique(np.concatenate([r for _, r in drawn]))
-        if len(kinds) == 2:  # of right ones alone, or wrong ones alone, there is no AUROC
+        if len(kinds) == 2:  # AUROC needs both right and wrong steps
             draws.append(step_auroc([v for v, _ in drawn], [r for _, r in drawn]))
     lo, hi = np.quantile(draws, (0.025, 0.975))
     return stats.Estimate(whole, float(lo), float(hi), len(pairs))

@@ -14,7 +14,7 @@ from agentark.traces.reading import SUMMARISER, in_world, lines_of
 
 
 def judged(question: Question, text: str) -> list[tuple[str, bool | None]]:
-    """Each line of a trace with its verdict; None where none is known."""
+    """Each line of a trace with whether it is right; None if that is unknown."""
     if not in_world(question):
         return [(line, None) for line in lines_of(text)]
     return [(step.text, step.right) for step in check(question, text)]
@@ -24,9 +24,9 @@ def write_transcripts(
     path: Path, predictions: pd.DataFrame, traces: Sequence[Trace], questions: Sequence[Question],
     shown: tuple[str, str, int],
 ) -> None:  # fmt: skip
-    """Three worked questions for the report: a debate in which an agent was corrected, and the student on the same
-    question before and after each method. In the order of the questions, whatever the student answers. shown: the task, the
-    student and its seed."""
+    """Write three worked questions for the report: a debate in which an agent is corrected, and the student's answers
+    to the same question before and after each method. The first three such questions are taken, independently of the
+    student's answers. shown: the task, the student and its seed."""
     train_task, student, seed = shown
     gold = {q.question_id: q for q in questions if q.task == train_task}
     examples = []

@@ -1,1 +1,1 @@
-"""In: the paper's printed numbers and this study's results tables. Out: comparisons of the two, and verdicts on each claim."""
+"""In: the paper's printed numbers and this study's results tables. Out: comparisons, and a verdict on each claim."""

@@ -1,4 +1,4 @@
-"""The ablations' tables, arranged and read for the pages."""
+"""Tables and sentences of the ablations, for the pages."""
 
 import pandas as pd
 
@@ -7,7 +7,7 @@ from agentark.paper.contrasts import along
 from agentark.report import sentences
 from agentark.report.charts import LABELS, METHODS
 
-CONTROL = ("samples, equal generations", "samples, equal traces")  # variants of ablation_data without any debate
+CONTROL = ("samples, equal generations", "samples, equal traces")  # variants of ablation_data without a debate
 
 
 AXES = {  # columns of numbers that an ablation varies, in words
@@ -22,8 +22,8 @@ def condition(row: pd.Series) -> str:
 
 
 def differences(table: pd.DataFrame) -> pd.DataFrame:
-    """Every gain of a student over all seeds, in points, for a chart of intervals: `line` is the condition that differs,
-    `panel` the baseline. Baselines of one line alone share the last panel."""
+    """Every gain of a student over all seeds, in points, for a chart of intervals: `line` names the condition that
+    varies, `panel` the baseline. Baselines with a single line share the last panel."""
     rows = sentences.select(table[table["student"] != ""], metric="accuracy_gain")
     names = {m: LABELS[m] for m in METHODS[:5]}
     shown = rows.assign(condition=[condition(row) for _, row in rows.iterrows()], method=rows["method"].replace(names))
@@ -41,19 +41,19 @@ def differences(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def other_data(data: pd.DataFrame) -> pd.DataFrame:
-    """The rows of ablation_data that no other figure shows: neither the control, nor sizes, nor levels, nor the base."""
+    """The rows of ablation_data that no other figure shows: without the control, the sizes, the levels and the base."""
     aside = data["variant"].isin([*CONTROL, "questions"]) | data["level"].notna() | (data["baseline"] == "base")
     return data[~aside]
 
 
 def controlled(data: pd.DataFrame) -> pd.DataFrame:
-    """The gains of the samples' students over the debates' students, over questions of all levels."""
+    """The gains of the samples' students over the debates' students, on questions of all levels."""
     rows = sentences.select(data, metric="accuracy_gain", baseline_variant="study")
     return rows[rows["variant"].isin(CONTROL) & rows["level"].isna()]
 
 
 def control(data: pd.DataFrame) -> list[str]:
-    """`controlled` in words, a line a method and variant. The paper has no such control."""
+    """`controlled` as sentences, one per method and variant. The paper has no such control."""
     return [
         f"{LABELS[r['method']]} on {r['variant']} vs. on the debates' traces: {sentences.signed(r)}, n = {r['n']} "
         f"({sentences.verdict(r)})"
@@ -62,7 +62,7 @@ def control(data: pd.DataFrame) -> list[str]:
 
 
 def choices(rewards: pd.DataFrame) -> pd.DataFrame:
-    """The gains of choices inside PAD over the study's own, each under the name of what was chosen."""
+    """The gains of the alternatives inside PAD over the study's own choices, each named by the choice."""
     rows = sentences.select(rewards, metric="accuracy_gain", baseline="pad")
     lines = [
         f"{pad_choices.TITLES[r.variant]}: {pad_choices.CHOICES[r.variant][r.method]}, {r.student}"
@@ -72,8 +72,8 @@ def choices(rewards: pd.DataFrame) -> pd.DataFrame:
 
 
 def talks(protocols: pd.DataFrame) -> list[str]:
-    """A line a protocol: what its student gains over the debate's at the same number of generations, and its own gain
-    over the debate (the debate's over the vote)."""
+    """One line per protocol: its student's gain over the debate's student at the same number of generations, and its
+    own gain over the debate (for the debate: over the vote)."""
     rows = sentences.select(protocols, metric="accuracy_gain")
     rows = rows[(rows["baseline"] == "debate") | ((rows["method"] == "debate") & (rows["baseline"] == "vote"))]
     lines = []
@@ -81,12 +81,13 @@ def talks(protocols: pd.DataFrame) -> list[str]:
         own, student = (pair[(pair["student"] != "") == trained].iloc[0] for trained in (False, True))
         lines.append(
             f"student of {method} vs. student of {rival}: {sentences.signed(student)}, n = {student['n']} "
-            f"({sentences.verdict(student)}); {method} vs. {rival} itself: {sentences.signed(own)} ({sentences.verdict(own)})"
+            f"({sentences.verdict(student)}); {method} vs. {rival} itself: {sentences.signed(own)} "
+            f"({sentences.verdict(own)})"
         )
     return lines
 
 
 def crowds(agents: pd.DataFrame) -> list[str]:
-    """A line each: what more agents add to the debate and to its students, and the debate's gain over the vote."""
+    """One line per gain: of more agents, for the debate and its students, and of the debate over the vote."""
     rows = along(agents, "agents")
     return sentences.variant_findings(rows[(rows["baseline"] == "vote") | (rows["baseline_variant"] == "study")])

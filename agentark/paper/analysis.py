@@ -1,7 +1,7 @@
-"""The published numbers of arXiv 2602.03955: read from `data/published`, redrawn, and set against what chance can do.
+"""The published numbers of arXiv 2602.03955: read from `data/published`, redrawn, and compared with what chance can do.
 
-A *cell* is one trained accuracy of Tables 8 to 13: a teacher, a student, a method, a training set, a test set, run once.
-Accuracies are in per cent and gains in percentage points throughout, as the paper prints them.
+A *cell* is one trained accuracy of Tables 8 to 13: one run of a teacher, a student, a method, a training set and a test
+set. Accuracies are in per cent and gains in percentage points throughout, as in the paper.
 """
 
 from typing import Any
@@ -23,7 +23,7 @@ COMPARED = [("sft", "base"), ("rsft", "base"), ("da", "base"), ("pad", "base"),
 
 
 def summary(table: pd.DataFrame) -> pd.DataFrame:
-    """Gain over the base by method and part of the grid: its spread in points, and the share of cells below the base."""
+    """Gain over the base by method and part of the grid: its distribution in points, and the share of cells below 0."""
     rows = []
     for method in METHODS:
         for part in PARTS:
@@ -36,7 +36,7 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def differences(table: pd.DataFrame, method: str, baseline: str) -> pd.DataFrame:
-    """Cells of `method` with their gain over the base, or over another method on the same teacher, data and student."""
+    """Cells of `method` with their gain over the base, or over another method in the same condition."""
     own = table[table["method"] == method]
     if baseline == "base":
         return own
@@ -46,12 +46,13 @@ def differences(table: pd.DataFrame, method: str, baseline: str) -> pd.DataFrame
 
 
 def compare(table: pd.DataFrame) -> pd.DataFrame:
-    """Each method against the base and against the others, in domain and out, with the student as the unit.
+    """Each method compared with the base and with the other methods, in domain and out of domain; the unit is the
+    student.
 
     In a full grid a mixed model with a random effect of the student reduces to the t test over the students' means
-    (`t_lo`, `t_hi`, `p_t`; 4 degrees of freedom). `lo`, `hi` are the bootstrap over students, too narrow with five. The
-    sign test counts the students' means on each test set (ten, each with a base measurement of its own) above zero. Both
-    p values are adjusted over all rows by Holm's method.
+    (`t_lo`, `t_hi`, `p_t`; 4 degrees of freedom). `lo`, `hi` are the bootstrap over students, which is too narrow with
+    five students. The sign test counts the students' means above zero on each test set (ten means, each with its own
+    base measurement). Both p values are adjusted over all rows by Holm's method.
     """
     rows = []
     for part in PARTS[:3]:
@@ -72,7 +73,7 @@ def compare(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def intervals(table: pd.DataFrame) -> pd.DataFrame:
-    """Mean gain by method with the bootstrap interval that each choice of what is resampled gives."""
+    """Mean gain by method with its bootstrap interval, for each choice of the unit that is resampled."""
     units = {"cells": None, "training sets": "train_task", "students": "student", "teachers": "teacher"}
     rows = []
     for method in METHODS[1:]:
@@ -86,16 +87,17 @@ def intervals(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def without_each_student(table: pd.DataFrame) -> pd.DataFrame:
-    """Mean gain by method with all students, and with each of them left out."""
+    """Mean gain by method over all students, and with each student left out."""
     left = {"all students": table} | {f"without {s}": table[table["student"] != s] for s in STUDENTS}
     return pd.DataFrame({name: part.groupby("method")["gain"].mean() for name, part in left.items()}).T[METHODS]
 
 
 def spread(table: pd.DataFrame) -> pd.DataFrame:
-    """Share of the variance between cells that each factor accounts for, by method.
+    """Share of the variance between cells that each factor explains, by method.
 
-    An analysis of variance: the grid is full, so factors and their interactions are orthogonal and the shares add up to 1.
-    The rest holds all other interactions and what another run would change; with one run a cell they cannot be parted.
+    This is an analysis of variance. The grid is full, so factors and their interactions are orthogonal and the shares
+    add up to 1. The rest contains all other interactions and the variation between runs; with one run per cell they
+    cannot be separated.
     """
     found = {}
     for method in METHODS[1:]:
@@ -117,12 +119,13 @@ def spread(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def noise(table: pd.DataFrame) -> pd.DataFrame:
-    """Each cell with the standard errors, in points, that a test set of `TEST_SIZES` questions implies, and two p values.
+    """Each cell with the standard errors, in points, that a test set of `TEST_SIZES` questions implies, and two p
+    values.
 
-    `p_apart` takes the two accuracies as independent binomials, which overstates the error: both systems answered the
-    same questions. `p_paired` is McNemar's exact test in the case most favourable to the gain: not one question was
-    answered right by the loser alone. The published numbers fix neither; the truth lies between. Both are adjusted over
-    all cells (Benjamini-Hochberg).
+    `p_apart` treats the two accuracies as independent binomials, which overstates the error: both systems answered the
+    same questions. `p_paired` is McNemar's exact test in the case most favourable to the gain: the loser alone answered
+    no question right. The published numbers determine neither; the truth lies between. Both are adjusted over all cells
+    (Benjamini-Hochberg).
     """
     n = table["test_task"].map(TEST_SIZES)
     one, base = (np.sqrt(table[c] * (100 - table[c]) / n) for c in ("value", "base"))
@@ -134,13 +137,13 @@ def noise(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def within_noise(noisy: pd.DataFrame) -> pd.DataFrame:
-    """By method: cells whose gain lies within 1.96 standard errors, and cells that can be told from the base."""
+    """By method: cells whose gain lies within 1.96 standard errors, and cells that differ from the base."""
     rows = []
     for method in METHODS:
         own = noisy[noisy["method"] == method]
         size = own["gain"].abs()
         up, down = own["gain"] > 0, own["gain"] < 0
-        # were every true gain the mean of its student and test set, and the error of a run binomial
+        # expected if every true gain were the mean of its student and test set, and the error of a run binomial
         mean = own.groupby(["student", "test_task"])["gain"].transform("mean")
         rows.append({
             "method": method, "cells": len(own),
@@ -157,18 +160,18 @@ def within_noise(noisy: pd.DataFrame) -> pd.DataFrame:
 
 
 def countable(percent, n: int) -> np.ndarray:
-    """Is the percentage, printed to two decimals, a whole number of right answers out of `n`?"""
+    """Whether the percentage, printed with two decimals, is a whole number of right answers out of `n`."""
     percent = np.asarray(percent, dtype=float)
     return np.abs(np.round(percent * n / 100) * 100 / n - percent) <= 0.005 + 1e-9
 
 
 def chance(n: int) -> float:
-    """The share of all two-decimal percentages that are countable out of `n`."""
+    """The share of all percentages with two decimals that are countable out of `n`."""
     return float(countable(np.arange(10_001) / 100, n).mean())
 
 
 def test_sizes(published: pd.DataFrame, test_task: str, sizes=range(100, 6_001)) -> pd.DataFrame:
-    """For each size a test set could have: the share of the grid's distinct accuracies countable out of it, less chance."""
+    """By size that a test set could have: the share of distinct accuracies countable out of it, minus chance."""
     printed = published[published["table"].isin(GRID) & (published["test_task"] == test_task)]["value"].unique()
     rows = [dict(n=n, share=countable(printed, n).mean(), chance=chance(n)) for n in sizes]
     table = pd.DataFrame(rows)
@@ -176,7 +179,7 @@ def test_sizes(published: pd.DataFrame, test_task: str, sizes=range(100, 6_001))
 
 
 def counts(published: pd.DataFrame) -> pd.DataFrame:
-    """By method and test set: cells whose accuracy is a count out of `TEST_SIZES`, and what chance would give."""
+    """By method and test set: share of cells whose accuracy is a count out of `TEST_SIZES`, and that of chance."""
     grid = published[published["table"].isin(GRID)]
     rows = []
     for task, n in TEST_SIZES.items():
@@ -187,15 +190,15 @@ def counts(published: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-test_sizes.__test__ = False  # type: ignore[attr-defined]  # no test, whatever its name
+test_sizes.__test__ = False  # type: ignore[attr-defined]  # not a test, despite its name
 
 
 def scores(published: pd.DataFrame, table: pd.DataFrame) -> list[Score]:
-    """The grid in the form of `reports/scores.csv`: accuracies as fractions, each of one run.
+    """The grid in the form of `reports/scores.csv`: accuracies as fractions, one run each.
 
-    Intervals are at 95 %: of an accuracy Wilson's for `TEST_SIZES` questions; of one gain the normal one for independent
-    accuracies; of a mean gain the t interval over students; of the share below the base the bootstrap over students. For
-    the last two `n` counts cells, and `domain` is the part of the grid. Tokens are not published (0).
+    Intervals are at 95 %. Accuracy: Wilson's for `TEST_SIZES` questions. A single gain: the normal interval for
+    independent accuracies. A mean gain: the t interval over students. The share below the base: the bootstrap over
+    students. For the last two, `n` counts cells and `domain` is the part of the grid. Tokens are not published (0).
     """
 
     fixed: dict[str, Any] = dict(study="published", teacher="", student="", train_task="", test_task="", seed="all", baseline="",

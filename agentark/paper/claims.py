@@ -1,9 +1,9 @@
-"""The paper's six claims put to the study's own tables, by a rule that stands before the numbers.
+"""The paper's six claims tested on the study's own tables, by a rule fixed before the numbers were known.
 
-A claim is taken apart into parts, a part into contrasts of a predicted sign. The error of a contrast has two sources: the
-sampling of questions (the interval in the table) and, for trained systems, of training seeds (the spread of the single
-seeds); their variances add up, and the t distribution has the degrees of freedom of Satterthwaite's approximation (1946).
-All p values of all claims are adjusted together by Holm's method. All values are fractions, not points.
+A claim has parts, and a part has contrasts of a predicted sign. The error of a contrast has two sources: the sampling
+of questions (the interval in the table) and, for trained systems, of training seeds (the spread of the single seeds).
+Their variances add up, and the t distribution has the degrees of freedom of Satterthwaite's approximation (1946). All p
+values of all claims are adjusted together by Holm's method. All values are fractions, not points.
 """
 
 from collections.abc import Iterable
@@ -30,7 +30,7 @@ from agentark.paper.contrasts import (
 )
 from agentark.report.charts import LABELS
 
-# Where the numbers of a claim stand, under reports/: the picture beside the paper's, and the notebook that measured them.
+# Claim -> the figure beside the paper's, and the page of the notebook that measured its numbers, under reports/.
 PLACES = {
     1: (coverage.GRID, "08_evaluate.html#Scores"),
     2: (coverage.GRID, "08_evaluate.html#Scores"),
@@ -39,15 +39,19 @@ PLACES = {
     5: (coverage.REASONING, "08_evaluate.html#Scores"),
     6: (coverage.OUTSIDE, "09_reasoning.html#The-same-question-in-another-form"),
 }
-MARGIN = 0.05  # harm below this is not counted as harm: a choice of ours, the paper names none
+MARGIN = 0.05  # smaller losses do not count as harm; our choice, since the paper names none
 TRAINED = ("rsft", "da", "pad")
-STEPS = {"step_presence": "needed steps present", "error_notice": "errors noticed", "error_repair": "errors mended"}
+STEPS = {"step_presence": "needed steps present", "error_notice": "errors noticed", "error_repair": "errors corrected"}
 HELD, NOT_HELD, OPEN, NOT_RUN = "held", "not held", "not decidable at this size", "not run"
 
 RULE = f"""
-- A contrast *agrees* if its difference has the predicted sign and its adjusted p is below {LEVEL}. It *disagrees* if it has the other sign and its adjusted p is below {LEVEL}.
-- A part about every system is held if all of its contrasts agree, and not held if one disagrees. A part about at least one system is held if one contrast agrees, and not held if all disagree. Otherwise it is not decidable at this size. A part without data is not run.
-- A claim is not held if one of its parts is not held. It is held if all of its parts are held. Otherwise it is not decidable at this size.
+- A contrast *agrees* if its difference has the predicted sign and its adjusted p is below {LEVEL}. \
+It *disagrees* if it has the other sign and its adjusted p is below {LEVEL}.
+- A part about every system is held if all of its contrasts agree, and not held if one disagrees. \
+A part about at least one system is held if one contrast agrees, and not held if all disagree. \
+Otherwise it is not decidable at this size. A part without data is not run.
+- A claim is not held if one of its parts is not held. It is held if all of its parts are held. \
+Otherwise it is not decidable at this size.
 - "No harm" means not worse by more than {MARGIN}; the contrast is tested against {-MARGIN}, not against 0.
 """
 
@@ -56,7 +60,7 @@ RULE = f"""
 
 
 def gains(table: pd.DataFrame) -> pd.DataFrame:
-    """Cells: the gain over the base by teacher, student, training and test task (rows), and method (columns)."""
+    """Gain over the base per cell: teacher, student, training and test task (rows) by method (columns)."""
     rows = pick(
         table, metric="accuracy_gain", baseline="base", seed="all", setting="test", domain="", baseline_variant=""
     )
@@ -66,7 +70,8 @@ def gains(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def everywhere(grid: pd.DataFrame, where: str) -> list[Contrast]:
-    """The gain of each method over its base, averaged over all cells of the grid, "in domain" or "out of domain"."""
+    """The gain of each method over its base, averaged over the grid's cells "in domain" or "out of domain"
+    (`where`)."""
     found = []
     for m in TRAINED:
         own = dict(domain=where, teacher="", student="", method=m, baseline="base")
@@ -78,10 +83,10 @@ def everywhere(grid: pd.DataFrame, where: str) -> list[Contrast]:
 
 
 def distilled(scores: pd.DataFrame, students: list[str], task: str) -> list[Part]:
-    """Claim 1: a distilled agent gains over its base, and stays under the debate."""
+    """Claim 1: a distilled agent gains over its base and stays below the debate."""
     parts = []
     for rival, says, predicted in (("base", "each method gains over its base in domain", 1),
-                                   ("debate", "each distilled student stays under the debate", -1)):  # fmt: skip
+                                   ("debate", "each distilled student stays below the debate", -1)):  # fmt: skip
         found = []
         for s in students:
             for m in TRAINED:
@@ -93,25 +98,31 @@ def distilled(scores: pd.DataFrame, students: list[str], task: str) -> list[Part
 
 
 def steady(cells: pd.DataFrame) -> list[Part]:
-    """Claim 2: fewer of PAD's cells are below the base than of R-SFT's, of DA's. The sign test over the cells in which
-    one of two methods is below and the other is not, taken for independent, which those of one base, family or debate are
-    not: p is too small. `value` is the difference of the shares."""
+    """Claim 2: PAD has fewer cells below the base than R-SFT, and than DA.
+
+    The sign test is over the cells in which only one of two methods is below the base. It treats cells as independent,
+    but cells that share a base, a family or a debate are not, so p is too small. `value` is the difference of the
+    shares.
+    """
     found = []
     for rival in ("rsft", "da"):
         both = cells[["pad", rival]].dropna() < 0
         only, other = int((both["pad"] & ~both[rival]).sum()), int((~both["pad"] & both[rival]).sum())
         p = binomtest(only, only + other).pvalue if only + other else 1.0
         share = float(both["pad"].mean() - both[rival].mean())
-        what = f"share of {len(both)} cells below the base, PAD minus {LABELS[rival]} ({only} PAD alone, {other} {LABELS[rival]})"
+        what = (
+            f"share of {len(both)} cells below the base, PAD minus {LABELS[rival]} "
+            f"({only} only PAD, {other} only {LABELS[rival]})"
+        )
         found.append(Contrast(what, -1, share, float("nan"), np.inf, len(both), 1, float(p)))
-    return [Part(2, "fewer of PAD's gains are below the base than of R-SFT's and DA's", found)]
+    return [Part(2, "PAD has fewer cells below the base than R-SFT and DA", found)]
 
 
 def rewarded(rewards: pd.DataFrame, agents: pd.DataFrame, sizes: list[str], task: str) -> list[Part]:
     """Claim 3: a larger reward model makes a better policy; more agents help the larger student more.
 
-    sizes: two students, the smaller first. Rows of `rewards` are those of variant "size" (method "pad": scored by a reward
-    model of the own base, "other": by one of the other's).
+    sizes: two students, the smaller first. Rows of `rewards` with variant "size" are used (method "pad": scored by a
+    reward model of the student's own base; "other": by one of the other student's base).
     """
     small, large = sizes
     quality = []
@@ -119,7 +130,9 @@ def rewarded(rewards: pd.DataFrame, agents: pd.DataFrame, sizes: list[str], task
         methods = ("pad", "other") if s == large else ("other", "pad")
         own, rival = (dict(variant="size", student=s, method=m) for m in methods)
         quality += contrast(
-            f"{s}: scored by {large} minus by {small} on {task}", 1, difference(rewards, "accuracy", own, rival, [task])
+            f"{s}: scored by {large} minus scored by {small} on {task}",
+            1,
+            difference(rewards, "accuracy", own, rival, [task]),
         )
     numbers, capacity = sorted(along(agents, "agents")["agents"].unique()), []
     if len(numbers) > 1:
@@ -128,24 +141,24 @@ def rewarded(rewards: pd.DataFrame, agents: pd.DataFrame, sizes: list[str], task
         for s in (large, small):
             own, rival = (dict(agents=n, student=s, method="rsft") for n in (many, few))
             more.append(difference(along(agents, "agents"), "accuracy", own, rival, [task]))
-        what = f"{many} agents minus {few}, in {large} minus in {small} on {task}"
+        what = f"gain of {many} agents over {few}, {large} minus {small} on {task}"
         capacity = contrast(what, 1, minus(*more))
     return [Part(3, "a larger reward model makes a better policy", quality, make="make ablations"),
             Part(3, "more agents help the larger student more", capacity, make="make ablations")]  # fmt: skip
 
 
 def monotone(data: pd.DataFrame, task: str) -> list[Part]:
-    """Claim 4: somewhere more trajectories make a student worse: with more training questions, or more traces of each."""
+    """Claim 4: at least one student gets worse with more training questions, or with more traces per question."""
     found = []
     trained = data[data["method"].isin(TRAINED) & (data["student"] != "") & (data["source"] == "debates")]
-    for column, unit in (("questions", "questions"), ("traces_per_question", "traces a question")):
+    for column, unit in (("questions", "questions"), ("traces_per_question", "traces per question")):
         rows = along(trained, column)
         for (s, m), some in rows.groupby(["student", "method"], sort=False):
-            for few, more in pairwise(sorted(some[column].unique())):  # PAD has fewer sizes than the others
+            for few, more in pairwise(sorted(some[column].unique())):  # PAD has fewer sizes than the other methods
                 own, rival = ({column: n, "student": s, "method": m} for n in (more, few))
                 step = difference(rows, "accuracy", own, rival, [task])
                 found += contrast(f"{s}, {LABELS[m]}: {more} {unit} minus {few} on {task}", -1, step)
-    return [Part(4, "somewhere more trajectories make a student worse", found, somewhere=True, make="make ablations")]
+    return [Part(4, "more trajectories make at least one student worse", found, somewhere=True, make="make ablations")]
 
 
 def reasoned(scores: pd.DataFrame, students: list[str], task: str) -> list[Part]:
@@ -163,15 +176,17 @@ def reasoned(scores: pd.DataFrame, students: list[str], task: str) -> list[Part]
 
 
 def misled(reasoning: pd.DataFrame, student: str, method: str, task: str) -> Difference | None:
-    """Accuracy with a wrong hint less that with a right one."""
+    """Accuracy with a wrong hint minus that with a right hint."""
     wrong, right = (dict(setting=f"{kind} hint", student=student, method=method) for kind in ("wrong", "right"))
     return difference(reasoning, "accuracy", wrong, right, [task])
 
 
 def carried(scores: pd.DataFrame, reasoning: pd.DataFrame, students: list[str], task: str) -> list[Part]:
-    """Claim 6: gains out of domain, mean over tasks that weigh alike; and no harm to truthfulness, for which stands in the
-    generated world how much is lost when a peer's hint is wrong and not right. The accuracy with a wrong hint alone would
-    say nothing: a base that is nearly always misled has nothing to lose."""
+    """Claim 6: gains out of domain (mean over tasks of equal weight), and no harm to truthfulness.
+
+    The counterpart of truthfulness in the generated world is the loss when a peer's hint is wrong instead of right.
+    Accuracy with a wrong hint alone would not show it: a base that is nearly always misled has nothing to lose.
+    """
     outside = [name for name in scores["test_task"].unique() if name != task]
     out, hint = [], []
     for s in students:
@@ -184,11 +199,11 @@ def carried(scores: pd.DataFrame, reasoning: pd.DataFrame, students: list[str], 
             what = f"{s}: change from right to wrong hint, {LABELS[m]} minus base on {task}"
             hint += contrast(what, 1, minus(lost[m], lost["base"]), -MARGIN)
     return [Part(6, "each method gains over its base out of domain", out),
-            Part(6, f"no method is misled by a hint more than its base by {MARGIN}", hint)]  # fmt: skip
+            Part(6, f"a wrong hint costs no method over {MARGIN} more than its base", hint)]  # fmt: skip
 
 
 def parts(tables: dict[str, pd.DataFrame], students: list[str], sizes: list[str], task: str) -> list[Part]:
-    """All parts of all claims, off the tables by name (experiments.read); an empty table leaves its parts without data."""
+    """All parts of all claims, from the tables by name (experiments.read); a part whose table is empty has no data."""
     scores, grid = tables["scores"], tables["grid"]
     return [
         *distilled(scores, students, task),
@@ -224,7 +239,7 @@ def verdict_of_part(outcomes: pd.Series, somewhere: bool) -> str:
 
 
 def verdict_of_claim(verdicts: Iterable[str]) -> str:
-    """A claim's verdict from those of its parts; what was not run leaves it open."""
+    """A claim's verdict from those of its parts; a part that was not run leaves it open."""
     verdicts = set(verdicts)
     if NOT_HELD in verdicts:
         return NOT_HELD
@@ -232,7 +247,7 @@ def verdict_of_claim(verdicts: Iterable[str]) -> str:
 
 
 def verdicts(found: list[Part], table: pd.DataFrame) -> pd.DataFrame:
-    """A row a part: what it says, its contrasts in short, its verdict and its claim's."""
+    """One row per part: its prediction, its contrasts in short, its verdict and its claim's."""
     rows = []
     for part in found:
         own = table[(table["claim"] == part.claim) & (table["part"] == part.says)]
@@ -243,7 +258,7 @@ def verdicts(found: list[Part], table: pd.DataFrame) -> pd.DataFrame:
 
 
 def by_claim(made: pd.DataFrame) -> list[str]:
-    """A claim's verdict, and those of its parts that it follows from, in the order of the claims."""
+    """A claim's verdict with those of its parts, in the order of the claims."""
     return [
         f"{rows['of_claim'].iloc[0]}: " + "; ".join(f"{r.part} ({r.verdict})" for r in rows.itertuples())
         for _, rows in made.groupby("claim")
@@ -251,18 +266,17 @@ def by_claim(made: pd.DataFrame) -> list[str]:
 
 
 def verdict_table(made: pd.DataFrame, student: str) -> str:
-    """The verdicts as a Markdown table, with links to the picture and to the notebook's page, of `student` if it has one
-    for each."""
+    """The verdicts as a Markdown table, with links to the figure and to the notebook's page (that of `student`)."""
     lines = ["| claim | predicted | shown | verdict | where |", "|---|:---|:---|:---|:---|"]
     for r in made.itertuples():
         picture, notebook = PLACES[r.claim]
-        links = f"[picture](experiments.html#{picture}), [notebook](notebooks/{notebook.format(student=student)})"
+        links = f"[figure](experiments.html#{picture}), [notebook](notebooks/{notebook.format(student=student)})"
         lines.append(f"| {r.claim} | {r.part} | {r.shown} | **{r.verdict}** | {links} |")
     return "\n".join(lines)
 
 
 def shown(part: Part, rows: pd.DataFrame) -> str:
-    """The contrasts of a part: each with its interval, or their range where there are many."""
+    """The contrasts of a part: each with its interval, or their range if there are many."""
     if rows.empty:
         return f"no results yet: `{part.make}`"
     if len(rows) > 6:
@@ -272,21 +286,22 @@ def shown(part: Part, rows: pd.DataFrame) -> str:
 
 
 def value(row) -> str:
-    """A difference with its interval, or with its p where it has none, and the adjusted p."""
+    """A difference with its interval, or without one if its error is unknown, and the adjusted p."""
     bounds = "" if np.isnan(row.se) else f" [{row.lo:+.3f}, {row.hi:+.3f}]"
     return f"**{row.value:+.3f}**{bounds} (adjusted p {row.p_holm:.2g})"
 
 
 def findings(table: pd.DataFrame, made: pd.DataFrame) -> str:
-    """The verdicts, the number of contrasts, and the differences that they could detect."""
+    """The verdicts, the number of contrasts, and the differences that they can detect."""
     claims = made.groupby("claim")["of_claim"].first()
     listed = "; ".join(f"claim {claim} {verdict}" for claim, verdict in claims.items())
     seen, counted = table["detectable"].dropna(), table[table["se"].isna()]["n"]
     run = made[made["verdict"] == NOT_RUN]
     missing = f" {len(run)} of {len(made)} parts have not been run." if len(run) else ""
     return (
-        f"{listed[0].upper()}{listed[1:]}. There are {len(table)} contrasts, adjusted together.{missing} With 80 % power and "
-        f"at the strictest level ({LEVEL / len(table):.4f}) they detect differences of {seen.min():.3f} to {seen.max():.3f}, "
-        f"by contrast (median {seen.median():.3f}); smaller ones are missed more than one time in five. The sign test over "
-        f"{counted.min()} cells cannot go below p = {2.0 ** (1 - counted.min()):.2g} before adjustment."
+        f"{listed[0].upper()}{listed[1:]}. There are {len(table)} contrasts, adjusted together.{missing} At 80 % "
+        f"power and the strictest level ({LEVEL / len(table):.4f}), the smallest detectable differences are "
+        f"{seen.min():.3f} to {seen.max():.3f}, depending on the contrast (median {seen.median():.3f}); smaller ones "
+        f"are missed in more than one of five cases. The sign test over {counted.min()} cells cannot go below "
+        f"p = {2.0 ** (1 - counted.min()):.2g} before adjustment."
     )

@@ -1,4 +1,4 @@
-"""Differences between methods with their errors, and contrasts that combine them."""
+"""Differences between methods with their errors, and the contrasts built from them."""
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
@@ -16,7 +16,7 @@ LEVEL, POWER = 0.05, 0.8
 
 @dataclass(frozen=True)
 class Difference:
-    """An estimated difference with its standard error, degrees of freedom, questions and seeds behind it."""
+    """An estimated difference with its standard error, degrees of freedom, and numbers of questions and seeds."""
 
     value: float
     se: float
@@ -27,7 +27,7 @@ class Difference:
 
 @dataclass(frozen=True)
 class Contrast:
-    """A difference with what is predicted of it: its sign against `null`. p is two-sided; `se` is NaN for a count."""
+    """A difference with its predicted sign, relative to `null`. p is two-sided; `se` is NaN for a count."""
 
     what: str
     predicted: int
@@ -42,7 +42,8 @@ class Contrast:
 
 @dataclass(frozen=True)
 class Part:
-    """What one part of a claim predicts; `somewhere`: of at least one contrast, not of all; `make`: what would run it."""
+    """The prediction of one part of a claim, for all contrasts (`somewhere`: for at least one). `make`: the command
+    that produces its results."""
 
     claim: int
     says: str
@@ -61,32 +62,34 @@ def pick(table: pd.DataFrame, **where) -> pd.DataFrame:
 
 
 def along(table: pd.DataFrame, column: str) -> pd.DataFrame:
-    """The rows of an ablation in which only the number in `column` varies, over all levels; the study's own are on every
-    axis."""
+    """The rows of an ablation, over all levels, in which only the number in `column` varies; the study's own rows are on
+    every axis."""
     return table[table["variant"].isin(["study", column]) & table[column].notna() & table["level"].isna()]
 
 
 def pooled(values: pd.Series, errors: pd.Series, tasks: pd.Series) -> tuple[float, float]:
-    """Mean over cells and its standard error: cells of one test task share questions, so that their errors are taken as
-    fully correlated (which overstates); those of different tasks are independent. Tasks weigh alike."""
+    """Mean over cells and its standard error. Cells of one test task share questions, so their errors are treated as
+    fully correlated (which overstates the error); those of different tasks are independent. Tasks have equal
+    weights."""
     means, shared = values.groupby(tasks).mean(), errors.groupby(tasks).mean()
     return float(means.mean()), float(np.sqrt((shared**2).sum()) / len(shared))
 
 
 def error(rows: pd.DataFrame | pd.Series) -> pd.Series | float:
-    """Standard errors from the 95 % intervals of a table, or of a row of it."""
+    """Standard errors from the 95 % intervals of a table, or of one row."""
     return (rows["hi"] - rows["lo"]) / (2 * 1.96)
 
 
 def seed_variance(table: pd.DataFrame, metric: str, tasks: Iterable[str], own: dict) -> tuple[float, int]:
-    """Variance of a mean over seeds, and their number; 0 and 1 of what was not trained, or is known over all seeds only."""
+    """Variance of a mean over seeds, and the number of seeds; 0 and 1 for a system that was not trained, or is in the
+    table over all seeds only."""
     rows = pick(table, metric=metric, **own)
     single = rows[(rows["seed"] != "all") & rows["test_task"].isin(list(tasks))].groupby("seed")["value"].mean()
     return (float(single.var(ddof=1)) / len(single), len(single)) if len(single) > 1 else (0.0, 1)
 
 
 def combined(value: float, se: float, among: list[tuple[float, int]], n: int) -> Difference:
-    """A difference whose error is that of its n questions, `se`, and of seeds: variances and numbers as of seed_variance."""
+    """A difference whose error combines that of its n questions (`se`) and those of seeds (from seed_variance)."""
     variance = se**2 + sum(v for v, _ in among)
     below = sum(v**2 / (k - 1) for v, k in among if v)
     return Difference(value, variance**0.5, variance**2 / below if below else np.inf, n, max(k for _, k in among))
@@ -95,11 +98,11 @@ def combined(value: float, se: float, among: list[tuple[float, int]], n: int) ->
 def difference(
     table: pd.DataFrame, metric: str, own: dict, rival: dict, tasks: Iterable[str] = ()
 ) -> Difference | None:
-    """Mean over test tasks (all, or those named) of `metric` in the rows `own` less that in the rows `rival`.
+    """Mean over test tasks (all, or those named) of `metric` in the rows `own` minus that in the rows `rival`.
 
-    A rival named by its method alone is a baseline: the table has the gain, paired by question. For a rival in another
-    condition the two intervals count as independent, which overstates the error: the questions are the same. None if the
-    table has no such rows.
+    A rival given by its method alone is a baseline, for which the table has the gain paired by question. For a rival in
+    another condition the two intervals are treated as independent, which overstates the error: the questions are the
+    same. None if the table has no such rows.
     """
     over = table[table["test_task"].isin(list(tasks))] if tasks else table
     means = over[over["seed"] == "all"]
@@ -119,7 +122,7 @@ def difference(
 
 
 def minus(one: Difference | None, other: Difference | None) -> Difference | None:
-    """A difference of two independent differences; None if one of them is missing."""
+    """The difference of two independent differences; None if one of them is missing."""
     if one is None or other is None:
         return None
     variance = one.se**2 + other.se**2
@@ -129,7 +132,7 @@ def minus(one: Difference | None, other: Difference | None) -> Difference | None
 
 
 def contrast(what: str, predicted: int, found: Difference | None, null: float = 0.0) -> list[Contrast]:
-    """The difference as a contrast, in a list; an empty one where there is no difference or no error to judge it by."""
+    """The difference as a list with one contrast; empty if there is no difference, or no error to test it by."""
     if found is None or not found.se > 0:
         return []
     p = 2 * t.sf(abs(found.value - null) / found.se, found.df)
@@ -140,8 +143,8 @@ def contrast(what: str, predicted: int, found: Difference | None, null: float = 
 
 
 def judged(found: list[Part]) -> pd.DataFrame:
-    """A row a contrast, with its interval (uncorrected), its p adjusted over all rows, the smallest difference that would
-    be found with 80 % power at the strictest level of Holm's steps, and whether it agrees."""
+    """One row per contrast: its interval (uncorrected), its p adjusted over all rows, the smallest difference
+    detectable with 80 % power at the strictest of Holm's levels, and whether it agrees."""
     rows = [dict(claim=part.claim, part=part.says, **asdict(c)) for part in found for c in part.contrasts]
     table = pd.DataFrame(rows)
     half = t.isf(LEVEL / 2, table["df"]) * table["se"]
@@ -154,8 +157,8 @@ def judged(found: list[Part]) -> pd.DataFrame:
 
 
 def contrasts(table: pd.DataFrame) -> plt.Figure:
-    """Every contrast with its 95 % interval, in the colour of its outcome; a tick is what it is tested against, a grey
-    line the smallest difference from there that would be found with 80 % power."""
+    """Every contrast with its 95 % interval, in the colour of its outcome. A tick marks the tested value, a grey line
+    the differences from it that are too small to be found with 80 % power."""
     style()
     rows = table[table["se"].notna()].reset_index(drop=True)
     look = {"agrees": COLOURS["rsft"], "disagrees": COLOURS["da"], "open": "0.35"}

@@ -1,4 +1,4 @@
-"""Each table and figure of the paper: what it shows, and where its counterpart stands here or why there is none."""
+"""Each table and figure of the paper: what it shows, and its counterpart here or why there is none."""
 
 from dataclasses import dataclass
 
@@ -16,8 +16,8 @@ VISION = "Figure-7:-a-student-that-also-sees"
 
 @dataclass(frozen=True)
 class Item:
-    """One table or figure. anchor: its counterpart's heading on reports/experiments.html; reason: why there is none, or
-    where it differs from what the paper shows. One of them at least is given."""
+    """One table or figure. anchor: the heading of its counterpart on reports/experiments.html; reason: why there is
+    none, or how it differs from the paper's. At least one of them is given."""
 
     item: str
     shows: str
@@ -33,27 +33,27 @@ ITEMS = [
     Item("Figure 3", "accuracy and gain by teacher, student, method and training set", GRID),
     Item("Figure 4", "5, 10 and 20 agents; a small and a large student", AGENTS, PICTURE),
     Item("Figure 5", "accuracy by size of the training set and method", SIZES, PICTURE),
-    Item("Figure 6", OF_AN_ANSWER, OUTSIDE, "printed: ten numbers in Appendix D.1; BERTScore at scale full alone"),
-    Item("Figure 7", "Qwen2.5-VL-32B to 3B, taught by text", VISION, f"{PICTURE}; our vision tower is random"),
-    Item("Figure 8", OF_AN_ANSWER, OUTSIDE, "as Figure 6"),
-    Item("Figure 9", OF_AN_ANSWER, OUTSIDE, "as Figure 6"),
+    Item("Figure 6", OF_AN_ANSWER, OUTSIDE, "ten numbers are printed in Appendix D.1; BERTScore only at scale full"),
+    Item("Figure 7", "Qwen2.5-VL-32B to 3B, distilled from text", VISION, f"{PICTURE}; our vision tower is random"),
+    Item("Figure 8", OF_AN_ANSWER, OUTSIDE, "see Figure 6"),
+    Item("Figure 9", OF_AN_ANSWER, OUTSIDE, "see Figure 6"),
     Item("Figure 10", "accuracy by size of the training set and method", SIZES, PICTURE),
     Item("Table 1", "likelihood of gold reasoning; four scores of a judge", REASONING,
-         "the four are counted exactly: tiny models cannot judge"),
+         "the four are counted exactly, because tiny models cannot judge"),
     Item("Table 2", "TruthfulQA after training on GSM8K", REASONING,
-         "TruthfulQA at scale full alone; here questions put another way, and misleading hints"),
+         "TruthfulQA only at scale full; here questions put in another way, and misleading hints"),
     Item("Table 3", "questions and trajectories kept", EXTRACTION),
     Item("Table 4", "size of the reward model by size of the policy", TRAINING),
-    Item("Table 5", "PPO in place of GRPO", TRAINING),
+    Item("Table 5", "PPO instead of GRPO", TRAINING),
     Item("Table 6", "cards and hours of training; one pass against a debate", COST),
     Item("Table 7", "R-SFT then DA, PAD then DA", TRAINING),
     Item("Table 8", "bases; answer-only SFT", GRID),
-    *(Item(f"Table {n}", f"the grid of {name}", GRID, "ours has other, tiny students") for n, name in STUDENTS.items()),
+    *(Item(f"Table {n}", f"the grid of {name}", GRID, "our students are tiny models") for n, name in STUDENTS.items()),
 ]  # fmt: skip
 
 
 def table(items: list[Item]) -> str:
-    """The list as a Markdown table whose links lead to headings of the page that it stands on."""
+    """The list as a Markdown table whose links lead to headings of the same page."""
     lines = ["| in the paper | what it shows | here |", "|---|:---|:---|"]
     for i in items:
         link = f"[below](#{i.anchor})" if i.anchor else ""

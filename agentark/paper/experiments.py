@@ -1,7 +1,7 @@
-"""The paper's tables and figures with ours beside them: what the page of the experiments reads, draws and states.
+"""The paper's tables and figures with ours beside them: data, figures and sentences of the page of experiments.
 
-Gains are in percentage points here, as the paper prints them. Published cells are single runs without an interval; ours
-have 95 % intervals over questions of the mean over seeds.
+Gains are in percentage points, as in the paper. Published cells are single runs without an interval; ours are means
+over seeds with 95 % intervals over questions.
 """
 
 from pathlib import Path
@@ -20,20 +20,20 @@ from agentark.report import sentences
 from agentark.report.charts import COLOURS, LABELS, METHODS, intervals, ordered, style
 from agentark.schemas import Score, read_scores
 
-# The results tables by the command that makes them. The last ones take longer than the study: until they have been run,
-# they are in git as their header alone.
+# Results table -> the command that makes it. The grid and the ablations take longer than the study; until they have
+# been run, their tables in git have only a header.
 MADE_BY = dict.fromkeys(("scores", "reasoning", "cost"), "dvc repro") | {"grid": "make grid"}
 MADE_BY |= {f"ablation_{name}": "make ablations" for name in ("rewards", "data", "agents", "protocols", "vision")}
-JUDGED = {  # a judge's aspect in Table 1, and the exact measure nearest to it
+JUDGED = {  # a judge's aspect in Table 1 -> the closest exact measure
     "step_decomposition": "step_presence", "intermediate_verification": "step_accuracy",
     "error_localization": "error_notice", "reasoning_coherence": "coherence",
 }  # fmt: skip
 
 
 def read(folder: Path) -> dict[str, pd.DataFrame]:
-    """Every table of MADE_BY in `folder`; empty where its experiment has not been run (no file, or its header alone).
+    """Every table of MADE_BY in `folder`; empty if its experiment has not been run (no file, or only a header).
 
-    Raises StudyError naming the table and row that is not of schema `Score`.
+    Raises StudyError naming the table and the row that is not of schema `Score`, or if scores.csv has no results.
     """
     tables = {}
     for name in MADE_BY:
@@ -46,13 +46,13 @@ def read(folder: Path) -> dict[str, pd.DataFrame]:
 
 
 def not_run(tables: dict[str, pd.DataFrame], *names: str) -> str:
-    """A line for each of these tables that is empty, and how to make it; "" if none is."""
+    """One line for each of these tables that is empty, with the command that makes it; "" if none is."""
     return "\n\n".join(f"*{n}.csv: not run yet: `{MADE_BY[n]}`*" for n in names if tables[n].empty)
 
 
 def cells(table: pd.DataFrame) -> pd.DataFrame:
-    """A row a cell (teacher, student, method, training and test task) of a results table or of reports/published.csv: its
-    gain over the base with its interval, in points, and its domain."""
+    """One row per cell (teacher, student, method, training and test task) of a results table or of
+    reports/published.csv: its gain over the base with its interval, in points, and its domain."""
     rows = sentences.select(table, metric="accuracy_gain", baseline="base")
     rows = rows[(rows["train_task"] != "") & (rows["test_task"] != "")]
     inside = np.where(rows["train_task"] == rows["test_task"], "in domain", "out of domain")
@@ -60,8 +60,7 @@ def cells(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def beside(published: pd.DataFrame, ours: pd.DataFrame, factor: str) -> plt.Figure:
-    """Gains (cells) by a factor, a dot a cell and a dash a method's mean: the published left, ours right, each on a
-    scale of its own."""
+    """Gains (cells) by a factor, published left, ours right, scales differ: a dot is a cell, a dash a method's mean."""
     style()
     sources = {f"published, {len(published)} cells": published, f"here, {len(ours)} cells": ours}
     rows = pd.concat([rows.assign(source=name) for name, rows in sources.items()], ignore_index=True)
@@ -78,14 +77,14 @@ def beside(published: pd.DataFrame, ours: pd.DataFrame, factor: str) -> plt.Figu
 
 
 def grid(rows: pd.DataFrame) -> plt.Figure:
-    """Every cell of ours with its interval: a row of panels a test task, a column a student, a dot a teacher."""
+    """Each of our cells with its interval: a row of panels per test task, a column per student, a dot per teacher."""
     rows = rows.assign(test=[f"on {task}" for task in rows["test_task"]])
     return intervals(rows, "train_task", "gain, points", row="test", col="student", zero=0)
 
 
 def averages(table: pd.DataFrame) -> plt.Figure:
-    """Gains averaged over cells (grid.pooled) with their intervals, in domain left, out right: over all cells, and over
-    those of each student and of each teacher."""
+    """Gains averaged over cells (grid.pooled) with their intervals, in domain left, out of domain right: over all
+    cells, and over those of each student and of each teacher."""
     rows = sentences.select(table[table["domain"] != ""])
     rows = rows.assign(
         of=(rows["student"] + rows["teacher"]).replace("", "all cells"), **rows[["value", "lo", "hi"]] * 100
@@ -104,7 +103,7 @@ def perplexities(printed: pd.DataFrame, reasoning: pd.DataFrame) -> plt.Figure:
 
 
 def respects(printed: pd.DataFrame, scores: pd.DataFrame, student: str, task: str) -> pd.DataFrame:
-    """Table 1's four scores of a judge (1 to 5) beside the exact measure nearest to each (a share), by method."""
+    """Table 1's four judge scores (1 to 5) beside the closest exact measures (shares), by method."""
     theirs = by_method(printed, "Table 1").loc[list(JUDGED)]
     rows = sentences.select(scores, setting="test", student=student, test_task=task)
     ours = rows[rows["metric"].isin(JUDGED.values())].pivot_table(index="metric", columns="method", values="value")
@@ -114,15 +113,15 @@ def respects(printed: pd.DataFrame, scores: pd.DataFrame, student: str, task: st
 
 
 def perturbed(reasoning: pd.DataFrame, student: str) -> pd.DataFrame:
-    """Gain over the base, with its interval, by setting of notebook 09 and number of questions (rows) and method (columns)."""
+    """Gain over the base, with its interval, by setting of notebook 09 and questions (rows), and method (columns)."""
     rows = sentences.select(reasoning, metric="accuracy_gain", baseline="base", baseline_variant="", student=student)
     rows["cell"] = [sentences.signed(row) for _, row in rows.iterrows()]
     return rows.pivot_table("cell", ["setting", "n"], "method", aggfunc="first", sort=False)
 
 
 def training_cost(printed: pd.DataFrame, table: pd.DataFrame, student: str) -> pd.DataFrame:
-    """Table 6 by method and part: card-hours of the paper's 8B student; of ours seconds of a core and tokens trained on,
-    one seed; the first two also as multiples of R-SFT's. Empty where not published, or not timed."""
+    """Table 6 by method and part. Published: card-hours of the paper's 8B student. Ours, for one seed: seconds of a
+    core and tokens trained on. The first two also as multiples of R-SFT's. Empty if not published, or not timed."""
     parts = {"": "", "reward model": "reward_model", "GRPO": "policy"}
     theirs = cost(printed)["gpu_hours"]
     own = table[(table["student"] == student) & (table["setting"] == "once")]
@@ -139,7 +138,7 @@ def training_cost(printed: pd.DataFrame, table: pd.DataFrame, student: str) -> p
 
 
 def findings(tables: dict[str, pd.DataFrame], published: pd.DataFrame, task: str) -> str:
-    """A line a subject beside the paper, and what has not been run; every number is from the tables."""
+    """One line per subject beside the paper, and the experiments not yet run; every number is from the tables."""
     theirs, ours = cells(published), cells(tables["grid"] if len(tables["grid"]) else tables["scores"])
     lines = []
     for method in [m for m in METHODS if m in set(ours["method"])]:
@@ -149,22 +148,22 @@ def findings(tables: dict[str, pd.DataFrame], published: pd.DataFrame, task: str
             inside, outside = (own[own["domain"] == d]["value"].mean() for d in ("in domain", "out of domain"))
             below = int((own["value"] < 0).sum())
             clauses.append(
-                f"{name} {inside:+.2f} points in domain, {outside:+.2f} out of domain, {below} of {len(own)} cells below "
-                "the base"
+                f"{name} {inside:+.2f} points in domain, {outside:+.2f} out of domain, {below} of {len(own)} cells "
+                "below the base"
             )
         lines.append(f"- **{LABELS[method]}:** {'; '.join(clauses)}.")
     lines += [f"- **Debate or more samples?** {line}." for line in control(tables["ablation_data"])]
     lines += [f"- **Other protocols:** {line}." for line in talks(tables["ablation_protocols"])]
-    source = "the study itself: the grid has not been run"
+    source = "the study itself, because the grid has not been run"
     if len(tables["grid"]):
-        source = "the grid; each cell has the same weight here, as in the paper, while the figure of means weights test tasks"
-    lines.append(f"- Ours are {len(ours)} cells of {source}.")
+        source = "the grid, with equal weights as in the paper (in the figure of means, test tasks have equal weights)"
+    lines.append(f"- Our results are {len(ours)} cells of {source}.")
     right = sentences.select(tables["scores"], metric="accuracy", setting="test", test_task=task).sort_values("value")
     greedy, best = sentences.one(right, method="greedy"), right[right["student"] != ""].iloc[-1]
     lines.append(
-        f"- **The baseline without a debate:** the teacher's greedy decoding has an accuracy of {sentences.number(greedy)}, "
-        f"at {greedy['tokens_per_question']:.0f} tokens a question; the best student ({best['student']}, "
-        f"{LABELS[best['method']]}) {sentences.number(best)}, at {best['tokens_per_question']:.0f}."
+        f"- **The baseline without a debate:** the teacher's greedy decoding reaches {sentences.number(greedy)}, with "
+        f"{greedy['tokens_per_question']:.0f} tokens per question; the best student ({best['student']}, "
+        f"{LABELS[best['method']]}) reaches {sentences.number(best)}, with {best['tokens_per_question']:.0f}."
     )
     waiting = [name for name, table in tables.items() if table.empty]
     if waiting:

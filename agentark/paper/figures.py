@@ -1,4 +1,4 @@
-"""Figures of the paper's numbers, on charts of seaborn. Gains are in percentage points."""
+"""Figures of the paper's numbers, drawn with seaborn. Gains are in percentage points."""
 
 from typing import Any
 
@@ -46,7 +46,7 @@ def accuracies(table: pd.DataFrame) -> plt.Figure:
 
 
 def gains_by(table: pd.DataFrame, factor: str, order: list[str]) -> plt.Figure:
-    """Figure 3b: gain by training set or by student, a dot a cell, a dash a method's mean."""
+    """Figure 3b: gain by training set or by student; a dot is a cell, a dash a method's mean."""
     style()
     look: dict[str, Any] = dict(x=factor, y="gain", order=order, **HUES)
     grid = sns.catplot(
@@ -67,7 +67,7 @@ def gains_by(table: pd.DataFrame, factor: str, order: list[str]) -> plt.Figure:
 
 
 def gain_by_size(table: pd.DataFrame) -> plt.Figure:
-    """In place of Figures 5 and 10: mean gain over students and teachers against the training set's questions."""
+    """Instead of Figures 5 and 10: mean gain over students and teachers by number of training questions."""
     style()
     rows = table.assign(questions=table["train_task"].map(TRAIN_SIZES))
     grid = sns.relplot(
@@ -90,7 +90,7 @@ def gain_by_size(table: pd.DataFrame) -> plt.Figure:
 
 
 def gain_by_capacity(table: pd.DataFrame) -> plt.Figure:
-    """In place of Figure 4: mean gain over data sets by student and teacher, a panel a method, on one scale."""
+    """Instead of Figure 4: mean gain over data sets by student and teacher, one panel per method, on one scale."""
     style()
     rows = table[table["method"] != "sft"].assign(method=lambda t: t["method"].map(LABELS))
     grid = sns.catplot(
@@ -101,7 +101,7 @@ def gain_by_capacity(table: pd.DataFrame) -> plt.Figure:
 
 
 def gains_and_noise(noisy: pd.DataFrame) -> plt.Figure:
-    """Every gain beside what chance allows: the band is 1.96 standard errors of a difference of the mean base accuracy."""
+    """Every gain beside what chance allows: the band is 1.96 standard errors of a difference at the base's accuracy."""
     style()
     grid = sns.catplot(
         noisy, kind="strip", x="gain", y="student", order=STUDENTS, col="test_task", **HUES, dodge=True, jitter=False,
@@ -118,13 +118,13 @@ def gains_and_noise(noisy: pd.DataFrame) -> plt.Figure:
 
 
 def means_and_intervals(found: pd.DataFrame) -> plt.Figure:
-    """Mean gain by method with its bootstrap interval, by what is resampled."""
+    """Mean gain by method with its bootstrap intervals, by the unit that is resampled."""
     label = "mean gain over the base, points, with 95 % interval"
     return intervals(found, "resampled", label, zero=0, horizontal=True)
 
 
 def shares(found: pd.DataFrame) -> plt.Figure:
-    """The share of the variance between cells that goes with each factor, by method."""
+    """Share of the variance between cells that each factor explains, by method."""
     style()
     parts = found.drop(columns="sd, points").rename(index=LABELS).mul(100)
     parts.columns = [c.replace("_task", " set").replace("train ", "training ") for c in parts.columns]
@@ -139,7 +139,7 @@ def shares(found: pd.DataFrame) -> plt.Figure:
 
 
 def sizes_that_fit(published: pd.DataFrame) -> plt.Figure:
-    """Which size of test set the printed decimals agree with, beyond chance."""
+    """The sizes of a test set that agree with the printed decimals, beyond chance."""
     style()
     tables = [test_sizes(published, test).assign(test_task=test) for test in TEST_SIZES]
     found = pd.concat(tables).assign(excess=lambda t: t["excess"] * 100)
@@ -158,7 +158,7 @@ def sizes_that_fit(published: pd.DataFrame) -> plt.Figure:
 
 
 def judged(published: pd.DataFrame) -> plt.Figure:
-    """Table 1's scores of a judge (1 to 5) and Table 2's truthfulness (0 to 1), by method."""
+    """Table 1's judge scores (1 to 5) and Table 2's truthfulness (0 to 1), by method."""
     style()
     rows = published[published["table"].isin(["Table 1", "Table 2"]) & ~published["metric"].isin(["nll", "perplexity"])]
     grid = sns.catplot(

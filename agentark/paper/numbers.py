@@ -12,13 +12,18 @@ GRID = [f"Table {i}" for i in range(8, 14)]
 METHODS = ["sft", "rsft", "da", "pad"]
 STUDENTS = ["Qwen3-0.6B", "Qwen3-1.7B", "Gemma-7B", "Llama3-8B-Instruct", "Qwen3-8B"]  # by size
 TEACHERS = ["Qwen3-8B", "Gemma3-27B-it", "Qwen3-32B"]  # by size
-TRAIN_SIZES = {"math": 500, "gsm8k": 7_473, "metamathqa": 151_000, "medmcqa": 183_000}  # questions; the paper
+TRAIN_SIZES = {
+    "math": 500,
+    "gsm8k": 7_473,
+    "metamathqa": 151_000,
+    "medmcqa": 183_000,
+}  # questions, as stated in the paper
 TEST_SIZES = {"gsm8k": 1_319, "medmcqa": 4_183}  # GSM8K's test part, MedMCQA's validation part; see `test_sizes`
 PARTS = ["all", "in domain", "out of domain", "same subject", "other subject"]
 
 
 class Published(Row):
-    """One printed number; a field is empty where it does not apply or the paper does not state it."""
+    """One printed number. A field is empty if it does not apply or the paper does not state it."""
 
     table: str
     teacher: str
@@ -32,7 +37,7 @@ class Published(Row):
 
 
 def read(folder: Path) -> pd.DataFrame:
-    """All published numbers. Raises StudyError naming the file and row at fault, or a number that stands there twice."""
+    """All published numbers. Raises StudyError naming the file and the row at fault, or a number that appears twice."""
     rows = []
     for name in ("accuracy.csv", "others.csv"):
         try:
@@ -42,16 +47,16 @@ def read(folder: Path) -> pd.DataFrame:
     table = frame(rows)
     twice = table[table.duplicated([c for c in table if c != "value"])]
     if len(twice):
-        raise StudyError(f"{folder}: {' '.join(map(str, twice.iloc[0]))} stands there twice; restore it from git")
+        raise StudyError(f"{folder}: {' '.join(map(str, twice.iloc[0]))} appears twice; restore it from git")
     return table
 
 
 def cells(published: pd.DataFrame) -> pd.DataFrame:
     """The trained accuracies of Tables 8 to 13 with their students' base, gain, domain and subject.
 
-    *In domain*: trained and tested on the same data set, as the paper counts. *Same subject*: both are mathematics or
-    both medicine. Raises StudyError if a base is missing, or if some students have more cells than others: the means over
-    students below are means over cells only in a full grid.
+    *In domain*: trained and tested on the same data set, as in the paper. *Same subject*: both data sets are
+    mathematics or both are medicine. Raises StudyError if a base is missing, or if some students have more cells than
+    others: only in a full grid are the means over students, used below, means over cells.
     """
     grid = published[published["table"].isin(GRID)]
     base = grid[grid["method"] == "base"].set_index(["student", "test_task"])["value"]
@@ -81,7 +86,7 @@ def pick(table: pd.DataFrame, part: str) -> pd.DataFrame:
 
 
 def wide(table: pd.DataFrame) -> pd.DataFrame:
-    """Tables 8 to 13, in per cent: test and training sets as columns; a base is the same whatever was trained on."""
+    """Tables 8 to 13, in per cent: test and training sets as columns; a base is the same for every training set."""
     base = table[table["method"] == "sft"].assign(method="base", value=lambda rows: rows["base"])
     rows = pd.concat([base, table]).sort_values("student", key=lambda s: s.map(STUDENTS.index), kind="stable")
     order = ["student", "teacher", "method"]
@@ -92,7 +97,7 @@ def wide(table: pd.DataFrame) -> pd.DataFrame:
 def by_reward_model(published: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
     """Table 4: mean over training sets of the gain in points, by policy, test set and reward model.
 
-    `difference` is the larger reward model's gain less the smaller one's, `se` the binomial error of one accuracy.
+    `difference` is the larger reward model's gain minus the smaller one's; `se` is the binomial error of one accuracy.
     """
     rows = published[published["table"] == "Table 4"]
     means = rows.pivot_table(index=["student", "test_task"], columns="variant", values="value")
@@ -104,14 +109,14 @@ def by_reward_model(published: pd.DataFrame, table: pd.DataFrame) -> pd.DataFram
 
 
 def by_optimiser(published: pd.DataFrame) -> pd.DataFrame:
-    """Table 5: accuracy by PPO and by GRPO on each training and test set, in per cent, and PPO less GRPO."""
+    """Table 5: accuracy with PPO and with GRPO on each training and test set, in per cent, and PPO minus GRPO."""
     rows = published[published["table"] == "Table 5"]
     found = rows.pivot_table(index=["test_task", "train_task"], columns="variant", values="value", sort=False)
     return found.assign(difference=found["PPO"] - found["GRPO"])
 
 
 def in_two_steps(published: pd.DataFrame) -> pd.DataFrame:
-    """Table 7: accuracy in per cent after two steps; the column without a training set is headed `base` in the paper."""
+    """Table 7: accuracy in per cent after two steps; the paper heads the column without a training set `base`."""
     rows = published[published["table"] == "Table 7"]
     return rows.pivot_table(index=["method", "test_task"], columns="train_task", values="value", sort=False)
 
@@ -123,7 +128,7 @@ def by_method(published: pd.DataFrame, source: str) -> pd.DataFrame:
 
 
 def cost(published: pd.DataFrame) -> pd.DataFrame:
-    """Table 6: cards, hours, and card-hours of training an 8B student."""
+    """Table 6: cards, hours and card-hours of the training of an 8B student."""
     rows = published[published["table"] == "Table 6"]
     found = rows.pivot_table(index=["method", "variant"], columns="metric", values="value", sort=False)
     return found.assign(gpu_hours=found["h100_gpus"] * found["hours"])

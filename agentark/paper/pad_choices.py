@@ -1,4 +1,4 @@
-"""Choices inside PAD, compared: the student of each against the student of the study's own, question by question."""
+"""Choices inside PAD: the student of each alternative compared with the study's own, question by question."""
 
 import json
 from pathlib import Path
@@ -15,11 +15,11 @@ from agentark.report import charts
 from agentark.report.sentences import number, one, signed
 from agentark.schemas import Score
 
-# Variant -> method -> what was chosen. `pad` is the study's choice in each.
+# Variant -> method -> name of the choice. `pad` is the study's own choice in each variant.
 CHOICES = {
     "loss": {"pad": "contrastive", "code": "public code's", "cross-entropy": "cross-entropy"},
     "reward": {"pad": "reward model", "outcome": "outcome", "both": "both"},
-    "credit": {"pad": "mean of steps", "min": "least step", "step": "step by step"},
+    "credit": {"pad": "mean of steps", "min": "lowest step", "step": "step by step"},
     "algorithm": {"pad": "GRPO", "rloo": "RLOO", "ppo": "PPO, 1 epoch", "ppo-4": "PPO, 4 epochs"},
     "size": {"pad": "own base", "other": "other base"},
 }
@@ -28,31 +28,29 @@ TITLES = {
     "reward": "what is rewarded",
     "credit": "credit",
     "algorithm": "algorithm",
-    "size": "reward model started from",
+    "size": "reward model's base",
 }
-RESAMPLES = 9_999  # the least p value is then 0.0002
+RESAMPLES = 9_999  # the smallest possible p value is then 0.0002
 
 
 def check_trained(student: Path, parameters: dict) -> None:
-    """Raise StudyError if a student was trained with other than these parameters: the choices would not differ from it in
-    one thing alone."""
+    """Raises StudyError if a student was trained with other parameters than these: it would differ from the
+    alternatives in more than the choice."""
     stated = json.loads((student / "provenance.json").read_text())["parameters"]
     for name, value in parameters.items():
         if name in stated and stated[name] != value:
-            raise StudyError(
-                f"{student}: trained with {name} {stated[name]}, params.yaml says {value}; run `dvc repro`"
-            )
+            raise StudyError(f"{student}: trained with {name} {stated[name]}, params.yaml has {value}; run `dvc repro`")
 
 
 def baselines(system: dict) -> list[dict]:
-    """What a choice is compared with: the student's base, and the study's choice."""
+    """The baselines of a choice: the student's base, and the study's own choice."""
     rivals = {"base": [], "pad": ["base"]}.get(system["method"], ["base", "pad"])
     return [{"method": rival} for rival in rivals]
 
 
 def corrected(scores: list[Score], predictions: pd.DataFrame) -> list[Score]:
-    """A row `p_holm` for every gain against `pad`: the p value of a paired permutation test over questions (two-sided, of
-    the mean over seeds), by Holm's correction over all of them."""
+    """One row `p_holm` for every gain against `pad`: the p value of a paired permutation test over questions
+    (two-sided, of the mean over seeds), corrected by Holm's method over all of them."""
     means = (
         predictions.astype({"correct": float}).groupby(["label", "student", "method", "question_id"])["correct"].mean()
     )
@@ -75,7 +73,7 @@ def corrected(scores: list[Score], predictions: pd.DataFrame) -> list[Score]:
 
 
 def by_seed(scores: pd.DataFrame, variant: str, student: str, method: str) -> list[float]:
-    """Gain in accuracy over `pad` of the same seed, for each seed; none where there is but one."""
+    """Gain in accuracy over `pad` of the same seed, for each seed; empty if there is only one."""
     rows = scores[(scores["metric"] == "accuracy") & (scores["seed"] != "all")]
     own = rows[(rows["variant"] == variant) & (rows["student"] == student)]
     wide = own.pivot(index="seed", columns="method", values="value")
@@ -83,7 +81,7 @@ def by_seed(scores: pd.DataFrame, variant: str, student: str, method: str) -> li
 
 
 def findings(scores: pd.DataFrame) -> str:
-    """A line a choice: its gain over the study's choice with the corrected p value, its accuracy, its gain over the base."""
+    """One line per choice: gain over the study's choice with the corrected p value, accuracy, gain over the base."""
     lines = []
     for _, row in scores[scores["metric"] == "p_holm"].iterrows():
         where = {key: row[key] for key in ("variant", "student", "method")}
@@ -93,15 +91,15 @@ def findings(scores: pd.DataFrame) -> str:
         names = CHOICES[row["variant"]]
         seeds = ", ".join(f"{g:+.3f}" for g in by_seed(scores, **where))
         lines.append(
-            f"- {TITLES[row['variant']]}, {row['student']}: {names[row['method']]} vs. {names['pad']}: {signed(gain)}, Holm "
-            f"p = {row['value']:.3f} ({shown}; by seed {seeds or 'one only'}). Accuracy {number(accuracy)}; vs. the base: "
-            f"{signed(over_base)}."
+            f"- {TITLES[row['variant']]}, {row['student']}: {names[row['method']]} vs. {names['pad']}: {signed(gain)}, "
+            f"Holm p = {row['value']:.3f} ({shown}; by seed {seeds or 'one only'}). Accuracy {number(accuracy)}; "
+            f"vs. the base: {signed(over_base)}."
         )
     return "\n".join(lines)
 
 
 def figure(scores: pd.DataFrame) -> plt.Figure:
-    """Accuracy of every choice and of the base with 95 % intervals, each seed as a dot; a panel a kind of choice and
+    """Accuracy of every choice and of the base with 95 % intervals and single seeds; a panel per variant and
     student."""
     rows = scores[scores["metric"] == "accuracy"]
     names = [CHOICES[r.variant].get(r.method, r.method) for r in rows.itertuples()]

@@ -1,1 +1,1 @@
-"""In: the name of a notebook and its parameters. Out: its executed page and its outputs, which appear whole or not at all."""
+"""In: a notebook's name and parameters. Out: its executed page and its outputs, complete or not at all."""

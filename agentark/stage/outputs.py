@@ -1,7 +1,7 @@
-"""Where a stage writes: what it may replace, and outputs that appear whole or not at all.
+"""Where a stage writes, and what it may replace.
 
-A stage replaces only what the same notebook made. That is known from the record of its runs (data/runs), from dvc.lock and
-dvc.yaml, and from the places that its parameters cell names; anything else that exists is left alone.
+A stage replaces only outputs of the same notebook. They are known from the record of its runs (data/runs), from
+dvc.lock and dvc.yaml, and from the paths in its parameters cell. Everything else that exists is left alone.
 """
 
 import contextlib
@@ -23,16 +23,16 @@ NOTEBOOK = re.compile(r"agentark\.stage\s+(\S+)")
 def places(
     top: Path, notebook: str, named: dict[str, str], record: Path, usual: Collection[str] = ()
 ) -> dict[str, Path]:
-    """The outputs' paths by parameter. Raises StudyError for a place that the notebook must not replace.
+    """The outputs' paths by parameter. Raises StudyError for a path that the notebook must not replace.
 
-    `named`: parameter -> path as given; `record`: the record of the notebook's runs with these outputs; `usual`: where it
-    writes if nothing is given.
+    `named`: parameter -> path as given; `record`: the record of the notebook's runs with these outputs; `usual`: its
+    default paths.
     """
     found = {name: place(top, f"{notebook}: {name}", given) for name, given in named.items()}
     for name, path in found.items():
         for other, there in found.items():
             if other != name and (path == there or path in there.parents):
-                raise StudyError(f"{notebook}: {name} and {other} are one place, {named[other]}; name two")
+                raise StudyError(f"{notebook}: {name} and {other} overlap ({named[other]}); give two separate paths")
     owners = makers(top)
     mine = [*recorded(record), *(u for u in map(normpath, usual) if not any(Path(o).is_relative_to(u) for o in owners))]
     for name, path in found.items():
@@ -40,31 +40,31 @@ def places(
         for outer in path.relative_to(top).parents:
             if maker := owners.get(outer.as_posix()):
                 raise StudyError(
-                    f"{notebook}: {name}={relative} lies in {outer}, which {maker[0]} makes; name another place"
+                    f"{notebook}: {name}={relative} is inside {outer}, an output of {maker[0]}; choose another path"
                 )
         empty = path.is_dir() and not any(path.iterdir())
         if path.exists() and not empty and relative not in mine and notebook not in owners.get(relative, ()):
             raise StudyError(
-                f"{notebook}: {name}={relative} exists and is not an output of this notebook; name another place, or "
+                f"{notebook}: {name}={relative} exists and is not an output of this notebook; choose another path, or "
                 "remove it yourself"
             )
     return found
 
 
 def place(top: Path, where: str, given: str) -> Path:
-    """One output's path. Raises StudyError unless it is below data/ or reports/ and none of the folders kept there."""
+    """One output's path. Raises StudyError unless it is below data/ or reports/ and outside the folders in KEPT."""
     relative = Path(normpath(Path(given).relative_to(top) if Path(given).is_relative_to(top) else given))
     if not given.strip() or given != given.strip() or relative.is_absolute() or len(relative.parts) < 2:
-        raise StudyError(f"{where}={given!r} is no place for an output; name one below data/ or reports/")
+        raise StudyError(f"{where}={given!r} is not an output path; choose one below data/ or reports/")
     kept = next((k for k in KEPT if relative.is_relative_to(k) or Path(k).is_relative_to(relative)), None)
     if relative.parts[0] not in ("data", "reports") or kept:
-        reason = f"{kept} belongs to no single stage" if kept else "outputs stand below data/ or reports/"
-        raise StudyError(f"{where}={given!r}: {reason}; name another place")
+        reason = f"{kept} is shared by all stages" if kept else "outputs must be below data/ or reports/"
+        raise StudyError(f"{where}={given!r}: {reason}; choose another path")
     return top / relative
 
 
 def makers(top: Path) -> dict[str, list[str]]:
-    """Every output that DVC knows, with the notebooks that make it."""
+    """Every output in DVC's files, with the notebooks that make it."""
     found: dict[str, list[str]] = {}
     for pipeline in PIPELINES:
         for suffix in (".yaml", ".lock"):
@@ -91,7 +91,7 @@ def outputs(stage: dict) -> Iterator[str]:
 
 
 def recorded(record: Path) -> list[str]:
-    """The outputs of the runs that ended well, from their record."""
+    """The outputs of the successful runs in a record."""
     with contextlib.suppress(OSError, ValueError, AttributeError):
         return json.loads(record.read_text()).get("outs") or []
     return []

@@ -1,4 +1,4 @@
-"""Executed notebooks as web pages: one style, no scripts, nothing fetched, no trace of when or where they ran."""
+"""Executed notebooks as web pages: one style, no scripts, no external resources, no trace of when or where they ran."""
 
 import re
 
@@ -36,10 +36,10 @@ def page(title: str, body: str) -> str:
 
 
 def notebook_page(notebook: nbformat.NotebookNode, places: dict[str, str] | None = None, code: bool = True) -> str:
-    """The page of an executed notebook, with its code or (for the report) without.
+    """The page of an executed notebook, with its code or, for the report, without it.
 
-    `places` maps the stand-ins' paths it ran with to those of its published outputs. Timestamps, execution counts,
-    warnings and papermill's marks are dropped, so that equal results give equal bytes.
+    `places` maps the temporary paths of the run to those of the published outputs. Timestamps, execution counts,
+    warnings and papermill's metadata are removed, so that equal results give equal bytes.
     """
     notebook = nbformat.from_dict(notebook)
     notebook.metadata.pop("papermill", None)
@@ -61,7 +61,7 @@ def notebook_page(notebook: nbformat.NotebookNode, places: dict[str, str] | None
         cell.id = f"cell-{len(cells)}"
         cells.append(cell)
     notebook.cells = cells
-    # What a cell prints reaches the notebook in pieces, as many as the moment has it.
+    # A cell's printed text reaches the notebook in pieces whose number varies from run to run.
     notebook, _ = CoalesceStreamsPreprocessor(enabled=True)(notebook, {})
     exporter = HTMLExporter(template_name="basic", exclude_input=not code, embed_images=True)
     body, _ = exporter.from_notebook_node(notebook)

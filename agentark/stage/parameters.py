@@ -1,7 +1,8 @@
-"""Parameters of a notebook: what it declares, what params.yaml and the command line give, checked before anything runs.
+"""Parameters of a notebook: the declared ones, with values from params.yaml and the command line, checked before
+anything runs.
 
-A value is, in falling order: the command line's; that of the notebook's section of params.yaml (the section has the name
-of the notebook without its number); a top-level value of params.yaml; the default in the parameters cell.
+In order of precedence, a value comes from the command line, the notebook's section of params.yaml (named like the
+notebook without its number), the top level of params.yaml, or the default in the parameters cell.
 """
 
 import ast
@@ -18,7 +19,7 @@ from agentark import StudyError, first_line, redacted, root
 
 
 def parameters(scale: str) -> dict:
-    """`params.yaml` at that scale, whichever is chosen in it."""
+    """`params.yaml` at that scale, independent of the scale chosen in it. Raises StudyError for an unknown scale."""
     params = read_params(root() / "params.yaml")
     if params["scale"] != scale and not isinstance(params.get(scale), dict):
         raise StudyError(f"params.yaml: no scale {scale!r}; choose mini or full")
@@ -33,8 +34,8 @@ SECRET_IN_ADDRESS = re.compile(r"://[^/\s]*@|[?&][^=\s]*(?:key|token)[^=\s]*=", 
 
 
 class Loader(yaml.SafeLoader):
-    """YAML with the numbers of YAML 1.2 (`dvc exp run -S` writes 1e-05, which YAML 1.1 takes for text:
-    treeverse/dvc#5971) and without the last of two equal keys silently winning."""
+    """YAML with the numbers of YAML 1.2 (`dvc exp run -S` writes 1e-05, which YAML 1.1 reads as text:
+    treeverse/dvc#5971), which rejects duplicate keys instead of keeping the last one."""
 
     def construct_mapping(self, node, deep=False):
         seen = set()
@@ -42,7 +43,7 @@ class Loader(yaml.SafeLoader):
             if key.tag != "tag:yaml.org,2002:merge" and isinstance(key.value, str):
                 if key.value in seen:
                     raise yaml.constructor.ConstructorError(
-                        None, None, f"the key {key.value} stands there twice", key.start_mark
+                        None, None, f"the key {key.value} appears twice", key.start_mark
                     )
                 seen.add(key.value)
         return super().construct_mapping(node, deep)
@@ -56,7 +57,7 @@ Loader.add_implicit_resolver(
 
 
 def read_params(path: Path) -> dict[str, Any]:
-    """The parameters in params.yaml. Raises StudyError, in one line, for a file that is not a mapping in YAML."""
+    """The parameters in params.yaml. Raises StudyError, in one line, if the file is not a YAML mapping."""
     restore = "correct it, or restore it with `git checkout params.yaml`"
     try:
         params = yaml.load(path.read_text(encoding="utf-8-sig"), Loader)
@@ -74,9 +75,9 @@ def read_params(path: Path) -> dict[str, Any]:
 
 
 def read(notebook: Path):
-    """The notebook in nbformat's form."""
-    # With this nbformat would check international web addresses, of which a notebook has none; to import it takes seconds.
-    sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]  # as Python marks what is not to be imported
+    """The notebook as nbformat reads it."""
+    # nbformat imports it to check international web addresses. A notebook has none, and the import takes seconds.
+    sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]  # None marks a module as not importable
     import nbformat
 
     return nbformat.read(notebook, as_version=4)
@@ -90,11 +91,11 @@ def declared(notebook: Path) -> dict[str, tuple[str, Any]]:
         top = notebook.parents[notebook.parent.parent.name == "notebooks"]
         known = ", ".join(sorted(map(label_of, [*top.glob("*.ipynb"), *top.glob("*/*.ipynb")])))
         raise StudyError(f"{notebook.name}: no such notebook; choose one of {known}") from None
-    except Exception as error:  # whatever nbformat makes of a file that is no notebook
+    except Exception as error:  # nbformat raises various errors for a file that is not a notebook
         raise StudyError(f"{notebook.name}: not a notebook ({first_line(error)}); restore it from git") from None
     tagged = [c for c in cells if "parameters" in c.metadata.get("tags", [])]
     if len(tagged) != 1:
-        raise StudyError(f"{notebook.name}: {len(tagged)} cells are tagged `parameters`; it needs exactly one")
+        raise StudyError(f"{notebook.name}: {len(tagged)} cells are tagged `parameters`; tag exactly one")
     try:
         statements = ast.parse(tagged[0].source).body
     except SyntaxError as error:
@@ -115,9 +116,9 @@ def declared(notebook: Path) -> dict[str, tuple[str, Any]]:
 
 
 def typed(notebook: str, name: str, annotation: str, value: Any) -> Any:
-    """`value` as the annotation wants it. Raises StudyError if it is of another type.
+    """`value` converted to the annotated type. Raises StudyError if it has another type.
 
-    An int may stand for a float, and so may text that reads as one; nothing else is converted.
+    An int is accepted as a float, and so is text that reads as a number; nothing else is converted.
     """
     wanted, shown = value, repr(value) if len(repr(value)) < 200 else f"{repr(value)[:200]}..."
     if annotation == "float":
@@ -133,14 +134,14 @@ def typed(notebook: str, name: str, annotation: str, value: Any) -> Any:
         raise StudyError(f"{notebook}: {name}={shown} is not a finite number")
     for text in (part for part in parts if isinstance(part, str)):
         if SECRET_IN_ADDRESS.search(text) or redacted(text) != text:
-            raise StudyError(f"{notebook}: {name} holds a key, which would be stored; set OPENAI_API_KEY instead")
+            raise StudyError(f"{notebook}: {name} contains a key, which would be stored; set OPENAI_API_KEY instead")
         if not text.isprintable():
-            raise StudyError(f"{notebook}: {name}={text!a} holds a character that is not printable")
+            raise StudyError(f"{notebook}: {name}={text!a} contains a character that is not printable")
     return checked
 
 
 def number(value: Any) -> Any:
-    """Text that reads as a number as that number, everything else as it is."""
+    """Text that reads as a number as that number; any other value unchanged."""
     try:
         return float(value) if isinstance(value, str) else value
     except ValueError:
@@ -148,7 +149,7 @@ def number(value: Any) -> Any:
 
 
 def parsed(annotation: str, text: str) -> Any:
-    """A command line's text as a value: text for `str`, else YAML. What is not readable stays text, for `typed` to reject."""
+    """A command line's text as a value: text for `str`, else YAML. Unreadable text stays text; `typed` rejects it."""
     if annotation == "str":
         return text
     try:
@@ -166,9 +167,9 @@ def label_of(notebook: Path) -> str:
 def resolve(notebook: Path, params: dict[str, Any], given: dict[str, str]) -> dict[str, Any]:
     """All parameters of a notebook, checked. Raises StudyError for an unknown name or a wrong type.
 
-    The notebook's own section of params.yaml is named like it: `debate` for 03_debate, `grid_cell` for grid/cell. A
-    parameter of type `dict` holds a method's settings: the section of its own name, then what the notebook's section and
-    the command line (`policy.beta=0.01`) put in its place.
+    The notebook's section of params.yaml has its name: `debate` for 03_debate, `grid_cell` for grid/cell. A parameter
+    of type `dict` holds a method's settings: the section of its own name, overridden by the notebook's section and then
+    by the command line (`policy.beta=0.01`).
     """
     cell, label = declared(notebook), label_of(notebook)
     name = re.sub(r"^\d+_", "", label.replace("/", "_"))
@@ -176,7 +177,9 @@ def resolve(notebook: Path, params: dict[str, Any], given: dict[str, str]) -> di
     section = {} if name in settings else mapping(params, name, label)
     for where, names in (("params.yaml", section), ("the command line", given)):
         for unknown in (n for n in names if n not in cell and n.partition(".")[0] not in settings):
-            raise StudyError(f"{label}: {where} names {unknown!r:.80}; it has only {', '.join(cell)}")
+            raise StudyError(
+                f"{label}: {where} has the unknown parameter {unknown!r:.80}; choose from {', '.join(cell)}"
+            )
     shared = {k: v for k, v in params.items() if not isinstance(v, dict)}
     from_line = {k: parsed(cell[k][0] if k in cell else "", v) for k, v in given.items()}
     values = {name: default for name, (_, default) in cell.items()}
@@ -187,17 +190,15 @@ def resolve(notebook: Path, params: dict[str, Any], given: dict[str, str]) -> di
             if where.startswith(f"{k}."):
                 values[k][where.partition(".")[2]] = value
     if whole := settings & set(given):
-        raise StudyError(
-            f"{label}: {min(whole)} is a group of settings; give them one by one, as in {min(whole)}.name=value"
-        )
-    for k in settings:  # as the cell's own values are; what it does not name is checked where the settings are read
+        raise StudyError(f"{label}: {min(whole)} is a group of settings; set each one as {min(whole)}.name=value")
+    for k in settings:  # types are those of the cell's own values; other settings are checked where they are read
         for key, default in cell[k][1].items():
             values[k][key] = typed(label, f"{k}.{key}", type(default).__name__, values[k][key])
     return {name: typed(label, name, cell[name][0], value) for name, value in values.items()}
 
 
 def mapping(params: dict[str, Any], name: str, label: str) -> dict[str, Any]:
-    """A section of the parameters; empty if there is none. Raises StudyError if it is no mapping."""
+    """A section of the parameters; empty if there is none. Raises StudyError if it is not a mapping."""
     section = params.get(name) or {}
     if not isinstance(section, dict):
         raise StudyError(f"{label}: the section {name} of params.yaml is {section!r:.80}, not a mapping of names")

@@ -1,4 +1,4 @@
-"""`make grid`: the stages of notebooks/grid/dvc.yaml, as many at once as there are cores."""
+"""`make grid`: the stages of notebooks/grid/dvc.yaml, as many in parallel as there are cores."""
 
 import os
 import subprocess
@@ -32,11 +32,12 @@ def repro(name: str, cores: int) -> tuple[bool, str]:
 
 
 def run(names: Sequence[str], repro: Callable[[str, int], tuple[bool, str]] = repro) -> bool:
-    """Bring stages up to date, kind after kind (base models, questions, debates, cells), as many of a kind at once as there
-    are cores. `dvc repro` runs one stage after the other, and a stage on two cores leaves one of them idle at times.
+    """Bring stages up to date, one kind after another (base models, questions, debates, cells), with as many of a kind
+    in parallel as there are cores. `dvc repro` runs one stage at a time, and a stage on two cores sometimes leaves one
+    idle.
 
-    A progress bar shows the stages that are done and the time left. Returns whether all stages succeeded. After a failure
-    the end of the stage's output is printed, running stages end, and no other starts.
+    A progress bar shows the finished stages and the time left. Returns whether all stages succeeded. After a failure
+    the end of the stage's output is printed, running stages finish, and no other starts.
     """
     kinds: dict[str, list[str]] = {}
     for name in names:

@@ -1,7 +1,7 @@
 """A notebook as a stage: `python -m agentark.stage 03_debate split=train`.
 
-Names and types of parameters and the places of outputs are checked before anything runs. The notebook writes into
-folders beside its outputs' places, which are moved there when, and only when, it has run to its end.
+Names and types of parameters and the outputs' paths are checked before anything runs. The notebook writes into
+temporary folders beside its outputs' paths. They are moved into place only after it has run to its end.
 """
 
 import argparse
@@ -24,13 +24,13 @@ from agentark.parallel import TERMINAL
 from agentark.stage.outputs import places, recorded
 from agentark.stage.parameters import declared, read, read_params, resolve
 
-SOCKET = 80  # characters that the folder of a kernel's sockets may have; Linux allows 107 for a socket's whole path
+SOCKET = 80  # maximum length of the path of a kernel's socket folder; Linux allows 107 characters for a socket's path
 KERNEL_ENVIRONMENT = {
-    "OMP_NUM_THREADS": "1",  # one single-threaded process a core: two-threaded ones stall as soon as they share a core
+    "OMP_NUM_THREADS": "1",  # one single-threaded process per core: two-threaded ones stall when they share a core
     "MALLOC_MMAP_THRESHOLD_": "4000000000",  # keep large tensors in the heap: page faults cost up to 4x in training
     "MALLOC_TRIM_THRESHOLD_": "8000000000",
     "TOKENIZERS_PARALLELISM": "false",
-    "HF_HUB_OFFLINE": "1",  # scale `full` alone asks the hub
+    "HF_HUB_OFFLINE": "1",  # only scale `full` uses the hub
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
@@ -43,9 +43,9 @@ KERNEL_ENVIRONMENT = {
 
 @contextlib.contextmanager
 def watched(note: Path):
-    """Write to `note` how long the block took, the processor time of its child processes and the most memory that they
-    held together (both sampled; what forked processes share counts in each), also if it fails. Yields a dictionary for
-    what else the note is to hold."""
+    """Write to `note` the seconds that the block took, the processor time of its child processes and the peak of their
+    total memory (both sampled; memory shared by forked processes counts in each), also if the block fails. Yields a
+    dictionary whose entries are written too."""
     start, peak, done = time.perf_counter(), [0], threading.Event()
     spent: dict[int, float] = {}
     facts: dict[str, Any] = {}
@@ -55,7 +55,7 @@ def watched(note: Path):
         for child in psutil.Process().children(recursive=True):
             with contextlib.suppress(psutil.Error):
                 held += child.memory_info().rss
-                spent[child.pid] = sum(child.cpu_times()[:2])  # user's and system's, so far
+                spent[child.pid] = sum(child.cpu_times()[:2])  # user and system time so far
         peak[0] = max(peak[0], held)
 
     def keep_sampling() -> None:
@@ -63,7 +63,7 @@ def watched(note: Path):
             sample()
 
     sample()
-    earlier = dict(spent)  # of children that were there before the block
+    earlier = dict(spent)  # of children that existed before the block
     threading.Thread(target=keep_sampling, daemon=True).start()
     try:
         yield facts
@@ -75,36 +75,36 @@ def watched(note: Path):
 
 
 def run(name: str, given: dict[str, str]) -> None:
-    """Run one notebook with checked parameters; publish what it made, and itself as HTML beside the report."""
+    """Run one notebook with checked parameters; publish its outputs, and its HTML page beside the report."""
     top = root()
     if not re.fullmatch(r"(\w[\w-]*/)?\w[\w-]*", name):
         raise StudyError(
-            f"{name!a:.80}: not a notebook's name; give it without ending, as in 03_debate or paper/claims"
+            f"{name!a:.80}: not a notebook's name; give it without .ipynb, as in 03_debate or paper/claims"
         )
     notebook = top / "notebooks" / f"{name}.ipynb"
     params = read_params(top / "params.yaml")
     values = resolve(notebook, params, given)
     outs = [k for k in values if k == "out" or k.startswith("out_")]
     if not outs:
-        raise StudyError(f"{name}: its parameters cell names no `out`; a stage needs a place to write to")
+        raise StudyError(f"{name}: no `out` in its parameters cell; add one, since a stage needs a path to write to")
     variant = "".join(f"-{part}" for part in Path(os.path.normpath(values[outs[0]])).parts[2:])  # data/debates/x -> -x
     label = f"{name.replace('/', '-')}{variant}"
     executed = top / "data" / "runs" / f"{label}.ipynb"
     record = executed.with_suffix(".json")
-    # `page`: the notebook is itself a report, published once more without its code
+    # `page`: the notebook is also a report, published a second time without its code
     named = {k: values[k] for k in (*outs, "page") if k in values}
     usual = [default for k, (_, default) in declared(notebook).items() if k in named]
     found = places(top, name, named, record, usual)
     pages = [top / "reports" / "notebooks" / f"{label}.html", *(found[k] for k in ("page",) if k in found)]
     executed.parent.mkdir(parents=True, exist_ok=True)
     hub = {"HF_HUB_OFFLINE": "0"} if params.get("scale") == "full" else {}
-    # Progress bars are for the terminal, not for the notebook.
+    # Progress bars go to the terminal, not into the notebook.
     terminal = os.ttyname(sys.stderr.fileno()) if sys.stderr.isatty() else ""
     os.environ.update(KERNEL_ENVIRONMENT | hub | {TERMINAL: terminal})
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(top), os.environ.get("PYTHONPATH", "")]))
     made = recorded(record)
     with alone(record), watched(record) as facts, staged([*(found[o] for o in outs), *pages]) as stand_ins:
-        facts["outs"] = made  # also of a run that fails: what earlier ones made stays this notebook's own
+        facts["outs"] = made  # also if this run fails: outputs of earlier runs still belong to this notebook
         stands = dict(zip(outs, (str(p.relative_to(top)) for p in stand_ins), strict=False))
         execute(notebook, executed, values | stands)
         ran = read(executed)
@@ -118,33 +118,33 @@ def run(name: str, given: dict[str, str]) -> None:
 
 @contextlib.contextmanager
 def alone(record: Path):
-    """Raise StudyError if another process runs the same notebook for the same outputs now."""
+    """Raises StudyError if another process is running the same notebook for the same outputs."""
     from filelock import FileLock, Timeout
 
     try:
         with FileLock(record.with_suffix(".lock"), timeout=0):
             yield
     except Timeout:
-        raise StudyError(f"{record.stem}: another run of it is not yet at its end; wait for that, or end it") from None
+        raise StudyError(f"{record.stem}: another run is in progress; wait for its end, or stop it") from None
 
 
 def execute(notebook: Path, executed: Path, values: dict[str, Any]) -> None:
-    """Run a notebook by papermill; what it prints and what is kept of it holds no secret.
+    """Run a notebook with papermill; its printed text and the kept notebook contain no secrets.
 
     Raises StudyError, in one line, if a cell fails or the kernel ends.
     """
-    import papermill  # after the notebook has been read (see parameters.read), and only if its parameters are right
+    import papermill  # only after the notebook has been read (see parameters.read) and its parameters are checked
     from nbclient.exceptions import CellTimeoutError, DeadKernelError
     from papermill.exceptions import PapermillException, PapermillExecutionError
     from traitlets.config import Config
 
-    logging.getLogger("papermill").setLevel(logging.CRITICAL)  # a kernel's death is in the line that is raised here
+    logging.getLogger("papermill").setLevel(logging.CRITICAL)  # the error raised here reports a kernel's death
     logging.getLogger("traitlets").setLevel(logging.CRITICAL)
     papermill.iorw.papermill_io.register("redacted:", RedactedFiles())
     with kernel_folder() as folder:
         settings = {
             "KernelManager": {"transport": "ipc", "ip": f"{folder}/kernel"},  # no open port
-            # a kernel that has nothing left to do would take three seconds to end
+            # an idle kernel would otherwise take three seconds to end
             "NotebookClient": {"shutdown_kernel": "immediate"},
         }
         try:
@@ -156,7 +156,7 @@ def execute(notebook: Path, executed: Path, values: dict[str, Any]) -> None:
                 progress_bar=False,
                 stdout_file=RedactedStream(),
                 kernel_name="python3",
-                language="python",  # also of a notebook that names none
+                language="python",  # also for a notebook without a language
                 config=Config(settings),
             )
         except PapermillExecutionError as error:
@@ -166,17 +166,17 @@ def execute(notebook: Path, executed: Path, values: dict[str, Any]) -> None:
             ) from None
         except (DeadKernelError, CellTimeoutError, PapermillException, RuntimeError) as error:
             raise StudyError(
-                f"{notebook.stem}: the notebook's process ended before its last cell ({first_line(error)}; was it killed, "
-                "for want of memory?); what is finished is kept: run the same command again"
+                f"{notebook.stem}: the kernel ended before the notebook's last cell ({first_line(error)}; was it "
+                "killed for lack of memory?); finished work is kept: run the same command again"
             ) from None
 
 
 @contextlib.contextmanager
 def kernel_folder():
-    """A short-lived folder for a kernel's sockets and files, in which `python3` is this interpreter.
+    """A temporary folder for a kernel's sockets and files, in which `python3` is this interpreter.
 
-    A kernel of that name that the user installed is another Python, without the study's packages; and a folder for
-    temporary files may have a name too long for a socket.
+    A kernel of that name installed by the user is another Python, without the study's packages. The default folder for
+    temporary files may have a path too long for a socket.
     """
     place = tempfile.gettempdir()
     with tempfile.TemporaryDirectory(dir=place if len(place) < SOCKET - 20 else "/tmp") as folder:
@@ -193,7 +193,7 @@ def kernel_folder():
 
 
 class RedactedFiles:
-    """papermill's way to its output: a local file, written whole, without secrets. papermill saves it after each cell."""
+    """papermill's output handler: a local file, written atomically after each cell, without secrets."""
 
     def read(self, path: str) -> str:
         return Path(path.removeprefix("redacted:")).read_text(encoding="utf-8")

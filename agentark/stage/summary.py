@@ -1,4 +1,4 @@
-"""The end of `make study`: the main results, the README's table of them, and how they compare with those in git."""
+"""The end of `make study`: the main results, the README's table, and a comparison with the results in git."""
 
 import io
 import re
@@ -20,26 +20,26 @@ MARKED = re.compile(r"(<!-- results -->\n).*?(<!-- /results -->)", re.DOTALL)
 
 
 def read(source: Path | io.BytesIO) -> pd.DataFrame:
-    """A results table, every text as it stands there."""
+    """A results table, with all texts unchanged."""
     table = pd.read_csv(source, dtype=str, keep_default_na=False)
     return table.astype(dict.fromkeys(("value", "lo", "hi", "tokens_per_question"), float))
 
 
 def committed(path: str) -> bytes | None:
-    """A file's bytes in the last commit; None if it is not there."""
+    """A file's bytes in the last commit; None if it is not in it."""
     shown = subprocess.run(["git", "show", f"HEAD:{path}"], capture_output=True, cwd=root(), check=False)
     return shown.stdout if shown.returncode == 0 else None
 
 
 def compare(now: pd.DataFrame, before: pd.DataFrame) -> str:
-    """How many values differ, how many of them lie outside the committed interval, and the largest differences."""
+    """How many values differ, how many of them are outside the committed interval, and the largest differences."""
     keys = [name for name in now if name not in VALUES and name in before]
     both = now.merge(before, on=keys, suffixes=("", "_before"), how="outer", indicator=True)
     shared = both[both["_merge"] == "both"]
     moved = shared[(shared["value"] - shared["value_before"]).abs() > 1e-6]
     outside = moved[(moved["value"] < moved["lo_before"]) | (moved["value"] > moved["hi_before"])]
     lines = [
-        f"{len(shared)} values in both, {len(both) - len(shared)} in one only; {len(moved)} differ, "
+        f"{len(shared)} values are in both, {len(both) - len(shared)} in only one; {len(moved)} differ, "
         f"{len(outside)} of them lie outside the committed 95 % interval"
     ]
     worst = outside.assign(move=(outside["value"] - outside["value_before"]).abs()).nlargest(5, "move")
@@ -72,7 +72,7 @@ def markdown(rows: pd.DataFrame) -> str:
 
 
 def update_readme(readme: Path, table: str) -> None:
-    """Put the table between the README's two marks. Raises StudyError if they are missing."""
+    """Put the table between the README's two markers. Raises StudyError if they are missing."""
     text = readme.read_text(encoding="utf-8")
     if not MARKED.search(text):
         raise StudyError(f"{readme.name}: no `<!-- results -->` ... `<!-- /results -->`; restore it from git")
@@ -95,9 +95,9 @@ def main() -> None:
     update_readme(root() / "README.md", markdown(rows))
     same = {name: committed(f"reports/{name}") == (reports / name).read_bytes() for name in TRACKED}
     if all(same.values()):
-        print("results: identical, byte for byte, to those in git (seconds are measured anew in each run)")
+        print("results: identical, byte for byte, to those in git (seconds are measured again in each run)")
         return
-    print("results: not the bytes in git:", ", ".join(name for name, equal in same.items() if not equal))
+    print("results: files that differ from those in git:", ", ".join(name for name, equal in same.items() if not equal))
     before = committed("reports/scores.csv")
     if before is not None:
         print(compare(scores, read(io.BytesIO(before))))
