@@ -1,8 +1,8 @@
-# The study's commands. `make study` and `make test` each set up the environment first and need nothing else.
+# The project's commands. Each sets up the environment in .venv first. docs/development.md has their times.
 SHELL := /bin/bash
 PYTHON ?= python3.11
 BIN := .venv/bin
-# One single-threaded process a core, tensors kept in the heap, no telemetry (see agentark/stage/run.py for why).
+# One single-threaded process a core, tensors in the heap, no telemetry; agentark/stage/run.py gives the reasons.
 export OMP_NUM_THREADS = 1
 export MALLOC_MMAP_THRESHOLD_ = 4000000000
 export MALLOC_TRIM_THRESHOLD_ = 8000000000
@@ -10,7 +10,7 @@ export TOKENIZERS_PARALLELISM = false
 export HF_HUB_OFFLINE = 1
 export HF_HUB_DISABLE_TELEMETRY = 1
 export DVC_NO_ANALYTICS = 1
-# What is imported is to be compiled once, also where the shell forbids it.
+# Imported modules are compiled once, even where the shell forbids it.
 unexport PYTHONDONTWRITEBYTECODE
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
@@ -18,73 +18,75 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 env: .venv/ready
 
-# Modules are compiled when they are first imported: most never are. The lock is whole, so nothing is to be resolved, and
-# four pips share it: one alone waits half of the time, the one that comes with Python 3.11 longer still.
+# The lock is complete, so pip resolves nothing, and four pips share it: a single one waits half of the time. Modules are
+# compiled on first import, because most are never imported. Python 3.11's own pip is slower than the pinned one.
 .venv/ready: requirements.lock pyproject.toml
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check pip==26.3
-	xargs -P 4 -n 60 $(BIN)/pip install --quiet --disable-pip-version-check --no-compile --no-deps < requirements.lock
+	xargs -P 4 -n 64 $(BIN)/pip install --quiet --disable-pip-version-check --no-compile --no-deps < requirements.lock
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	touch $@
 
-study: env  ## the whole study: dvc repro, then the headline and how it compares with the committed results
+study: env  ## run the whole study, print the main results and compare them with those in git
 	dvc repro
 	python -m agentark.stage.summary
 
-report: env  ## redraw every figure and page from the tables in git, running nothing else
+report: env  ## redraw every figure and page from the tables in git
 	dvc repro --force --single-item published report experiments claims
 	@echo "report: reports/index.html, reports/experiments.html, reports/claims.html, reports/published.html"
 
-models: env  ## rebuild the base models from random weights (about an hour and a half)
+models: env  ## train the base models again from random weights
 	dvc repro --force --single-item base_models
 
-search: env  ## what was chosen on validation questions: debate temperatures, the reward model's training
+search: env  ## choose debate temperatures and the reward model's training on validation questions
 	dvc repro notebooks/choices/dvc.yaml
 
-plan: env  ## what a run with the present parameters will take; rewrites reports/plan.csv
+plan: env  ## predict calls, tokens, hours, disk and memory of a run; writes reports/plan.csv
 	python -m agentark.stage choices/plan
 
-ablations: env  ## the debate against more data, other ways to let agents talk, other crowds and rewards, a student that sees; rewrites reports/ablation_*.csv
+ablations: env  ## run the ablations: data, protocols, agents, rewards, vision; writes reports/ablation_*.csv
 	dvc repro notebooks/ablations/dvc.yaml
 
-grid: env  ## the paper's grid of teachers, students, families and methods; stop it at will, it goes on where it was
+grid: env  ## run the paper's grid of teachers, students, tasks and methods; resumes after an interruption
 	python -m agentark.stage.pipeline
 
-test: env lint  ## all tests, a whole small study among them
+test: env lint  ## run the linters and all tests, among them a whole small study
 	python -m pytest
 
-test-long: env  ## whole runs and real architectures: scale `full` from end to end, trainings by every route, the GPU benchmark's rehearsal, a grid killed twice
+test-long: env  ## test scale `full` from end to end with tiny checkpoints, every training route, byte equality, a killed grid
 	python -m pytest -m long
 
-# vLLM wants a package or two at other versions than the study's, so it has an environment of its own.
+# vLLM pins some packages at other versions than the study, so it has its own environment.
 .venv-vllm/ready: requirements-vllm.lock
 	$(PYTHON) -m venv .venv-vllm
 	.venv-vllm/bin/pip install --quiet --disable-pip-version-check --no-deps --requirement requirements-vllm.lock
 	touch $@
 
-test-vllm: env .venv-vllm/ready  ## the engines' tests with vLLM among them, on the CPU; and of adapters trained here
+test-vllm: env .venv-vllm/ready  ## test the engines with vLLM on the CPU, and adapters trained here
 	VLLM_ENABLE_V1_MULTIPROCESSING=0 VLLM_CPU_OMP_THREADS_BIND=nobind VLLM_CPU_KVCACHE_SPACE=1 VLLM_NO_USAGE_STATS=1 \
 	PYTHONPATH=. STUDY_PYTHON=$(CURDIR)/$(BIN)/python \
 	.venv-vllm/bin/python -m pytest --override-ini addopts=-q \
 	tests/test_conformance.py tests/test_prefixes.py tests/test_adapters.py
 
-lint: env
+lint: env  ## run the checks of .pre-commit-config.yaml on all files
 	ruff check .
 	ruff format --check .
+	nbstripout --verify --keep-id notebooks/*.ipynb notebooks/*/*.ipynb
+	mypy agentark
 
-bench: env  ## measure speed and memory; rewrites reports/benchmarks.csv
+bench: env  ## measure speed and memory on the CPU; writes reports/benchmarks.csv
 	python -m agentark.plan.bench_cpu
 
-gpu-bench: env  ## measure training and generation on a GPU, by every route there is; rewrites reports/gpu.csv
+gpu-bench: env  ## measure training and generation on a GPU; writes reports/gpu.csv
 	python -m agentark.plan.bench_gpu
 
-prompt-order: env  ## count what prefix caching saves in each order of prompts; rewrites reports/prompt_order.csv
+prompt-order: env  ## count what prefix caching saves by order of prompts; writes reports/prompt_order.csv
 	python -m agentark.plan.prompt_order
 
 MODEL ?= data/models/teacher
 PORT ?= 8000
-serve: env  ## an OpenAI-compatible server for MODEL (a folder or a hub name) at PORT; prints the `teacher=` for notebooks
+serve: env  ## start an OpenAI-compatible server for MODEL (a folder or a hub name) at PORT; prints its `teacher=`
 	python -m agentark.engines.serve $(MODEL) $(PORT)
 
-lab: env  ## open the notebooks; no news, no looking for updates
+lab: env  ## open the notebooks in JupyterLab
 	jupyter lab --LabApp.news_url=None --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate notebooks

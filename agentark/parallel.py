@@ -1,16 +1,23 @@
 """Independent work on all cores, one single-threaded process per core: fast and reproducible on small machines."""
 
+import contextlib
 import gc
 import multiprocessing
 import os
 import sys
+import tempfile
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
+from tqdm.auto import tqdm
+
 from agentark import StudyError
+
+TERMINAL = "AGENTARK_TERMINAL"  # set in a stage's kernel: the terminal from which it was started, or ""
+tqdm.monitor_interval = 0  # no monitor thread, since workers are forked
 
 
 def workers() -> int:
@@ -72,6 +79,48 @@ def _exit_with_parent() -> None:
     if parent := multiprocessing.parent_process():
         parent.join()
         os._exit(1)
+
+
+TICKS = "AGENTARK_TICKS"  # the file to which every process appends one byte per finished part
+
+
+@contextlib.contextmanager
+def progress(total: int, label: str, unit: str) -> Iterator[None]:
+    """Show a progress bar with rate and remaining time while the block runs; `tick` advances it from any process.
+
+    In a stage the bar is one line on the terminal and does not appear in the notebook. Nested blocks add no further
+    bar.
+    """
+    if TICKS in os.environ:
+        yield
+        return
+    with tempfile.NamedTemporaryFile() as file:
+        os.environ[TICKS] = file.name
+        done = threading.Event()
+        terminal = os.environ.get(TERMINAL)  # None: not in a stage
+        stream = open(terminal or os.devnull, "w") if terminal is not None else None  # noqa: SIM115
+        bar = tqdm(total=total, desc=label, unit=f" {unit}", delay=2, dynamic_ncols=True, leave=False, file=stream)
+
+        def refresh() -> None:
+            while not done.wait(0.5):
+                bar.update(os.path.getsize(file.name) - bar.n)
+
+        watcher = threading.Thread(target=refresh, daemon=True)
+        watcher.start()
+        try:
+            yield
+        finally:
+            done.set()
+            watcher.join()
+            bar.close()
+            del os.environ[TICKS]
+
+
+def tick(parts: int = 1) -> None:
+    """Advance the bar of the surrounding `progress` block, if there is one."""
+    if name := os.environ.get(TICKS):
+        with contextlib.suppress(OSError), open(name, "ab", buffering=0) as file:
+            file.write(b"." * parts)
 
 
 def isolated(function: Callable, **call: Any) -> Any:

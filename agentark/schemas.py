@@ -10,7 +10,7 @@ from typing import Literal, TypeVar
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from agentark import StudyError
 from agentark.files import write_atomically
@@ -233,14 +233,16 @@ def read_table(path: Path, schema: type[T]) -> list[T]:
         raise StudyError(f"{path}: not a readable table ({reason}); delete it and run `dvc repro`") from None
     if not records:
         raise StudyError(f"{path}: a table with no rows; delete it and run `dvc repro`")
-    try:
-        adapter = TypeAdapter(list[schema])  # type: ignore[valid-type]  # a type at run time
-        return adapter.validate_strings(records) if path.suffix == ".csv" else adapter.validate_python(records)
-    except ValidationError as error:
-        first = error.errors()[0]
-        row, *field = first["loc"]
-        where = ".".join(map(str, field)) or "row"
-        raise StudyError(f"{path}: row {row}, {where}: {first['msg']}; rebuild it with `dvc repro`") from None
+    validate = schema.model_validate_strings if path.suffix == ".csv" else schema.model_validate
+    rows = []
+    for i, record in enumerate(records):
+        try:
+            rows.append(validate(record))
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"])) or "row"
+            raise StudyError(f"{path}: row {i}, {where}: {first['msg']}; rebuild it with `dvc repro`") from None
+    return rows
 
 
 def frame(rows: Iterable[Row]) -> pd.DataFrame:

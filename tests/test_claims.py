@@ -13,16 +13,16 @@ from agentark import StudyError, root
 from agentark.paper import claims, experiments
 from agentark.paper.claims import verdict_of_claim, verdict_of_part
 from agentark.paper.contrasts import Contrast, Part, difference, judged, pooled
-from agentark.schemas import Score
+from agentark.schemas import Score, frame, read_scores
 
-COLUMNS = list(Score.model_fields)
 RUN = experiments.read(root() / "reports")
 
 
 def table(*rows):
     """Rows as results: the fields that matter, the others empty."""
-    blank = dict.fromkeys(COLUMNS, "") | dict(seed="all", value=0.0, n=100, lo=0.0, hi=0.0, tokens_per_question=0.0)
-    return pd.DataFrame([blank | row for row in rows], columns=COLUMNS)
+    blank = dict(study="", setting="", teacher="", student="", method="", baseline="", train_task="", test_task="",
+                 metric="", seed="all", value=0.0, n=100, lo=0.0, hi=0.0, tokens_per_question=0.0)  # fmt: skip
+    return frame([Score(**blank | row) for row in rows])
 
 
 def around(value, se):
@@ -33,7 +33,9 @@ def sized(values, **more):
     return table(
         *(
             dict(
-                experiment=f"{n} questions",
+                variant="questions",
+                source="debates",
+                questions=n,
                 student="s",
                 method="rsft",
                 test_task="word",
@@ -47,7 +49,7 @@ def sized(values, **more):
 
 def contrast(value, se=0.01, predicted=1, null=0.0, df=math.inf):
     p = 2 * t.sf(abs(value - null) / se, df)
-    return Contrast("a less b", predicted, value, se, df, 100, 3, p, null)
+    return Contrast("a minus b", predicted, value, se, df, 100, 3, p, null)
 
 
 def outcomes(*contrasts):
@@ -55,7 +57,7 @@ def outcomes(*contrasts):
 
 
 def test_a_paired_gain_carries_its_interval_and_the_spread_of_its_seeds():
-    own = dict(experiment="test", student="s", method="pad")
+    own = dict(setting="test", student="s", method="pad")
     gain = dict(own, metric="accuracy_gain", baseline="base", test_task="word", **around(0.2, 0.03))
     seeds = [
         dict(own, metric="accuracy", test_task="word", seed=str(i), value=v) for i, v in enumerate((0.4, 0.5, 0.6))
@@ -69,7 +71,7 @@ def test_a_paired_gain_carries_its_interval_and_the_spread_of_its_seeds():
 
 
 def test_a_rival_in_another_setting_is_not_taken_as_paired():
-    own, rival = (dict(experiment=f"{n} questions", student="s", method="rsft") for n in (400, 100))
+    own, rival = (dict(questions=n, student="s", method="rsft") for n in (400, 100))
     found = difference(sized({100: 0.5, 400: 0.6}), "accuracy", own, rival)
     assert found.value == pytest.approx(0.1) and found.se == pytest.approx(0.01 * 2**0.5)
     assert difference(sized({100: 0.5}), "accuracy", own, rival) is None
@@ -106,7 +108,7 @@ def test_the_detectable_difference_is_found_four_times_in_five():
 
 
 @pytest.mark.parametrize(
-    ("said", "somewhere", "verdict"),
+    ("outcomes", "somewhere", "verdict"),
     [
         (["agrees", "agrees"], False, claims.HELD),
         (["agrees", "open"], False, claims.OPEN),
@@ -117,8 +119,8 @@ def test_the_detectable_difference_is_found_four_times_in_five():
         ([], False, claims.NOT_RUN),
     ],
 )
-def test_a_part_s_verdict(said, somewhere, verdict):
-    assert verdict_of_part(pd.Series(said, dtype=str), somewhere) == verdict
+def test_a_part_s_verdict(outcomes, somewhere, verdict):
+    assert verdict_of_part(pd.Series(outcomes, dtype=str), somewhere) == verdict
 
 
 def test_a_claim_s_verdict():
@@ -140,9 +142,9 @@ def test_a_fall_between_two_sizes_is_found_in_the_order_of_numbers():
 
 
 def test_reward_models_and_agents_are_compared_by_size():
-    def row(experiment, student, method, value):
-        return dict(
-            experiment=experiment,
+    def row(variant, student, method, value, **facts):
+        return facts | dict(
+            variant=variant,
             student=student,
             method=method,
             test_task="word",
@@ -155,7 +157,7 @@ def test_reward_models_and_agents_are_compared_by_size():
         *(row("size", s, "pad" if m == s else "other", 0.5 + 0.1 * (m == "large")) for m in sizes for s in sizes)
     )
     agents = table(
-        *(row(f"{n} agents", s, "rsft", 0.5 + 0.01 * n * (s == "large")) for n in (5, 10, 20) for s in sizes)
+        *(row("agents", s, "rsft", 0.5 + 0.01 * n * (s == "large"), agents=n) for n in (5, 10, 20) for s in sizes)
     )
     quality, capacity = claims.rewarded(rewards, agents, sizes, "word")
     assert [c.value for c in quality.contrasts] == pytest.approx([0.1, 0.1])
@@ -164,26 +166,23 @@ def test_reward_models_and_agents_are_compared_by_size():
 
 
 def test_the_published_grid_gives_the_published_share_below_the_base():
-    published = pd.read_csv(root() / "reports" / "published.csv", dtype={"seed": str}, keep_default_na=False)
-    own = published[published["experiment"].str.startswith("Table") & (published["metric"] == "accuracy_gain")]
-    (part,) = claims.steady(claims.gains(own.assign(experiment="test")))
-    shares = published[(published["metric"] == "below_base") & (published["experiment"] == "all")].set_index("method")[
-        "value"
-    ]
+    published = read_scores(root() / "reports" / "published.csv")
+    own = published[(published["train_task"] != "") & (published["metric"] == "accuracy_gain")]
+    (part,) = claims.steady(claims.gains(own.assign(setting="test")))
+    below = published[(published["metric"] == "below_base") & (published["domain"] == "all")]
+    shares = below.set_index("method")["value"]
     assert [c.value for c in part.contrasts] == pytest.approx([shares["pad"] - shares[m] for m in ("rsft", "da")])
     assert all(c.n == 120 and c.p < 1e-10 for c in part.contrasts)
 
 
 def test_gains_over_the_whole_grid_carry_the_spread_of_its_seeds():
     def row(method, value, seed="all", **more):
-        fixed = dict(
-            experiment="all cells, in domain", metric="accuracy_gain", method=method, baseline="base", seed=seed
-        )
+        fixed = dict(domain="in domain", metric="accuracy_gain", method=method, baseline="base", seed=seed)
         return fixed | around(value, 0.01) | more
 
     rows = [row(m, 0.2) for m in ("sft", "rsft", "da", "pad")]
     rows += [row("pad", v, str(i)) for i, v in enumerate((0.1, 0.2, 0.3))]
-    rows += [row("pad", 0.5, student="s", experiment="by student, in domain")]
+    rows += [row("pad", 0.5, student="s")]
     found = claims.everywhere(table(*rows), "in domain")
     assert [round(c.value, 3) for c in found] == [0.2] * 3 and [c.seeds for c in found] == [1, 1, 3]
     assert found[2].se == pytest.approx(math.hypot(0.01, 0.1 / 3**0.5)) and found[0].se == pytest.approx(0.01)
@@ -193,11 +192,11 @@ def test_gains_over_the_whole_grid_carry_the_spread_of_its_seeds():
 def test_means_over_the_grid_are_not_counted_among_its_cells():
     fixed = dict(metric="accuracy_gain", baseline="base", seed="all")
     cells = [
-        dict(experiment="test", method=m, student="s", train_task="word", test_task=test, **fixed, **around(v, 0.01))
+        dict(setting="test", method=m, student="s", train_task="word", test_task=test, **fixed, **around(v, 0.01))
         for test, v in (("word", 0.1), ("meta", -0.1))
         for m in claims.TRAINED
     ]
-    means = [dict(experiment="all cells, in domain", method=m, **fixed, **around(0.1, 0.01)) for m in claims.TRAINED]
+    means = [dict(setting="test", domain="in domain", method=m, **fixed, **around(0.1, 0.01)) for m in claims.TRAINED]
     parts = claims.parts(RUN | {"grid": table(*cells, *means)}, ["s"], ["s", "s"], "word")
     (shares,) = (p for p in parts if p.claim == 2)
     assert [c.n for c in shares.contrasts] == [2, 2]

@@ -44,10 +44,10 @@ def answered(debate, vote, student):
 
 
 def test_a_seed_s_training_is_its_stages_and_what_was_not_timed_has_no_seconds(tmp_path):
-    found = {(r.experiment, r.method, r.metric): r.value for r in rows(tmp_path)}
+    found = {(r.part or r.setting, r.method, r.metric): r.value for r in rows(tmp_path)}
     assert found["once", "debate", "tokens"] == 100 and found["once", "debate", "seconds"] == 50
     assert found["once", "pad", "tokens"] == (300 + 90) / 2 and found["once", "pad", "seconds"] == (6 + 2) / 2
-    assert found["once: reward_model", "pad", "tokens"] == 150 and found["once", "sft", "seconds"] == 2
+    assert found["reward_model", "pad", "tokens"] == 150 and found["once", "sft", "seconds"] == 2
     assert found["once", "rsft", "tokens"] == 30 and ("once", "rsft", "seconds") not in found
 
 

@@ -11,8 +11,7 @@ from small_study import digests
 from agentark import StudyError
 from agentark.debate.prompts import ORDERS
 from agentark.evaluate import predictions
-from agentark.evaluate import scores as scores_
-from agentark.evaluate.scores import baselines
+from agentark.evaluate.scores import baselines, scores
 from agentark.models import loading
 from agentark.pretrain import build, examples, tiny, training
 from agentark.schemas import Trace
@@ -58,10 +57,10 @@ def test_gains_are_paired_and_over_seeds():
         text = GOLD if i < 20 else SLIPPED
         rows += predictions.predict([said(text, 1, 1, question.question_id)], [question], "test", "base", "s", 0)
     table = pd.DataFrame([r.model_dump() for r in rows])
-    scores = scores_.scores(table, "teacher", "word", baselines)
-    (gain,) = [s for s in scores if s.metric == "accuracy_gain"]
+    found = scores(table, "main", "teacher", "word", baselines)
+    (gain,) = [s for s in found if s.metric == "accuracy_gain"]
     assert gain.value == pytest.approx((0 + 0.25 + 0.25) / 3) and gain.n == 40 and gain.lo > 0
-    by_seed = {s.seed: s.value for s in scores if s.metric == "accuracy" and s.method == "rsft"}
+    by_seed = {s.seed: s.value for s in found if s.metric == "accuracy" and s.method == "rsft"}
     assert by_seed == pytest.approx({"0": 0.5, "1": 0.75, "2": 0.75, "all": 2 / 3})
 
 
@@ -80,7 +79,7 @@ def test_answers_in_words_are_measured_by_likeness_too():
         assert not any(predictions.likeness(question, None).values())
         (row,) = predictions.predict([said("answer : no", 1, 1, question.question_id)], [question], "test", "base", "s")
         table = pd.DataFrame([row.model_dump()])
-        metrics = {s.metric for s in scores_.scores(table, "teacher", "word", baselines)}
+        metrics = {s.metric for s in scores(table, "main", "teacher", "word", baselines)}
         assert metrics >= {"accuracy", *predictions.TEXT_METRICS}
     assert predictions.likeness(posed("passage", 3, 0)[1], "7") == predictions.likeness(KEYS, "39") == {}
 

@@ -1,4 +1,4 @@
-"""The page of experiments: what its pictures hold, and what it says of the control."""
+"""The page of experiments: which gains its figures hold, and its sentences on the control."""
 
 import matplotlib.pyplot as plt
 import pandas as pd
@@ -6,63 +6,69 @@ import pytest
 
 from agentark.paper import ablations
 from agentark.report import charts
+from agentark.schemas import Score, frame
 
 
-def gain(experiment: str, method: str, baseline: str, value: float, student: str = "s", seed: str = "all") -> dict:
-    return dict(
-        study="data", experiment=experiment, teacher="t", student=student, method=method, baseline=baseline,
-        train_task="word", test_task="word", seed=seed, metric="accuracy_gain", value=value, n=90, lo=value - 0.1,
-        hi=value + 0.1, tokens_per_question=10.0,
+def gain(variant: str, method: str, rival: tuple[str, str], value: float, student="s", seed="all", **facts) -> Score:
+    """A gain over `rival`: its method and its variant."""
+    baseline, baseline_variant = rival
+    return Score(
+        study="data", setting="test", variant=variant, teacher="t", student=student, method=method, baseline=baseline,
+        baseline_variant=baseline_variant, train_task="word", test_task="word", seed=seed, metric="accuracy_gain",
+        value=value, n=90, lo=value - 0.1, hi=value + 0.1, tokens_per_question=10.0, **facts,
     )  # fmt: skip
+
+
+def rows() -> list[Score]:
+    arms = [gain(arm, m, (m, "study"), v) for arm in ablations.CONTROL for m, v in (("rsft", 0.2), ("da", -0.05))]
+    sizes = [gain("questions", "da", ("da", "study"), 0.0, questions=n) for n in (100, 200)]
+    levels = [gain("samples, equal traces", "da", ("da", "study"), 0.0, level=2)]
+    other = [gain("plain first", "rsft", ("rsft", "study"), 0.0), gain("PAD, then DA", "da", ("pad", "twice"), 0.3)]
+    bases = [gain(e, "rsft", ("base", ""), 0.5) for e in ("study", "plain first")]
+    return [*arms, *sizes, *levels, *other, *bases]
 
 
 @pytest.fixture
 def data() -> pd.DataFrame:
-    arms = [gain(arm, m, "study", v) for arm in ablations.CONTROL for m, v in (("rsft", 0.2), ("da", -0.05))]
-    sizes = [gain(f"{n} questions", "da", "study", 0.0) for n in (100, 200)]
-    levels = [gain("samples, equal traces, level 2", "da", "study, level 2", 0.0)]
-    other = [gain("plain first", "rsft", "study", 0.0), gain("PAD, then DA", "da", "study, pad", 0.3)]
-    bases = [gain(e, "rsft", "base", 0.5) for e in ("study", "plain first")]
-    return pd.DataFrame([*arms, *sizes, *levels, *other, *bases])
+    return frame(rows())
 
 
-def test_the_control_is_told_by_its_intervals(data):
-    told = ablations.control(data)
-    assert len(told) == 4 and told[0] == (
-        "R-SFT on samples, equal generations is better than R-SFT on the debates' traces (+0.200 [+0.100, +0.300], n = 90)"
+def test_the_control_is_described_by_its_intervals(data):
+    lines = ablations.control(data)
+    assert len(lines) == 4 and lines[0] == (
+        "R-SFT on samples, equal generations vs. on the debates' traces: +0.200 [+0.100, +0.300], n = 90 (better)"
     )
-    assert told[1].startswith("DA on samples, equal generations cannot be told from DA on the debates' traces")
+    assert lines[1].startswith("DA on samples, equal generations vs.") and lines[1].endswith("(no difference detected)")
 
 
-def test_protocols_are_told_by_what_they_teach_and_what_they_answer():
-    rows = [gain("protocols", m, b, v, student) for m, b, v, student in (
+def test_protocols_are_described_by_their_students_and_by_their_own_answers():
+    made = [gain("", m, (b, ""), v, student) for m, b, v, student in (
         ("debate", "vote", -0.2, ""), ("debate", "vote", 0.0, "s"), ("mad", "debate", -0.2, ""), ("mad", "debate", 0.2, "s"),
         ("mad", "vote", 0.1, "s"), ("mad", "base", 0.1, "s"))]  # fmt: skip
-    told = ablations.talks(pd.DataFrame(rows))
-    assert len(told) == 2 and told[1] == (
-        "a student of *mad* is better than one of *debate* (+0.200 [+0.100, +0.300], n = 90); "
-        "*mad* itself is worse than *debate* (-0.200 [-0.300, -0.100])"
+    lines = ablations.talks(frame(made))
+    assert len(lines) == 2 and lines[1] == (
+        "student of mad vs. student of debate: +0.200 [+0.100, +0.300], n = 90 (better); "
+        "mad vs. debate itself: -0.200 [-0.300, -0.100] (worse)"
     )
 
 
-def test_what_is_drawn_elsewhere_is_left_out(data):
-    assert list(ablations.other_data(data)["experiment"]) == ["plain first", "PAD, then DA"]
+def test_gains_of_other_figures_are_left_out(data):
+    assert list(ablations.other_data(data)["variant"]) == ["plain first", "PAD, then DA"]
 
 
-def test_a_panel_a_baseline_a_line_a_gain_named_by_what_sets_it_apart(data):
-    figure = charts.differences(pd.concat([data, pd.DataFrame([gain("one", "da", "base", 0.0, seed="1")])]))
-    assert [axis.get_title() for axis in figure.axes] == ["against study", "against base", "against others"]
-    lines = [[label.get_text() for label in axis.get_yticklabels()] for axis in figure.axes]
-    assert len(lines[0]) == 7 and lines[1] == ["study, R-SFT", "plain first, R-SFT"]
-    assert lines[2] == ["samples, equal traces, level 2, DA − study, level 2", "PAD, then DA, DA − study, PAD"]
+def test_a_panel_a_baseline_a_line_a_gain_named_by_what_differs():
+    data = frame([*rows(), gain("one", "da", ("base", ""), 0.0, seed="1")])
+    table = ablations.differences(data)
+    assert list(table["panel"].unique()) == ["against study", "against base", "against others"]
+    own = table.set_index("panel")["line"]
+    assert list(own["against base"]) == ["study, R-SFT", "plain first, R-SFT"]
+    assert own["against others"] == "PAD, then DA, DA − twice" and len(own["against study"]) == 8
+    figure = charts.intervals(table, "line", "gain", hue="", row="panel", zero=0, horizontal=True)
+    assert [axis.get_title() for axis in figure.axes] == list(table["panel"].unique())
     assert figure.axes[0].get_ylim()[0] > figure.axes[0].get_ylim()[1]  # the first line on top
-    two = charts.differences(pd.concat([data, data.assign(student="u")]))
-    assert two.axes[1].get_yticklabels()[0].get_text() == "s, samples, equal traces, level 2, DA"
-    one = charts.differences(data[data["baseline"] == "study, pad"])
-    assert [axis.get_title() for axis in one.axes] == ["against study, PAD"]
     plt.close("all")
 
 
 def test_choices_inside_pad_are_named_by_what_was_chosen():
-    rewards = pd.DataFrame(gain("credit", m, b, 0.1) for m, b in (("pad", "base"), ("step", "base"), ("step", "pad")))
-    assert list(ablations.choices(rewards)["experiment"]) == ["credit: step by step"]
+    made = [gain("credit", m, (b, ""), 0.1) for m, b in (("pad", "base"), ("step", "base"), ("step", "pad"))]
+    assert list(ablations.choices(frame(made))["line"]) == ["credit: step by step, s"]

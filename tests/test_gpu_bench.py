@@ -1,4 +1,4 @@
-"""The GPU benchmark, rehearsed on the CPU: every measurement runs for real, its table is whole, a failure stays alone."""
+"""The GPU benchmark on the CPU: all measurements run with tiny models, the table is complete, a failure stays in its rows."""
 
 import importlib.util
 import math
@@ -15,17 +15,24 @@ import torch
 from transformers import AutoModelForCausalLM, Qwen3Config
 
 from agentark import root
+from agentark.distill import sft
+from agentark.models.loading import load_tokenizer
+from agentark.parallel import isolated
 from agentark.plan import bench_gpu, gpu_routes
+from agentark.plan.training_log import measure_training
 from agentark.schemas import write_csv
 
 pytestmark = pytest.mark.long
 KEY = ["what", "model", "route"]
-OPTIONAL = {"Unsloth": "unsloth", "vLLM": "vllm"}
-MISSING = [route for route, package in OPTIONAL.items() if not importlib.util.find_spec(package)]
+MISSING = {"Unsloth": "trainer unsloth: no GPU here"}
+OPTIONAL = {"Unsloth", "vLLM"}
+if not importlib.util.find_spec("vllm"):
+    MISSING["vLLM"] = "vllm: not installed here"
 
 
 def bench(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
-    """The script as its users call it, in an empty folder, on a machine without a GPU."""
+    """The command as users call it, in a project without files, on a machine without a GPU."""
+    (folder / "params.yaml").touch()
     environment = os.environ | {"PYTHONPATH": str(root()), "CUDA_VISIBLE_DEVICES": ""}
     command = [sys.executable, "-m", "agentark.plan.bench_gpu", *arguments]
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
@@ -36,7 +43,7 @@ def rehearsed(tmp_path_factory) -> pd.DataFrame:
     folder = tmp_path_factory.mktemp("rehearsal")
     done = bench(folder, "--rehearse", "--out", "gpu.csv")
     assert done.returncode == 0, done.stderr[-2000:]
-    assert [f.name for f in folder.iterdir()] == ["gpu.csv"]
+    assert {f.name for f in folder.iterdir()} - {"unused"} == {"gpu.csv", "params.yaml"}  # unused: the trainer's, empty
     return pd.read_csv(folder / "gpu.csv", keep_default_na=False).set_index(KEY)
 
 
@@ -47,7 +54,7 @@ def row(table: pd.DataFrame, what: str, route: str, model: str = "Qwen3-0.6B") -
 def test_every_row_is_measured_or_says_why_not(rehearsed):
     for (what, model, route), found in rehearsed.iterrows():
         if route in MISSING:
-            assert found.status.startswith(f"not measured: {OPTIONAL[route]}") and "not installed" in found.status
+            assert found.status.startswith(f"not measured: {MISSING[route]}")
             assert found.value == ""
         elif route not in OPTIONAL:
             assert found.status == "measured", (what, model, route, found.status)
@@ -58,7 +65,7 @@ def test_every_row_is_measured_or_says_why_not(rehearsed):
 
 @pytest.mark.parametrize("model", gpu_routes.SHAPES)
 def test_loss_curves_are_of_one_training_set_from_one_start(rehearsed, model):
-    """From the loss of guessing, down; LoRA starts in the same loss on the same batch, and then learns less."""
+    """Loss falls from that of guessing; LoRA starts with the same loss on the same batch, and then learns less."""
     whole, adapters = (row(rehearsed, "R-SFT loss", route, model) for route in ("TRL", "TRL + PEFT"))
     apart = row(rehearsed, "R-SFT loss, difference to TRL", "TRL + PEFT", model)
     guessing = math.log(gpu_routes.TINY["vocab_size"])
@@ -84,7 +91,7 @@ def test_without_a_gpu_the_same_rows_say_so(rehearsed, tmp_path):
 
 
 def test_a_run_keeps_what_it_does_not_measure(rehearsed, tmp_path):
-    """One model's rows anew, the other's as they were; and a machine without a GPU takes nothing away."""
+    """Only the rows of the chosen model change; a machine without a GPU removes nothing."""
     out = tmp_path / "gpu.csv"
     write_csv(rehearsed.reset_index().replace("", None).assign(card="another"), out)
     before = out.read_text()
@@ -101,30 +108,46 @@ def test_a_run_keeps_what_it_does_not_measure(rehearsed, tmp_path):
 
 def test_a_rehearsal_is_never_written_into_the_reports(tmp_path):
     done = bench(tmp_path, "--rehearse")
-    assert done.returncode == 2 and "--out" in done.stderr and not any(tmp_path.iterdir())
+    assert done.returncode == 2 and "--out" in done.stderr
+    assert [f.name for f in tmp_path.iterdir()] == ["params.yaml"]
 
 
-def test_a_failure_stays_in_its_rows(tmp_path):
-    """GRPO needs a group of two at least: one output a prompt fails it, and nothing else."""
-    one = replace(gpu_routes.REHEARSAL, shapes=dict([*gpu_routes.TINY_SHAPES.items()][:1]), generations=1, repeats=1)
-    bench_gpu.measure(one, bench_gpu.attempt, dict.fromkeys(bench_gpu.MACHINE, ""), tmp_path / "gpu.csv")
+def test_a_failure_stays_in_its_rows(tmp_path, monkeypatch):
+    """Four outputs do not divide into threes, which fails GRPO and nothing else."""
+    (tmp_path / "params.yaml").touch()
+    monkeypatch.chdir(tmp_path)
+    odd = replace(gpu_routes.REHEARSAL, shapes=dict([*gpu_routes.TINY_SHAPES.items()][:1]), rows=3, repeats=1)
+    bench_gpu.measure(odd, dict.fromkeys(bench_gpu.MACHINE, ""), tmp_path / "gpu.csv")
     table = pd.read_csv(tmp_path / "gpu.csv", keep_default_na=False)
-    table = table[table.model.isin(("", *one.shapes)) & ~table.route.isin(OPTIONAL)]
+    table = table[table.model.isin(("", *odd.shapes)) & ~table.route.isin(OPTIONAL)]
     failed = table[table.status != "measured"]
     assert set(failed.what) == {f"GRPO step: {part}" for part in ("generating", "scoring", "update")}
-    assert failed.status.str.startswith("not measured: ValueError: ").all()
+    assert failed.status.str.startswith("not measured: batch_size: 4 examples do not divide").all()
 
 
-def test_a_measurement_of_its_own_process_may_fail_or_die():
-    assert bench_gpu.alone(math.sqrt, 4.0) == 2.0
-    assert bench_gpu.alone(math.sqrt, "four").startswith("TypeError: ")
-    assert "killed" in bench_gpu.alone(os._exit, 1)
+def test_a_failed_measurement_gives_its_reason():
+    assert bench_gpu.attempt(["a"], lambda: {"a": [4.0]}) == {"a": [4.0]}
+    assert bench_gpu.attempt(["a", "b"], math.sqrt, "four")["b"].startswith("TypeError: ")
+    assert bench_gpu.attempt(["a"], isolated, os._exit, status=1)["a"].startswith("BrokenProcessPool: ")
 
 
-def test_nothing_is_imported_before_unsloth():
-    """A measuring process imports the module first; Unsloth has to come before what it patches."""
-    loaded = "import sys, agentark.plan.bench_gpu, agentark.tasks; print({'torch', 'transformers', 'trl', 'peft'} & set(sys.modules))"
+def test_a_process_imports_unsloth_before_what_it_patches():
+    """`launch` imports Unsloth, then what a measurement needs."""
+    loaded = "import sys, agentark.distill.launch; print({'torch', 'transformers', 'trl', 'peft'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", loaded], capture_output=True, text=True).stdout.strip() == "set()"
+
+
+def test_a_log_does_not_change_the_training(tmp_path):
+    """The learning curve is that of the training without a log, to the last bit."""
+    gpu_routes.build(gpu_routes.TINY_SHAPES["Qwen3-0.6B"], tmp_path / "base")
+    settings, pairs = gpu_routes.REHEARSAL.sft("TRL"), [(q.text, q.solution) for q in gpu_routes.examples(20, 1)]
+    call = dict(base=tmp_path / "base", pairs=pairs, seed=0, settings=settings)
+    log = measure_training(sft.train, **call)
+    assert log.curve == sft.train(out=tmp_path / "student", **call)
+    tokens = sft.example_tokens(pairs, load_tokenizer(tmp_path / "base"))
+    assert sum(map(sum, log.lengths)) == pytest.approx(20 * tokens)
+    assert [len(batch) for batch in log.lengths] == [4] * 5
+    assert len(log.steps()) == 4 and all(step["all"] > 0 for step in log.steps())
 
 
 def test_flops_are_the_papers_formula(tmp_path):

@@ -19,7 +19,14 @@ from agentark.tasks import TASKS
 from agentark.tasks.world.steps import answer_of
 
 FIXED = dict(
-    study="judge", experiment="model", teacher="t", student="s", method="pad", train_task="word", test_task="word"
+    study="judge",
+    setting="test",
+    variant="model",
+    teacher="t",
+    student="s",
+    method="pad",
+    train_task="word",
+    test_task="word",
 )
 MARKS = st.lists(st.integers(1, 5), min_size=4, max_size=4)
 QUESTIONS = TASKS["equation"].questions(24, "train", 3)

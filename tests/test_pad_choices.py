@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from agentark import StudyError
-from agentark.evaluate import scores as scores_
+from agentark.evaluate.scores import conditioned, scores
 from agentark.paper import pad_choices
 from agentark.schemas import Prediction, frame
 
@@ -18,24 +18,26 @@ RIGHT = {"base": 30, "pad": 60, "min": 20, "step": 60}  # of the questions, coun
 def answered() -> pd.DataFrame:
     counts = dict.fromkeys([f for f in Prediction.model_fields if f.startswith(("steps_", "errors"))], 1)
     common = dict(task="equation", setting="credit", student="qwen3-small", text="", answer="1", tokens=10, calls=1)
-    return frame(
+    rows = [
         Prediction(question_id=f"q{i:03}", method=m, seed=s, correct=i < n + s, **common, **counts)
         for m, n in RIGHT.items()
         for s in ((0,) if m == "base" else (0, 1))
         for i in range(QUESTIONS)
-    )
+    ]
+    return conditioned(rows, {"credit": {"variant": "credit"}})
 
 
 def test_a_planted_difference_is_found_and_no_other(answered):
-    scores = scores_.scores(answered, "teacher", "equation", pad_choices.baselines)
-    rows = pad_choices.corrected(scores, answered)
+    measured = scores(answered, "rewards", "teacher", "equation", pad_choices.baselines)
+    rows = pad_choices.corrected(measured, answered)
     found = {row.method: row.value for row in rows}
     assert found == {"min": pytest.approx(2 * 2 / (pad_choices.RESAMPLES + 1)), "step": 1.0}
-    assert pad_choices.corrected(scores, answered) == rows
-    table = frame([*scores, *rows])
+    assert pad_choices.corrected(measured, answered) == rows
+    table = frame([*measured, *rows])
     assert pad_choices.by_seed(table, "credit", "qwen3-small", "min") == pytest.approx([-1 / 3, -1 / 3])
     least, step = pad_choices.findings(table).split("\n")
-    assert "least step is worse than mean of steps (-0.333" in least and "cannot be told from" in step
+    assert "least step vs. mean of steps: -0.333" in least and "(worse; by seed" in least
+    assert "(no difference detected; by seed" in step
     assert len(pad_choices.figure(table).axes) == 1
 
 

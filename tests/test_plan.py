@@ -1,21 +1,23 @@
-"""The planner: counts are those of the run, a pilot that is the run plans it exactly, what is assumed is what is stated."""
+"""The planner: counts equal those of the run, a pilot that is the run plans it exactly, assumptions match their sources."""
 
 import json
-import sys
 import time
-from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
+import torch
 from examples import shared_data
-from small_study import SMALL, call, shrunk, stage
+from small_study import SMALL, shrunk, stage
 
 from agentark import StudyError
+from agentark.distill import training
 from agentark.evaluate import cost
 from agentark.plan import checks, sizes, stages
 from agentark.plan import rates as rates_
-from agentark.plan.rates import Step, rates_of, stand_ins, step_seconds
+from agentark.plan.rates import COLUMNS, pilot_questions, rates_of, step_seconds
+from agentark.plan.sizes import Assumptions
 from agentark.schemas import Seconds, Trace
 from agentark.stage import parameters
 from agentark.tasks import questions
@@ -48,6 +50,7 @@ TRACES = [
     *(trace(0, a, 1, 10, 5 + a) for a in (1, 2, 3)), trace(0, 0, 2, 40, 7),
     *(trace(1, a, 1, 12, 6) for a in (1, 2, 3)), *(trace(1, a, 2, 50, 9) for a in (1, 2, 3)), trace(1, 0, 3, 60, 8),
 ]  # fmt: skip
+BAR = 0.15  # how far a plan's tokens may be from those of the run
 SECONDS = [Seconds(question_id=t.question_id, agent=t.agent, round=t.round, seconds=0.5) for t in TRACES]
 
 
@@ -55,10 +58,11 @@ def full(**changed) -> dict:
     return parameters.parameters("full") | changed
 
 
-def assumed(params: dict, card: str = "H200", replies: str = "mid") -> tuple[list, list, list]:
+def assumed(params: dict, card: str = "H200", replies: str = "mid") -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
     """Rates, steps and stages of a plan in which nothing is measured."""
-    rates = rates_.rates(params, 1, 1, card, replies)
-    steps = rates_.steps(params, rates, 1, card, replies)
+    how = Assumptions(sizes.CARDS[card], sizes.REPLIES[replies])
+    rates = rates_.rates(params, 1, 1, how)
+    steps = rates_.steps(params, rates, 1, how)
     return rates, steps, stages.stages(params, rates, steps, card)
 
 
@@ -74,55 +78,75 @@ def test_questions_are_counted_as_they_are_drawn():
 
 @pytest.mark.parametrize("hard", [False, True])
 def test_a_pilot_asks_validation_questions_alone(hard):
-    asked = stand_ins(parameters.parameters("mini"), "equation", 12, hard)
+    asked = pilot_questions(parameters.parameters("mini"), "equation", 12, hard)
     assert {q.split for q in asked} == {"validation"}
     assert len({q.content for q in asked}) == 12
 
 
 def test_rates_add_up_to_the_traces_they_come_from():
-    rates = rates_of(TRACES, SECONDS, "teacher", "word", False, 1.0)
-    assert [(r.kind, r.calls) for r in rates] == [("round 1", 3), ("round 2", 1.5), ("summary", 1)]
+    rates = rates_of(TRACES, SECONDS)
+    assert list(zip(rates["kind"], rates["calls"], strict=True)) == [("round 1", 3), ("round 2", 1.5), ("summary", 1)]
     for field, whole in (("read", "prompt_tokens"), ("written", "completion_tokens")):
-        assert sum(2 * r.calls * getattr(r, field) for r in rates) == pytest.approx(
-            sum(getattr(t, whole) for t in TRACES)
-        )
-    assert sum(2 * r.calls * r.seconds for r in rates) == pytest.approx(0.5 * len(TRACES))
-    assert [r.kind for r in rates_of(TRACES[:3], SECONDS[:3], "teacher", "word", False, 1.0)] == ["pass"]
+        assert 2 * (rates["calls"] * rates[field]).sum() == pytest.approx(sum(getattr(t, whole) for t in TRACES))
+    assert 2 * (rates["calls"] * rates["seconds"]).sum() == pytest.approx(0.5 * len(TRACES))
+    assert list(rates_of(TRACES[:3], SECONDS[:3])["kind"]) == ["pass"]
 
 
 def test_a_pilot_that_is_the_run_plans_it_exactly():
     params = shrunk(parameters.parameters("mini"), {"agents": 3, "rounds": 2, "questions": {"train": 2}})
-    rates = rates_of(TRACES, SECONDS, params["teacher"], "equation", False, 1.6)
-    row = stages.debate_stage(params, rates, "train", "H200")
-    assert (row.questions, row.calls, row.basis) == (2, len(TRACES), "measured")
-    assert row.tokens_read == sum(t.prompt_tokens for t in TRACES)
-    assert row.tokens_written == sum(t.completion_tokens for t in TRACES)
-    assert row.hours * 3600 == pytest.approx(0.5 * len(TRACES))
+    rates = rates_of(TRACES, SECONDS).assign(model=params["teacher"], task="equation", hard=False, temperature=1.6)
+    row = stages.debate_stage(params, rates[COLUMNS], "train", "H200")
+    assert (row["questions"], row["calls"], row["basis"]) == (2, len(TRACES), "measured")
+    assert row["tokens_read"] == sum(t.prompt_tokens for t in TRACES)
+    assert row["tokens_written"] == sum(t.completion_tokens for t in TRACES)
+    assert row["hours"] * 3600 == pytest.approx(0.5 * len(TRACES))
     params["debates"]["train"]["split"] = "noisy"  # a test: 7 votes a question more, each like a call of round 1
     params["questions"]["test"] = 2
-    voted = stages.debate_stage(params, rates, "train", "H200")
-    assert voted.calls == row.calls + 2 * 7
-    assert voted.tokens_read == row.tokens_read + 2 * 7 * 11
+    voted = stages.debate_stage(params, rates[COLUMNS], "train", "H200")
+    assert voted["calls"] == row["calls"] + 2 * 7
+    assert voted["tokens_read"] == row["tokens_read"] + 2 * 7 * 11
 
 
 def test_the_training_of_all_seeds_is_planned():
     params = parameters.parameters("mini")
-    step = Step("qwen3-small", "pad", 128, 6000, 2000, 3.0, "measured")
+    values = dict(student="qwen3-small", method="pad", examples=128, tokens=6000, written=2000, seconds=3.0)
+    step = pd.Series(values | {"basis": "measured"})
     row = stages.training_stage(params, step)
     times = params["policy"]["steps"] * len(params["seeds"])
-    assert (row.stage, row.calls) == ("policy@qwen3-small", 128 * times)
-    assert (row.tokens_read, row.tokens_written, row.hours) == (4000 * times, 2000 * times, 3 * times / 3600)
-    judge = stages.training_stage(params, replace(step, method="reward_model", written=0))
-    assert judge.calls == 0
-    assert judge.tokens_read == 6000 * (60 + 1500) * len(params["seeds"])
-    assert judge.disk_gb == pytest.approx(2 * row.disk_gb)
+    assert (row["stage"], row["calls"], row["hours"]) == ("policy@qwen3-small", 128 * times, 3 * times / 3600)
+    assert (row["tokens_read"], row["tokens_written"]) == (4000 * times, 2000 * times)
+    judge = stages.training_stage(params, pd.Series(step.to_dict() | {"method": "reward_model", "written": 0}))
+    assert judge["calls"] == 0
+    assert judge["tokens_read"] == 6000 * (60 + 1500) * len(params["seeds"])
+    assert judge["disk_gb"] == pytest.approx(2 * row["disk_gb"])
 
 
-def test_one_more_step_is_what_is_timed():
+class Sleeper(torch.nn.Module):
+    """A trainer whose steps take 0.05 s after the first, which takes 0.5 s."""
+
+    def __init__(self, steps: int):
+        super().__init__()
+        self.model, self.args, self.steps, self.callbacks = self, SimpleNamespace(seed=0), steps, []
+        self.add_callback, self.remove_callback = self.callbacks.append, lambda callback: None
+
+    def train(self):
+        (log,) = self.callbacks
+        log.on_train_begin()
+        for step in range(self.steps):
+            time.sleep(0.05 if step else 0.5)
+            log.on_step_end()
+        log.on_train_end()
+
+
+def test_a_step_is_timed_without_loading_saving_and_the_first():
     def train(out: Path, steps: int) -> None:
-        time.sleep(0.2 + 0.05 * steps)  # loading and saving, which every run does once; the steps
+        time.sleep(0.2)
+        training.run(Sleeper(steps))
+        time.sleep(0.2)
 
-    assert step_seconds(train, "steps", 1, 5) == pytest.approx(0.05, rel=0.5)
+    assert step_seconds(train, steps=5) == pytest.approx(0.05, rel=0.5)
+    with pytest.raises(StudyError, match="raise pilot_main"):
+        step_seconds(train, steps=0)
 
 
 def test_decoding_is_bound_by_memory_and_reading_by_the_matrix_rate():
@@ -162,18 +186,19 @@ def test_a_models_folder_tells_its_size():
 
 
 def test_longer_replies_cost_more_and_none_is_longer_than_it_may_be():
-    costs = [sum(r.calls * r.seconds for r in assumed(full(), replies=r)[0]) for r in ("low", "mid", "high")]
+    rates = [assumed(full(), replies=r)[0] for r in ("low", "mid", "high")]
+    costs = [(r["calls"] * r["seconds"]).sum() for r in rates]
     assert costs == sorted(costs)
     for replies in sizes.REPLIES:
         rates = assumed(full(max_tokens=100), replies=replies)[0]
-        assert max(r.written for r in rates) <= 100
+        assert rates["written"].max() <= 100
 
 
 def test_a_plan_without_gpu_is_assumed_throughout_and_has_every_stage():
     params = full()
     rates, steps, rows = assumed(params)
-    assert {r.n for r in rates} == {0} and {s.basis for s in steps} == {"assumed"}
-    names = [r.stage for r in rows]
+    assert set(rates["n"]) == {0} and set(steps["basis"]) == {"assumed"}
+    names = list(rows["stage"])
     assert len(names) == len(set(names))
     students = params["students"]
     assert set(names) == {
@@ -183,9 +208,9 @@ def test_a_plan_without_gpu_is_assumed_throughout_and_has_every_stage():
     }  # fmt: skip
     table = stages.table(rows, params, "H200")
     total = table.iloc[-1]
-    assert total["tokens_read"] == sum(r.tokens_read for r in rows)
-    assert total["hours"] == pytest.approx(sum(r.hours for r in rows))
-    assert total["memory_gb"] == max(r.memory_gb for r in rows)
+    assert total["tokens_read"] == rows["tokens_read"].sum()
+    assert total["hours"] == pytest.approx(rows["hours"].sum())
+    assert total["memory_gb"] == rows["memory_gb"].max()
     assert set(table["basis"]) == {"assumed"} and set(table["hours_of"]) == {"H200"}
 
 
@@ -208,11 +233,11 @@ def test_each_check_says_what_to_do():
 
 @pytest.mark.parametrize(("need", "verdict"), [(1e-6, "ok"), (1e9, "not ok")])
 def test_disk_and_memory_are_held_against_this_machine(need, verdict):
-    row = stages.Stage("evaluate", 1, 1, 1, 1, 1.0, need, need, "measured")
-    found = {c.what: c.verdict for c in checks.checks(parameters.parameters("mini"), [row], "H200")}
+    row = pd.DataFrame([("evaluate", 1, 1, 1, 1, 1.0, need, need, "measured")], columns=stages.COLUMNS)
+    found = {c.what: c.verdict for c in checks.checks(parameters.parameters("mini"), row, "H200")}
     assert (found["disk"], found["memory"]) == (verdict, verdict)
-    unknown = replace(row, memory_gb=float("nan"))
-    assert checks.memory_check(parameters.parameters("mini"), [unknown], "H200").verdict == "not known"
+    unknown = row.assign(memory_gb=float("nan"))
+    assert checks.memory_check(parameters.parameters("mini"), unknown, "H200").verdict == "not known"
 
 
 def test_a_student_pays_back_what_it_saves():
@@ -223,8 +248,8 @@ def test_a_student_pays_back_what_it_saves():
     paid = stages.paid_back(params, rows, rates).iloc[0]
     spent, saved = paid["debates"] + paid["training"], paid["debate_a_question"] - paid["student_a_question"]
     assert paid["pays_after"] * saved == pytest.approx(spent)
-    one = sum(r.hours for r in rows if r.stage == "distill@qwen3-8b-sft") * 3600 / len(params["seeds"])
-    assert paid["training"] == pytest.approx(one)
+    hours = rows.set_index("stage").loc["distill@qwen3-8b-sft", "hours"]
+    assert paid["training"] == pytest.approx(hours * 3600 / len(params["seeds"]))
 
 
 def test_the_papers_students_pay_after_more_questions_than_they_were_trained_on():
@@ -233,23 +258,6 @@ def test_the_papers_students_pay_after_more_questions_than_they_were_trained_on(
     assert (table["pays_after"] > 341_973).all()
     assert table.set_index(["replies", "method"]).loc[("high", "rsft"), "calls"] == 5 * 3 + 1
     assert table.groupby("replies")["pays_after"].apply(lambda x: x.is_monotonic_increasing).all()  # rsft, da, pad
-
-
-def test_a_plan_is_compared_with_the_run_stage_by_stage():
-    planned = pd.DataFrame(
-        {
-            "stage": ["debate@train", "evaluate"],
-            "questions": [4, 2],
-            "tokens_read": [80, 30],
-            "tokens_written": [10, 30],
-        }
-    )
-    table = stages.compare(planned, {"debate@train": (4, 100), "evaluate": (2, 50)}).set_index("stage")
-    assert table["ratio"].to_dict() == {"debate@train": 0.9, "evaluate": 1.2, "total": 1.0}
-    with pytest.raises(StudyError, match=r"debate@train is not planned for 5 questions; run `make plan`"):
-        stages.compare(planned, {"debate@train": (5, 100)})
-    with pytest.raises(StudyError, match="debate@hard is not planned"):
-        stages.compare(planned, {"debate@hard": (4, 100)})
 
 
 def test_an_unknown_scale_is_told():
@@ -276,15 +284,33 @@ def test_lengths_of_replies_are_those_of_real_debates(name):
         assert characters == pytest.approx(sum(s[at] for s in said) / len(said), abs=0.06)
 
 
-def test_the_plan_of_the_small_study_is_near_what_it_used(copied):
-    folder = copied
-    planned = stage(folder, "choices/plan", "pilot_main=32", "pilot_other=8")
+def compare(planned: pd.DataFrame, used: dict[str, tuple[int, int]]) -> pd.Series:
+    """Tokens planned over tokens used, by stage and in total; plan and run have the same questions."""
+    plan = planned.set_index("stage").loc[[*used]]
+    assert plan["questions"].to_dict() == {stage: questions for stage, (questions, _) in used.items()}
+    tokens = pd.DataFrame(used, index=["questions", "used"]).T.assign(
+        planned=plan["tokens_read"] + plan["tokens_written"]
+    )
+    tokens.loc["total"] = tokens.sum()
+    return tokens["planned"] / tokens["used"]
+
+
+def test_a_plan_is_compared_with_the_run_stage_by_stage():
+    rows = [("debate@train", 4, 80, 10), ("evaluate", 2, 30, 30), ("total", 0, 110, 40)]
+    planned = pd.DataFrame(rows, columns=["stage", "questions", "tokens_read", "tokens_written"])
+    ratios = compare(planned, {"debate@train": (4, 100), "evaluate": (2, 50)})
+    assert ratios.to_dict() == {"debate@train": 0.9, "evaluate": 1.2, "total": 1.0}
+    with pytest.raises(AssertionError):
+        compare(planned, {"debate@train": (5, 100)})
+    with pytest.raises(KeyError, match="debate@hard"):
+        compare(planned, {"debate@hard": (4, 100)})
+
+
+def test_the_plan_of_the_small_study_is_near_what_it_used(copied, monkeypatch):
+    planned = stage(copied, "choices/plan", "pilot_main=32", "pilot_other=8")
     assert "debate@hard" in planned.stdout and "licence of teacher" in planned.stdout
-    told = call(folder, sys.executable, "-m", "agentark.plan.stages", "--check", check=False)
-    assert told.returncode == 0, told.stdout + told.stderr
-    ratios = {row.split()[0]: float(row.split()[-1]) for row in told.stdout.splitlines()[1:-1]}
-    assert len(ratios) == 9 and abs(ratios["total"] - 1) <= stages.BAR
-    table = folder / "reports" / "plan.csv"
-    table.write_text(table.read_text().replace(",mini,", ",full,"))
-    other = call(folder, sys.executable, "-m", "agentark.plan.stages", "--check", check=False)
-    assert other.returncode == 1 and "run `make plan`" in other.stderr
+    monkeypatch.chdir(copied)
+    table = pd.read_csv("reports/plan.csv")
+    assert set(table["scale"]) == {"mini"}
+    ratios = compare(table, cost.used(parameters.read_params(copied / "params.yaml")))
+    assert len(ratios) == 9 and abs(ratios["total"] - 1) <= BAR

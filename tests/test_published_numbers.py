@@ -208,7 +208,7 @@ def test_scores_are_rows_of_the_study_s_table(printed, cells, tmp_path):
     assert rows["metric"].value_counts().to_dict() == {"accuracy": 410, "accuracy_gain": 421, "below_base": 20}
     assert ((rows["lo"] <= rows["value"]) & (rows["value"] <= rows["hi"])).all()
     cell = verdicts.one(
-        rows, metric="accuracy", experiment="Table 8", student="Gemma-7B", method="base", test_task="gsm8k"
+        rows, metric="accuracy", setting="Table 8", student="Gemma-7B", method="base", test_task="gsm8k"
     )
     assert (cell["value"], cell["n"]) == (0.511, 1319)
 
@@ -222,6 +222,6 @@ def test_tables_8_to_13_are_redrawn_whole(cells):
 
 def test_figure_3a_shows_every_cell(cells):
     figure = figures.accuracies(cells)
-    dots = sum(len(line.get_xdata()) for axis in figure.axes for line in axis.lines if line.get_linestyle() == "None")
-    charts.show(figure)
+    dots = sum(len(dots.get_offsets()) for axis in figure.axes for dots in axis.collections)
+    assert charts.show(figure, "every cell").alt == "every cell"
     assert dots == len(cells)

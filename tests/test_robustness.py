@@ -14,6 +14,7 @@ from agentark.evaluate import likelihood, robustness
 from agentark.evaluate.likelihood import reasoning_nll
 from agentark.evaluate.predictions import predict
 from agentark.evaluate.robustness import HINTS, PERTURBATIONS, perturbed
+from agentark.evaluate.scores import scores
 from agentark.models import loading
 from agentark.models.chat import prompt_ids
 from agentark.report.sentences import likelihood_findings, robustness_findings
@@ -205,7 +206,7 @@ def test_perplexity_is_the_exponential_of_the_mean_over_tokens_and_seeds():
     assert value["da", "nll", "all"] == pytest.approx(4 / 40) and value["da", "nll", "1"] == pytest.approx(3 / 40)
     assert value["da", "perplexity", "all"] == pytest.approx(math.exp(0.1))
     assert value["da", "nll_difference", "all"] == pytest.approx(-0.1)
-    assert "after DA it is likelier (-0.100" in likelihood_findings(found, "s")
+    assert "DA: likelihood higher, -0.100" in likelihood_findings(found, "s")
 
 
 def test_losses_are_paired_with_the_same_questions():
@@ -218,12 +219,12 @@ def test_losses_are_paired_with_the_same_questions():
             if setting == "unperturbed" or i >= 10:
                 trace = said(1, 1, GOLD if i in known else SLIPPED, question.question_id)
                 predictions += predict([trace], [question], setting, "da", "s")
-    found = frame(robustness.robustness_scores(frame(predictions), "t", "word"))
+    found = frame(scores(frame(predictions), "reasoning", "t", "word", robustness.against))
     assert set(found["study"]) == {"reasoning"}
-    gains = found[found["metric"] == "accuracy_gain"].set_index(["experiment", "baseline"])
+    gains = found[found["metric"] == "accuracy_gain"].set_index(["setting", "baseline_variant"])
     assert gains.loc[("larger", "unperturbed"), "value"] == pytest.approx(-0.6)
     assert gains.loc[("larger", "unperturbed"), "n"] == 10
     assert gains.loc[("wrong hint", "right hint"), "value"] == pytest.approx(-0.5)
     (sentence,) = robustness_findings(found, "s")
-    assert "it loses by: larger, wrong hint, most by wrong hint (-0.800" in sentence
-    assert "a wrong hint is worse than a right one (-0.500" in sentence
+    assert "falls against the unperturbed questions in larger, wrong hint, most in wrong hint (-0.800" in sentence
+    assert "Wrong hint vs. right hint: -0.500" in sentence and "(worse)" in sentence

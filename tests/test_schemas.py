@@ -15,7 +15,7 @@ from agentark.schemas import Question, Score, Trace, frame, read_table, write_ta
 TRACES = [said(1, 1, GOLD), said(2, 1, SLIPPED), said(1, 2, MUTE)]
 SCORE = Score(
     study="main",
-    experiment="test",
+    setting="test",
     teacher="teacher",
     student="",
     method="vote",

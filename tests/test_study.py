@@ -34,7 +34,7 @@ def test_a_changed_table_changes_the_sentence_that_quotes_it(study):
     scores = pd.read_csv(study / "reports" / "scores.csv", dtype={"seed": str}, keep_default_na=False)
     first = sentences.debate_findings(scores, "equation").splitlines()[0].removeprefix("- ")
     assert first in (study / "reports" / "index.html").read_text()
-    at = (scores["method"] == "debate") & (scores["metric"] == "accuracy") & (scores["experiment"] == "hard")
+    at = (scores["method"] == "debate") & (scores["metric"] == "accuracy") & (scores["setting"] == "hard")
     scores.loc[at, "value"] = 0.12345
     assert "0.123" in sentences.debate_findings(scores, "equation")
 
@@ -72,8 +72,8 @@ def test_cost_experiments_and_claims_are_drawn_of_whatever_has_been_run(copied):
     for name in ("paper/cost", "paper/experiments", "paper/claims"):
         stage(copied, name)
     paid = pd.read_csv(copied / "reports" / "cost.csv", keep_default_na=False)
-    assert {"once", "a question", "break-even"} <= set(paid["experiment"])
-    timed = paid[(paid["experiment"] == "once") & (paid["metric"] == "seconds")]
+    assert {"once", "answer", "break-even"} <= set(paid["setting"])
+    timed = paid[(paid["setting"] == "once") & (paid["metric"] == "seconds")]
     assert set(timed["method"]) == {"debate", "rsft", "da", "pad"} and (timed["value"] > 0).all()
     assert "not run yet: <code>make grid</code>" in (copied / "reports" / "experiments.html").read_text()
     assert "claim 3 not run" in (copied / "reports" / "claims.html").read_text()

@@ -12,7 +12,7 @@ from test_protocols import held, quarrel, told
 
 from agentark import StudyError
 from agentark.debate.protocols import Debate
-from agentark.evaluate.scores import variant_scores, yield_scores
+from agentark.evaluate.scores import conditioned, scores, yields
 from agentark.report import charts, sentences
 from agentark.schemas import Prediction, Trajectory, frame
 from agentark.traces import selection
@@ -106,9 +106,10 @@ def test_the_yield_of_sources_is_paired_by_question_and_told_by_level():
     sources = {"debates": trajectories({"q0": 1, "q1": 2}), "samples": trajectories(dict.fromkeys(QUESTIONS[1:], 1))}
     table = selection.yielded(sources, questions)
     assert table["debates"].sum() == 2 and table["samples"].sum() == 7
-    rows = {(r.experiment, r.metric): r for r in yield_scores(table, "data", "t", "word", "debates")}
-    assert rows["samples", "yield_gain"].value == pytest.approx(5 / 8) and rows["samples", "yield_gain"].n == 8
-    assert rows["debates, level 2", "yield"].value == 1 / 4 and ("debates", "yield_gain") not in rows
+    rows = {(r.source, r.level, r.metric): r for r in yields(table, "data", "t", "word", "debates")}
+    gain = rows["samples", None, "yield_gain"]
+    assert gain.value == pytest.approx(5 / 8) and gain.n == 8 and gain.baseline_variant == "debates"
+    assert rows["debates", 2, "yield"].value == 1 / 4 and ("debates", None, "yield_gain") not in rows
 
 
 @pytest.fixture(scope="module")
@@ -119,8 +120,10 @@ def table():
     rows = [prediction(i, "base", "base", "s", 0, known[i]) for i in range(30)]
     rows += [prediction(i, "more", "rsft", "s", s, known[i] or i % 3 == s) for i in range(30) for s in (0, 1)]
     rows += [prediction(i, "more", "vote", "", 0, i < 15) for i in range(20)]
-    rivals = {"rsft": [("base", "base"), ("more", "vote"), ("none", "rsft")]}
-    return known, frame(variant_scores(frame(rows), "data", "t", "word", lambda _, method: rivals.get(method, [])))
+    rivals = {"rsft": [{"method": "base", "label": "base"}, {"method": "vote"}, {"label": "none"}]}
+    conditions = {"base": {"variant": ""}, "more": {"variant": "questions", "questions": 400}}
+    found = scores(conditioned(rows, conditions), "data", "t", "word", lambda s: rivals.get(s["method"], []))
+    return known, frame(found)
 
 
 def test_gains_are_paired_by_question_of_the_mean_over_seeds(table):
@@ -132,21 +135,24 @@ def test_gains_are_paired_by_question_of_the_mean_over_seeds(table):
     assert gain.loc["vote", "value"] == pytest.approx(sum(own[:20]) / 20 - 15 / 20) and gain.loc["vote", "n"] == 20
     assert set(gain.index) == {"base", "vote"}
     assert set(scores.query("method == 'rsft' and metric == 'accuracy'")["seed"]) == {"0", "1", "all"}
-    assert scores.query("metric == 'calls'")[["method", "value"]].values.tolist() == [["vote", 1.5]]
+    assert scores.query("method == 'vote'")["calls_per_question"].iloc[0] == 1.5
     assert set(scores.query("method != 'rsft'")["train_task"]) == {""}
+    more = scores.query("method == 'rsft'")
+    assert (
+        set(more["variant"]) == {"questions"} and set(more["questions"]) == {400} and set(more["setting"]) == {"test"}
+    )
+    assert set(gain["baseline_variant"]) == {""} and scores.query("method == 'base'")["questions"].isna().all()
 
 
 def test_findings_say_what_the_intervals_allow(table):
-    lines = sentences.variant_findings(table[1], ["more"])
-    assert len(lines) == 2 and lines[0].startswith("*more* (R-SFT, s) is better than *base*: +0.")
+    lines = sentences.variant_findings(table[1])
+    assert len(lines) == 2 and lines[0].startswith("questions, R-SFT, s vs. the base: +0.") and "(better)" in lines[0]
 
 
 def test_figures_draw_every_experiment(table):
-    scores = table[1]
-    bars = charts.bars(scores, "s", ["more"])
-    assert [t.get_text() for t in bars.axes[0].get_xticklabels()] == ["more"]
-    line = charts.lines(
-        scores, {"agents": [charts.Line("s", "rsft", {5: "more"}), charts.Line("", "vote", {5: "more"})]}
-    )
-    assert [t.get_text() for t in line.axes[0].get_legend().get_texts()] == ["R-SFT", "teacher, vote"]
+    rows = table[1].query("metric == 'accuracy' and variant == 'questions'")
+    bars = charts.intervals(rows, "variant", "accuracy")
+    assert [t.get_text() for t in bars.axes[0].get_xticklabels()] == ["questions"]
+    trend = charts.trends(rows, "questions", "training questions")
+    assert [t.get_text() for t in trend.legends[0].get_texts()] == ["R-SFT", "teacher, vote"]
     plt.close("all")

@@ -1,6 +1,5 @@
 """Run a protocol over many questions: the conversations of a group advance in step, and groups run in parallel."""
 
-import contextlib
 import importlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,8 +7,8 @@ from typing import Any
 
 from agentark.debate.independent import Vote
 from agentark.debate.turns import Protocol, Turn
-from agentark.engines import Engine, Reply, Request, Store, batches_itself, engine, inheritable
-from agentark.parallel import isolated, run_all, workers
+from agentark.engines import Engine, Reply, Request, Store, batches_itself, engine, inheritable, short_name
+from agentark.parallel import isolated, progress, run_all, tick, workers
 from agentark.schemas import Question, Seconds, Trace
 from agentark.traces.reading import answer_of
 
@@ -36,8 +35,10 @@ def run_group(
             conversations[key].append((key, turn, reply))
         turns = {}
         for key, replies in received.items():
-            with contextlib.suppress(StopIteration):
+            try:
                 turns[key] = live[key].send(replies)
+            except StopIteration:
+                tick()
     return [entry for q in questions for entry in conversations[q.question_id]]
 
 
@@ -55,19 +56,12 @@ def run_debates(
     parallel on the cores; an engine that batches internally gets all questions of a round at once.
     """
     call: dict[str, Any] = dict(protocol=protocol, model=model, store=store, seed=seed, max_tokens=max_tokens)
-    if str(model).startswith("vllm:"):  # frees the GPU's memory for the next model
-        results = [isolated(_group, **call, questions=questions)]
-    elif batches_itself(model):
-        results = [_group(**call, questions=questions)]
-    else:
-        if inheritable(model):
-            engine(model)  # loaded once here and inherited by the workers
-        groups = [questions[i : i + GROUP] for i in range(0, len(questions), GROUP)]
-        results = run_all(_group, [dict(**call, questions=group) for group in groups], crowded=True)
+    name = type(protocol).__name__.lower()
+    with progress(len(questions), f"{name} by {short_name(model)}", "question"):
+        results = _results(questions, call)
     asked = {q.question_id: q for q in questions}
     traces: list[Trace] = []
     seconds: list[Seconds] = []
-    name = type(protocol).__name__.lower()
     for key, turn, reply in (entry for group in results for entry in group):
         traces.append(
             Trace(
@@ -87,7 +81,20 @@ def run_debates(
     return traces, seconds
 
 
-def answers(
+def _results(questions: Sequence[Question], call: dict[str, Any]) -> list[list[tuple[str, Turn, Reply]]]:
+    """The turns and replies of all groups of questions."""
+    model = call["model"]
+    if str(model).startswith("vllm:"):  # frees the GPU's memory for the next model
+        return [isolated(_group, **call, questions=questions)]
+    if batches_itself(model):
+        return [_group(**call, questions=questions)]
+    if inheritable(model):
+        engine(model)  # loaded once here and inherited by the workers
+    groups = [questions[i : i + GROUP] for i in range(0, len(questions), GROUP)]
+    return run_all(_group, [dict(**call, questions=group) for group in groups], crowded=True)
+
+
+def greedy_answers(
     models: Sequence[str | Path], settings: dict[str, Sequence[Question]], store: Path, max_tokens: int
 ) -> list[dict[str, tuple[list[Trace], list[Seconds]]]]:
     """The greedy answers of each model alone to the questions of each setting: one dict by setting per model.
@@ -98,10 +105,11 @@ def answers(
     calls: list[dict[str, Any]] = [
         dict(model=model, settings=settings, store=store, max_tokens=max_tokens) for model in models
     ]
-    if len(calls) < workers() or any(map(batches_itself, models)):
-        return [_answers(**call) for call in calls]
-    importlib.import_module("agentark.engines.transformers")  # imported once here and inherited by the workers
-    return run_all(_answers, calls)
+    with progress(len(calls) * sum(map(len, settings.values())), f"greedy answers of {len(calls)} models", "question"):
+        if len(calls) < workers() or any(map(batches_itself, models)):
+            return [_answers(**call) for call in calls]
+        importlib.import_module("agentark.engines.transformers")  # imported once here and inherited by the workers
+        return run_all(_answers, calls)
 
 
 def _answers(model: str | Path, settings: dict[str, Sequence[Question]], store: Path, max_tokens: int) -> dict:

@@ -15,12 +15,14 @@ import subprocess
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from agentark import StudyError
+import pandas as pd
+
+from agentark import StudyError, parallel
 from agentark.distill.settings import Recipe, Settings
 
 PRELOADED = ("agentark.distill.students", "agentark.distill.step_credit", "agentark.distill.training")
@@ -68,11 +70,20 @@ def run_all(function: Callable, calls: Iterable[dict[str, Any]], processes: int 
     call), as many calls run at once as the GPUs allow, or one without a GPU. Prints the route and its reason first.
     Raises StudyError in one line for any failure.
     """
+    calls = list(calls)
+    counts = [
+        call["settings"].optimiser_steps(call["method"])
+        if isinstance(call["settings"], Recipe)
+        else call["settings"].optimiser_steps
+        for call in calls
+    ]
+    with parallel.progress(sum(counts), f"{len(calls)} trainings", "step"):
+        return _run_all(function, calls, processes)
+
+
+def _run_all(function: Callable, calls: list[dict[str, Any]], processes: int) -> list:
     import torch
 
-    from agentark import parallel
-
-    calls = list(calls)
     settings = calls[0]["settings"]
     unsloth, line = route(settings.policy if isinstance(settings, Recipe) else settings)
     print(line, flush=True)
@@ -99,6 +110,28 @@ def run_all(function: Callable, calls: Iterable[dict[str, Any]], processes: int 
 
     with ThreadPoolExecutor(len(groups)) as threads:
         return list(threads.map(one, calls))
+
+
+def train_seeds(
+    train: Callable,
+    seeds: Sequence[int],
+    out: Path,
+    processes: int = 1,
+    labels: dict[str, str] | None = None,
+    **call: Any,
+) -> pd.DataFrame:
+    """Run one training per seed, each saved to `out`/seed-N. A callable value of `call` is called with the seed.
+
+    Returns the learning curves, one row per logged step, with `labels` and the seed as columns.
+    """
+    calls = [
+        {name: value(seed) if callable(value) else value for name, value in call.items()}
+        | {"out": out / f"seed-{seed}", "seed": seed}
+        for seed in seeds
+    ]
+    curves = run_all(train, calls, processes)
+    labelled = zip(curves, seeds, strict=True)
+    return pd.concat([pd.DataFrame(curve).assign(**labels or {}, seed=seed) for curve, seed in labelled])
 
 
 def import_trainers() -> None:

@@ -68,7 +68,13 @@ def code_of(*modules: str) -> list[Path]:
         if file is not None and (file, whole) not in found:
             found.add((file, whole))
             waiting += imported(ast.parse(file.read_text(encoding="utf-8")), whole)
-    return sorted({file for file, _ in found} - {PACKAGE / name for name in PLUMBING})
+    plumbing = {PACKAGE / name for name in PLUMBING}
+    return sorted({file for file, _ in found if file not in plumbing and has_code(file)})
+
+
+def has_code(file: Path) -> bool:
+    """Whether a file contains more than a docstring."""
+    return len(ast.parse(file.read_text(encoding="utf-8")).body) > 1
 
 
 def imported(tree: ast.Module, whole: bool = True) -> set[tuple[str, bool]]:

@@ -87,7 +87,7 @@ def train(
     if by_step and (settings.algorithm != "grpo" or settings.outcome_weight or reward_model is None):
         raise StudyError("policy.aggregate=step needs grpo and a reward model without outcome; set outcome_weight to 0")
     colocated = generation(settings)
-    shared = arguments(settings, seed, settings.batch_size * settings.num_generations)
+    shared = arguments(settings, seed, settings.batch_size * settings.num_generations, f"pad {base.name} seed {seed}")
     model, tokenizer = trainable(base, seed, settings, bool(colocated))
     if colocated:  # vLLM reserves GPU memory for the whole window, so make it no longer than needed
         colocated["vllm_max_model_length"] = longest_prompt(base, questions, tokenizer, settings) + settings.max_tokens

@@ -23,6 +23,7 @@ from agentark.distill.students import save
 from agentark.distill.training import trainable
 from agentark.models import loading
 from agentark.models.chat import ends_of_turn, prompt_ids, solve_prompt
+from agentark.parallel import tick
 from agentark.schemas import Question
 
 CLIP = 0.2  # epsilon of the PPO paper, also TRL's for GRPO
@@ -140,6 +141,7 @@ def train(
         history.append({"step": step, "reward": float(reward.mean()), "kl": float(kl), "length": float(length)})
         for _ in range(settings.epochs):
             models.update(outputs, tokens)
+        tick()
     save(
         models.actor,
         models.tokenizer,

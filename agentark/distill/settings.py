@@ -15,7 +15,7 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
     section: ClassVar[str]
-    unrecorded: ClassVar[set[str]] = {"trainer", "per_device_batch_size"}  # they do not affect the student
+    unrecorded: ClassVar[set[str]] = {"trainer", "per_device_batch_size", "report_to"}  # no effect on the student
 
     batch_size: int = Field(gt=0)  # examples per step over all processes
     learning_rate: float = Field(gt=0)  # at the end of warm-up; decays linearly to 0
@@ -23,6 +23,7 @@ class Settings(BaseModel):
     per_device_batch_size: int = Field(0, ge=0)  # examples at a time on a device; 0: a process's whole share
     trainer: Literal["auto", "unsloth", "peft"] = "auto"  # see launch.route
     four_bit: bool = False  # 4-bit base weights (QLoRA)
+    report_to: Literal["none", "tensorboard", "trackio", "wandb"] = "none"  # tracker that TRL logs to
 
     @classmethod
     def read(cls, values: dict[str, Any]) -> Self:
@@ -40,6 +41,11 @@ class Settings(BaseModel):
                 raise StudyError(f"{cls.section}: {name} is missing; add it to params.yaml") from None
             raise StudyError(f"{cls.section}.{name}={given}: {first['msg']}; correct it in params.yaml") from None
 
+    @property
+    def optimiser_steps(self) -> int:
+        """Optimiser steps of the whole training."""
+        raise NotImplementedError
+
     def but(self, **changes: Any) -> Self:
         """A copy with some values replaced, validated again."""
         return type(self).read(self.model_dump() | changes)
@@ -56,6 +62,10 @@ class SFT(Settings):
 
     steps: int = Field(gt=0)  # optimiser steps, so that methods are compared at equal training
 
+    @property
+    def optimiser_steps(self) -> int:
+        return self.steps
+
 
 class RewardModel(Settings):
     """The process reward model of PAD (method, section 3). batch_size counts debates.
@@ -64,11 +74,16 @@ class RewardModel(Settings):
     """
 
     section: ClassVar[str] = "reward_model"
-    unrecorded: ClassVar[set[str]] = {"trainer", "per_device_batch_size", "four_bit", "stage_1_steps", "stage_2_steps"}
+    unrecorded: ClassVar[set[str]] = Settings.unrecorded | {"four_bit", "stage_1_steps", "stage_2_steps"}
 
     loss: Literal["paper", "code", "cross-entropy"]  # see reward_model.step_loss
     stage_1_steps: int = Field(ge=0)  # last layer and head
     stage_2_steps: int = Field(ge=0)  # all weights
+
+    @property
+    def optimiser_steps(self) -> int:
+        return self.stage_1_steps + self.stage_2_steps
+
     trainer: Literal["peft"] = "peft"
     four_bit: Literal[False] = False
 
@@ -89,6 +104,10 @@ class Policy(Settings):
     algorithm: Literal["grpo", "rloo", "ppo"] = "grpo"
     epochs: int = Field(1, gt=0)  # updates on a step's outputs; PPO only
 
+    @property
+    def optimiser_steps(self) -> int:
+        return self.steps
+
 
 class Recipe(BaseModel):
     """The settings of all methods."""
@@ -98,6 +117,12 @@ class Recipe(BaseModel):
     sft: SFT
     reward_model: RewardModel
     policy: Policy
+
+    def optimiser_steps(self, method: str) -> int:
+        """Optimiser steps of a training by `method`, for PAD including those of its reward model."""
+        if method == "pad":
+            return self.reward_model.optimiser_steps + self.policy.optimiser_steps
+        return self.sft.optimiser_steps
 
     @classmethod
     def read(cls, sft: dict[str, Any], reward_model: dict[str, Any], policy: dict[str, Any]) -> Self:

@@ -66,7 +66,7 @@ def train(
     from agentark.distill.students import Origin, save
     from agentark.distill.training import WholeBatches, arguments, curve, run, trainable
 
-    shared = arguments(settings, seed, settings.batch_size)
+    shared = arguments(settings, seed, settings.batch_size, f"{method} {base.name} seed {seed}")
     model, tokenizer = trainable(base, seed, settings)
     check_turns(base, tokenizer, model.generation_config.eos_token_id)
     chats = [

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from datasets import Dataset
 from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
-from transformers import BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenizerFast, PrinterCallback
+from transformers import BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenizerFast, PrinterCallback, TrainerCallback
 from transformers.trainer_pt_utils import LengthGroupedSampler
 from trl import SFTTrainer
 
@@ -15,6 +15,7 @@ from agentark import StudyError
 from agentark.distill.launch import route
 from agentark.distill.settings import Settings
 from agentark.models import loading
+from agentark.parallel import tick
 
 
 class WholeBatches(SFTTrainer):
@@ -131,18 +132,19 @@ def with_unsloth(
     return model, tokenizer
 
 
-def arguments(chosen: Settings, seed: int, examples: int) -> dict[str, Any]:
+def arguments(chosen: Settings, seed: int, examples: int, label: str = "") -> dict[str, Any]:
     """Trainer arguments common to all trainings, for `examples` examples per step; see `divided`.
 
-    Gradient checkpointing saves memory by recomputing activations, which tiny models on a CPU do not need. bf16 is used
-    on GPUs only.
+    label: the run's name for the tracker of `report_to`. Gradient checkpointing saves memory by recomputing
+    activations, which tiny models on a CPU do not need. bf16 is used on GPUs only.
     """
     gpu = torch.cuda.is_available()
     return {
         **divided(examples, chosen.per_device_batch_size),
         "output_dir": "unused",  # required but not written: no checkpoints, no trackers
         "save_strategy": "no",
-        "report_to": "none",
+        "report_to": chosen.report_to,
+        "run_name": label or None,
         "disable_tqdm": True,
         "gradient_checkpointing": gpu,
         "bf16": gpu,
@@ -172,9 +174,18 @@ def divided(examples: int, at_once: int) -> dict[str, int]:
 
 
 def run(trainer) -> None:
-    """Train without printing the log, which the learning curve replaces."""
+    """Train with a progress bar, without printing the log, which the learning curve replaces."""
     trainer.remove_callback(PrinterCallback)
+    trainer.add_callback(Ticks())
     trainer.train()
+
+
+class Ticks(TrainerCallback):
+    """Advance the progress bar after every optimiser step, in the first process only."""
+
+    def on_step_end(self, arguments, state, control, **_) -> None:
+        if state.is_world_process_zero:
+            tick()
 
 
 def curve(history: list[dict], *keys: str) -> list[dict]:

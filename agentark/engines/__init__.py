@@ -4,13 +4,19 @@ Finished generations are kept in a content-addressed store outside the stages' o
 continue.
 """
 
+import re
 from functools import lru_cache
 from pathlib import Path
 
 from agentark import root
 from agentark.engines.requests import Batch, Engine, Reply, Request, Store
 
-__all__ = ["Batch", "Engine", "Reply", "Request", "Store", "batches_itself", "engine", "inheritable"]
+__all__ = ["Batch", "Engine", "Reply", "Request", "Store", "batches_itself", "engine", "inheritable", "short_name"]
+
+
+def short_name(name: str | Path) -> str:
+    """A model's short name for tables: its folder's, its name on the hub or its name at a server."""
+    return re.split("[/#]", str(name))[-1]
 
 
 def batches_itself(name: str | Path) -> bool:

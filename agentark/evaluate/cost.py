@@ -66,7 +66,7 @@ def teacher_seconds(folder: Path) -> pd.DataFrame:
 
 def trainings(students: Iterable[str], methods: Iterable[str]) -> dict[tuple[str, str], dict[str, str]]:
     """(student, method) -> the stages that train it, in the planner's names, with the notebooks' notes under data/runs."""
-    found = {}
+    found: dict[tuple[str, str], dict[str, str]] = {}
     for s in students:
         found |= {(s, m): {f"distill@{s}-{m}": f"05_distill-{s}-{m}"} for m in methods}
         found[s, "pad"] = {f"reward_model@{s}": f"06_reward_model-{s}", f"policy@{s}": f"07_policy-{s}-pad"}
@@ -95,7 +95,8 @@ def once(
             stage: (used[stage][1] / seeds, noted(runs, notebook, clock) / seeds) for stage, notebook in parts.items()
         }
         if len(parts) > 1:
-            spent = {"training": tuple(map(sum, zip(*spent.values(), strict=True))), **spent}
+            tokens_in_all, seconds_in_all = (sum(part[i] for part in spent.values()) for i in (0, 1))
+            spent = {"training": (tokens_in_all, seconds_in_all), **spent}
         for name, amounts in spent.items():
             part = name.split("@")[0] if name in parts and len(parts) > 1 else ""
             own = dict(paid, part=part, student=student, method=method)

@@ -64,7 +64,7 @@ def answers(
 ) -> dict[tuple[str, str], dict[str, Prediction]]:
     """(student, method) -> question_id -> the answer to a test question of `task`; of trained students those of one
     training seed. Raises StudyError for a system that has none."""
-    found = {system: {} for system in systems}
+    found: dict[tuple[str, str], dict[str, Prediction]] = {system: {} for system in systems}
     for p in predictions:
         if (p.setting, p.task) == ("test", task) and (p.seed == seed or p.method == "base"):
             found.get((p.student, p.method), {})[p.question_id] = p
@@ -95,9 +95,10 @@ def read(reply: Reply) -> tuple[list[int], list[int], str]:
     if not marked:
         return [], [], "no marks"
     found = [form.fullmatch(line) for form, line in zip(FORM, lines[-len(FORM) :], strict=False)]
-    if marked != list(range(len(lines) - len(FORM), len(lines))) or not all(found):
+    matches = [match for match in found if match]
+    if marked != list(range(len(lines) - len(FORM), len(lines))) or len(matches) < len(found):
         return [], [], "marks out of form"
-    return [int(f[1]) for f in found], [int(f[2]) for f in found], ""
+    return [int(match[1]) for match in matches], [int(match[2]) for match in matches], ""
 
 
 def judge(
@@ -108,12 +109,12 @@ def judge(
     Greedy, in replies of at most `max_tokens`; finished ones are kept in `store`. Raises StudyError where the engine does.
     """
     readings = [(q, own, rival, rival_first) for q, own, rival in pairs for rival_first in (False, True)]
-    marks = [prompt(q.text, *((rival, own) if last else (own, rival))) for q, own, rival, last in readings]
-    replies = Store(store).generate(engine(name), [Request(messages, 0.0, max_tokens, seed) for messages in marks])
+    prompts = [prompt(q.text, *((rival, own) if last else (own, rival))) for q, own, rival, last in readings]
+    replies = Store(store).generate(engine(name), [Request(messages, 0.0, max_tokens, seed) for messages in prompts])
     verdicts = []
     for (question, _, _, rival_first), reply in zip(readings, replies, strict=True):
-        *marks, fault = read(reply)
-        own, rival = reversed(marks) if rival_first else marks
+        first, second, fault = read(reply)
+        own, rival = (second, first) if rival_first else (first, second)
         verdicts.append(
             Verdict(
                 question_id=question.question_id,

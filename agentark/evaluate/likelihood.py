@@ -70,7 +70,7 @@ def likelihood_scores(table: pd.DataFrame, teacher: str, train_task: str) -> lis
         each = {str(seed): one for seed, one in part.groupby("seed")} if part["seed"].nunique() > 1 else {}
         for seed, one in {**each, "all": mean}.items():
             nll = stats.ratio(one["nll"], one["tokens"])
-            perplexity = replace(nll, **{end: math.exp(getattr(nll, end)) for end in ("value", "lo", "hi")})
+            perplexity = replace(nll, value=math.exp(nll.value), lo=math.exp(nll.lo), hi=math.exp(nll.hi))
             rows += [score(fixed, "nll", nll, seed), score(fixed, "perplexity", perplexity, seed)]
         if method == "base":
             base[student] = mean

@@ -2,6 +2,9 @@
 
 import itertools
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 from agentark.answers import is_right
 from agentark.evaluate.text_metrics import rouge, token_f1
@@ -14,6 +17,30 @@ STEP_COUNTS = (
     "errors_mended",
 )  # fmt: skip
 TEXT_METRICS = ("f1", "rouge1", "rouge2", "rougeL")  # of answers in words, each the best over the known right answers
+
+
+@dataclass(frozen=True)
+class System:
+    """One system that answers by greedy decoding: a student ("" is the teacher), its method and seed, and its model."""
+
+    student: str
+    method: str
+    seed: int
+    model: str
+
+
+def systems(
+    teacher: str, students: Sequence[str], methods: Sequence[str], seeds: Sequence[int], engine: str, models: Path,
+    trained: Path,
+) -> list[System]:  # fmt: skip
+    """The teacher, every student's base, and every trained student. `engine`: what answers for students ("" or "vllm:")."""
+    found = [System("", "greedy", 0, teacher)]
+    for student in students:
+        found.append(System(student, "base", 0, f"{engine}{models / student}"))
+        found += [
+            System(student, m, s, f"{engine}{trained / student / m / f'seed-{s}'}") for m in methods for s in seeds
+        ]
+    return found
 
 
 def step_counts(question: Question, text: str) -> dict[str, int]:
@@ -71,6 +98,7 @@ def predict(
         summary = [t for t in conversation if t.agent == SUMMARISER]
         answer = summary[-1].answer if summary else majority((t.answer for t in conversation), question)
         chosen = summary[-1] if summary else next((t for t in conversation if t.answer == answer), conversation[0])
+        measures: dict[str, Any] = step_counts(question, chosen.text) | likeness(question, answer)
         rows.append(
             Prediction(
                 question_id=key,
@@ -82,10 +110,9 @@ def predict(
                 text=chosen.text,
                 answer=answer,
                 correct=is_right(answer, question),
-                **step_counts(question, chosen.text),
-                **likeness(question, answer),
                 tokens=sum(t.prompt_tokens + t.completion_tokens for t in conversation),
                 calls=len(conversation),
+                **measures,
             )
         )
     return rows

@@ -36,7 +36,9 @@ def perturbed(question: Question, how: str) -> Question | None:
     rng = random.Random(f"{how}|{question.question_id}")
     if how in HINTS:
         trace = question.solution if how == "right hint" else misread(question, rng)
-        return trace and question.model_copy(update={"text": summarise_prompt(question, [trace])[0]["content"]})
+        if not trace:
+            return None
+        return question.model_copy(update={"text": summarise_prompt(question, [trace])[0]["content"]})
     for _ in range(DRAWS):
         edited = EDITS[how](sentences(question.text), rng)
         draft = edited and read(joined(edited))

@@ -1,6 +1,6 @@
 """Rows of the results tables: accuracy, step measures and paired gains, with seeds, their mean and 95 % intervals."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -8,7 +8,7 @@ import pandas as pd
 
 from agentark.evaluate import stats
 from agentark.evaluate.predictions import TEXT_METRICS
-from agentark.schemas import Score
+from agentark.schemas import Prediction, Score, frame
 
 STEP_METRICS = {
     "step_presence": ("steps_present", "steps_needed"),
@@ -18,8 +18,9 @@ STEP_METRICS = {
     "error_repair": ("errors_mended", "errors"),
 }
 GAINS = ("accuracy", "accuracy_gain")  # what the ablations keep
-KEYS = ("setting", "variant", "level", "task", "student", "method")  # what tells systems and their questions apart
-FACTS = ("source", "questions", "traces_per_question", "agents", "rounds", "temperature")  # conditions that go along
+KEYS = ("setting", "label", "level", "task", "student", "method")  # what identifies a system and its questions
+# The conditions of a label, as columns of the results.
+FACTS = ("variant", "source", "questions", "traces_per_question", "agents", "rounds", "temperature")
 System = dict[str, Any]
 
 
@@ -33,7 +34,7 @@ def scores(
 ) -> list[Score]:
     """Accuracy, text and step measures of every system, and its gains over its baselines.
 
-    predictions: rows of `Prediction`, optionally with columns of KEYS and FACTS. A trained method has a row a seed and
+    predictions: rows of `Prediction`, optionally with columns of KEYS and FACTS (see conditioned). A trained method has a row a seed and
     one of the mean over seeds ("all"), whose interval is over questions. `baselines(system)` lists in what each rival
     differs from the system ({"method": "base"}); a rival that the student does not have is the teacher's. Gains are
     paired by question over the questions that both answered. metrics: those to keep (None: all).
@@ -55,22 +56,34 @@ def scores(
         ratios = {metric: stats.ratio(mean[count], mean[whole]) for metric, (count, whole) in STEP_METRICS.items()}
         rows += [score(fixed, metric, estimate) for metric, estimate in ratios.items() if estimate.n]
         for change in baselines(system):
-            rivals = [system | change, system | {"student": ""} | change]
-            other = next((means[k] for r in rivals if (k := tuple(r[name] for name in keys)) in means), None)
-            if other is None:
+            rivals = [tuple((system | student | change)[name] for name in keys) for student in ({}, {"student": ""})]
+            found = next((rival for rival in rivals if rival in means), None)
+            if found is None:
                 continue
+            other, rival = means[found], systems[found]
             both = mean.index.intersection(other.index)
-            named = {"baseline": change.get("method", system["method"]), "baseline_variant": differing(change)}
+            named = {
+                "baseline": change.get("method", system["method"]),
+                "baseline_variant": other_condition(change, rival),
+            }
             for metric, column in columns.items():
                 gained = stats.gain(mean.loc[both, column], other.loc[both, column])
                 rows.append(score(fixed | named, f"{metric}_gain", gained))
     return [row for row in rows if metrics is None or row.metric in metrics]
 
 
+def conditioned(predictions: Iterable[Prediction], conditions: dict[str, System]) -> pd.DataFrame:
+    """Predictions as a table for `scores`: what `predict` was given as the setting is the label of a condition, whose facts
+    (FACTS) are in `conditions`."""
+    table = frame(predictions).rename(columns={"setting": "label"}).assign(setting="test")
+    facts = pd.DataFrame.from_dict(conditions, orient="index").convert_dtypes()  # counts stay whole beside missing ones
+    return table.join(facts, on="label")
+
+
 def described(system: System, part: pd.DataFrame, study: str, teacher: str, train_task: str) -> dict[str, Any]:
     """What all rows of a system have in common. train_task: "" for what was not trained."""
     facts = {name: plain(part[name].iloc[0]) for name in FACTS if name in part}
-    return {name: plain(value) for name, value in system.items() if name != "task"} | facts | {
+    return {name: plain(value) for name, value in system.items() if name not in ("task", "label")} | facts | {
         "study": study,
         "teacher": teacher,
         "train_task": train_task if system["student"] and system["method"] != "base" else "",
@@ -85,9 +98,11 @@ def plain(value: Any) -> Any:
     return None if pd.isna(value) else value.item() if hasattr(value, "item") else value
 
 
-def differing(change: System) -> str:
-    """The condition in which a rival differs from a system, beside its method."""
-    return next((change[name] for name in ("variant", "setting", "source") if name in change), "")
+def other_condition(change: System, rival: pd.DataFrame) -> str:
+    """The name of the condition in which a rival differs from a system, beside its method; "" if it differs in none."""
+    if "label" in change:
+        return rival["variant"].iloc[0] if "variant" in rival else change["label"]
+    return change.get("setting", "")
 
 
 def score(fixed: dict[str, Any], metric: str, estimate: stats.Estimate, seed: str = "all", baseline: str = "") -> Score:

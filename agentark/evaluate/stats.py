@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy.stats import bootstrap
 
 RESAMPLES = 4_000  # the interval's ends then move by about 0.001 from one seed to another at n = 500
@@ -56,11 +57,11 @@ def ratio(parts: Sequence[float], wholes: Sequence[float]) -> Estimate:
     return Estimate(float(a.sum() / b.sum()), float(lo), float(hi), len(a))
 
 
-def holm(p: np.ndarray) -> np.ndarray:
+def holm(p: ArrayLike) -> np.ndarray:
     """p values adjusted by Holm's step-down method (1979): the family-wise error holds under any dependence."""
-    p = np.asarray(p, dtype=float)
-    order = np.argsort(p)
-    steps = np.maximum.accumulate(p[order] * (len(p) - np.arange(len(p)))).clip(max=1)
-    adjusted = np.empty_like(p)
+    values = np.asarray(p, dtype=float)
+    order = np.argsort(values)
+    steps = np.maximum.accumulate(values[order] * (len(values) - np.arange(len(values)))).clip(max=1)
+    adjusted = np.empty_like(values)
     adjusted[order] = steps
     return adjusted

@@ -38,7 +38,7 @@ def first_error_located(
 def best_threshold(scores: Sequence[Sequence[float]], agrees: Sequence[Sequence[bool]]) -> float:
     """The threshold that locates the first disagreement best on the debates it was trained on (no truth needed)."""
     grid = np.quantile(np.concatenate([*map(np.asarray, scores)]), np.linspace(0.02, 0.6, 30))
-    return float(max(grid, key=lambda t: np.mean(first_error_located(scores, agrees, t) or [0])))
+    return float(max(grid, key=lambda t: np.mean(first_error_located(scores, agrees, t) or [False])))
 
 
 def examined(
@@ -99,8 +99,9 @@ def quality(
     for method, by_seed in measured.items():
         for metric in next(iter(by_seed.values())):
             each = {str(seed): estimates[metric] for seed, estimates in by_seed.items()}
-            mean = [float(np.mean([getattr(e, f) for e in each.values()])) for f in ("value", "lo", "hi")]
-            entries = {"all": stats.Estimate(*mean, next(iter(each.values())).n)} | (each if len(each) > 1 else {})
+            value, lo, hi = (float(np.mean([getattr(e, f) for e in each.values()])) for f in ("value", "lo", "hi"))
+            whole = stats.Estimate(value, lo, hi, next(iter(each.values())).n)
+            entries = {"all": whole} | (each if len(each) > 1 else {})
             rows += [
                 Score(
                     study="reward_model", setting="test", teacher="", student=student, method=method, baseline="",
@@ -121,7 +122,7 @@ def auroc_by_debate(
         values += s
         right += r
     pairs = [(np.asarray(v), np.asarray(r)) for v, r in by_debate.values()]
-    whole = step_auroc([v for v, _ in pairs], [r for _, r in pairs])
+    whole = step_auroc([v for v, _ in by_debate.values()], [r for _, r in by_debate.values()])
     rng = np.random.default_rng(stats.SEED)
     draws = []
     for _ in range(200):  # each draw sorts all steps; 200 fix the interval's ends to about 0.003

@@ -21,11 +21,13 @@ def judged(question: Question, text: str) -> list[tuple[str, bool | None]]:
 
 
 def write_transcripts(
-    path: Path, predictions: pd.DataFrame, traces: Sequence[Trace], questions: Sequence[Question], train_task: str,
-    student: str, seed: int,
+    path: Path, predictions: pd.DataFrame, traces: Sequence[Trace], questions: Sequence[Question],
+    shown: tuple[str, str, int],
 ) -> None:  # fmt: skip
     """Three worked questions for the report: a debate in which an agent was corrected, and the student on the same
-    question before and after each method. Taken in the order of the questions, not by how well a student did."""
+    question before and after each method. In the order of the questions, whatever the student answers. shown: the task, the
+    student and its seed."""
+    train_task, student, seed = shown
     gold = {q.question_id: q for q in questions if q.task == train_task}
     examples = []
     for key, group in itertools.groupby((t for t in traces if t.question_id in gold), key=lambda t: t.question_id):

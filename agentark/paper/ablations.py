@@ -10,16 +10,28 @@ from agentark.report.charts import LABELS, METHODS
 CONTROL = ("samples, equal generations", "samples, equal traces")  # variants of ablation_data without any debate
 
 
+AXES = {  # columns of numbers that an ablation varies, in words
+    "questions": "{:g} questions", "traces_per_question": "{:g} traces a question", "agents": "{:g} agents",
+    "rounds": "{:g} rounds", "temperature": "temperature {:g}",
+}  # fmt: skip
+
+
+def condition(row: pd.Series) -> str:
+    """A row's variant in words: its number if it is one of AXES."""
+    return AXES[row["variant"]].format(row[row["variant"]]) if row["variant"] in AXES else row["variant"]
+
+
 def differences(table: pd.DataFrame) -> pd.DataFrame:
     """Every gain of a student over all seeds, in points, for a chart of intervals: `line` is the condition that differs,
     `panel` the baseline. Baselines of one line alone share the last panel."""
     rows = sentences.select(table[table["student"] != ""], metric="accuracy_gain")
-    varying = [c for c in ("student", "test_task", "variant", "source", "questions", "traces_per_question", "agents",
-                           "rounds", "temperature", "method") if rows[c].nunique() > 1]  # fmt: skip
     names = {m: LABELS[m] for m in METHODS[:5]}
-    shown = rows[varying].assign(method=rows["method"].replace(names))[varying].astype(str)
+    shown = rows.assign(condition=[condition(row) for _, row in rows.iterrows()], method=rows["method"].replace(names))
+    varying = [c for c in ("student", "test_task", "condition", "source", "method") if shown[c].nunique() > 1]
+    line = shown[varying].agg(lambda parts: ", ".join(filter(None, parts)), axis=1)
+    axis = rows["baseline_variant"].isin(AXES)
     rival = rows["baseline_variant"].where(rows["baseline_variant"] != "", rows["baseline"].replace(names))
-    line = shown.replace({"<NA>": "", "nan": ""}).agg(lambda parts: ", ".join(filter(None, parts)), axis=1)
+    rival = rival.mask(axis, "the same number of the debates' traces")
     alone = (rows.groupby(["baseline", "baseline_variant"])["value"].transform("size") == 1) & (rival.nunique() > 1)
     rows = rows.assign(
         panel=("against " + rival).where(~alone, "against others"), line=line.where(~alone, line + " − " + rival),

@@ -4,6 +4,8 @@ A *cell* is one trained accuracy of Tables 8 to 13: a teacher, a student, a meth
 Accuracies are in per cent and gains in percentage points throughout, as the paper prints them.
 """
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from scipy.stats import binomtest, false_discovery_control, norm, ttest_1samp
@@ -124,11 +126,11 @@ def noise(table: pd.DataFrame) -> pd.DataFrame:
     """
     n = table["test_task"].map(TEST_SIZES)
     one, base = (np.sqrt(table[c] * (100 - table[c]) / n) for c in ("value", "base"))
-    apart = 2 * norm.sf(table["gain"].abs() / np.hypot(one, base))
+    independent = 2 * norm.sf(table["gain"].abs() / np.hypot(one, base))
     flipped = (table["gain"].abs() * n / 100).round()
     paired = np.minimum(1, 2 * 0.5**flipped)
     return table.assign(n=n, se=one, se_gain=np.hypot(one, base), questions=table["gain"] * n / 100,
-                        p_apart=false_discovery_control(apart), p_paired=false_discovery_control(paired))  # fmt: skip
+                        p_apart=false_discovery_control(independent), p_paired=false_discovery_control(paired))  # fmt: skip
 
 
 def within_noise(noisy: pd.DataFrame) -> pd.DataFrame:
@@ -185,7 +187,7 @@ def counts(published: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-test_sizes.__test__ = False  # no test, whatever its name
+test_sizes.__test__ = False  # type: ignore[attr-defined]  # no test, whatever its name
 
 
 def scores(published: pd.DataFrame, table: pd.DataFrame) -> list[Score]:
@@ -196,7 +198,7 @@ def scores(published: pd.DataFrame, table: pd.DataFrame) -> list[Score]:
     the last two `n` counts cells, and `domain` is the part of the grid. Tokens are not published (0).
     """
 
-    fixed = dict(study="published", teacher="", student="", train_task="", test_task="", seed="all", baseline="",
+    fixed: dict[str, Any] = dict(study="published", teacher="", student="", train_task="", test_task="", seed="all", baseline="",
                  tokens_per_question=0.0)  # fmt: skip
 
     def row(method, metric, value, n, ends, **where) -> Score:
@@ -214,7 +216,7 @@ def scores(published: pd.DataFrame, table: pd.DataFrame) -> list[Score]:
         interval = binomtest(round(r.value * n / 100), n).proportion_ci(method="wilson")
         rows.append(row(r.method, "accuracy", r.value / 100, n, interval, **cell(r)))
     for r in noise(table).itertuples():
-        ends = ((r.gain + sign * 1.96 * r.se_gain) / 100 for sign in (-1, 1))
+        ends = tuple((r.gain + sign * 1.96 * r.se_gain) / 100 for sign in (-1, 1))
         rows.append(row(r.method, "accuracy_gain", r.gain / 100, r.n, ends, baseline="base", **cell(r)))
     whole = dict(setting="Tables 8 to 13")
     for r in compare(table).itertuples():

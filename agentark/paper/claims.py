@@ -34,10 +34,10 @@ from agentark.report.charts import LABELS
 PLACES = {
     1: (coverage.GRID, "08_evaluate.html#Scores"),
     2: (coverage.GRID, "08_evaluate.html#Scores"),
-    3: (coverage.TRAINING, "06_reward_model-{student}.html#Judged-by-truth"),
+    3: (coverage.TRAINING, "06_reward_model-{student}.html#Evaluation-by-truth"),
     4: (coverage.SIZES, "04_extract.html#Selection"),
     5: (coverage.REASONING, "08_evaluate.html#Scores"),
-    6: (coverage.OUTSIDE, "09_reasoning.html#The-same-question,-put-another-way"),
+    6: (coverage.OUTSIDE, "09_reasoning.html#The-same-question-in-another-form"),
 }
 MARGIN = 0.05  # harm below this is not counted as harm: a choice of ours, the paper names none
 TRAINED = ("rsft", "da", "pad")
@@ -45,10 +45,10 @@ STEPS = {"step_presence": "needed steps present", "error_notice": "errors notice
 HELD, NOT_HELD, OPEN, NOT_RUN = "held", "not held", "not decidable at this size", "not run"
 
 RULE = f"""
-- A contrast *agrees* if its difference has the predicted sign and its adjusted p is below {LEVEL}, and *disagrees* if it has the other sign and its adjusted p is below {LEVEL}.
-- A part that speaks of every system is held if all of its contrasts agree, and not held if one disagrees. A part that says that something happens somewhere is held if one contrast agrees, and not held if all disagree. Otherwise it is not decidable at this size. A part without data is not run.
-- A claim is not held if one of its parts is not held, held if all of its parts are held, else not decidable at this size.
-- "Does no harm" means: not worse by more than {MARGIN}; the contrast is then tested against {-MARGIN}, not against 0.
+- A contrast *agrees* if its difference has the predicted sign and its adjusted p is below {LEVEL}. It *disagrees* if it has the other sign and its adjusted p is below {LEVEL}.
+- A part about every system is held if all of its contrasts agree, and not held if one disagrees. A part about at least one system is held if one contrast agrees, and not held if all disagree. Otherwise it is not decidable at this size. A part without data is not run.
+- A claim is not held if one of its parts is not held. It is held if all of its parts are held. Otherwise it is not decidable at this size.
+- "No harm" means not worse by more than {MARGIN}; the contrast is tested against {-MARGIN}, not against 0.
 """
 
 
@@ -57,7 +57,9 @@ RULE = f"""
 
 def gains(table: pd.DataFrame) -> pd.DataFrame:
     """Cells: the gain over the base by teacher, student, training and test task (rows), and method (columns)."""
-    rows = pick(table, metric="accuracy_gain", baseline="base", seed="all", setting="test", baseline_variant="")
+    rows = pick(
+        table, metric="accuracy_gain", baseline="base", seed="all", setting="test", domain="", baseline_variant=""
+    )
     return rows.pivot_table(
         index=["teacher", "student", "train_task", "test_task"], columns="method", values="value", sort=False
     )
@@ -121,13 +123,13 @@ def rewarded(rewards: pd.DataFrame, agents: pd.DataFrame, sizes: list[str], task
         )
     numbers, capacity = sorted(along(agents, "agents")["agents"].unique()), []
     if len(numbers) > 1:
-        (few, *_, many), more = numbers, {}
-        for s in sizes:
+        few, *_, many = numbers
+        more = []
+        for s in (large, small):
             own, rival = (dict(agents=n, student=s, method="rsft") for n in (many, few))
-            more[s] = difference(along(agents, "agents"), "accuracy", own, rival, [task])
-        if all(more.values()):
-            what = f"{many} agents minus {few}, in {large} less in {small} on {task}"
-            capacity = contrast(what, 1, minus(more[large], more[small]))
+            more.append(difference(along(agents, "agents"), "accuracy", own, rival, [task]))
+        what = f"{many} agents minus {few}, in {large} minus in {small} on {task}"
+        capacity = contrast(what, 1, minus(*more))
     return [Part(3, "a larger reward model makes a better policy", quality, make="make ablations"),
             Part(3, "more agents help the larger student more", capacity, make="make ablations")]  # fmt: skip
 
@@ -179,9 +181,8 @@ def carried(scores: pd.DataFrame, reasoning: pd.DataFrame, students: list[str], 
             out += contrast(f"{s}: {LABELS[m]} minus base, {len(outside)} tasks out of domain", 1, mean)
         lost = {m: misled(reasoning, s, m, task) for m in ("base", *TRAINED)}
         for m in TRAINED:
-            if lost[m] and lost["base"]:
-                what = f"{s}: change from right to wrong hint, {LABELS[m]} minus base on {task}"
-                hint += contrast(what, 1, minus(lost[m], lost["base"]), -MARGIN)
+            what = f"{s}: change from right to wrong hint, {LABELS[m]} minus base on {task}"
+            hint += contrast(what, 1, minus(lost[m], lost["base"]), -MARGIN)
     return [Part(6, "each method gains over its base out of domain", out),
             Part(6, f"no method is misled by a hint more than its base by {MARGIN}", hint)]  # fmt: skip
 
@@ -261,32 +262,31 @@ def verdict_table(made: pd.DataFrame, student: str) -> str:
 
 
 def shown(part: Part, rows: pd.DataFrame) -> str:
-    """What the contrasts of a part show: each with its interval, or over which range where there are many."""
+    """The contrasts of a part: each with its interval, or their range where there are many."""
     if rows.empty:
-        return f"no results for this yet: `{part.make}`"
+        return f"no results yet: `{part.make}`"
     if len(rows) > 6:
-        counts = rows["outcome"].value_counts()
-        told = ", ".join(f"{n} {outcome}" for outcome, n in counts.items())
-        return f"{len(rows)} differences from {rows['value'].min():+.3f} to {rows['value'].max():+.3f}: {told}"
+        counts = ", ".join(f"{n} {outcome}" for outcome, n in rows["outcome"].value_counts().items())
+        return f"{len(rows)} differences from {rows['value'].min():+.3f} to {rows['value'].max():+.3f}: {counts}"
     return "; ".join(f"{r.what} {value(r)}" for r in rows.itertuples())
 
 
 def value(row) -> str:
-    """A difference with its interval, or with its p where it has none, and the p adjusted."""
+    """A difference with its interval, or with its p where it has none, and the adjusted p."""
     bounds = "" if np.isnan(row.se) else f" [{row.lo:+.3f}, {row.hi:+.3f}]"
     return f"**{row.value:+.3f}**{bounds} (adjusted p {row.p_holm:.2g})"
 
 
 def findings(table: pd.DataFrame, made: pd.DataFrame) -> str:
-    """Verdicts counted, the size of the family, and what could be seen, in a few sentences."""
+    """The verdicts, the number of contrasts, and the differences that they could detect."""
     claims = made.groupby("claim")["of_claim"].first()
-    told = "; ".join(f"claim {claim} {verdict}" for claim, verdict in claims.items())
+    listed = "; ".join(f"claim {claim} {verdict}" for claim, verdict in claims.items())
     seen, counted = table["detectable"].dropna(), table[table["se"].isna()]["n"]
     run = made[made["verdict"] == NOT_RUN]
     missing = f" {len(run)} of {len(made)} parts have not been run." if len(run) else ""
     return (
-        f"{told[0].upper()}{told[1:]}. {len(table)} contrasts were tested, all adjusted together.{missing} With 80 % power and "
-        f"at the strictest level ({LEVEL / len(table):.4f}) differences of {seen.min():.3f} to {seen.max():.3f} would be "
-        f"found, by contrast (median {seen.median():.3f}); smaller ones are missed more than one time in five. The "
-        f"sign test over {counted.min()} cells cannot go below p = {2.0 ** (1 - counted.min()):.2g} before adjustment."
+        f"{listed[0].upper()}{listed[1:]}. There are {len(table)} contrasts, adjusted together.{missing} With 80 % power and "
+        f"at the strictest level ({LEVEL / len(table):.4f}) they detect differences of {seen.min():.3f} to {seen.max():.3f}, "
+        f"by contrast (median {seen.median():.3f}); smaller ones are missed more than one time in five. The sign test over "
+        f"{counted.min()} cells cannot go below p = {2.0 ** (1 - counted.min()):.2g} before adjustment."
     )

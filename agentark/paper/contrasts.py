@@ -61,8 +61,9 @@ def pick(table: pd.DataFrame, **where) -> pd.DataFrame:
 
 
 def along(table: pd.DataFrame, column: str) -> pd.DataFrame:
-    """The rows of an ablation in which the number in `column` alone varies; the study's own are on every axis."""
-    return table[table["variant"].isin(["study", column]) & table[column].notna()]
+    """The rows of an ablation in which only the number in `column` varies, over all levels; the study's own are on every
+    axis."""
+    return table[table["variant"].isin(["study", column]) & table[column].notna() & table["level"].isna()]
 
 
 def pooled(values: pd.Series, errors: pd.Series, tasks: pd.Series) -> tuple[float, float]:
@@ -117,8 +118,10 @@ def difference(
     return combined(mean, se, among, int(found.groupby("test_task")["n"].first().sum()))
 
 
-def minus(one: Difference, other: Difference) -> Difference:
-    """A difference of two independent differences."""
+def minus(one: Difference | None, other: Difference | None) -> Difference | None:
+    """A difference of two independent differences; None if one of them is missing."""
+    if one is None or other is None:
+        return None
     variance = one.se**2 + other.se**2
     below = sum(d.se**4 / d.df for d in (one, other))
     return Difference(one.value - other.value, variance**0.5, variance**2 / below if below else np.inf,

@@ -5,6 +5,7 @@ have 95 % intervals over questions of the mean over seeds.
 """
 
 from pathlib import Path
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -63,12 +64,12 @@ def beside(published: pd.DataFrame, ours: pd.DataFrame, factor: str) -> plt.Figu
     scale of its own."""
     style()
     sources = {f"published, {len(published)} cells": published, f"here, {len(ours)} cells": ours}
-    rows = pd.concat([rows.assign(source=name) for name, rows in sources.items()])
+    rows = pd.concat([rows.assign(source=name) for name, rows in sources.items()], ignore_index=True)
     rows = rows.sort_values(factor, key=lambda names: names.map(TRAIN_SIZES).fillna(0), kind="stable")
     used = [m for m in METHODS if m in set(rows["method"])]
-    look = dict(x=factor, y="value", hue="method", hue_order=used, palette=COLOURS)
+    look: dict[str, Any] = dict(x=factor, y="value", hue="method", hue_order=used, palette=COLOURS)
     grid = sns.catplot(
-        rows, kind="strip", col="source", **look, dodge=True, jitter=False, size=3, alpha=0.5, sharex=False, sharey=False,
+        rows, kind="strip", col="source", col_order=list(sources), **look, dodge=True, jitter=False, size=3, alpha=0.5, sharex=False, sharey=False,
         height=3.6, aspect=1.1,
     )  # fmt: skip
     look |= dict(dodge=0.6, errorbar=None, linestyle="none", marker="_", markersize=12, legend=False)

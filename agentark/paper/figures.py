@@ -1,5 +1,7 @@
 """Figures of the paper's numbers, on charts of seaborn. Gains are in percentage points."""
 
+from typing import Any
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -9,7 +11,7 @@ from agentark.paper.analysis import test_sizes
 from agentark.paper.numbers import METHODS, STUDENTS, TEACHERS, TEST_SIZES, TRAIN_SIZES
 from agentark.report.charts import COLOURS, LABELS, WIDTH, intervals, style
 
-HUES = dict(hue="method", palette=COLOURS, hue_order=METHODS)
+HUES: dict[str, Any] = dict(hue="method", palette=COLOURS, hue_order=METHODS)
 
 
 def finished(grid: sns.FacetGrid, label: str, zero: bool = True) -> plt.Figure:
@@ -17,6 +19,10 @@ def finished(grid: sns.FacetGrid, label: str, zero: bool = True) -> plt.Figure:
     if zero:
         grid.refline(y=0, color="black", lw=0.8, ls="-")
     grid.set_ylabels(label).set_xlabels("").set_titles("{row_name} {col_name}" if grid.row_names else "{col_name}")
+    if grid.legend:
+        grid.legend.set_title("")
+        for text in grid.legend.texts:
+            text.set_text(LABELS.get(text.get_text(), text.get_text()))
     for axis in grid.axes.flat:
         axis.tick_params(axis="x", labelsize=8)
         if axis.get_xticklabels() and not axis.get_xticklabels()[0].get_text().replace(".", "").isdigit():
@@ -42,7 +48,7 @@ def accuracies(table: pd.DataFrame) -> plt.Figure:
 def gains_by(table: pd.DataFrame, factor: str, order: list[str]) -> plt.Figure:
     """Figure 3b: gain by training set or by student, a dot a cell, a dash a method's mean."""
     style()
-    look = dict(x=factor, y="gain", order=order, **HUES)
+    look: dict[str, Any] = dict(x=factor, y="gain", order=order, **HUES)
     grid = sns.catplot(
         table,
         kind="strip",

@@ -81,7 +81,7 @@ def below_base(table: pd.DataFrame) -> pd.DataFrame:
 
 def findings(table: pd.DataFrame) -> list[str]:
     """What the grid says, in sentences: the mean gain of each method in domain and out, and how often it loses."""
-    told = []
+    lines = []
     counts = below_base(table)
     for where in ("in domain", "out of domain"):
         means = table[
@@ -89,12 +89,12 @@ def findings(table: pd.DataFrame) -> list[str]:
         ]
         for _, r in means.iterrows():
             c = counts.loc[(where, r["method"])]
-            told.append(
+            lines.append(
                 f"{LABELS[r['method']]}, {where}: {r['value']:+.3f} [{r['lo']:+.3f}, {r['hi']:+.3f}] (n = {r['n']} "
                 f"questions); below the base in {c['below the base']} of {c['gains']} gains, in "
                 f"{c['interval below']} with the whole interval"
             )
-    return told
+    return lines
 
 
 def guessed(table: pd.DataFrame) -> list[str]:
@@ -102,12 +102,12 @@ def guessed(table: pd.DataFrame) -> list[str]:
     chance = 1 / len(LETTERS)
     own = table[(table["train_task"] == "facts") & (table["test_task"] == "facts") & (table["method"] == "rsft")]
     own = own[own["seed"] == "all"]
-    told = []
+    lines = []
     for student, rows in own[own["metric"] == "accuracy"].groupby("student"):
         if ((rows["lo"] <= chance) & (rows["hi"] >= chance)).all():
             steps = own[(own["metric"] == "step_presence") & (own["student"] == student)]["value"].mean()
-            told.append(
+            lines.append(
                 f"{student} answers facts at chance even after R-SFT on them ({rows['value'].mean():.2f} right), though it "
                 f"writes {steps:.2f} of the needed steps"
             )
-    return told
+    return lines

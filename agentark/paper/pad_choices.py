@@ -36,10 +36,12 @@ RESAMPLES = 9_999  # the least p value is then 0.0002
 def check_trained(student: Path, parameters: dict) -> None:
     """Raise StudyError if a student was trained with other than these parameters: the choices would not differ from it in
     one thing alone."""
-    told = json.loads((student / "provenance.json").read_text())["parameters"]
+    stated = json.loads((student / "provenance.json").read_text())["parameters"]
     for name, value in parameters.items():
-        if name in told and told[name] != value:
-            raise StudyError(f"{student}: trained with {name} {told[name]}, params.yaml says {value}; run `dvc repro`")
+        if name in stated and stated[name] != value:
+            raise StudyError(
+                f"{student}: trained with {name} {stated[name]}, params.yaml says {value}; run `dvc repro`"
+            )
 
 
 def baselines(system: dict) -> list[dict]:
@@ -52,9 +54,7 @@ def corrected(scores: list[Score], predictions: pd.DataFrame) -> list[Score]:
     """A row `p_holm` for every gain against `pad`: the p value of a paired permutation test over questions (two-sided, of
     the mean over seeds), by Holm's correction over all of them."""
     means = (
-        predictions.astype({"correct": float})
-        .groupby(["variant", "student", "method", "question_id"])["correct"]
-        .mean()
+        predictions.astype({"correct": float}).groupby(["label", "student", "method", "question_id"])["correct"].mean()
     )
     gains = [s for s in scores if s.metric == "accuracy_gain" and s.baseline == "pad"]
     found = [

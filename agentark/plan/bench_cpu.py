@@ -1,117 +1,112 @@
-"""`make bench`: speed as ratios measured in one run, alternately and several times; peak memory of each stage.
+"""`make bench`: speed as ratios, measured alternately and repeatedly in one run; peak memory of each stage.
 
-Ratios, not seconds, since the machines this runs on differ and are shared. Results: `reports/benchmarks.csv`.
+Ratios, not seconds, because the machines differ and are shared. Results: `reports/benchmarks.csv`.
 """
 
 import json
 import multiprocessing
 import platform
 import random
+import re
 import shutil
 import statistics
 import subprocess
-import sys
 import tempfile
 import time
-from collections import Counter
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
+from unittest import mock
 
 import pandas as pd
 import torch
 from datasets import Dataset
-from transformers import PreTrainedModel, PreTrainedTokenizerFast
-from trl import GRPOTrainer, SFTConfig, SFTTrainer
+from trl import SFTConfig, SFTTrainer
 
-from agentark import finish, parallel, root
+from agentark import StudyError, finish, parallel, root
 from agentark.debate.prompts import revise_prompt
-from agentark.debate.protocols import named
 from agentark.debate.run import run_debates
-from agentark.distill import launch, policy, sft
-from agentark.distill.settings import SFT, Policy
-from agentark.distill.training import arguments, run
+from agentark.distill import launch, policy, sft, training
+from agentark.distill.settings import Recipe
 from agentark.engines import Request, Store, batching
 from agentark.engines.transformers import ROWS, Transformers
+from agentark.evaluate.likelihood import reasoning_nll
 from agentark.models import loading
 from agentark.models.chat import solve_prompt
+from agentark.plan.rates import protocol
+from agentark.plan.training_log import measure_training
 from agentark.pretrain.training import MAX_TOKENS
 from agentark.schemas import Question, write_csv
+from agentark.stage.parameters import parameters
 from agentark.tasks import task
 
 REPEATS = 3
 TEACHER, STUDENT = "data/models/teacher", "data/models/qwen3-small"
+EXAMPLES = 2400  # that each SFT trains on
+DEFAULT_BATCH = 8  # TRL's
 
 
-def timed(function) -> float:
+def recipe() -> Recipe:
+    """The study's settings of trainings."""
+    return Recipe.of(parameters("mini"))
+
+
+def timed(function: Callable) -> float:
     start = time.perf_counter()
     function()
     return time.perf_counter() - start
 
 
-def spread(what: str, ratios: list[float], note: str) -> dict:
-    return {
-        "what": what,
-        "median": statistics.median(ratios),
-        "least": min(ratios),
-        "most": max(ratios),
-        "n": len(ratios),
-        "note": note,
-    }
+def spread(what: str, values: Sequence[float], note: str) -> dict:
+    median, least, most = statistics.median(values), min(values), max(values)
+    return {"what": what, "median": median, "least": least, "most": most, "n": len(values), "note": note}
 
 
 def plain(engine: Transformers, requests: list[Request], rows: int) -> None:
-    """transformers' `generate` as its documentation shows it: chats padded together, `rows` at a time, as they come."""
+    """transformers' `generate` as in its documentation: chats padded together, `rows` at a time, in the given order."""
     for start in range(0, len(requests), rows):
         chats = [r.messages for r in requests[start : start + rows]]
         inputs = engine.tokenizer.apply_chat_template(
             chats, add_generation_prompt=True, padding=True, return_tensors="pt", return_dict=True
         )
+        sampling = dict(max_new_tokens=MAX_TOKENS, do_sample=True, temperature=requests[start].temperature)
         with torch.inference_mode():
-            output = engine.model.generate(
-                **inputs, max_new_tokens=MAX_TOKENS, do_sample=True, temperature=requests[start].temperature
-            )
+            output = engine.model.generate(**inputs, **sampling)
         engine.tokenizer.batch_decode(output[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
 
 
 def generation(questions: list[Question]) -> list[dict]:
-    """A debate's first two rounds: through our engine and store, one call at a time, and by plain batches."""
-    engine = Transformers(root() / TEACHER)
-    rng = random.Random(0)
-    traces = {q.question_id: [q.solution] * 5 for q in questions}
-    first = [Request(solve_prompt(q.text), 1.0, MAX_TOKENS, a) for q in questions for a in range(5)]
-    second = [
-        Request(revise_prompt(q, traces[q.question_id], a, "shared"), 0.2, MAX_TOKENS, a)
-        for q in questions
-        for a in range(5)
-    ]
-    few = [*rng.sample(first, 20), *rng.sample(second, 20)]
+    """The first two rounds of debates: by our engine and store, one call at a time, and in plain batches."""
+    engine, rng = Transformers(root() / TEACHER), random.Random(0)
+    asked = [(q, a) for q in questions for a in range(5)]
+    first = [Request(solve_prompt(q.text), 1.0, MAX_TOKENS, a) for q, a in asked]
+    second = [Request(revise_prompt(q, [q.solution] * 5, a, "shared"), 0.2, MAX_TOKENS, a) for q, a in asked]
+    few, calls = [*rng.sample(first, 20), *rng.sample(second, 20)], len(first) + len(second)
     alone, batched = [], []
     for _ in range(REPEATS):
         with tempfile.TemporaryDirectory() as folder:
             ours = timed(lambda: Store(Path(folder)).generate(engine, [*first, *second]))
-        one = timed(lambda: [plain(engine, [r], 1) for r in few]) * len([*first, *second]) / len(few)
+        one = timed(lambda: [plain(engine, [r], 1) for r in few]) * calls / len(few)
         together = timed(lambda: (plain(engine, first, ROWS), plain(engine, second, ROWS)))
         alone.append(one / ours)
         batched.append(together / ours)
-    calls = f"{len(first) + len(second)} calls"
+    note = f"{calls} calls; single calls timed on {len(few)} of them"
     return [
-        spread("debate: one call at a time / ours", alone, f"{calls}; single calls timed on {len(few)} of them"),
-        spread("debate: plain batched generate / ours", batched, f"{calls}, plain batches of {ROWS}"),
+        spread("debate: one call at a time / ours", alone, note),
+        spread("debate: plain batched generate / ours", batched, f"{calls} calls, plain batches of {ROWS}"),
     ]
 
 
 def leaving(questions: list[Question]) -> list[dict]:
-    """Debates on all cores whose ended replies leave their batch, against those that are computed to the longest's end."""
-    talk = named("debate", 5, 3, 1.6, 0.2, "shared")  # the study's
+    """Debates on all cores: finished replies leave their batch, or stay until its longest reply ends."""
+    params = parameters("mini")
+    talk = protocol(params, params["debates"]["test"]["temperature"])
 
     def debate(share: float) -> float:
-        batching.SHARE, kept = share, batching.SHARE
-        try:
-            with tempfile.TemporaryDirectory() as store:
-                return timed(lambda: run_debates(talk, questions, TEACHER, Path(store), 0, MAX_TOKENS))
-        finally:
-            batching.SHARE = kept
+        with mock.patch.object(batching, "SHARE", share), tempfile.TemporaryDirectory() as store:
+            return timed(lambda: run_debates(talk, questions, TEACHER, Path(store), 0, MAX_TOKENS))
 
     ratios = [debate(2.0) / debate(batching.SHARE) for _ in range(REPEATS)]
     note = f"{len(questions)} questions on {parallel.workers()} cores"
@@ -119,137 +114,82 @@ def leaving(questions: list[Question]) -> list[dict]:
 
 
 def starts() -> list[dict]:
-    """Three trainings' starts at once, in new processes and in forked ones, which inherit what has been imported."""
+    """Start of three trainings at once: in new processes, and in forked ones, which inherit imported modules."""
 
     def new() -> None:
         with ProcessPoolExecutor(3, multiprocessing.get_context("spawn")) as pool:
             for start in [pool.submit(launch.import_trainers) for _ in range(3)]:
-                start.result()  # raises what went wrong, which else would count as a quick start
+                start.result()  # raises an error, which would otherwise look like a fast start
 
     launch.import_trainers()
-    seconds = [
-        (timed(new), timed(lambda: parallel.run_all(launch.import_trainers, [{}] * 3, crowded=True)))
-        for _ in range(REPEATS)
-    ]
+    forked = partial(parallel.run_all, launch.import_trainers, [{}] * 3, crowded=True)
+    seconds = [(timed(new), timed(forked)) for _ in range(REPEATS)]
     return [
         spread("start of three trainings, seconds: new processes", [a for a, _ in seconds], ""),
         spread("start of three trainings, seconds: forked", [b for _, b in seconds], "beside one import for all"),
     ]
 
 
-BATCH, RATE = 24, 1e-3  # the study's (`distill` in params.yaml)
-DEFAULT_BATCH = 8  # TRL's
-
-
-def held_out_loss(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, held: list[tuple[str, str]]) -> float:
-    """Mean over the answers' tokens, in nats."""
-    losses = []
-    for question, answer in held:
-        prompt = tokenizer(
-            tokenizer.apply_chat_template(solve_prompt(question), tokenize=False, add_generation_prompt=True)
-        )
-        target = [*tokenizer(answer).input_ids, tokenizer.eos_token_id]
-        ids = torch.tensor([prompt.input_ids + target])
-        labels = torch.tensor([[-100] * len(prompt.input_ids) + target])
-        with torch.inference_mode():
-            losses += [model(input_ids=ids, labels=labels).loss.item()] * len(target)
-    return statistics.fmean(losses)
-
-
-def sft_defaults(
-    pairs: list[tuple[str, str]], steps: int, held: list[tuple[str, str]], seed: int
-) -> tuple[float, float]:
-    """TRL as it comes, but for our learning rate and schedule. Returns seconds and the loss on held-out examples."""
+def sft_defaults(pairs: list[tuple[str, str]], out: Path, seed: int) -> float:
+    """TRL's defaults, except for our learning rate and schedule. Returns the seconds of the training."""
     model, tokenizer = loading.load(root() / STUDENT)
-    data = Dataset.from_list(
-        [
-            {"prompt": [{"role": "user", "content": q}], "completion": [{"role": "assistant", "content": a}]}
-            for q, a in pairs
-        ]
-    )
-    chosen = SFT(steps=steps, batch_size=DEFAULT_BATCH, learning_rate=RATE)
-    ours = arguments(chosen, seed, DEFAULT_BATCH)
-    ours = {k: ours[k] for k in ("output_dir", "save_strategy", "report_to", "disable_tqdm", "use_cpu")}
-    config = SFTConfig(**ours, seed=seed, bf16=False, max_steps=steps, learning_rate=RATE, lr_scheduler_type="linear")
-    trainer = SFTTrainer(model, config, train_dataset=data, processing_class=tokenizer)
-    seconds = timed(lambda: run(trainer))
-    return seconds, held_out_loss(trainer.model.eval(), tokenizer, held)
+    data = [{"prompt": solve_prompt(q), "completion": [{"role": "assistant", "content": a}]} for q, a in pairs]
+    config = SFTConfig(
+        "unused", save_strategy="no", report_to="none", disable_tqdm=True, use_cpu=not torch.cuda.is_available(),
+        seed=seed, bf16=False, max_steps=EXAMPLES // DEFAULT_BATCH, learning_rate=recipe().sft.learning_rate,
+        lr_scheduler_type="linear",
+    )  # fmt: skip
+    trainer = SFTTrainer(model, config, train_dataset=Dataset.from_list(data), processing_class=tokenizer)
+    seconds = timed(lambda: training.run(trainer))
+    trainer.save_model(str(out))
+    return seconds
 
 
-def sft_ours(pairs: list[tuple[str, str]], steps: int, held: list[tuple[str, str]], seed: int) -> tuple[float, float]:
-    """R-SFT as the study runs it, but for the rate, on as many examples. Seconds include loading and saving.
+def sft_ours(pairs: list[tuple[str, str]], out: Path, seed: int) -> float:
+    """R-SFT as in the study, on as many examples. Returns seconds, with loading and saving.
 
-    At one rate the larger batches would end at a higher loss after as many examples; the rate grows by the root of the
-    batch, as Adam's does (Malladi et al. 2022, "On the SDEs and scaling rules for adaptive gradient algorithms").
+    At one learning rate, larger batches would end at a higher loss after as many examples; the rate grows with the root
+    of the batch size, as is right for Adam (Malladi et al. 2022, "On the SDEs and scaling rules for adaptive gradient
+    algorithms").
     """
-    chosen = SFT(steps=steps, batch_size=BATCH, learning_rate=RATE * (BATCH / DEFAULT_BATCH) ** 0.5)
-    with tempfile.TemporaryDirectory() as folder:
-        out = Path(folder) / "student"
-        seconds = timed(lambda: sft.train(root() / STUDENT, pairs, out, seed, chosen))
-        return seconds, held_out_loss(*loading.load(out), held)
+    ours = recipe().sft
+    rate = ours.learning_rate * (ours.batch_size / DEFAULT_BATCH) ** 0.5
+    settings = ours.but(steps=EXAMPLES // ours.batch_size, learning_rate=rate)
+    return timed(lambda: sft.train(root() / STUDENT, pairs, out, seed, settings))
 
 
-def imitation(questions: list[Question]) -> list[dict]:
-    """R-SFT: our settings against TRL's defaults, on equally many examples."""
-    pairs, held = [(q.text, q.solution) for q in questions[:600]], [(q.text, q.solution) for q in questions[600:700]]
-    ratios, losses, examples = [], [], 2400
+def supervised(questions: list[Question]) -> list[dict]:
+    """R-SFT: our settings against TRL's defaults, on equally many examples; loss on held-out gold reasoning."""
+    pairs, ratios, gains = [(q.text, q.solution) for q in questions[:600]], [], []
     for seed in range(REPEATS):
-        theirs, their_loss = sft_defaults(pairs, examples // DEFAULT_BATCH, held, seed)
-        ours, our_loss = sft_ours(pairs, examples // BATCH, held, seed)
-        ratios.append(theirs / ours)
-        losses.append(their_loss - our_loss)
-    note = f"{examples:,} examples each; both with one thread and the same allocator"
+        with tempfile.TemporaryDirectory() as place:
+            outs = [Path(place, "theirs"), Path(place, "ours")]
+            ratios.append(sft_defaults(pairs, outs[0], seed) / sft_ours(pairs, outs[1], seed))
+            held = [reasoning_nll(out, questions[600:700]) for out in outs]
+            theirs, ours = (table["nll"].sum() / table["tokens"].sum() for table in held)
+            gains.append(theirs - ours)
+    note = f"{EXAMPLES:,} examples each; both with one thread and the same allocator"
+    unit = "nats a token, a seed each; above 0: ours is lower"
     return [
         spread("R-SFT tokens/s: ours / TRL's defaults", ratios, note),
-        spread(
-            "R-SFT held-out loss: TRL's defaults minus ours",
-            losses,
-            "nats a token, a seed each; above 0: ours is lower",
-        ),
+        spread("R-SFT held-out loss: TRL's defaults minus ours", gains, unit),
     ]
 
 
 def grpo(questions: list[Question]) -> list[dict]:
-    """One GRPO step, split into generation, scoring by the reward model, and the rest (the update); and generation as
-    transformers has it against ours."""
-    spent: Counter[str] = Counter()
-
-    def clocked(name, function):
-        def wrapped(*args, **kwargs):
-            start = time.perf_counter()
-            try:
-                return function(*args, **kwargs)
-            finally:
-                spent[name] += time.perf_counter() - start
-
-        return wrapped
-
-    def practised() -> dict[str, float]:
-        spent.clear()
-        base = root() / STUDENT
-        chosen = Policy(
-            steps=6, batch_size=16, num_generations=8, max_tokens=MAX_TOKENS, learning_rate=5e-4, temperature=1.0,
-            beta=0.001, aggregate="mean", outcome_weight=0.0,
-        )  # fmt: skip
-        with tempfile.TemporaryDirectory() as folder:
-            start = time.perf_counter()
-            policy.train(base, base, questions, Path(folder) / "pad", 0, chosen)
-            return {"all": time.perf_counter() - start, **spent}
-
-    kept = GRPOTrainer._generate, policy.process_reward, batching.generate
-    GRPOTrainer._generate = clocked("generation", kept[0])
-    policy.process_reward = lambda scorer, how: clocked("scoring", kept[1](scorer, how))
-    try:
-        ours = practised()
-        batching.generate = lambda model, **asked: type(model).generate(model, **asked)
-        theirs = practised()
-    finally:
-        GRPOTrainer._generate, policy.process_reward, batching.generate = kept
-    whole = ours.pop("all")
-    ours["update"] = whole - sum(ours.values())
-    steps = "6 steps of 16 questions x 8 outputs"
+    """A GRPO step in parts: generation, scoring by the reward model, and the rest (the update); and transformers'
+    generation against ours."""
+    base, settings = root() / STUDENT, recipe().policy.but(steps=6)
+    call = dict(base=base, reward_model=base, questions=questions, seed=0, settings=settings)
+    start = time.perf_counter()
+    ours = measure_training(policy.train, **call).spent
+    whole = time.perf_counter() - start
+    with mock.patch.object(batching, "generate", lambda model, **asked: type(model).generate(model, **asked)):
+        theirs = measure_training(policy.train, **call).spent
+    parts = ours | {"update": whole - sum(ours.values())}
+    steps = f"6 steps of {settings.batch_size} questions x {settings.num_generations} outputs"
     note = f"share of {steps}, loading included in the update"
-    return [spread(f"GRPO: {name}", [seconds / whole], note) for name, seconds in ours.items()] + [
+    return [spread(f"GRPO: {name}", [seconds / whole], note) for name, seconds in parts.items()] + [
         spread("GRPO: transformers' generation / ours", [theirs["generation"] / ours["generation"]], steps)
     ]
 
@@ -261,47 +201,32 @@ def idle() -> list[dict]:
 
 
 def memory() -> list[dict]:
-    """Peak memory of each stage's processes together, as noted by its last run here, in MB."""
-    notes = sorted((root() / "data" / "runs").glob("*.json"))
-    return [
-        spread(f"peak memory of {n.stem}, MB", [note["peak_mb"]], f"{note['seconds']:.0f} s")
-        for n in notes
-        for note in [json.loads(n.read_text())]
-    ]
+    """Peak memory of each stage's processes together in its last run here, in MB."""
+    notes = {n.stem: json.loads(n.read_text()) for n in sorted((root() / "data" / "runs").glob("*.json"))}
+    return [spread(f"peak memory of {s}, MB", [n["peak_mb"]], f"{n['seconds']:.0f} s") for s, n in notes.items()]
 
 
-def main() -> int:
+def main() -> None:
     if shutil.which("dvc") is None:
-        print("error: dvc is not on the path; run `make bench`", file=sys.stderr)
-        return 1
-    questions = task("word").questions(700, "train", 0)
-    rows = []
-    for part in (
+        raise StudyError("dvc is not on the path; run `make bench`")
+    questions, rows = task("word").questions(700, "train", 0), []
+    parts = (
         lambda: generation(questions[:64]),
         lambda: leaving(task("equation").questions(128, "validation", 0)),
         starts,
-        lambda: imitation(questions),
+        lambda: supervised(questions),
         lambda: grpo(questions[:64]),
         idle,
         memory,
-    ):
+    )
+    for part in parts:
         rows += part()
         print(pd.DataFrame(rows[-3:]).to_string(index=False), flush=True)
-    table = pd.DataFrame(rows)
-    table["machine"] = processor()
-    table["versions"] = " ".join(f"{p} {version(p)}" for p in ("torch", "transformers", "trl", "dvc"))
+    versions = " ".join(f"{p} {version(p)}" for p in ("torch", "transformers", "trl", "dvc"))
+    names = re.findall(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
+    table = pd.DataFrame(rows).assign(machine=(names or [platform.machine()])[0], versions=versions)
     write_csv(table, root() / "reports" / "benchmarks.csv")
     print("\nwritten: reports/benchmarks.csv")
-    return 0
-
-
-def processor() -> str:
-    """The processor's name, where the system tells it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
 
 
 if __name__ == "__main__":

@@ -1,203 +1,181 @@
-"""`make gpu-bench`: what the parts of scale `full` take on one GPU, by each route there is. Results: `reports/gpu.csv`.
+"""`make gpu-bench`: speed and memory of the parts of scale `full` on one GPU, by each route. Results: `reports/gpu.csv`.
 
-Checkpoints are of real shape but random weights: speed and memory do not depend on what a model has learnt. All is
-bfloat16: as autocast over float32 weights where all weights are trained, as the weights themselves elsewhere. Every
-measurement has a process of its own, since Unsloth changes TRL for the whole process and memory is to be counted from
-zero. One that fails says why in its row, and the rest goes on; the table is written after each, so a stopped run keeps
-what it has. A value is the median of `n` repeats in one run, with the least and the most. Rows that a run does not come
-to stay as an earlier one measured them, each with its card and versions; those never measured say "not measured".
-`--model` measures one model's rows. `--rehearse` passes through the same code on the CPU, with tiny shapes; its numbers
-mean nothing.
+Checkpoints have real shapes but random weights: speed and memory do not depend on what a model has learnt. Arithmetic is
+in bfloat16: autocast over float32 weights where all weights are trained, bfloat16 weights elsewhere. Every measurement
+runs in its own process, because Unsloth patches TRL for the whole process and peak memory must start from zero. A failed
+measurement gives the reason in its row, and the others continue. The table is written after each measurement, so a
+stopped run keeps what it has. A value is the median of `n` repeats in one run, with the least and the most. Rows that a
+run does not reach keep their earlier measurement with its card and versions, or "not measured". `--model` measures the
+rows of one model. `--rehearse` runs the same code on the CPU with tiny shapes; its numbers mean nothing.
 
-MFU (model FLOPs utilisation) is FLOP/s over the card's matrix rate, which is measured here too. The FLOPs of a sequence
-of T tokens are those of arXiv 2204.02311, appendix B: 6 N T + 12 L H Q T^2 to train all N weights of L layers with H
-heads of width Q; 4 N T + 6 A T + 12 L H Q T^2 to train A adapter weights, as frozen weights need no gradient of their
-own; 2 N T + 4 L H Q T^2 to generate, prompt included. Padding and recomputing count as no work done. The embeddings are
-tied, so that N counts the output matrix once and the look-up, which costs no multiplication, not at all.
+MFU (model FLOPs utilisation) is FLOP/s divided by the card's matrix rate, which is measured here too. The FLOPs of a
+sequence of T tokens follow arXiv 2204.02311, appendix B: 6 N T + 12 L H Q T^2 to train all N weights of L layers with H
+heads of width Q; 4 N T + 6 A T + 12 L H Q T^2 to train A adapter weights, because frozen weights need no gradient; 2 N T
++ 4 L H Q T^2 to generate, prompt included. Padding and recomputation do not count as work. The embeddings are tied: N
+counts the output matrix once, and not the look-up, which needs no multiplication.
 """
 
 import argparse
-import contextlib
 import os
 import platform
+import shutil
 import statistics
 import subprocess
 import tempfile
-from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable, Iterable
 from dataclasses import replace
-from importlib.metadata import PackageNotFoundError, version
-from multiprocessing import get_context
+from importlib.metadata import distributions
 from pathlib import Path
+from typing import Any
 
+import datasets
 import pandas as pd
+import torch
+import transformers
 
-from agentark import StudyError, finish, root
-from agentark.plan.gpu_routes import (
-    REAL,
-    REFERENCE,
-    REHEARSAL,
-    SHAPES,
-    Size,
-    build,
-    generate,
-    imitate,
-    matrix_rate,
-    practise,
-)
+from agentark import StudyError, finish, first_line, root
+from agentark.distill import launch
+from agentark.parallel import isolated
+from agentark.plan.gpu_routes import REAL, REHEARSAL, SHAPES, Size, build, generate, matrix_rate, train_grpo, train_sft
 from agentark.schemas import write_csv
 
 UNITS = {
-    matrix_rate: {"matrix rate": "TFLOP/s"},
-    imitate: {
-        "R-SFT tokens/s": "tokens/s",
-        "R-SFT MFU": "",
-        "R-SFT peak memory": "GB",
-        "R-SFT loss": "nats a token",
-    },
-    practise: {f"GRPO step: {part}": "s" for part in ("generating", "scoring", "update")},
+    train_sft: {"R-SFT tokens/s": "tokens/s", "R-SFT MFU": "", "R-SFT peak memory": "GB", "R-SFT loss": "nats a token"},
     generate: {"generation tokens/s": "tokens/s", "generation MFU": ""},
+    train_grpo: {f"GRPO step: {part}": "s" for part in ("generating", "scoring", "update")},
 }
-ROUTES = [
-    (imitate, "TRL"),
-    (imitate, "TRL + PEFT"),
-    (imitate, "Unsloth"),
-    (generate, "transformers"),
-    (generate, "vLLM"),
-    (practise, "TRL"),  # takes longest
+ROUTES: list[tuple[Callable, str, Any]] = [  # with the settings that it changes, or the prefix of its engine
+    (train_sft, "TRL", {"lora_rank": 0}),
+    (train_sft, "TRL + PEFT", {}),
+    (train_sft, "Unsloth", {"trainer": "unsloth"}),
+    (generate, "transformers", ""),
+    (generate, "vLLM", "vllm:"),
+    (train_grpo, "TRL", {}),  # takes longest
 ]
+REFERENCE = {"TRL + PEFT": "TRL", "Unsloth": "TRL + PEFT"}  # whose loss curve a route's is compared with
 KEY = ("what", "model", "route")
 MACHINE = ("card", "driver", "versions", "command")
+Rows = dict[tuple[str, str, str], dict[str, Any]]
+Values = list[float] | str  # measurements, or the reason why there are none
 
 
-def rows_of(out: Path) -> dict[tuple[str, str, str], dict]:
-    """Every row of the table by what, model and route, in order, as it stands in `out`; else not measured."""
-    rows = {("matrix rate", "", "torch"): "TFLOP/s"}
+def result(measured: Values) -> dict[str, Any]:
+    """The columns that hold a measurement."""
+    if isinstance(measured, str):
+        why = f": {measured}" if measured else ""
+        return {"value": None, "least": None, "most": None, "n": 0, "status": f"not measured{why}"}
+    value, least, most = statistics.median(measured), min(measured), max(measured)
+    return {"value": value, "least": least, "most": most, "n": len(measured), "status": "measured"}
+
+
+def rows_of(out: Path) -> Rows:
+    """Every row of the table by what, model and route, as it is in `out`; else not measured."""
+    units = {("matrix rate", "", "torch"): "TFLOP/s"}
     for model in SHAPES:
-        for function, route in ROUTES:
-            rows |= {(what, model, route): unit for what, unit in UNITS[function].items()}
-            if function is imitate and route in REFERENCE:
-                rows["R-SFT loss, difference to " + REFERENCE[route], model, route] = "nats a token"
+        for function, route, _ in ROUTES:
+            units |= {(what, model, route): unit for what, unit in UNITS[function].items()}
+            if function is train_sft and route in REFERENCE:
+                units["R-SFT loss, difference to " + REFERENCE[route], model, route] = "nats a token"
+    empty = result("") | dict.fromkeys(MACHINE, "")
+    rows = {key: {**dict(zip(KEY, key, strict=True)), "value": None, "unit": u, **empty} for key, u in units.items()}
     numbers = {column: [""] for column in ("value", "least", "most")}
     table = pd.read_csv(out, keep_default_na=False, na_values=numbers).to_dict("records") if out.is_file() else []
-    earlier = {tuple(row[k] for k in KEY): row for row in table}
-    return {
-        key: earlier.get(key)
-        or dict(zip(KEY, key, strict=True))
-        | {"value": None, "unit": unit, "least": None, "most": None, "n": 0, "status": "not measured"}
-        | dict.fromkeys(MACHINE, "")
-        for key, unit in rows.items()
-    }
+    return rows | {key: row for row in table if (key := tuple(row[k] for k in KEY)) in rows}
 
 
-def attempt(function: Callable, *arguments) -> dict[str, list[float]] | str | None:
-    """What `function` returns, or in one line why it failed."""
+def attempt(names: Iterable[str], function: Callable, *arguments: Any, **call: Any) -> dict[str, Values]:
+    """What `function` returns, else for each of `names` the reason why it failed, in one line."""
     try:
-        return function(*arguments)
-    except Exception as error:  # out of memory, a package that does not suit the card, ...: the other rows go on
-        reason = next(iter(str(error).splitlines()), "")[:200]
-        return reason if isinstance(error, StudyError) else f"{type(error).__name__}: {reason}"
+        return function(*arguments, **call)
+    except Exception as error:  # out of memory, a package that does not suit the card, ...
+        reason = first_line(error)[:200]
+        return dict.fromkeys(names, reason if isinstance(error, StudyError) else f"{type(error).__name__}: {reason}")
 
 
-def alone(function: Callable, *arguments) -> dict[str, list[float]] | str | None:
-    """`attempt` in a process of its own."""
-    try:
-        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-            return pool.submit(attempt, function, *arguments).result()
-    except BrokenProcessPool:
-        return "its process was killed (by the system, for memory?)"
+def alone(function: Callable, **call: Any) -> dict[str, list[float]]:
+    """`function(**call)`, on a GPU in its own process."""
+    return isolated(function, **call) if torch.cuda.is_available() else function(**call)
 
 
-def measure(size: Size, run: Callable, machine: dict[str, str], out: Path) -> None:
-    """Measure all of `size`, through `run` (`alone` or `attempt`); rewrite the table at `out` after each measurement."""
+def measured(function: Callable, how: Any, size: Size, folder: Path) -> dict[str, list[float]]:
+    """One measurement, on a GPU in its own process: a training as `launch.run_all` starts it, or generation."""
+    if function is generate:
+        return alone(generate, prefix=how, size=size, folder=folder)
+    settings = (size.sft if function is train_sft else size.grpo).but(**how)
+    return launch.run_all(function, [dict(settings=settings, size=size, folder=folder)])[0]
+
+
+def measure(size: Size, machine: dict[str, str], out: Path) -> None:
+    """Measure everything in `size`; rewrite the table at `out` after each measurement."""
     rows = rows_of(out)
 
-    def enter(what: str, model: str, route: str, measured: list[float] | str) -> None:
-        row = rows[what, model, route]
-        if isinstance(measured, str):
-            row |= {"value": None, "least": None, "most": None, "n": 0, "status": f"not measured: {measured}"}
-        else:
-            row |= {
-                "value": statistics.median(measured),
-                "least": min(measured),
-                "most": max(measured),
-                "n": len(measured),
-                "status": "measured",
-            }
-        row |= machine
-        shown = row["status"] if row["value"] is None else f"{row['value']:.4g} {row['unit']}"
-        print(f"{model} {route}: {what}: {shown}".strip(), flush=True)
+    def enter(model: str, route: str, found: dict[str, Values]) -> None:
+        for what, values in found.items():
+            row = rows[what, model, route]
+            row |= result(values) | machine
+            shown = row["status"] if row["value"] is None else f"{row['value']:.4g} {row['unit']}"
+            print(f"{model} {route}: {what}: {shown}".strip(), flush=True)
+        write_csv(pd.DataFrame(rows.values()), out)
 
-    outcome = run(matrix_rate, size)
-    rate = None if isinstance(outcome, str) else 1e12 * statistics.median(outcome["matrix rate"])
-    enter("matrix rate", "", "torch", outcome if rate is None else outcome["matrix rate"])
+    found = alone(matrix_rate, size=size)
+    enter("", "torch", found)
+    rate = 1e12 * statistics.median(found["matrix rate"])
     for model, shape in size.shapes.items():
-        curves: dict[str, list[float]] = {}
-        with tempfile.TemporaryDirectory() as place:
-            folder = Path(place)
-            failure = run(build, shape, folder)
-            for function, route in ROUTES:
-                outcome = failure or run(function, size, folder, route)
-                for what in UNITS[function]:
-                    measured = outcome if isinstance(outcome, str) else outcome[what]
-                    if what.endswith("MFU") and not isinstance(measured, str):
-                        measured = [r / rate for r in measured] if rate else "the matrix rate is not measured"
-                    enter(what, model, route, measured)
-                if function is imitate:
-                    curves[route] = measured
+        curves: dict[str, Values] = {}
+        with tempfile.TemporaryDirectory() as folder:
+            build(shape, Path(folder))
+            for function, route, how in ROUTES:
+                found = attempt(UNITS[function], measured, function, how, size, Path(folder))
+                for what, values in found.items():
+                    if what.endswith("MFU") and not isinstance(values, str):
+                        found[what] = [flops / rate for flops in values]
+                if function is train_sft:
+                    curves[route] = found["R-SFT loss"]
                     if reference := REFERENCE.get(route):
                         both = curves[route], curves[reference]
                         missing = next((c for c in both if isinstance(c, str)), None)
-                        apart = missing or [abs(a - b) for a, b in zip(*both, strict=True)]
-                        enter(f"R-SFT loss, difference to {reference}", model, route, apart)
-                write_csv(pd.DataFrame(rows.values()), out)
+                        gaps = missing or [abs(a - b) for a, b in zip(*both, strict=True)]
+                        found[f"R-SFT loss, difference to {reference}"] = gaps
+                enter(model, route, found)
 
 
 def described(card: str, command: str) -> dict[str, str]:
     """The columns MACHINE: where and how a row was measured."""
-    try:
-        asked = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
-        driver = subprocess.run(asked, capture_output=True, text=True, check=True).stdout.split()[0]
-    except (OSError, subprocess.CalledProcessError, IndexError):
-        driver = ""
-    packages = []
-    for name in ("torch", "transformers", "trl", "peft", "unsloth", "bitsandbytes", "vllm"):
-        with contextlib.suppress(PackageNotFoundError):
-            packages.append(f"{name} {version(name)}")
-    return dict(zip(MACHINE, (card, driver, " ".join(packages), command), strict=True))
+    asked = [shutil.which("nvidia-smi"), "--query-gpu=driver_version", "--format=csv,noheader"]
+    driver = subprocess.run(asked, capture_output=True, text=True).stdout.partition("\n")[0] if asked[0] else ""
+    installed = {d.name: d.version for d in distributions()}
+    names = ("torch", "transformers", "trl", "peft", "unsloth", "bitsandbytes", "vllm")
+    versions = " ".join(f"{name} {installed[name]}" for name in names if name in installed)
+    return dict(zip(MACHINE, (card, driver, versions, command), strict=True))
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m agentark.plan.bench_gpu", description=__doc__.splitlines()[0])
-    parser.add_argument("--model", choices=SHAPES, help="measure this model's rows alone")
+    command = "python -m agentark.plan.bench_gpu"
+    parser = argparse.ArgumentParser(prog=command, description=__doc__.splitlines()[0])
+    parser.add_argument("--model", choices=SHAPES, help="measure only this model")
     parser.add_argument("--rehearse", action="store_true", help="tiny shapes on the CPU; needs --out")
-    parser.add_argument("--out", type=Path, help="the table to write; reports/gpu.csv if not given")
+    parser.add_argument("--out", type=Path, help="table to write (default: reports/gpu.csv)")
     chosen = parser.parse_args(arguments)
-    if chosen.rehearse and chosen.out is None:
-        parser.error("--rehearse needs --out: its numbers do not belong into reports/")
-    from agentark.stage.run import KERNEL_ENVIRONMENT
-
-    os.environ.update(KERNEL_ENVIRONMENT)
     if chosen.rehearse:
+        if chosen.out is None:
+            parser.error("--rehearse needs --out: its numbers do not belong in reports/")
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
-    out = chosen.out or root() / "reports" / "gpu.csv"
-
-    import torch
-
-    size = REHEARSAL if chosen.rehearse else REAL
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    datasets.disable_progress_bars()
+    out, size = chosen.out or root() / "reports" / "gpu.csv", REHEARSAL if chosen.rehearse else REAL
     if chosen.model:
         size = replace(size, shapes={chosen.model: size.shapes[chosen.model]})
     if chosen.rehearse:
-        measure(size, attempt, described(platform.machine(), "python -m agentark.plan.bench_gpu --rehearse"), out)
+        measure(size, described(platform.machine(), f"{command} --rehearse"), out)
     elif torch.cuda.is_available():
-        command = f"python -m agentark.plan.bench_gpu --model {chosen.model}" if chosen.model else "make gpu-bench"
-        measure(size, alone, described(torch.cuda.get_device_name(0), command), out)
+        how = f"{command} --model {chosen.model}" if chosen.model else "make gpu-bench"
+        measure(size, described(torch.cuda.get_device_name(0), how), out)
     else:
         rows = rows_of(out)
         write_csv(pd.DataFrame(rows.values()), out)
-        measured = sum(row["status"] == "measured" for row in rows.values())
-        print(f"no CUDA GPU here: nothing is measured; {out.name} has {measured} of {len(rows)} rows from earlier runs")
+        count = sum(row["status"] == "measured" for row in rows.values())
+        print(f"no CUDA GPU here: nothing is measured; {out.name} has {count} of {len(rows)} rows from earlier runs")
     return 0
 
 

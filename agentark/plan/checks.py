@@ -1,12 +1,12 @@
 """Checks of a planned run against the parameters and the hardware."""
 
 import json
-import math
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import pandas as pd
 import psutil
 import torch
 
@@ -14,7 +14,6 @@ from agentark import StudyError, root
 from agentark.models import checkpoints
 from agentark.plan.rates import here, size_of
 from agentark.plan.sizes import CARDS, GB
-from agentark.plan.stages import Stage
 from agentark.tasks.datasets import DATA_SETS
 from agentark.tasks.questions import asked
 
@@ -26,72 +25,66 @@ class Check:
     note: str
 
 
-# Does this machine suffice?
-
-
-def checks(params: dict, rows: Sequence[Stage], card: str) -> list[Check]:
-    """Models, licences, data sets, disk and memory: one line each, with what to do where something is amiss."""
-    found = []
-    for name in dict.fromkeys([params["teacher"], *params["students"]]):
-        found += [Check(f"model {name}", "not known", "a server's; see its /models")] if name.startswith("http") else (
-            model_checks(params, name)
-        )  # fmt: skip
-    for task in asked(params, "test"):
-        data = DATA_SETS.get(task)
-        if data is None:
-            found.append(Check(f"data set {task}", "ok", "generated here"))
-        elif data.hub:
-            found.append(Check(f"data set {task}", "ok", f"{data.licence}; nothing to accept on the hub ({data.hub})"))
-        else:
-            note = f"{data.licence}; not on the hub: download its files and name their folder in questions.local"
-            found.append(Check(f"data set {task}", "ok" if params["questions"]["local"] else "not ok", note))
-    fetched = sum(r.disk_gb for r in rows if r.stage.startswith("fetch@"))
-    need, free = 2 * sum(r.disk_gb for r in rows) - fetched, shutil.disk_usage(root()).free / GB
+def checks(params: dict, rows: pd.DataFrame, card: str) -> list[Check]:
+    """Models, licences, data sets, disk and memory, each with what to do if it is not ok."""
+    models = dict.fromkeys([params["teacher"], *params["students"]])
+    found = [check for name in models for check in model_checks(params, name)]
+    found += [data_check(params, task) for task in asked(params, "test")]
+    fetched = rows.loc[rows["stage"].str.startswith("fetch@"), "disk_gb"].sum()
+    need, free = 2 * rows["disk_gb"].sum() - fetched, shutil.disk_usage(root()).free / GB
     note = f"{need:.1f} GB with DVC's cache, {free:.1f} GB free"
-    found.append(Check("disk", "ok" if need < free else "not ok", note if need < free else f"{note}; make room"))
+    found.append(Check("disk", "ok", note) if need < free else Check("disk", "not ok", f"{note}; make room"))
     return [*found, memory_check(params, rows, card)]
 
 
 def model_checks(params: dict, name: str) -> list[Check]:
-    """Is a model here or to be had, and on what terms?"""
-    label = Path(name).name
+    """Whether a model is here or can be fetched, and its licence."""
+    label, folder = Path(name).name, checkpoints.where(name)
+    if name.startswith("http"):
+        return [Check(f"model {name}", "not known", "on a server; see its /models")]
     try:
         size = size_of(params, name)
     except StudyError as error:
         return [Check(f"model {label}", "not ok", str(error))]
-    folder = checkpoints.where(name)
     source = params["checkpoints"].get(label, {}).get("source", folder)
-    note = f"in {folder}" if here(name) else f"to be fetched from {source}, {size.disk_gb:.1f} GB"
+    place = f"in {folder}" if here(name) else f"to be fetched from {source}, {size.disk_gb:.1f} GB"
     card = root() / folder / "card.json"
-    own = card.is_file() and "tokens_read" in json.loads(card.read_text())  # trained in notebook 02
-    if own:
-        terms = Check(f"licence of {label}", "ok", "trained here, the project's own")
+    if card.is_file() and "tokens_read" in json.loads(card.read_text()):  # written by notebook 02
+        verdict, note = "ok", "trained here, the project's own"
     elif size.gated:
-        todo = f"accept it on the hub, at {source}, then `hf auth login`"
-        terms = Check(f"licence of {label}", "not known", f"{size.licence}; {todo}")
+        verdict, note = "not known", f"{size.licence}; accept it on the hub, at {source}, then `hf auth login`"
     elif size.licence == "not stated":
-        terms = Check(f"licence of {label}", "not known", f"none in {folder}/README.md; read it where it was published")
+        verdict, note = "not known", f"none in {folder}/README.md; read it where the model was published"
     else:
-        terms = Check(f"licence of {label}", "ok", f"{size.licence}; nothing to accept on the hub")
-    return [Check(f"model {label}", "ok", note), terms]
+        verdict, note = "ok", f"{size.licence}; nothing to accept on the hub"
+    return [Check(f"model {label}", "ok", place), Check(f"licence of {label}", verdict, note)]
 
 
-def memory_check(params: dict, rows: Sequence[Stage], card: str) -> Check:
-    """The stage that needs most, against this machine's memory (mini), else its GPU's, else the card's planned for."""
-    known = [r for r in rows if not math.isnan(r.memory_gb)]
-    if not known:
-        return Check("memory", "not known", "no peak is on record; run `make bench` after a study")
-    most, gpu = max(known, key=lambda r: r.memory_gb), torch.cuda.is_available()
+def data_check(params: dict, task: str) -> Check:
+    data, what = DATA_SETS.get(task), f"data set {task}"
+    if data is None:
+        return Check(what, "ok", "generated here")
+    if data.hub:
+        return Check(what, "ok", f"{data.licence}; nothing to accept on the hub ({data.hub})")
+    note = f"{data.licence}; not on the hub: download its files and set questions.local to their folder"
+    return Check(what, "ok" if params["questions"]["local"] else "not ok", note)
+
+
+def memory_check(params: dict, rows: pd.DataFrame, card: str) -> Check:
+    """The stage that needs most memory against this machine's (mini), its GPU's, or else the planned card's."""
+    if rows["memory_gb"].isna().all():
+        return Check("memory", "not known", "no peak is recorded; run `make bench` after a study")
+    most, what, verdict = rows.loc[rows["memory_gb"].idxmax()], "GPU memory", "ok"
     if params["scale"] == "mini":
         what, room, whose = "memory", psutil.virtual_memory().total / GB, "this machine"
-    elif gpu:
-        what, room, whose = "GPU memory", torch.cuda.get_device_properties(0).total_memory / GB, "this GPU"
+    elif torch.cuda.is_available():
+        room, whose = torch.cuda.get_device_properties(0).total_memory / GB, "this GPU"
     else:
-        what, room, whose = "GPU memory", CARDS[card].memory, f"the {card} planned for (no GPU is here)"
-    note = f"{most.stage} needs {most.memory_gb:.1f} GB, {whose} has {room:.0f}"
-    if most.memory_gb > room:
-        return Check(what, "not ok", f"{note}; take more or larger cards, LoRA (lora_rank) or a smaller student")
-    return Check(what, "ok" if gpu or what == "memory" else "not known", note)
+        room, whose, verdict = CARDS[card].memory, f"the planned {card} (there is no GPU here)", "not known"
+    note = f"{most['stage']} needs {most['memory_gb']:.1f} GB, {whose} has {room:.0f}"
+    if most["memory_gb"] > room:
+        return Check(what, "not ok", f"{note}; use more or larger cards, LoRA (lora_rank) or a smaller student")
+    return Check(what, verdict, note)
 
 
 def lines(found: Sequence[Check]) -> str:

@@ -1,23 +1,25 @@
-"""The routes that the GPU benchmark measures."""
+"""What the GPU benchmark measures: trainings by `agentark.distill`, generation by `agentark.engines`, a matrix product."""
 
-import importlib.util
-import math
-import os
-import random
 import tempfile
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
-from itertools import pairwise
 from pathlib import Path
 
-from agentark import StudyError
+import torch
+from tokenizers.models import WordLevel
+from transformers import AutoConfig, AutoModelForCausalLM, Qwen3Config
 
-# Only light imports up here: the process that measures Unsloth has to import it before TRL and transformers.
+from agentark.distill import policy, sft
+from agentark.distill.settings import SFT, Policy
+from agentark.engines import Request, Store, engine
+from agentark.models.chat import solve_prompt
+from agentark.models.checkpoints import described
+from agentark.models.loading import device, precision
+from agentark.plan.training_log import measure_training, now
+from agentark.pretrain.tiny import build_tokenizer
+from agentark.schemas import Question
+from agentark.tasks import task
 
-# config.json of Qwen/Qwen3-0.6B on the hub, and of Qwen/Qwen3-1.7B, which differs in two widths.
-QWEN3 = {
+QWEN3 = {  # what config.json of Qwen/Qwen3-0.6B and Qwen/Qwen3-1.7B on the hub have in common
     "num_hidden_layers": 28,
     "num_attention_heads": 16,
     "num_key_value_heads": 8,
@@ -28,152 +30,81 @@ QWEN3 = {
     "rope_parameters": {"rope_type": "default", "rope_theta": 1000000.0},
     "tie_word_embeddings": True,
 }
-SHAPES = {
-    "Qwen3-0.6B": {**QWEN3, "hidden_size": 1024, "intermediate_size": 3072},
-    "Qwen3-1.7B": {**QWEN3, "hidden_size": 2048, "intermediate_size": 6144},
-}
 TINY = {"num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 32, "vocab_size": 640}
+WIDTHS = {"Qwen3-0.6B": 1024, "Qwen3-1.7B": 2048}  # hidden_size; intermediate_size is three times that
+SHAPES = {name: {**QWEN3, "hidden_size": n, "intermediate_size": 3 * n} for name, n in WIDTHS.items()}
 TINY_SHAPES = {
-    "Qwen3-0.6B": {**QWEN3, **TINY, "hidden_size": 32, "intermediate_size": 96},
-    "Qwen3-1.7B": {**QWEN3, **TINY, "hidden_size": 64, "intermediate_size": 192},
+    name: {**QWEN3, **TINY, "hidden_size": n // 32, "intermediate_size": 3 * n // 32} for name, n in WIDTHS.items()
 }
-SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")  # Qwen3's
-CHAT_TEMPLATE = (
-    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
-LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]  # all of a layer, as the study
 SEED = 0
-REFERENCE = {"TRL + PEFT": "TRL", "Unsloth": "TRL + PEFT"}  # whose loss curve a route's is compared with
 
 
 @dataclass(frozen=True)
 class Size:
-    """How much is measured. Training settings are those of scale `full` in params.yaml where it names them."""
+    """How much is measured. Training settings are those of scale `full` in params.yaml where it has them."""
 
     shapes: dict[str, dict]
     matrix: int  # rows and columns of the matrices whose product is timed
-    joined: int  # generated questions in one example: 6 make about 430 tokens, much as a trace of GSM8K does
-    batch: int
-    lora_rank: int
-    learning_rate: float
-    warmup: int  # training steps before the clock counts: kernels are chosen and compiled in the first
-    steps: int  # training steps a repeat
+    joined: int  # generated questions in one example: 6 make about 420 tokens, the length of a GSM8K trace
+    requests: int  # replies generated side by side, of the tokens of a GRPO output
+    warmup: int  # SFT steps that are not timed: the first choose and compile kernels
     repeats: int
-    prompts: int  # of a GRPO step; the public code's 64 take eight times as long
-    generations: int  # outputs a prompt; public code: 8
-    rows: int  # outputs in one forward pass of GRPO's update; the rest of the step accumulates
-    requests: int  # answers generated side by side
-    tokens: int  # of an answer
+    sft: SFT
+    grpo: Policy  # one step per repeat after the first; the public code's 64 questions take eight times as long
 
 
+GRPO = dict(temperature=1.0, learning_rate=5e-7, beta=0.001, aggregate="mean", outcome_weight=0.0)  # public code
 REAL = Size(
-    SHAPES, matrix=8192, joined=6, batch=16, lora_rank=32, learning_rate=1e-4, warmup=4, steps=4, repeats=5,
-    prompts=8, generations=8, rows=8, requests=64, tokens=256,
+    SHAPES, matrix=8192, joined=6, requests=64, warmup=4, repeats=5,
+    sft=SFT(steps=24, batch_size=16, learning_rate=1e-4, lora_rank=32, trainer="peft"),
+    grpo=Policy(steps=6, batch_size=8, num_generations=8, per_device_batch_size=8, max_tokens=256, **GRPO),
 )  # fmt: skip
 REHEARSAL = Size(
-    TINY_SHAPES, matrix=128, joined=1, batch=4, lora_rank=4, learning_rate=3e-3, warmup=1, steps=2, repeats=2,
-    prompts=2, generations=2, rows=2, requests=4, tokens=8,
+    TINY_SHAPES, matrix=128, joined=1, requests=4, warmup=1, repeats=2,
+    sft=SFT(steps=5, batch_size=4, learning_rate=3e-3, lora_rank=4, trainer="peft"),
+    grpo=Policy(steps=3, batch_size=2, num_generations=2, per_device_batch_size=2, max_tokens=8, **GRPO),
 )  # fmt: skip
 
 
 def build(shape: dict, folder: Path) -> None:
-    """A Qwen3 of random weights and a byte-level BPE tokenizer of as many tokens, in the hub's format.
+    """Save a Qwen3 with random weights in the hub's format.
 
-    The tokenizer learns the generated world's questions and made-up words, as many as fill its vocabulary: so every
-    token the model may sample is text, which reads back as about as many tokens.
+    Its tokenizer is that of the generated world, filled up with made-up words: every token that the model samples is
+    then text that encodes to one token again.
     """
-    import torch
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast, Qwen3Config
-
-    from agentark.models.loading import precision
-
-    rng, tokens = random.Random(SEED), shape["vocab_size"]
-    syllables = [a + b for a in "bcdfghjklmnprstvwz" for b in "aeiou"]
-    made_up = (" " + "".join(rng.choices(syllables, k=rng.randint(1, 4))) for _ in range(3 * tokens))
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=tokens,
-        min_frequency=1,
-        special_tokens=list(SPECIAL),
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator([*(text for pair in examples(200, 1) for text in pair), *made_up], trainer)
-    if tokenizer.get_vocab_size() != tokens:
-        raise StudyError(f"tokenizer: {tokenizer.get_vocab_size()} tokens, not {tokens}; give it more made-up words")
-    fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        pad_token=SPECIAL[0],
-        eos_token=SPECIAL[2],
-        chat_template=CHAT_TEMPLATE,
-        padding_side="left",
-        clean_up_tokenization_spaces=False,
-    )
+    tokenizer = build_tokenizer()
+    words = tokenizer.get_vocab()
+    words |= {f"word{number}": number for number in range(len(words), shape["vocab_size"])}
+    tokenizer.backend_tokenizer.model = WordLevel(words, unk_token=tokenizer.unk_token)
     torch.manual_seed(SEED)
-    config = Qwen3Config(**shape, pad_token_id=fast.pad_token_id, eos_token_id=fast.eos_token_id)
+    config = Qwen3Config(**shape, pad_token_id=tokenizer.pad_token_id, eos_token_id=tokenizer.eos_token_id)
     AutoModelForCausalLM.from_config(config, dtype=precision()).save_pretrained(folder)
-    fast.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
 
 
-def examples(count: int, joined: int) -> list[tuple[str, str]]:
-    """Pairs of a text with `joined` questions of the generated world and the text of their solutions."""
-    from agentark.tasks import task
-
-    questions = task("word").questions(count * joined, "train", SEED)
-    groups = [questions[i : i + joined] for i in range(0, len(questions), joined)]
-    return [("\n".join(q.text for q in g), "\n".join(q.solution for q in g)) for g in groups]
+def chunks(questions: list[Question], size: int) -> list[list[Question]]:
+    return [questions[i : i + size] for i in range(0, len(questions), size)]
 
 
-def now() -> float:
-    """Seconds, once the GPU has done all that it was given."""
-    import torch
-
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return time.perf_counter()
-
-
-def peak_memory() -> float:
-    """The most memory that tensors held in this process, in GB (10^9 bytes); on a CPU, the process as a whole."""
-    import resource
-
-    import torch
-
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated() / 1e9
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
-
-
-@lru_cache
-def anatomy(folder: Path) -> tuple[int, int]:
-    """A checkpoint's weights, and the FLOPs of its attention over T tokens, forward, divided by T^2."""
-    import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    config = AutoConfig.from_pretrained(folder)
-    with torch.device("meta"):
-        weights = AutoModelForCausalLM.from_config(config).num_parameters()
-    return weights, 4 * config.num_hidden_layers * config.num_attention_heads * config.head_dim
+def examples(count: int, joined: int) -> list[Question]:
+    """Questions whose text and solution join those of `joined` questions of the generated world."""
+    return [
+        group[0].model_copy(update={key: "\n".join(getattr(q, key) for q in group) for key in ("text", "solution")})
+        for group in chunks(task("word").questions(count * joined, "train", SEED), joined)
+    ]
 
 
 def flops(folder: Path, lengths: list[int], passes: tuple[int, int], adapters: int = 0) -> float:
-    """FLOPs of sequences of those lengths, `passes` counting how often weights and attention are passed through: 1
-    forward, 1 for the gradient of the input, 1 for that of weights. Adapters are always trained."""
-    weights, attention = anatomy(folder)
-    a_token = 2 * passes[0] * weights + 6 * adapters
-    return sum(a_token * t + passes[1] * attention * t * t for t in lengths)
+    """FLOPs of sequences of these lengths. `passes`: how often the computation passes through weights and attention:
+    1 forward, 1 for the gradient of the input, 1 for the gradient of the weights. Adapters are always trained."""
+    config = AutoConfig.from_pretrained(folder)
+    attention = 4 * config.num_hidden_layers * config.num_attention_heads * config.head_dim
+    per_token = 2 * passes[0] * described(folder)["weights"] + 6 * adapters
+    return sum(per_token * t + passes[1] * attention * t * t for t in lengths)
 
 
 def matrix_rate(size: Size) -> dict[str, list[float]]:
-    """TFLOP/s of a product of two square matrices, 2 n^3 FLOPs: the most that training and generating can reach."""
-    import torch
-
-    from agentark.models.loading import device, precision
-
+    """TFLOP/s of a product of two square matrices, 2 n^3 FLOPs: the upper bound of training and generation."""
     torch.manual_seed(SEED)
     a, b = (torch.randn(size.matrix, size.matrix, device=device(), dtype=precision()) for _ in range(2))
     products, rates = 20, []
@@ -185,211 +116,45 @@ def matrix_rate(size: Size) -> dict[str, list[float]]:
     return {"matrix rate": rates[1:]}  # the first chooses the kernel
 
 
-def trainer_settings(folder: Path) -> dict:
-    """Trainer arguments of every route: named are also those that Unsloth gives defaults of its own. Gradient
-    checkpointing, as real lengths need it on a GPU; Unsloth brings its own."""
-    import torch
-
-    gpu = torch.cuda.is_available()
+def train_sft(settings: SFT, size: Size, folder: Path) -> dict[str, list[float]]:
+    """R-SFT. Tokens are those of the examples without padding."""
+    pairs = [(q.text, q.solution) for q in examples(settings.steps * settings.batch_size, size.joined)]
+    log = measure_training(sft.train, base=folder, pairs=pairs, seed=SEED, settings=settings)
+    passes = (2, 3) if log.adapters else (3, 3)
+    speeds, rates, count = [], [], (settings.steps - size.warmup) // size.repeats
+    for first in range(size.warmup, settings.steps, count):
+        seconds = sum(step["all"] for step in log.steps[first : first + count])
+        lengths = [length for batch in log.lengths[first : first + count] for length in batch]
+        speeds.append(sum(lengths) / seconds)
+        rates.append(flops(folder, lengths, passes, log.adapters) / seconds)
+    losses = [entry["loss"] for entry in log.curve]
     return {
-        "output_dir": str(folder / "trainer"),
-        "save_strategy": "no",
-        "report_to": "none",
-        "disable_tqdm": True,
-        "logging_steps": 1,
-        "bf16": gpu,
-        "use_cpu": not gpu,
-        "gradient_checkpointing": gpu,
-        "dataloader_pin_memory": gpu,
-        "seed": SEED,
-        "lr_scheduler_type": "linear",
-        "warmup_steps": 0,
-        "optim": "adamw_torch_fused",
-        "weight_decay": 0.0,
-        "max_grad_norm": 1.0,
+        "R-SFT tokens/s": speeds, "R-SFT MFU": rates, "R-SFT peak memory": [log.memory], "R-SFT loss": losses,
+    }  # fmt: skip
+
+
+def train_grpo(settings: Policy, size: Size, folder: Path) -> dict[str, list[float]]:
+    """GRPO of all weights: seconds of a step in generation, in scoring by a process reward model of the same shape, and
+    in the update: forward passes of reference and policy, the policy's backward pass, Adam's step."""
+    questions = examples(settings.steps * settings.batch_size, size.joined)
+    call = dict(base=folder, reward_model=folder, questions=questions, seed=SEED, settings=settings)
+    steps = measure_training(policy.train, **call).steps[1:]
+    return {
+        "GRPO step: generating": [s["generation"] for s in steps],
+        "GRPO step: scoring": [s["scoring"] for s in steps],
+        "GRPO step: update": [s["all"] - s["generation"] - s["scoring"] for s in steps],
     }
 
 
-def seed_adapters(model) -> None:
-    """LoRA's usual start, A at random (Kaiming, uniform) and B zero, from numbers that are the same on every route."""
-    import torch
-
-    generator = torch.Generator().manual_seed(SEED)
-    for name, weight in sorted(model.named_parameters()):
-        if "lora_A" in name:
-            start = torch.empty(weight.shape)
-            torch.nn.init.kaiming_uniform_(start, a=math.sqrt(5), generator=generator)
-            weight.data.copy_(start)
-
-
-def each_step(read: Callable):
-    """A trainer's callback that calls `read` at the end of every step; `seen` holds what it returned."""
-    from transformers import TrainerCallback
-
-    class EachStep(TrainerCallback):
-        def __init__(self):
-            self.seen = []
-
-        def on_step_end(self, *_, **__):
-            self.seen.append(read())
-
-    return EachStep()
-
-
-def imitate(size: Size, folder: Path, route: str) -> dict[str, list[float]]:
-    """R-SFT: TRL with all weights, TRL + PEFT or Unsloth with LoRA; same examples in the same order, same start.
-
-    Tokens are those of the examples, padding not counted.
-    """
-    if route == "Unsloth":
-        os.environ["UNSLOTH_DISABLE_STATISTICS"] = "1"  # it reports home otherwise
-        os.environ["UNSLOTH_COMPILE_LOCATION"] = str(folder / "unsloth")
-        if importlib.util.find_spec("unsloth") is None:
-            raise StudyError("unsloth is not installed; add it with `pip install -e .[gpu]`")
-        import unsloth
-    from datasets import Dataset
-    from peft import LoraConfig, get_peft_model
-    from transformers import AutoModelForCausalLM, AutoTokenizer, PrinterCallback, set_seed
-    from trl import SFTConfig, SFTTrainer
-
-    from agentark.models.loading import precision
-
-    steps = size.warmup + size.repeats * size.steps
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    dataset, lengths = [], []
-    for question, answer in examples(steps * size.batch, size.joined):
-        prompt, completion = [{"role": "user", "content": question}], [{"role": "assistant", "content": answer}]
-        dataset.append({"prompt": prompt, "completion": completion})
-        chat = tokenizer.apply_chat_template(prompt + completion, tokenize=False)
-        lengths.append(len(tokenizer(chat, add_special_tokens=False).input_ids))
-
-    if route == "Unsloth":
-        model, _ = unsloth.FastLanguageModel.from_pretrained(
-            str(folder), max_seq_length=2 * max(lengths), dtype=precision(), load_in_4bit=False, fix_tokenizer=False
-        )
-        model = unsloth.FastLanguageModel.get_peft_model(
-            model, r=size.lora_rank, lora_alpha=2 * size.lora_rank, target_modules=LINEAR, random_state=SEED
-        )
-    elif route == "TRL + PEFT":
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype=precision())
-        lora = LoraConfig(r=size.lora_rank, lora_alpha=2 * size.lora_rank, target_modules=LINEAR)
-        model = get_peft_model(model, lora)
-    else:
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype="float32")
-    seed_adapters(model)
-    adapters = sum(p.numel() for name, p in model.named_parameters() if "lora_" in name)
-    passes = (2, 3) if adapters else (3, 3)
-
-    arguments = SFTConfig(
-        **trainer_settings(folder),
-        max_steps=steps,
-        per_device_train_batch_size=size.batch,
-        gradient_accumulation_steps=1,
-        learning_rate=size.learning_rate,
-        max_length=None,
-        train_sampling_strategy="sequential",  # a shuffle depends on what a route has drawn before
-    )
-    clock = each_step(now)
-    trainer = SFTTrainer(
-        model=model,
-        args=arguments,
-        train_dataset=Dataset.from_list(dataset),
-        processing_class=tokenizer,
-        callbacks=[clock],
-    )
-    trainer.remove_callback(PrinterCallback)
-    set_seed(SEED)
-    trainer.train()
-    speeds, rates = [], []
-    for end in range(size.warmup + size.steps, steps + 1, size.steps):
-        seconds = clock.seen[end - 1] - clock.seen[end - size.steps - 1]
-        seen = lengths[(end - size.steps) * size.batch : end * size.batch]
-        speeds.append(sum(seen) / seconds)
-        rates.append(flops(folder, seen, passes, adapters) / seconds)
-    return {
-        "R-SFT tokens/s": speeds,
-        "R-SFT MFU": rates,
-        "R-SFT peak memory": [peak_memory()],
-        "R-SFT loss": [entry["loss"] for entry in trainer.state.log_history if "loss" in entry],
-    }
-
-
-def practise(size: Size, folder: Path, route: str) -> dict[str, list[float]]:
-    """GRPO with all weights: seconds of a step in generating, in scoring by a process reward model of the same shape,
-    and in the rest, the update: a forward pass of the reference, one of the policy and its backward, Adam's step."""
-    from datasets import Dataset
-    from transformers import AutoModelForCausalLM, AutoTokenizer, PrinterCallback
-    from trl import GRPOConfig, GRPOTrainer
-
-    from agentark.distill.policy import process_reward
-    from agentark.distill.scorer import StepScorer
-
-    spent = {"generating": 0.0, "scoring": 0.0}
-
-    def clocked(name: str, function: Callable) -> Callable:
-        def wrapped(*args, **kwargs):
-            start = now()
-            result = function(*args, **kwargs)
-            spent[name] += now() - start
-            return result
-
-        return wrapped
-
-    steps = 1 + size.repeats
-    scorer = StepScorer(folder)
-    arguments = GRPOConfig(
-        **trainer_settings(folder),
-        max_steps=steps,
-        per_device_train_batch_size=size.rows,
-        gradient_accumulation_steps=size.prompts * size.generations // size.rows,
-        num_generations=size.generations,
-        max_completion_length=size.tokens,
-        temperature=1.0,
-        learning_rate=5e-7,  # public code
-        beta=0.001,  # public code: there is a reference model
-        loss_type="grpo",
-    )
-    prompts = [{"prompt": [{"role": "user", "content": q}]} for q, _ in examples(steps * size.prompts, size.joined)]
-    clock = each_step(lambda: {"whole": now(), **spent})
-    trainer = GRPOTrainer(
-        AutoModelForCausalLM.from_pretrained(folder, dtype="float32"),
-        [process_reward(scorer, "mean")],
-        arguments,
-        train_dataset=Dataset.from_list(prompts),
-        processing_class=AutoTokenizer.from_pretrained(folder, padding_side="left"),
-        callbacks=[clock],
-    )
-    trainer._generate = clocked("generating", trainer._generate)
-    trainer._calculate_rewards = clocked("scoring", trainer._calculate_rewards)
-    trainer.remove_callback(PrinterCallback)
-    trainer.train()
-    taken = [{k: end[k] - start[k] for k in end} for start, end in pairwise(clock.seen)]
-    return {
-        "GRPO step: generating": [t["generating"] for t in taken],
-        "GRPO step: scoring": [t["scoring"] for t in taken],
-        "GRPO step: update": [t["whole"] - t["generating"] - t["scoring"] for t in taken],
-    }
-
-
-def generate(size: Size, folder: Path, route: str) -> dict[str, list[float]]:
-    """Answers to `requests` questions by the study's engines, new questions in each repeat; tokens written a second."""
-    from agentark.engines import Request, Store
-    from agentark.engines.transformers import Transformers
-    from agentark.engines.vllm import VLLM
-    from agentark.models.chat import solve_prompt
-
-    engine = VLLM(str(folder)) if route == "vLLM" else Transformers(folder)
-    speeds, rates = [], []
-    questions = [q for q, _ in examples((1 + size.repeats) * size.requests, size.joined)]
-    for start in range(0, len(questions), size.requests):
-        asked = [
-            Request(solve_prompt(q), 1.0, size.tokens, number)
-            for number, q in enumerate(questions[start : start + size.requests])
-        ]
+def generate(prefix: str, size: Size, folder: Path) -> dict[str, list[float]]:
+    """Replies to new questions in each repeat by the engine of that prefix (`engines.engine`): completion tokens/s."""
+    model, speeds, rates = engine(f"{prefix}{folder}"), [], []
+    for asked in chunks(examples((1 + size.repeats) * size.requests, size.joined), size.requests):
+        requests = [Request(solve_prompt(q.text), 1.0, size.grpo.max_tokens, n) for n, q in enumerate(asked)]
         with tempfile.TemporaryDirectory() as store:
-            began = now()
-            replies = Store(Path(store)).generate(engine, asked)
-            seconds = now() - began
+            start = now()
+            replies = Store(Path(store)).generate(model, requests)
+            seconds = now() - start
         lengths = [r.prompt_tokens + r.completion_tokens for r in replies]
         speeds.append(sum(r.completion_tokens for r in replies) / seconds)
         rates.append(flops(folder, lengths, (1, 1)) / seconds)

@@ -1,16 +1,15 @@
-"""`make prompt-order`: what the order of a debate's prompts costs an engine that computes shared prefixes once.
+"""`make prompt-order`: what the order of a debate's prompts costs an engine with prefix caching.
 
-Counted, not timed: for each order of revision prompts the teacher holds its debates, and every prompt is matched against
-all that was read or written before. Results: `reports/prompt_order.csv`.
+Counted, not timed: the teacher debates with each order of revision prompts, and every prompt is matched against all that
+was read or written before. Results: `reports/prompt_order.csv`.
 """
 
-import sys
 from collections.abc import Iterable, Sequence
 
 import pandas as pd
 from transformers import PreTrainedTokenizerBase
 
-from agentark import StudyError, finish, root
+from agentark import finish, root
 from agentark.answers import is_right
 from agentark.debate.prompts import ORDERS
 from agentark.debate.protocols import Debate
@@ -25,15 +24,16 @@ from agentark.stage.parameters import read_params
 from agentark.tasks import task
 from agentark.traces.reading import answer_of
 
-BLOCKS = (1, 16)  # tokens: prefixes matched exactly; in whole blocks of vLLM's size on GPUs
+BLOCKS = (1, 16)  # tokens: exact prefixes; whole blocks of vLLM's default size on GPUs
+Calls = Sequence[tuple[list[int], list[int]]]  # token ids of prompts and replies
 
 
-def computed(calls: Iterable[tuple[Sequence[int], Sequence[int]]], block: int) -> list[int]:
-    """For each call (token ids of prompt and reply) the prompt's tokens that are not to be had from the calls before.
+def computed(calls: Calls, block: int) -> list[int]:
+    """For each call the number of prompt tokens that no earlier call has cached.
 
-    Keys and values are kept in blocks of `block` tokens, each together with all that stands before it. A prompt's last
-    token is always computed, since it yields the first word of the reply; a reply's last token was never read. This is
-    vLLM's prefix caching (docs.vllm.ai, design: automatic prefix caching) with memory without end.
+    Keys and values are cached in blocks of `block` tokens, identified by their tokens and all tokens before them. The
+    last prompt token is always computed, because it yields the first token of the reply; the last reply token is never
+    read. This is vLLM's prefix caching (docs.vllm.ai, design: automatic prefix caching) with unlimited memory.
     """
     kept: set[int] = set()
     counts = []
@@ -49,10 +49,8 @@ def computed(calls: Iterable[tuple[Sequence[int], Sequence[int]]], block: int) -
     return counts
 
 
-def as_calls(
-    tokenizer: PreTrainedTokenizerBase, turns: Iterable[tuple[str, Turn, Reply]]
-) -> list[tuple[list[int], list[int]]]:
-    """Turns with their replies as token ids, in the order in which a debate's rounds follow each other."""
+def as_calls(tokenizer: PreTrainedTokenizerBase, turns: Iterable[tuple[str, Turn, Reply]]) -> Calls:
+    """Turns with their replies as token ids, in the order of a debate's rounds."""
     calls = []
     for _, turn, reply in turns:
         ended = [tokenizer.eos_token_id] if reply.finish_reason == "stop" else []
@@ -62,26 +60,20 @@ def as_calls(
 
 
 def measure(orders: Sequence[str] = ORDERS) -> pd.DataFrame:
-    """A row an order: accuracy of the teacher's debates on validation questions with its interval, calls and prompt
-    tokens a debate, those to be computed by block size, and their share of all. Settings are those of `params.yaml`."""
+    """A row per order: accuracy of the teacher's debates on validation questions with its interval, calls and prompt
+    tokens per debate, those to be computed by block size, and their share. Settings are those in `params.yaml`."""
     params = read_params(root() / "params.yaml")
     how, drawn = params["debate"], params["questions"]
     questions = task(params["train_task"]).questions(drawn["validation"], "validation", drawn["seed"])
     groups = [questions[i : i + GROUP] for i in range(0, len(questions), GROUP)]
     tokenizer = loading.load_tokenizer(root() / params["teacher"])
-    teacher, store = engine(params["teacher"]), Store(root() / params["store"])
-    temperature = params["debates"]["test"]["temperature"]
-    rows = []
+    shared = engine(params["teacher"]), Store(root() / params["store"]), how["seed"], params["max_tokens"]
+    temperature, rows = params["debates"]["test"]["temperature"], []
     for order in orders:
         protocol = Debate(params["agents"], params["rounds"], temperature, how["revision_temperature"], order)
-        turns = [
-            entry
-            for group in groups
-            for entry in run_group(protocol, group, teacher, store, how["seed"], params["max_tokens"])
-        ]
-        replies = {key: reply.text for key, _, reply in turns}  # the summariser speaks last
-        last = {q.question_id: answer_of(replies[q.question_id], q) for q in questions}
-        right = stats.mean([is_right(last[q.question_id], q) for q in questions])
+        turns = [entry for group in groups for entry in run_group(protocol, group, *shared)]
+        replies = {key: reply.text for key, _, reply in turns}  # the last one is the summary
+        right = stats.mean([is_right(answer_of(replies[q.question_id], q), q) for q in questions])
         calls = as_calls(tokenizer, turns)
         row = {"order": order, "accuracy": right.value, "lo": right.lo, "hi": right.hi, "n": right.n}
         row |= {"calls": len(calls) / right.n, "prompt_tokens": sum(len(p) for p, _ in calls) / right.n}
@@ -92,16 +84,11 @@ def measure(orders: Sequence[str] = ORDERS) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def main() -> int:
-    try:
-        table = measure()
-        write_csv(table, root() / "reports" / "prompt_order.csv")
-    except StudyError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+def main() -> None:
+    table = measure()
+    write_csv(table, root() / "reports" / "prompt_order.csv")
     print(table.round(3).T.to_string(header=False))
     print("\nwritten: reports/prompt_order.csv")
-    return 0
 
 
 if __name__ == "__main__":

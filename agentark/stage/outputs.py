@@ -74,7 +74,9 @@ def makers(top: Path) -> dict[str, list[str]]:
                 for stage in stages.values():
                     stage = stage.get("do", stage)
                     maker = NOTEBOOK.search(stage.get("cmd", ""))
-                    for out in outputs(stage) if maker else ():
+                    if maker is None:
+                        continue
+                    for out in outputs(stage):
                         there = normpath(Path(pipeline).parent / stage.get("wdir", ".") / out)
                         if "${" not in there:
                             found.setdefault(Path(there).as_posix(), []).append(maker[1])

@@ -43,7 +43,7 @@ def notebook_page(notebook: nbformat.NotebookNode, places: dict[str, str] | None
     """
     notebook = nbformat.from_dict(notebook)
     notebook.metadata.pop("papermill", None)
-    cells = []
+    cells: list[nbformat.NotebookNode] = []
     for cell in notebook.cells:
         if "injected-parameters" in cell.metadata.get("tags", []):
             cell.source = cell.source.replace("# Parameters", "# as run")

@@ -76,7 +76,7 @@ def read_params(path: Path) -> dict[str, Any]:
 def read(notebook: Path):
     """The notebook in nbformat's form."""
     # With this nbformat would check international web addresses, of which a notebook has none; to import it takes seconds.
-    sys.modules.setdefault("rfc3987_syntax", None)
+    sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]  # as Python marks what is not to be imported
     import nbformat
 
     return nbformat.read(notebook, as_version=4)
@@ -125,7 +125,7 @@ def typed(notebook: str, name: str, annotation: str, value: Any) -> Any:
     elif annotation == "list[float]" and isinstance(value, list):
         wanted = [number(v) for v in value]
     try:
-        checked = TypeAdapter(TYPES[annotation]).validate_python(wanted, strict=True)
+        checked: Any = TypeAdapter(TYPES[annotation]).validate_python(wanted, strict=True)
     except ValidationError:
         raise StudyError(f"{notebook}: {name}={shown} is not of type {annotation}; see its parameters cell") from None
     parts = list(checked.values()) if isinstance(checked, dict) else checked if isinstance(checked, list) else [checked]

@@ -1,13 +1,11 @@
-"""Runs the grid's DVC stages in parallel."""
+"""`make grid`: the stages of notebooks/grid/dvc.yaml, as many at once as there are cores."""
 
 import os
 import subprocess
-import time
-from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from datetime import timedelta
-from statistics import mean
+
+from tqdm import tqdm
 
 from agentark import finish, root
 from agentark.parallel import workers
@@ -23,57 +21,43 @@ def stages() -> list[str]:
     return [line.partition(":")[2] for line in listed.stdout.split()]
 
 
-def repro(name: str, cores: int) -> tuple[bool, float, str]:
-    """Bring one stage up to date. Returns whether that went well, seconds (0 if there was nothing to do), what was said."""
-    since = time.monotonic()
+def repro(name: str, cores: int) -> tuple[bool, str]:
+    """Bring one stage up to date. Returns whether that succeeded, and its output."""
     done = subprocess.run(
         ["dvc", "--wait-for-lock", "repro", "--single-item", f"{PIPELINE}:{name}"],
         cwd=root(), env=os.environ | {"AGENTARK_WORKERS": str(cores)},
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
-    took = time.monotonic() - since if "Running stage" in done.stdout else 0.0
-    return done.returncode == 0, took, done.stdout
+    return done.returncode == 0, done.stdout
 
 
-def run(
-    names: Sequence[str],
-    say: Callable[[str], None] = print,
-    repro: Callable[[str, int], tuple[bool, float, str]] = repro,
-) -> bool:
+def run(names: Sequence[str], repro: Callable[[str, int], tuple[bool, str]] = repro) -> bool:
     """Bring stages up to date, kind after kind (base models, questions, debates, cells), as many of a kind at once as there
-    are cores: a stage on one core is busy all the time, on two it is not, and `dvc repro` runs one after the other.
+    are cores. `dvc repro` runs one stage after the other, and a stage on two cores leaves one of them idle at times.
 
-    After each stage `say` is told how many are done and about how long the rest will take: a stage to come as long as those
-    of its kind took on average, or, of a kind not seen yet, as all took. Returns whether all went well; of a failed stage
-    the last words are said, those that run beside it still end, and no other is begun.
+    A progress bar shows the stages that are done and the time left. Returns whether all stages succeeded. After a failure
+    the end of the stage's output is printed, running stages end, and no other starts.
     """
     kinds: dict[str, list[str]] = {}
     for name in names:
         kinds.setdefault(name.partition("@")[0], []).append(name)
-    left, took = Counter({kind: len(some) for kind, some in kinds.items()}), defaultdict(list)
-    for kind, some in kinds.items():
-        with ThreadPoolExecutor(workers()) as threads:
-            running = {threads.submit(repro, name, max(1, workers() // len(some))): name for name in some}
-            for future in as_completed(running):
-                well, seconds, words = future.result()
-                if not well:
-                    threads.shutdown(cancel_futures=True)
-                    say(f"grid: {running[future]} failed\n{words[-2000:]}")
-                    return False
-                left[kind] -= 1
-                if seconds:
-                    took[kind].append(seconds)
-                every = [s for spent in took.values() for s in spent] or [0.0]
-                rest = sum(n * mean(took[k] or every) for k, n in left.items()) / workers()
-                wait = timedelta(seconds=round(rest))
-                say(
-                    f"grid: {len(names) - left.total()} of {len(names)} stages done ({running[future]}), about {wait} left"
-                )
+    with tqdm(total=len(names), desc="grid", unit=" stage") as bar:
+        for some in kinds.values():
+            with ThreadPoolExecutor(workers()) as threads:
+                running = {threads.submit(repro, name, max(1, workers() // len(some))): name for name in some}
+                for future in as_completed(running):
+                    succeeded, output = future.result()
+                    if not succeeded:
+                        threads.shutdown(cancel_futures=True)
+                        print(f"grid: {running[future]} failed\n{output[-2000:]}", flush=True)
+                        return False
+                    bar.set_postfix_str(running[future])
+                    bar.update()
     return True
 
 
 def main() -> int:
-    return 0 if run(stages(), lambda line: print(line, flush=True)) else 1
+    return 0 if run(stages()) else 1
 
 
 if __name__ == "__main__":

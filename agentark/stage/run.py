@@ -20,6 +20,7 @@ import psutil
 
 from agentark import StudyError, exit_status, first_line, redacted, root
 from agentark.files import staged, write_json
+from agentark.parallel import TERMINAL
 from agentark.stage.outputs import places, recorded
 from agentark.stage.parameters import declared, read, read_params, resolve
 
@@ -45,7 +46,9 @@ def watched(note: Path):
     """Write to `note` how long the block took, the processor time of its child processes and the most memory that they
     held together (both sampled; what forked processes share counts in each), also if it fails. Yields a dictionary for
     what else the note is to hold."""
-    start, peak, spent, done, facts = time.perf_counter(), [0], {}, threading.Event(), {}
+    start, peak, done = time.perf_counter(), [0], threading.Event()
+    spent: dict[int, float] = {}
+    facts: dict[str, Any] = {}
 
     def sample() -> None:
         held = 0
@@ -95,7 +98,9 @@ def run(name: str, given: dict[str, str]) -> None:
     pages = [top / "reports" / "notebooks" / f"{label}.html", *(found[k] for k in ("page",) if k in found)]
     executed.parent.mkdir(parents=True, exist_ok=True)
     hub = {"HF_HUB_OFFLINE": "0"} if params.get("scale") == "full" else {}
-    os.environ.update(KERNEL_ENVIRONMENT | hub)
+    # Progress bars are for the terminal, not for the notebook.
+    terminal = os.ttyname(sys.stderr.fileno()) if sys.stderr.isatty() else ""
+    os.environ.update(KERNEL_ENVIRONMENT | hub | {TERMINAL: terminal})
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(top), os.environ.get("PYTHONPATH", "")]))
     made = recorded(record)
     with alone(record), watched(record) as facts, staged([*(found[o] for o in outs), *pages]) as stand_ins:

@@ -8,12 +8,12 @@ from typing import TypeVar
 import pandas as pd
 
 from agentark.answers import is_right
+from agentark.parallel import progress, tick
 from agentark.schemas import CheckedTrace, Question, Trace
 from agentark.tasks.world.steps import check
 from agentark.traces.reading import SUMMARISER, claim_of, in_world, lines_of, majority
 
 AnyTrace = TypeVar("AnyTrace", bound=Trace)
-NEVER = 10**9  # later than any round
 
 
 def check_traces(traces: Sequence[Trace], questions: Iterable[Question]) -> list[CheckedTrace]:
@@ -23,27 +23,35 @@ def check_traces(traces: Sequence[Trace], questions: Iterable[Question]) -> list
     comparable claim agrees if its trace's answer is right. Steps are marked right or wrong in the generated world only.
     """
     gold = {q.question_id: q for q in questions}
+    with progress(len(gold), "grading", "question"):
+        debates = itertools.groupby(traces, key=lambda t: t.question_id)
+        return [trace for key, debate in debates for trace in check_debate(list(debate), gold[key])]
+
+
+def check_debate(debate: Sequence[Trace], question: Question) -> list[CheckedTrace]:
+    """`check_traces` for one debate."""
+    right = {id(t): is_right(t.answer, question) for t in debate}
+    agreed = consensus([t for t in debate if t.agent != SUMMARISER and right[id(t)]], question)
+    first_error: dict[int, int] = {}
+    for trace in debate:
+        if not right[id(trace)]:
+            first_error[trace.agent] = min(trace.round, first_error.get(trace.agent, trace.round))
     checked = []
-    for key, group in itertools.groupby(traces, key=lambda t: t.question_id):
-        debate = list(group)
-        right = {id(t): is_right(t.answer, gold[key]) for t in debate}
-        verified = [t for t in debate if t.agent != SUMMARISER and right[id(t)]]
-        agreed = consensus(verified, gold[key])
-        erred = {t.agent: min((o.round for o in debate if o.agent == t.agent and not right[id(o)]), default=NEVER)
-                 for t in debate}  # fmt: skip
-        for trace in debate:
-            steps, first_error = lines_of(trace.text), erred[trace.agent]
-            claims = [claim_of(step, gold[key]) for step in steps]
-            checked.append(
-                CheckedTrace(
-                    **trace.model_dump(),
-                    correct=right[id(trace)],
-                    corrective=right[id(trace)] and trace.agent != SUMMARISER and first_error < trace.round,
-                    steps=steps,
-                    step_right=[s.right for s in check(gold[key], trace.text)] if in_world(gold[key]) else [],
-                    step_agrees=[agreed.get(c[0]) == c[1] if c else right[id(trace)] for c in claims],
-                )
+    for trace in debate:
+        steps, correct = lines_of(trace.text), right[id(trace)]
+        claims = [claim_of(step, question) for step in steps]
+        corrected = trace.agent != SUMMARISER and first_error.get(trace.agent, trace.round) < trace.round
+        checked.append(
+            CheckedTrace(
+                **trace.model_dump(),
+                correct=correct,
+                corrective=correct and corrected,
+                steps=steps,
+                step_right=[s.right for s in check(question, trace.text)] if in_world(question) else [],
+                step_agrees=[agreed.get(c[0]) == c[1] if c else correct for c in claims],
             )
+        )
+    tick()
     return checked
 
 

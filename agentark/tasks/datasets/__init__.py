@@ -29,8 +29,6 @@ from agentark.tasks.datasets import formats
 from agentark.tasks.datasets.rows import Raw, read_rows
 from agentark.tasks.splits import split_of
 
-__all__ = ["DATA_SETS", "DataSet", "Loaded", "SetAside", "instructions", "load"]
-
 Part = Literal["train", "test"]
 
 

@@ -1,0 +1,78 @@
+"""DVC's dependencies are true: every stage names the code that its notebook imports, directly or not."""
+
+import ast
+import json
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from agentark import root
+from agentark.distill.once import PACKAGE, code_of, imported
+
+PIPELINES = [Path("dvc.yaml"), *(Path("notebooks") / name / "dvc.yaml" for name in ("ablations", "choices", "grid"))]
+# Base models take an hour each. What only measures a finished model, or answers for other kinds of models, does not
+# change its weights.
+MEASURES = ("answers/", "evaluate/", "traces/", "schemas.py", "distill/launch.py", "distill/once.py", "distill/training.py",
+            "distill/settings.py", "models/checkpoints.py", "models/heads.py", "models/gguf.py", "debate/__init__.py",
+            "distill/__init__.py", "models/__init__.py", "engines/__init__.py", "engines/llama_cpp.py", "engines/replies.py",
+            "engines/server.py", "engines/vllm.py")  # fmt: skip
+
+
+def stages() -> list[tuple[str, dict]]:
+    found = []
+    for pipeline in PIPELINES:
+        for name, stage in yaml.safe_load((root() / pipeline).read_text())["stages"].items():
+            found.append((f"{pipeline.parent}:{name}", stage.get("do", stage)))
+    return found
+
+
+STAGES = stages()
+
+
+def notebook_of(stage: dict) -> Path:
+    name = re.search(r"agentark\.stage (\S+)", stage["cmd"])[1]
+    return root() / "notebooks" / f"{name}.ipynb"
+
+
+def needed(notebook: Path) -> list[Path]:
+    """The files of the library that a notebook imports, directly or not."""
+    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    source = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
+    return code_of(*(module for module, itself in imported(ast.parse(source)) if itself))
+
+
+def covered(file: Path, deps: list[str]) -> bool:
+    return any(file.is_relative_to(root() / dep) for dep in deps)
+
+
+@pytest.mark.parametrize(("name", "stage"), STAGES, ids=[name for name, _ in STAGES])
+def test_a_stage_depends_on_its_notebook_and_on_what_that_imports(name, stage):
+    notebook, deps = notebook_of(stage), stage["deps"]
+    assert notebook.is_file() and covered(notebook, deps)
+    missing = [str(file.relative_to(PACKAGE)) for file in needed(notebook) if not covered(file, deps)]
+    if "base_models" in name:
+        missing = [file for file in missing if not file.startswith(MEASURES)]
+    assert not missing
+
+
+@pytest.mark.parametrize(("name", "stage"), STAGES, ids=[name for name, _ in STAGES])
+def test_a_stage_does_not_depend_on_code_that_it_does_not_use(name, stage):
+    used = needed(notebook_of(stage))
+    for dep in (dep for dep in stage["deps"] if dep.startswith("agentark")):
+        assert (root() / dep).exists(), dep
+        assert any(file.is_relative_to(root() / dep) for file in used), f"{name}: {dep}"
+
+
+def test_there_is_a_stage_for_every_notebook_but_the_planner_s_and_the_judge_s():
+    own = {notebook_of(stage).relative_to(root() / "notebooks").as_posix() for _, stage in STAGES}
+    every = {path.relative_to(root() / "notebooks").as_posix() for path in (root() / "notebooks").rglob("*.ipynb")}
+    assert every - own == {"choices/plan.ipynb", "paper/judge.ipynb"}
+
+
+def test_a_new_file_makes_no_finished_training_stale(tmp_path):
+    """Trainings depend on what they import, not on the folder that they are in."""
+    before = code_of("agentark.distill.sft")
+    assert not any(file.name in ("ppo.py", "reward_model.py") for file in before)
+    assert all("agentark/distill" not in stage["deps"] for _, stage in STAGES)

@@ -1,0 +1,238 @@
+"""The documentation: short, its links lead somewhere, its commands are tested, it names the columns of every table."""
+
+import ast
+import json
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+from small_study import PROJECT, SMALL, call, copy_of_project, environment, shrunk
+
+from agentark import schemas
+from agentark.models.checkpoints import digest
+from agentark.stage import summary
+from agentark.stage.parameters import read_params, resolve
+
+README = PROJECT / "README.md"
+PAGES = [README, *sorted((PROJECT / "docs").glob("*.md"))]
+LINKED = [*PAGES, PROJECT / "CONTRIBUTING.md", PROJECT / "CHANGELOG.md"]
+LINES, FIRST_COMMAND = 120, 25  # lines of the README; the line of its first command
+LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
+BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+QUESTION = (
+    '{{"question": "A {0} box holds {1} pens. How many pens do 3 boxes hold?", "answer": "3 * {1} = {2}\\n#### {2}"}}'
+)
+
+MAKE = "make -n"  # the target exists
+LIST = "dvc stage list"  # DVC reads the pipeline; it takes too long to run
+SET = "params.yaml"  # the parameter that -S sets exists; another of these runs
+# Command -> what tests it: one of the above; arguments that are added to run it here, in a small copy; or another test.
+COMMANDS: dict[str, str | list[str]] = {
+    "dvc repro": "test_study.py::test_a_second_repro_does_nothing",
+    "dvc status": "test_changes.py::test_a_changed_parameter_reruns_only_what_depends_on_it",
+    "dvc repro notebooks/ablations/dvc.yaml": LIST,
+    "dvc repro notebooks/choices/dvc.yaml": LIST,
+    "dvc commit base_models@teacher": [],
+    "dvc metrics diff": [],
+    "dvc plots show": [],
+    "dvc exp run -S policy.outcome_weight=1.0": ["questions"],  # a stage without this value: nothing has to run
+    "dvc exp run -S debate.order=chat": SET,
+    "dvc exp run -S debate.protocol=mad": SET,
+    "python -m agentark.stage 01_questions tasks=[gsm8k] train_task=gsm8k local=my_questions train=40 validation=2 test=8 "
+    "test_hard=0 room=1000 out=data/questions-mine": [],
+    "python -m agentark.stage 03_debate agents=3 temperature=1.0 out=data/debates/three-agents": [],
+    "python -m agentark.stage 03_debate teacher=vllm:data/models/teacher out=data/debates/try": (
+        "test_conformance.py::test_a_greedy_debate_is_the_same_through_every_engine"
+    ),
+    "python -m agentark.stage 03_debate teacher=llama.cpp:models/smollm2.gguf out=data/debates/try": (
+        "test_llama_cpp.py::test_a_debate_is_held_by_processes_and_taken_up_from_the_store"
+    ),
+    "python -m agentark.stage 03_debate teacher=http://127.0.0.1:8000/v1#teacher@546d44f1 out=data/debates/try": (
+        "test_conformance.py::test_a_greedy_debate_is_the_same_through_every_engine"
+    ),
+    "python -m agentark.stage 07_policy student=llama-small policy.beta=0.01 out=data/students/llama-small/try": (
+        "test_one_line.py::test_numbers_are_read_in_every_form"
+    ),
+    "python -m agentark.stage choices/plan scale=full out=reports/plan-full.csv": (
+        "test_plan.py::test_a_plan_without_gpu_is_assumed_throughout_and_has_every_stage"
+    ),
+    "python -m agentark.stage choices/plan scale=full card=H100 replies=high out=reports/plan-full.csv": (
+        "test_plan.py::test_a_plan_without_gpu_is_assumed_throughout_and_has_every_stage"
+    ),
+    "python -m agentark.stage paper/judge marker=vllm:Qwen/Qwen2.5-72B-Instruct": (
+        "test_judge.py::test_every_pair_is_read_in_both_orders_and_a_bad_form_is_no_mark"
+    ),
+    "python -m agentark.engines.store data/store": (
+        "test_store.py::test_answers_are_listed_and_removed_by_words_and_no_others"
+    ),
+    'python -m agentark.engines.store data/store "bad gateway" --remove': (
+        "test_store.py::test_answers_are_listed_and_removed_by_words_and_no_others"
+    ),
+    "pip install -e .[gpu]": "test_docs.py::test_the_gpu_extra_has_unsloth_and_vllm",
+    **dict.fromkeys(
+        ("make study", "make test", "make lab", "make plan", "make grid",
+         "make serve MODEL=data/models/teacher PORT=8000"), MAKE,
+    ),
+}  # fmt: skip
+RUN = [command for command, how in COMMANDS.items() if isinstance(how, list)]
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return [body for name, body in BLOCK.findall(page.read_text(encoding="utf-8")) if name == language]
+
+
+def commands() -> Iterator[str]:
+    """Every command of the pages, without comments."""
+    for page in PAGES:
+        for block in blocks(page, "bash"):
+            for line in re.sub(r"\s*\\\n\s*", " ", block).splitlines():
+                if command := re.split(r"(?:^|\s+)#\s", line)[0].strip():
+                    yield command
+
+
+def anchors(page: Path) -> set[str]:
+    """The headings of a page as GitHub names them in links."""
+    titles = re.findall(r"^#+ (.+)$", BLOCK.sub("", page.read_text(encoding="utf-8")), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory) -> Path:
+    """A small copy of the project with questions, committed, and a user's own questions."""
+    few = {"train": 8, "validation": 2, "test": 4, "test_other": 1, "test_hard": 2}
+    params = shrunk(read_params(PROJECT / "params.yaml"), SMALL | {"questions": few})
+    params = json.loads(json.dumps(params))  # no shared values: DVC sets none that YAML writes as an alias
+    folder = copy_of_project(tmp_path_factory.mktemp("docs"), params)
+    (folder / "my_questions" / "gsm8k").mkdir(parents=True)
+    for part, n in (("train", 150), ("test", 8)):
+        rows = [QUESTION.format(part, i, 3 * i) for i in range(2, n + 2)]
+        (folder / "my_questions" / "gsm8k" / f"{part}.jsonl").write_text("\n".join(rows))
+    call(folder, "dvc", "repro", "--quiet", "questions")
+    call(folder, "git", "add", "--all")
+    call(folder, "git", "-c", "user.name=a", "-c", "user.email=a@b", "commit", "--quiet", "-m", "questions")
+    return folder
+
+
+def test_the_readme_is_short_and_starts_with_a_command():
+    lines = README.read_text(encoding="utf-8").splitlines()
+    assert len(lines) <= LINES
+    assert lines.index("```bash") + 2 <= FIRST_COMMAND
+
+
+@pytest.mark.parametrize("page", LINKED, ids=lambda page: page.name)
+def test_links_lead_to_a_file_and_a_heading(page):
+    text = BLOCK.sub("", page.read_text(encoding="utf-8"))
+    for target in (link for link in LINK.findall(text) if not link.startswith("http")):
+        name, _, anchor = target.partition("#")
+        file = page.parent / name if name else page
+        assert file.exists(), f"{page.name}: {target}"
+        assert not anchor or anchor in anchors(file), f"{page.name}: {target}"
+
+
+def test_every_command_is_tested_and_every_test_is_there():
+    assert sorted(set(commands())) == sorted(COMMANDS)
+    for how in (how for how in COMMANDS.values() if isinstance(how, str) and "::" in how):
+        file, _, name = how.partition("::")
+        tree = ast.parse((Path(__file__).parent / file).read_text(encoding="utf-8"))
+        assert name in {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}, how
+
+
+@pytest.mark.parametrize("command", [c for c, how in COMMANDS.items() if how == MAKE])
+def test_documented_targets_exist(command):
+    subprocess.run([*command.split(), "--dry-run"], cwd=PROJECT, check=True, capture_output=True)
+
+
+def test_every_target_named_in_a_page_exists():
+    targets = set(re.findall(r"^([a-z-]+):", (PROJECT / "Makefile").read_text(), re.MULTILINE))
+    for page in LINKED:
+        named = set(re.findall(r"`make ([a-z-]+)", page.read_text(encoding="utf-8")))
+        assert named <= targets, f"{page.name}: {named - targets}"
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("python -m agentark.stage ")])
+def test_parameters_of_documented_stages_are_those_of_the_notebook(command):
+    _, _, _, name, *pairs = command.split()
+    given = dict(pair.split("=", 1) for pair in pairs)
+    resolve(PROJECT / "notebooks" / f"{name}.ipynb", read_params(PROJECT / "params.yaml"), given)
+
+
+@pytest.mark.parametrize("command", [c for c, how in COMMANDS.items() if how == LIST])
+def test_documented_pipelines_are_read_by_dvc(project, command):
+    assert call(project, "dvc", "stage", "list", "--name-only", command.split()[-1]).stdout
+
+
+@pytest.mark.parametrize("command", RUN)
+def test_documented_commands_run(project, command):
+    call(project, *command.replace("python", sys.executable, 1).split(), *COMMANDS[command])
+    if "-S" in command:
+        params = yaml.safe_load((project / "params.yaml").read_text())
+        assert set_value(command, params) == command.partition("=")[2]
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if "-S" in c])
+def test_documented_parameters_exist(command):
+    assert set_value(command, read_params(PROJECT / "params.yaml")) != command.partition("=")[2]
+
+
+def set_value(command: str, params: dict) -> str:
+    """The value in `params` that a command sets."""
+    section, _, name = command.split()[-1].partition("=")[0].partition(".")
+    return str(params[section][name])
+
+
+def test_the_tour_prints_a_debate_like_the_one_shown(project):
+    (code,), (shown,) = blocks(README, "python"), blocks(README, "text")
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=project, env=environment(project), capture_output=True, text=True, check=True
+    )
+    first, *rest = done.stdout.splitlines()
+    assert first == shown.splitlines()[0]
+    assert [line.partition(":")[0] for line in rest[:5]] == [f"round 1 agent {i}" for i in range(1, 6)]
+    assert "agent 0: " in rest[-1]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_documented_imports_exist(page):
+    for block in blocks(page, "python"):
+        imports = [node for node in ast.parse(block).body if isinstance(node, ast.Import | ast.ImportFrom)]
+        exec(compile(ast.Module(imports, []), str(page), "exec"), {})
+
+
+def test_the_documented_digest_is_that_of_the_teacher():
+    teacher = PROJECT / "data" / "models" / "teacher"
+    assert f"#teacher@{digest(teacher)[:8]} " in (PROJECT / "docs" / "engines.md").read_text(encoding="utf-8")
+
+
+def test_the_readme_s_table_is_made_from_the_scores():
+    rows = summary.main_results(summary.read(PROJECT / "reports" / "scores.csv"))
+    assert f"<!-- results -->\n{summary.markdown(rows)}<!-- /results -->" in README.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("page", "schema"),
+    [("results.md", schemas.Score)]
+    + [("data-flow.md", getattr(schemas, name)) for name in ("Question", "Quantity", "CheckedTrace", "Trajectory")]
+    + [("data-flow.md", getattr(schemas, name)) for name in ("Seconds", "Prediction")],
+)
+def test_every_column_is_documented(page, schema):
+    text = (PROJECT / "docs" / page).read_text(encoding="utf-8")
+    missing = [name for name in schema.model_fields if f"`{name}`" not in text]
+    assert not missing
+
+
+def test_the_gpu_extra_has_unsloth_and_vllm():
+    extra = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]["optional-dependencies"]["gpu"]
+    assert {requirement.partition("==")[0] for requirement in extra} == {"unsloth", "vllm"}
+
+
+def test_hooks_are_the_checks_of_make_lint():
+    hooks = yaml.safe_load((PROJECT / ".pre-commit-config.yaml").read_text())["repos"][0]["hooks"]
+    recipe = subprocess.run(["make", "--dry-run", "lint"], cwd=PROJECT, check=True, capture_output=True, text=True)
+    lint = recipe.stdout.splitlines()[-len(hooks) :]
+    for hook, line in zip(hooks, lint, strict=True):
+        assert line.startswith(hook["entry"].removesuffix(" --force-exclude"))
