@@ -16,8 +16,8 @@ from tqdm.auto import tqdm
 
 from agentark import StudyError
 
-TERMINAL = "AGENTARK_TERMINAL"  # set in the kernel of a stage: the terminal that it was started from, or ""
-tqdm.monitor_interval = 0  # no thread of tqdm's own: workers are forked
+TERMINAL = "AGENTARK_TERMINAL"  # set in a stage's kernel: the terminal from which it was started, or ""
+tqdm.monitor_interval = 0  # no monitor thread, since workers are forked
 
 
 def workers() -> int:
@@ -81,15 +81,15 @@ def _exit_with_parent() -> None:
         os._exit(1)
 
 
-TICKS = "AGENTARK_TICKS"  # the file to which every process of a piece of work appends a byte for each part that is done
+TICKS = "AGENTARK_TICKS"  # the file to which every process appends one byte per finished part
 
 
 @contextlib.contextmanager
 def progress(total: int, label: str, unit: str) -> Iterator[None]:
-    """Show a bar with rate and time left while the block runs; parts count as `tick` is called, in any process.
+    """Show a progress bar with rate and remaining time while the block runs; `tick` advances it from any process.
 
-    In a stage the bar is one line on the terminal, and nothing of it is in the notebook. There is one bar at a time: a
-    block within another adds none.
+    In a stage the bar is one line on the terminal and does not appear in the notebook. Nested blocks add no further
+    bar.
     """
     if TICKS in os.environ:
         yield
@@ -117,7 +117,7 @@ def progress(total: int, label: str, unit: str) -> Iterator[None]:
 
 
 def tick(parts: int = 1) -> None:
-    """Count parts of the work as done, for the bar of `progress` around it, if there is one."""
+    """Advance the bar of the surrounding `progress` block, if there is one."""
     if name := os.environ.get(TICKS):
         with contextlib.suppress(OSError), open(name, "ab", buffering=0) as file:
             file.write(b"." * parts)

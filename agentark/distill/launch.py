@@ -120,7 +120,7 @@ def train_seeds(
     labels: dict[str, str] | None = None,
     **call: Any,
 ) -> pd.DataFrame:
-    """Run one training per seed, each saved to `out`/seed-N. A value of `call` that is callable is called with the seed.
+    """Run one training per seed, each saved to `out`/seed-N. A callable value of `call` is called with the seed.
 
     Returns the learning curves, one row per logged step, with `labels` and the seed as columns.
     """

@@ -1,4 +1,4 @@
-"""Train a student by any method, for notebooks that train several."""
+"""Train a student by any method."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field

@@ -73,7 +73,7 @@ def code_of(*modules: str) -> list[Path]:
 
 
 def has_code(file: Path) -> bool:
-    """Whether a file is more than a docstring."""
+    """Whether a file contains more than a docstring."""
     return len(ast.parse(file.read_text(encoding="utf-8")).body) > 1
 
 

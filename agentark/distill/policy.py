@@ -149,7 +149,7 @@ def generation(settings: Policy) -> dict[str, object]:
             "to transformers"
         )
     if not torch.cuda.is_available():
-        raise StudyError("policy.generator=vllm needs a GPU beside the training; set generator to transformers")
+        raise StudyError("policy.generator=vllm needs a GPU; set generator to transformers")
     return {"use_vllm": True, "vllm_mode": "colocate"}
 
 

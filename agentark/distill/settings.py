@@ -15,7 +15,7 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
     section: ClassVar[str]
-    unrecorded: ClassVar[set[str]] = {"trainer", "per_device_batch_size", "report_to"}  # they do not affect the student
+    unrecorded: ClassVar[set[str]] = {"trainer", "per_device_batch_size", "report_to"}  # no effect on the student
 
     batch_size: int = Field(gt=0)  # examples per step over all processes
     learning_rate: float = Field(gt=0)  # at the end of warm-up; decays linearly to 0
@@ -119,7 +119,7 @@ class Recipe(BaseModel):
     policy: Policy
 
     def optimiser_steps(self, method: str) -> int:
-        """Optimiser steps of a training by `method`; of PAD its reward model's too."""
+        """Optimiser steps of a training by `method`, for PAD including those of its reward model."""
         if method == "pad":
             return self.reward_model.optimiser_steps + self.policy.optimiser_steps
         return self.sft.optimiser_steps

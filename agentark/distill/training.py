@@ -174,14 +174,14 @@ def divided(examples: int, at_once: int) -> dict[str, int]:
 
 
 def run(trainer) -> None:
-    """Train without printing the log, which the learning curve replaces; a progress bar counts the steps."""
+    """Train with a progress bar, without printing the log, which the learning curve replaces."""
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(Ticks())
     trainer.train()
 
 
 class Ticks(TrainerCallback):
-    """Counts every optimiser step for the progress bar; of several processes the first one counts."""
+    """Advance the progress bar after every optimiser step, in the first process only."""
 
     def on_step_end(self, arguments, state, control, **_) -> None:
         if state.is_world_process_zero:

@@ -8,8 +8,8 @@ from transformers.cache_utils import DynamicLayer
 
 from agentark.models.loading import Model
 
-# Dropping finished rows copies the cache. Drop them only if at least FEWEST rows remain and they are at least SHARE of
-# the rows.
+# Dropping finished rows copies the cache, so drop them only if at least FEWEST rows remain and at least SHARE of the
+# rows are finished.
 FEWEST, SHARE = 8, 0.15
 SUFFIX = 8  # tokens at the end of a prompt that each row computes itself; the prefix is computed once for equal rows
 

@@ -16,7 +16,7 @@ from agentark import StudyError, first_line, root
 from agentark.engines import Batch, Reply, Request, replies
 from agentark.models.gguf import MISSING
 
-WINDOW = 8192  # at most so many tokens of prompt and reply together; less if the model's own window is smaller
+WINDOW = 8192  # maximal tokens of prompt and reply together; less if the model's own window is smaller
 TOGETHER = 8  # requests per batch, the most that an interruption can lose
 # Sample from the whole distribution. llama.cpp's default has its own top-k, top-p and min-p.
 PLAIN_SAMPLING = {"top_k": 0, "top_p": 1.0, "min_p": 0.0, "repeat_penalty": 1.0, "samplers": ["temperature"]}

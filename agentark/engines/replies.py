@@ -19,7 +19,7 @@ from agentark import StudyError, redacted
 from agentark.engines import Reply
 from agentark.engines.requests import FinishReason
 
-WORDS = 300  # at most so many characters of a server's message are quoted
+WORDS = 300  # maximal length, in characters, of a quoted server message
 PASSING = (408, 409, 425, 429)  # and 5xx: the same request may succeed later
 # Finish reasons in lower case. Besides OpenAI's: `eos_token` (vespa-engine/vespa#33327), `end_turn` and `max_tokens`
 # (gateways to Anthropic's API), `safety` and upper case (gateways to Google's).

@@ -40,8 +40,7 @@ def unpack(file: Path, out: Path, dtype: torch.dtype = torch.float32) -> None:
 
 
 def write_adapter(adapter: Path, base: Path, out: Path) -> None:
-    """Write a LoRA adapter (a folder as PEFT saves it) of the model in `base` (the hub's format) to the GGUF file
-    `out`.
+    """Write the LoRA adapter in the folder `adapter` (PEFT's format) for the model in `base` to the GGUF file `out`.
 
     Raises StudyError if llama.cpp lacks the architecture, or if the adapter holds anything but LoRA matrices of weights
     that exist in a GGUF file.

@@ -1,7 +1,7 @@
 """A tiny Qwen2.5-VL whose language half has exactly the weights of a student's base (the paper's Figure 7).
 
 The language half is a Qwen2 decoder: a Llama decoder plus biases on queries, keys and values, equivalent to it if the
-biases are 0. Its positions have three axes, which coincide in text. A Qwen3 base will not do: it has norms on queries
+biases are 0. Its positions have three axes, which coincide in text. A Qwen3 base is unsuitable: it has norms on queries
 and keys instead of the biases, and no weights of a Qwen2 decoder are equivalent to them.
 """
 

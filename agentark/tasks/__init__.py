@@ -14,7 +14,7 @@ TASKS: dict[str, Task] = {t.name: t for t in (Word(), Equation(), Meta(), Facts(
 
 
 def task(name: str) -> Task:
-    """The task of that name. Raises StudyError, listing the known ones, if there is none."""
+    """The task of that name. Raises StudyError that lists all names if there is none."""
     if name not in TASKS:
         raise StudyError(f"task {name!r} is unknown; choose one of {', '.join(TASKS)}")
     return TASKS[name]

@@ -29,7 +29,7 @@ def check_traces(traces: Sequence[Trace], questions: Iterable[Question]) -> list
 
 
 def check_debate(debate: Sequence[Trace], question: Question) -> list[CheckedTrace]:
-    """`check_traces` of the traces of one debate."""
+    """`check_traces` for one debate."""
     right = {id(t): is_right(t.answer, question) for t in debate}
     agreed = consensus([t for t in debate if t.agent != SUMMARISER and right[id(t)]], question)
     first_error: dict[int, int] = {}

@@ -4,7 +4,7 @@ import hashlib
 import re
 import unicodedata
 
-# Whole numbers, words, and the signs that distinguish 3 + 5 from 3 - 5.
+# Numbers with their decimals, words, and the signs that distinguish 3 + 5 from 3 - 5.
 TOKEN = re.compile(r"\d+(?:\.\d+)*|[^\W\d_]+|[-+*/^=<>]")
 
 
