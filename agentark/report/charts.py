@@ -1,4 +1,4 @@
-"""The chart kinds that all figures share: intervals over categories, trends over a number, accuracy against cost."""
+"""The chart types that all figures share: intervals over categories, trends over a number, accuracy by cost."""
 
 import io
 from pathlib import Path
@@ -18,7 +18,7 @@ LABELS = {
     "single": "teacher, one sample", "vote": "teacher, vote", "debate": "teacher, debate",
 }  # fmt: skip
 COLOURS = dict(zip(METHODS, sns.color_palette("colorblind", len(METHODS)), strict=True))
-WIDTH = 8.4  # inches, the report's page width at 110 dots an inch
+WIDTH = 8.4  # inches: the report's page width at 110 dots per inch
 
 
 def style() -> None:
@@ -28,8 +28,8 @@ def style() -> None:
 def show(figure: plt.Figure, caption: str, path: Path | None = None) -> Image:
     """The figure as a picture for a notebook, with `caption` as its alternative text; also written to `path` if given.
 
-    stage.pages prints the caption below the picture. The PNG carries no date and no versions, which would change its
-    bytes from run to run.
+    stage.pages prints the caption below the picture. The PNG has no date and no versions, which would change its bytes
+    from run to run.
     """
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None}, bbox_inches="tight")
@@ -40,19 +40,19 @@ def show(figure: plt.Figure, caption: str, path: Path | None = None) -> Image:
 
 
 def ordered(table: pd.DataFrame) -> pd.DataFrame:
-    """The rows in the one order of methods that all figures have; methods of no study system last."""
+    """The rows in the order of methods that all figures share; methods outside the study come last."""
     rank = {method: i for i, method in enumerate(METHODS)}
     return table.sort_values("method", key=lambda column: column.map(rank).fillna(len(rank)), kind="stable")
 
 
 def palette(names: list[str]) -> dict:
-    """A colour for each name: of a method its own; of anything else the next of the colour-blind palette."""
+    """A colour for each name: a method's own, or the next of the colour-blind palette."""
     others = [name for name in names if name not in COLOURS]
     return COLOURS | dict(zip(others, sns.color_palette("colorblind", max(len(others), 1)), strict=False))
 
 
 def draw(axis: plt.Axes, at: np.ndarray, rows: pd.DataFrame, horizontal: bool = False, **style: Any) -> None:
-    """Values with their 95 % intervals at the positions `at`; a single seed's value is a small black dot."""
+    """Values with their 95 % intervals at the positions `at`; small black dots are the values of single seeds."""
     mean = rows["seed"].eq("all").to_numpy() if "seed" in rows else np.ones(len(rows), dtype=bool)
     rows, single = rows[mean], rows[~mean]
     error = np.abs(np.vstack([rows["value"] - rows["lo"], rows["hi"] - rows["value"]]).astype(float))
@@ -70,10 +70,11 @@ def intervals(
     table: pd.DataFrame, x: str, label: str, hue: str = "method", row: str = "", col: str = "",
     zero: float | None = None, horizontal: bool = False,
 ) -> plt.Figure:  # fmt: skip
-    """Values with 95 % intervals over the categories of column `x`, side by side by `hue`, in panels by `row` and `col`.
+    """Values with 95 % intervals over the categories of column `x`, side by side by `hue`, in panels by `row` and
+    `col`.
 
-    Categories stand in the order of their first row in a panel. `label` is that of the values' axis; `zero` draws a line.
-    hue "": black where the interval excludes zero, grey where it does not.
+    Categories are in the order of their first row in a panel. `label` is that of the axis of values; `zero` draws a
+    line at that value. hue "": black if the interval excludes zero, grey if not.
     """
     style()
     table = table.assign(_="")
@@ -110,7 +111,7 @@ def intervals(
 
 
 def categories(axis: plt.Axes, names: list[str], horizontal: bool) -> None:
-    """The categories of an axis of `intervals`, by their names."""
+    """Label the categories on an axis of `intervals`."""
     labels = [LABELS.get(name, str(name)) for name in names]
     if horizontal:
         axis.set_yticks(range(len(names)), labels, fontsize=8)
@@ -123,7 +124,7 @@ def categories(axis: plt.Axes, names: list[str], horizontal: bool) -> None:
 
 
 def trends(table: pd.DataFrame, x: str, label: str, hue: str = "method", col: str = "", log: bool = True) -> plt.Figure:
-    """Values with 95 % intervals over the numbers in column `x`, a line each by `hue`, in panels by `col`."""
+    """Values with 95 % intervals over the numbers in column `x`, one line per `hue`, in panels by `col`."""
     style()
     table = table.assign(_="")
     panels, hues = list(table[col or "_"].unique()), list(ordered(table)[hue].unique())
@@ -147,8 +148,8 @@ def trends(table: pd.DataFrame, x: str, label: str, hue: str = "method", col: st
 
 
 def tradeoff(table: pd.DataFrame, costs: dict[str, str], label: str) -> plt.Figure:
-    """Accuracy with 95 % intervals against what an answer costs, logarithmic: a panel for each column of `costs` (column
-    -> label), a colour a method, a mark a student (the teacher is "")."""
+    """Accuracy with 95 % intervals against the cost of an answer, on a logarithmic axis: a panel for each column of
+    `costs` (column -> label), a colour per method, a marker per student (the teacher is "")."""
     style()
     table = ordered(table)
     marks = dict(zip(sorted(table["student"].unique()), "Dos^v", strict=False))

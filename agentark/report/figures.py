@@ -1,4 +1,4 @@
-"""The study's figures. Methods have one order and one colour-blind-safe colour throughout."""
+"""The study's figures. Methods have the same order and the same colour-blind-safe colours in all of them."""
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -21,7 +21,7 @@ from agentark.schemas import ANSWERS_ALONE, RIVALS, UNITS
 
 
 def accuracy(scores: pd.DataFrame, students: list[str], task: str) -> plt.Figure:
-    """Accuracy of every system on one task, a panel a student, with 95 % intervals and each seed's value as a dot."""
+    """Accuracy of every system on one task, a panel per student, with 95 % intervals; dots are single seeds."""
     rows = scores[(scores["setting"] == "test") & (scores["test_task"] == task)]
     figure = by_method(rows, students, "accuracy", task)
     figure.axes[0].set_ylim(0, 1)  # shared by the panels
@@ -29,14 +29,14 @@ def accuracy(scores: pd.DataFrame, students: list[str], task: str) -> plt.Figure
 
 
 def by_method(scores: pd.DataFrame, students: list[str], metric: str, task: str) -> plt.Figure:
-    """A metric by method, a panel a student beside the teacher."""
+    """A metric by method, a panel per student, each with the teacher."""
     rows = scores[scores["metric"] == metric]
     panels = [rows[rows["student"].isin([student, ""])].assign(panel=student) for student in students]
     return intervals(ordered(pd.concat(panels, ignore_index=True)), "method", f"{metric} on {task}", row="panel")
 
 
 def gains(scores: pd.DataFrame, train_task: str) -> plt.Figure:
-    """Paired gain over the base by test task, in domain first, a panel a student: accuracy, of texts F1."""
+    """Paired gain over the base by test task, in domain first, a panel per student: F1 for texts, else accuracy."""
     rows = select(scores, baseline="base", setting="test")
     rows = rows[rows["metric"].isin(["accuracy_gain", "f1_gain"])]
     texts = set(rows[rows["metric"] == "f1_gain"]["test_task"])
@@ -49,21 +49,21 @@ def gains(scores: pd.DataFrame, train_task: str) -> plt.Figure:
 
 
 def cost(scores: pd.DataFrame, task: str) -> plt.Figure:
-    """Accuracy against tokens a question: every system of the teacher, and every student."""
+    """Accuracy against tokens per question: every system of the teacher, and every student."""
     rows = select(scores, metric="accuracy", setting="test", test_task=task)
-    return tradeoff(rows, {"tokens_per_question": "tokens read and generated a question"}, f"accuracy on {task}")
+    return tradeoff(rows, {"tokens_per_question": "tokens read and generated per question"}, f"accuracy on {task}")
 
 
 def cost_of_answers(table: pd.DataFrame, scores: pd.DataFrame, task: str) -> plt.Figure:
-    """Accuracy on `task` against what an answer costs in each unit. table: reports/cost.csv; scores: reports/scores.csv."""
+    """Accuracy on `task` against cost per answer, by unit. table: reports/cost.csv; scores: reports/scores.csv."""
     right = select(scores, metric="accuracy", setting="test", test_task=task)
     paid = table[table["setting"] == "answer"].pivot_table("value", ["method", "student"], "metric").reset_index()
     rows = right.merge(paid, on=["method", "student"])
-    return tradeoff(rows, {unit: f"{unit} a question" for unit in UNITS}, f"accuracy on {task}")
+    return tradeoff(rows, {unit: f"{unit} per question" for unit in UNITS}, f"accuracy on {task}")
 
 
 def cost_totals(table: pd.DataFrame, student: str, unit: str = "tokens") -> plt.Figure:
-    """Total cost after so many answers, a line for each way to answer. Where a student's line crosses a rival's, the
+    """Total cost by number of answers, one line per way to answer. Where a student's line crosses a rival's, the
     student has paid for its debates and its training."""
     style()
     rows = table[(table["metric"] == unit) & (table["part"] == "")]
@@ -78,13 +78,13 @@ def cost_totals(table: pd.DataFrame, student: str, unit: str = "tokens") -> plt.
             color=COLOURS[method], label=LABELS[method], ls="--" if way % 2 else "-"
         )  # equal lines stay visible
         axis.plot(questions, paid + questions * each[method, whose], **look)
-    axis.set(xscale="log", yscale="log", xlabel="questions answered", ylabel=f"{unit} in all", title=student)
+    axis.set(xscale="log", yscale="log", xlabel="questions answered", ylabel=f"total {unit}", title=student)
     legend(figure, axis)
     return figure
 
 
 def kept(counts: pd.DataFrame) -> plt.Figure:
-    """What extraction kept of all trajectories, and why the rest was dropped."""
+    """Trajectories that extraction kept, and the reasons why it dropped the others."""
     style()
     count = counts.set_index("what")["count"]
     rows = ["trajectories", "dropped: wrong answer", "dropped: no answer stated", "dropped: same text as another",
@@ -99,7 +99,7 @@ def kept(counts: pd.DataFrame) -> plt.Figure:
 
 
 def reward_model(scores: pd.DataFrame) -> plt.Figure:
-    """AUROC by stage, of steps and the share of first errors located where the truth of steps is known, else of traces."""
+    """AUROC of steps and the share of first errors located, by stage; without the truth of steps, AUROC of traces."""
     labels = {"prm_step_auroc": "step AUROC against truth", "first_error_located": "first errors located",
               "prm_trace_auroc": "trace AUROC against truth"}  # fmt: skip
     rows = select(scores, study="reward_model")
@@ -113,7 +113,7 @@ def reward_model(scores: pd.DataFrame) -> plt.Figure:
 
 
 def learning_curves(curves: pd.DataFrame, metric: str, label: str) -> plt.Figure:
-    """`metric` over optimiser steps: one line a method and seed, a panel a student."""
+    """`metric` over optimiser steps: one line per method and seed, a panel per student."""
     style()
     rows = curves.dropna(subset=[metric])
     methods = [m for m in METHODS if m in set(rows["method"])]
@@ -126,7 +126,7 @@ def learning_curves(curves: pd.DataFrame, metric: str, label: str) -> plt.Figure
 
 
 def rounds(table: pd.DataFrame) -> plt.Figure:
-    """Accuracy of one agent and of the agents' vote by round, a line a setting."""
+    """Accuracy of one agent and of the agents' vote by round, one line per setting."""
     style()
     long = table.melt(["round", "setting"], ["single", "vote"], "who", "accuracy")
     long["who"] = long["who"].map({"single": "one agent", "vote": "vote of the agents"})
@@ -139,11 +139,11 @@ def rounds(table: pd.DataFrame) -> plt.Figure:
 
 
 def robustness(scores: pd.DataFrame, student: str) -> plt.Figure:
-    """Accuracy of a student's methods, its base and the teacher by setting, and the paired change against the same
-    questions unperturbed."""
+    """Accuracy of a student's methods, base and teacher by setting, and the paired change from unperturbed
+    questions."""
     rows = select(scores)
     rows = rows[rows["student"].isin([student, ""])]
     accuracy = rows[rows["metric"] == "accuracy"].assign(panel="accuracy")
     change = rows[(rows["metric"] == "accuracy_gain") & (rows["baseline_variant"] == "unperturbed")]
-    both = pd.concat([accuracy, change.assign(panel="change against unperturbed")])
+    both = pd.concat([accuracy, change.assign(panel="change from unperturbed")])
     return intervals(both, "setting", "", row="panel", zero=0)

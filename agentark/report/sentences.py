@@ -1,4 +1,4 @@
-"""Sentences and tables whose numbers, and whose verdicts, are read from the results tables."""
+"""Sentences and tables of the pages. All numbers and verdicts are computed from the results tables."""
 
 import html
 import json
@@ -11,7 +11,7 @@ from agentark import StudyError
 from agentark.report.charts import METHODS
 from agentark.schemas import UNITS
 
-NAMES = {  # in sentences; charts.LABELS has the shorter ones of figures
+NAMES = {  # for sentences; charts.LABELS has shorter names for figures
     "base": "the base", "sft": "answer-only SFT", "rsft": "R-SFT", "da": "DA", "pad": "PAD", "greedy": "greedy decoding",
     "single": "one sample", "vote": "vote", "debate": "debate",
 }  # fmt: skip
@@ -26,7 +26,7 @@ def select(scores: pd.DataFrame, **where) -> pd.DataFrame:
 
 
 def one(scores: pd.DataFrame, **where) -> pd.Series:
-    """The one row that matches. Raises StudyError, naming what is looked for, if there is none or more than one."""
+    """The one row that matches. Raises StudyError, naming the query, if there is none or more than one."""
     rows = select(scores, **where)
     if len(rows) != 1:
         raise StudyError(f"reports/scores.csv: {len(rows)} rows match {where}; run `dvc repro evaluate`")
@@ -43,7 +43,7 @@ def signed(row: pd.Series) -> str:
 
 
 def verdict(row: pd.Series) -> str:
-    """What a paired gain shows, by its 95 % interval."""
+    """The direction of a paired gain by its 95 % interval."""
     return "better" if row["lo"] > 0 else "worse" if row["hi"] < 0 else "no difference detected"
 
 
@@ -65,7 +65,7 @@ def variant_findings(table: pd.DataFrame, metric: str = "accuracy_gain") -> list
 
 
 def system(row: pd.Series) -> str:
-    """A row's system: its condition, method and student."""
+    """The name of a row's system: its condition, method and student."""
     level = "" if pd.isna(row["level"]) else f"level {row['level']}"
     parts = (row["variant"] or row["source"], level, NAMES.get(row["method"], row["method"]), row["student"])
     return ", ".join(filter(None, parts))
@@ -76,7 +76,7 @@ def debate_findings(scores: pd.DataFrame, task: str) -> str:
     settings = {
         "test": "Test questions",
         "noisy": "First answers at a higher temperature",
-        "hard": "Questions of more steps than the teacher was trained on",
+        "hard": "Questions with more steps than the teacher was trained on",
     }
     lines = []
     for setting, words in settings.items():
@@ -98,7 +98,7 @@ def student_findings(scores: pd.DataFrame, student: str, train_task: str, method
     """A student's accuracy after each method, its gain over the base, and the tasks out of domain that changed."""
     where = dict(setting="test", student=student)
     base = one(scores, metric="accuracy", method="base", test_task=train_task, **where)
-    lines = [f"The base of **{student}** has an accuracy of {number(base)}, with greedy decoding."]
+    lines = [f"With greedy decoding, the base of **{student}** has an accuracy of {number(base)}."]
     for method in methods:
         row = one(scores, metric="accuracy", method=method, test_task=train_task, **where)
         inside = compared(scores, method, "base", test_task=train_task, **where)
@@ -119,33 +119,33 @@ def reward_model_findings(scores: pd.DataFrame, students: list[str]) -> str:
         methods = ("fresh head", "likelihood", "stage I", "stage II")
         fresh, likelihood, first, second = (one(scores, metric=metric, student=student, method=m) for m in methods)
         lines.append(
-            f"- **{student}**: {what} AUROC against truth is {number(second)} debates after stage II and "
-            f"{first['value']:.3f} after stage I. Without training it is {fresh['value']:.3f} (fresh head) and "
+            f"- **{student}**: {what} AUROC against the truth: {number(second)} debates, after stage II; "
+            f"{first['value']:.3f} after stage I; without training {fresh['value']:.3f} (fresh head) and "
             f"{likelihood['value']:.3f} (the model's own likelihood of its steps)."
         )
     return "\n".join(lines)
 
 
 def cost_findings(scores: pd.DataFrame, seconds: pd.DataFrame, task: str, students: list[str]) -> str:
-    """Tokens and seconds a question: of the debate, one sample, and every student after PAD."""
+    """Tokens and seconds per question: of the debate, one sample, and every student after PAD."""
     where = {"metric": "accuracy", "setting": "test", "test_task": task}
     debate, single = one(scores, method="debate", **where), one(scores, method="single", **where)
     spent = seconds[seconds["setting"] == "test"].set_index(["method", "student"])["seconds_per_question"].fillna(0)
     times = debate["tokens_per_question"] / single["tokens_per_question"]
     lines = [
-        f"- A debate reads and generates {debate['tokens_per_question']:.0f} tokens a question, {times:.1f} times one "
-        f"sample ({single['tokens_per_question']:.0f}). It takes {spent['debate', ''] * 1000:.0f} ms of one core; one "
-        f"sample takes {spent['single', ''] * 1000:.0f} ms."
+        f"- A debate reads and generates {debate['tokens_per_question']:.0f} tokens per question, "
+        f"{times:.1f} times as many as one sample ({single['tokens_per_question']:.0f}). It takes {spent['debate', ''] * 1000:.0f} ms of one core; "
+        f"one sample takes {spent['single', ''] * 1000:.0f} ms."
     ]
     for student in students:
         pad = one(scores, method="pad", student=student, **where)
         lines.append(f"- {student} after PAD: {pad['tokens_per_question']:.0f} tokens, "
-                     f"{spent['pad', student] * 1000:.0f} ms a question.")  # fmt: skip
+                     f"{spent['pad', student] * 1000:.0f} ms per question.")  # fmt: skip
     return "\n".join(lines)
 
 
 def once_table(table: pd.DataFrame) -> pd.DataFrame:
-    """What is paid once, by student, method and part: thousands of tokens, and seconds; empty where not timed."""
+    """The costs paid once, by student, method and part: thousands of tokens, and seconds; empty if not timed."""
     rows = table[table["setting"] == "once"]
     debates = rows["student"] == ""
     rows = rows.assign(
@@ -166,7 +166,7 @@ def break_even_table(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def break_even_findings(table: pd.DataFrame) -> str:
-    """A line a student and method: after how many questions it has paid for itself, against each rival and by each unit."""
+    """One line per student and method: the questions until it has paid for itself, by unit and rival."""
     rows, lines = table[table["setting"] == "break-even"], []
     for (student, method), part in rows.groupby(["student", "method"], sort=False):
         clauses = []
@@ -189,7 +189,7 @@ def table(scores: pd.DataFrame, metric: str, train_task: str) -> pd.DataFrame:
 
 
 def marked(trace: dict) -> str:
-    """A trace with each line's verdict beside it."""
+    """A trace with a mark beside each line: right or wrong."""
     width = max((len(line) for line, _ in trace["lines"]), default=0)
     signs = {True: "✓", False: "✗", None: ""}
     return "\n".join(f"{line:<{width}}  {signs[right]}".rstrip() for line, right in trace["lines"]) or "(nothing)"
@@ -217,13 +217,13 @@ def likelihood_findings(found: pd.DataFrame, student: str) -> str:
     clauses = []
     for _, row in rows[rows["metric"] == "nll_difference"].iterrows():
         side = "higher" if row["hi"] < 0 else "lower" if row["lo"] > 0 else "not detectably different"
-        clauses.append(f"{NAMES[row['method']]}: likelihood {side}, {signed(row)} nats a token")
+        clauses.append(f"{NAMES[row['method']]}: likelihood {side}, {signed(row)} nats per token")
     return f"**{student}**: the perplexity of gold reasoning under the base is {number(base)}. {'; '.join(clauses)}."
 
 
 def robustness_findings(found: pd.DataFrame, student: str) -> list[str]:
-    """A sentence a method ("" is the teacher): the settings in which it beats its base, and what perturbations and a wrong
-    hint cost it."""
+    """One sentence per method ("" is the teacher): where it beats its base, and what perturbations and a wrong hint
+    cost."""
     rows, lines = select(found, metric="accuracy_gain", student=student), []
     for method in (m for m in METHODS if m in set(rows["method"])):
         own = rows[rows["method"] == method]
