@@ -1,1 +1,1 @@
-"""In: parameters, models and hardware. Out: measured speeds, and the time and memory that a run takes."""
+"""In: parameters, models and hardware. Out: measured speeds, and the time and memory of a run."""

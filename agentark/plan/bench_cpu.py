@@ -1,6 +1,6 @@
-"""`make bench`: speed as ratios, measured alternately and repeatedly in one run; peak memory of each stage.
+"""`make bench`: speed ratios, from repeated measurements that alternate within one run; peak memory of each stage.
 
-Ratios, not seconds, because the machines differ and are shared. Results: `reports/benchmarks.csv`.
+Ratios, not seconds, because machines differ and are shared. Results: `reports/benchmarks.csv`.
 """
 
 import json
@@ -44,7 +44,7 @@ REPEATS = 3
 TEACHER, STUDENT = "data/models/teacher", "data/models/qwen3-small"
 BATCH, RATE = 24, 1e-3  # the study's (`sft` in params.yaml)
 DEFAULT_BATCH = 8  # TRL's
-EXAMPLES = 2400  # that each SFT trains on
+EXAMPLES = 2400  # of each SFT
 
 
 def timed(function: Callable) -> float:
@@ -107,12 +107,12 @@ def leaving(questions: list[Question]) -> list[dict]:
 
 
 def starts() -> list[dict]:
-    """Start of three trainings at once: in new processes, and in forked ones, which inherit imported modules."""
+    """Start of three trainings in parallel: in new processes, and in forked ones, which inherit imported modules."""
 
     def new() -> None:
         with ProcessPoolExecutor(3, multiprocessing.get_context("spawn")) as pool:
             for start in [pool.submit(launch.import_trainers) for _ in range(3)]:
-                start.result()  # raises an error, which would otherwise look like a fast start
+                start.result()  # raises the error of a failed start, which would otherwise look fast
 
     def forked() -> None:
         parallel.run_all(launch.import_trainers, [{}] * 3, crowded=True)
@@ -129,7 +129,7 @@ Pairs = list[tuple[str, str]]
 
 
 def held_out_loss(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, held: Pairs) -> float:
-    """Mean over the tokens of the answers, in nats."""
+    """Mean loss per token of the answers, in nats."""
     losses = []
     for question, answer in held:
         prompt = prompt_ids(tokenizer, solve_prompt(question), 10**9)
@@ -154,11 +154,11 @@ def sft_defaults(pairs: Pairs, held: Pairs, seed: int) -> tuple[float, float]:
 
 
 def sft_ours(pairs: Pairs, held: Pairs, seed: int) -> tuple[float, float]:
-    """R-SFT as in the study, on as many examples. Seconds include loading and saving.
+    """R-SFT as in the study, on the same number of examples. Seconds include loading and saving.
 
-    At one learning rate, larger batches would end at a higher loss after as many examples; the rate grows with the root
-    of the batch size, as is right for Adam (Malladi et al. 2022, "On the SDEs and scaling rules for adaptive gradient
-    algorithms").
+    At the same learning rate, larger batches would end at a higher loss after equally many examples. The rate therefore
+    grows with the square root of the batch size, as Adam requires (Malladi et al. 2022, "On the SDEs and scaling rules
+    for adaptive gradient algorithms").
     """
     rate = RATE * (BATCH / DEFAULT_BATCH) ** 0.5
     chosen = SFT(steps=EXAMPLES // BATCH, batch_size=BATCH, learning_rate=rate)
@@ -169,7 +169,7 @@ def sft_ours(pairs: Pairs, held: Pairs, seed: int) -> tuple[float, float]:
 
 
 def supervised(questions: list[Question]) -> list[dict]:
-    """R-SFT: our settings against TRL's defaults, on equally many examples."""
+    """R-SFT: our settings compared with TRL's defaults, on equally many examples."""
     pairs = [(q.text, q.solution) for q in questions]
     runs = [[run(pairs[:600], pairs[600:700], seed) for run in (sft_defaults, sft_ours)] for seed in range(REPEATS)]
     note = f"{EXAMPLES:,} examples each; both with one thread and the same allocator"
@@ -179,14 +179,13 @@ def supervised(questions: list[Question]) -> list[dict]:
         spread(
             "R-SFT held-out loss: TRL's defaults minus ours",
             losses,
-            "nats a token, a seed each; above 0: ours is lower",
+            "nats per token, one value per seed; above 0: ours is lower",
         ),
     ]
 
 
 def grpo(questions: list[Question]) -> list[dict]:
-    """A GRPO step in parts: generation, scoring by the reward model, and the rest (the update); and transformers'
-    generation against ours."""
+    """A GRPO step in parts: generation, scoring, and the rest (the update); and transformers' generation / ours."""
     chosen = Policy(
         steps=6, batch_size=16, num_generations=8, max_tokens=MAX_TOKENS, learning_rate=5e-4, temperature=1.0,
         beta=0.001, aggregate="mean", outcome_weight=0.0,
@@ -210,7 +209,7 @@ def grpo(questions: list[Question]) -> list[dict]:
 
 
 def idle() -> list[dict]:
-    """`dvc repro` when nothing has changed, in seconds. Raises StudyError without dvc."""
+    """Seconds of `dvc repro` when nothing has changed. Raises StudyError if dvc is not on the path."""
     if shutil.which("dvc") is None:
         raise StudyError("dvc is not on the path; run `make bench`")
     seconds = [timed(lambda: subprocess.run(["dvc", "repro", "--quiet", "--dry"], check=True)) for _ in range(REPEATS)]
@@ -218,13 +217,13 @@ def idle() -> list[dict]:
 
 
 def memory() -> list[dict]:
-    """Peak memory of each stage's processes together in its last run here, in MB."""
+    """Peak total memory of each stage's processes in its last run here, in MB."""
     notes = {n.stem: json.loads(n.read_text()) for n in sorted((root() / "data" / "runs").glob("*.json"))}
     return [spread(f"peak memory of {s}, MB", [n["peak_mb"]], f"{n['seconds']:.0f} s") for s, n in notes.items()]
 
 
 def processor() -> str:
-    """The processor's name, where the system states it."""
+    """The processor's name, if the system reports it."""
     info = Path("/proc/cpuinfo")
     names = re.findall(r"^model name\s*: (.*)$", info.read_text() if info.is_file() else "", re.MULTILINE)
     return names[0] if names else platform.processor() or platform.machine()

@@ -26,14 +26,14 @@ class Check:
     note: str
 
 
-# Does this machine suffice?
+# Is this machine sufficient?
 
 
 def checks(params: dict, rows: Sequence[Stage], card: str) -> list[Check]:
-    """Models, licences, data sets, disk and memory: one line each, with what to do where something is amiss."""
+    """Models, licences, data sets, disk and memory: one line each, with the remedy for each problem."""
     found = []
     for name in dict.fromkeys([params["teacher"], *params["students"]]):
-        found += [Check(f"model {name}", "not known", "a server's; see its /models")] if name.startswith("http") else (
+        found += [Check(f"model {name}", "not known", "on a server; see its /models")] if name.startswith("http") else (
             model_checks(params, name)
         )  # fmt: skip
     for task in asked(params, "test"):
@@ -43,7 +43,7 @@ def checks(params: dict, rows: Sequence[Stage], card: str) -> list[Check]:
         elif data.hub:
             found.append(Check(f"data set {task}", "ok", f"{data.licence}; nothing to accept on the hub ({data.hub})"))
         else:
-            note = f"{data.licence}; not on the hub: download its files and name their folder in questions.local"
+            note = f"{data.licence}; not on the hub: download its files and set questions.local to their folder"
             found.append(Check(f"data set {task}", "ok" if params["questions"]["local"] else "not ok", note))
     fetched = sum(r.disk_gb for r in rows if r.stage.startswith("fetch@"))
     need, free = 2 * sum(r.disk_gb for r in rows) - fetched, shutil.disk_usage(root()).free / GB
@@ -53,7 +53,7 @@ def checks(params: dict, rows: Sequence[Stage], card: str) -> list[Check]:
 
 
 def model_checks(params: dict, name: str) -> list[Check]:
-    """Is a model here or to be had, and on what terms?"""
+    """Whether a model is here or can be fetched, and under which licence."""
     label = Path(name).name
     try:
         size = size_of(params, name)
@@ -61,36 +61,36 @@ def model_checks(params: dict, name: str) -> list[Check]:
         return [Check(f"model {label}", "not ok", str(error))]
     folder = checkpoints.where(name)
     source = params["checkpoints"].get(label, {}).get("source", folder)
-    note = f"in {folder}" if here(name) else f"to be fetched from {source}, {size.disk_gb:.1f} GB"
+    note = f"in {folder}" if here(name) else f"to fetch from {source}, {size.disk_gb:.1f} GB"
     card = root() / folder / "card.json"
     own = card.is_file() and "tokens_read" in json.loads(card.read_text())  # trained in notebook 02
     if own:
-        terms = Check(f"licence of {label}", "ok", "trained here, the project's own")
+        terms = Check(f"licence of {label}", "ok", "trained here; the project's licence")
     elif size.gated:
-        todo = f"accept it on the hub, at {source}, then `hf auth login`"
+        todo = f"accept it on the hub at {source}, then `hf auth login`"
         terms = Check(f"licence of {label}", "not known", f"{size.licence}; {todo}")
     elif size.licence == "not stated":
-        terms = Check(f"licence of {label}", "not known", f"none in {folder}/README.md; read it where it was published")
+        terms = Check(f"licence of {label}", "not known", f"none in {folder}/README.md; read it at the model's source")
     else:
         terms = Check(f"licence of {label}", "ok", f"{size.licence}; nothing to accept on the hub")
     return [Check(f"model {label}", "ok", note), terms]
 
 
 def memory_check(params: dict, rows: Sequence[Stage], card: str) -> Check:
-    """The stage that needs most, against this machine's memory (mini), else its GPU's, else the card's planned for."""
+    """The stage that needs the most memory, compared with this machine (mini), its GPU, or else the planned card."""
     known = [r for r in rows if not math.isnan(r.memory_gb)]
     if not known:
-        return Check("memory", "not known", "no peak is on record; run `make bench` after a study")
+        return Check("memory", "not known", "no peak is recorded; run `make bench` after a study")
     most, gpu = max(known, key=lambda r: r.memory_gb), torch.cuda.is_available()
     if params["scale"] == "mini":
         what, room, whose = "memory", psutil.virtual_memory().total / GB, "this machine"
     elif gpu:
         what, room, whose = "GPU memory", torch.cuda.get_device_properties(0).total_memory / GB, "this GPU"
     else:
-        what, room, whose = "GPU memory", CARDS[card].memory, f"the {card} planned for (no GPU is here)"
+        what, room, whose = "GPU memory", CARDS[card].memory, f"the planned {card} (no GPU here)"
     note = f"{most.stage} needs {most.memory_gb:.1f} GB, {whose} has {room:.0f}"
     if most.memory_gb > room:
-        return Check(what, "not ok", f"{note}; take more or larger cards, LoRA (lora_rank) or a smaller student")
+        return Check(what, "not ok", f"{note}; use more or larger cards, LoRA (lora_rank) or a smaller student")
     return Check(what, "ok" if gpu or what == "memory" else "not known", note)
 
 

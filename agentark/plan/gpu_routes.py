@@ -1,4 +1,5 @@
-"""What the GPU benchmark measures: trainings by `agentark.distill`, generation by `agentark.engines`, a matrix product."""
+"""Measurements of the GPU benchmark: `agentark.distill`'s trainings, `agentark.engines`' generation, matrix
+products."""
 
 import tempfile
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from agentark.pretrain.tiny import build_tokenizer
 from agentark.schemas import Question
 from agentark.tasks import task
 
-# config.json of Qwen/Qwen3-0.6B and Qwen/Qwen3-1.7B on the hub, which differ in two widths.
+# config.json of Qwen/Qwen3-0.6B and Qwen/Qwen3-1.7B on the hub, which differ only in two widths.
 QWEN3 = {
     "num_hidden_layers": 28,
     "num_attention_heads": 16,
@@ -46,10 +47,10 @@ SEED = 0
 
 @dataclass(frozen=True)
 class Size:
-    """How much is measured. Training settings are those of scale `full` in params.yaml where it has them."""
+    """The size of the measurements. Training settings are those of scale `full` in params.yaml where it has them."""
 
     shapes: dict[str, dict]
-    matrix: int  # rows and columns of the matrices whose product is timed
+    matrix: int  # rows and columns of the multiplied matrices
     joined: int  # generated questions in one example: 6 make about 420 tokens, the length of a GSM8K trace
     batch: int
     lora_rank: int
@@ -57,11 +58,11 @@ class Size:
     warmup: int  # training steps that are not timed: the first choose and compile kernels
     steps: int  # training steps per repeat
     repeats: int
-    prompts: int  # of a GRPO step; the public code's 64 take eight times as long
+    prompts: int  # per GRPO step; the public code's 64 take eight times as long
     generations: int  # outputs per prompt; public code: 8
     rows: int  # outputs in one forward pass of GRPO's update; gradients accumulate over the rest of the step
-    requests: int  # replies generated side by side
-    tokens: int  # of a reply
+    requests: int  # replies generated in parallel
+    tokens: int  # per reply
 
     def sft(self, route: str) -> SFT:
         return SFT(
@@ -94,8 +95,8 @@ REHEARSAL = Size(
 def build(shape: dict, folder: Path) -> None:
     """Save a Qwen3 with random weights in the hub's format.
 
-    Its tokenizer is that of the generated world, filled up with made-up words: every token that the model samples is
-    then text that encodes to one token again.
+    Its tokenizer is that of the generated world, extended with made-up words: every sampled token is then text that
+    encodes to one token again.
     """
     tokenizer = build_tokenizer()
     words = tokenizer.get_vocab()
@@ -108,7 +109,7 @@ def build(shape: dict, folder: Path) -> None:
 
 
 def examples(count: int, joined: int) -> list[Question]:
-    """Questions whose text and solution join those of `joined` questions of the generated world."""
+    """Questions that each join the texts and solutions of `joined` questions of the generated world."""
     questions = task("word").questions(count * joined, "train", SEED)
     groups = [questions[i : i + joined] for i in range(0, len(questions), joined)]
     return [
@@ -119,7 +120,7 @@ def examples(count: int, joined: int) -> list[Question]:
 
 @lru_cache
 def anatomy(folder: Path) -> tuple[int, int]:
-    """A checkpoint's weights, and the forward FLOPs of its attention over T tokens, divided by T^2."""
+    """A checkpoint's number of weights, and the forward FLOPs of its attention over T tokens, divided by T^2."""
     config = AutoConfig.from_pretrained(folder)
     return int(
         described(folder)["weights"]
@@ -127,8 +128,8 @@ def anatomy(folder: Path) -> tuple[int, int]:
 
 
 def flops(folder: Path, lengths: list[int], passes: tuple[int, int], adapters: int = 0) -> float:
-    """FLOPs of sequences of these lengths. `passes`: how often the computation passes through weights and attention:
-    1 forward, 1 for the gradient of the input, 1 for the gradient of the weights. Adapters are always trained."""
+    """FLOPs of sequences of these lengths. `passes`: number of passes through weights and through attention: 1 forward,
+    1 for the gradient of the input, 1 for the gradient of the weights. Adapters are always trained."""
     weights, attention = anatomy(folder)
     per_token = 2 * passes[0] * weights + 6 * adapters
     return sum(per_token * t + passes[1] * attention * t * t for t in lengths)
@@ -148,7 +149,7 @@ def matrix_rate(size: Size) -> dict[str, list[float]]:
 
 
 def train_sft(settings: SFT, size: Size, folder: Path) -> dict[str, list[float]]:
-    """R-SFT. Tokens are those of the examples without padding."""
+    """R-SFT. Tokens are those of the examples, without padding."""
     pairs = [(q.text, q.solution) for q in examples(settings.steps * size.batch, size.joined)]
     log = measure_training(sft.train, base=folder, pairs=pairs, seed=SEED, settings=settings)
     passes = (2, 3) if log.adapters else (3, 3)
@@ -168,7 +169,7 @@ def train_sft(settings: SFT, size: Size, folder: Path) -> dict[str, list[float]]
 
 def train_grpo(settings: Policy, size: Size, folder: Path) -> dict[str, list[float]]:
     """GRPO of all weights: seconds of a step in generation, in scoring by a process reward model of the same shape, and
-    in the update: forward passes of reference and policy, the policy's backward pass, Adam's step."""
+    in the update (forward passes of reference and policy, the policy's backward pass, Adam's step)."""
     questions = examples(settings.steps * size.prompts, size.joined)
     call = dict(base=folder, reward_model=folder, questions=questions, seed=SEED, settings=settings)
     steps = measure_training(policy.train, **call).steps()
@@ -180,8 +181,8 @@ def train_grpo(settings: Policy, size: Size, folder: Path) -> dict[str, list[flo
 
 
 def generate(size: Size, folder: Path, prefix: str) -> dict[str, list[float]]:
-    """Replies to `requests` questions, new ones in each repeat; completion tokens per second. `prefix`: of the engine's
-    name, see `agentark.engines.engine`."""
+    """Completion tokens per second of replies to `requests` questions, new ones in each repeat. `prefix`: that of the
+    engine's name, see `agentark.engines.engine`."""
     model, speeds, rates = engine(f"{prefix}{folder}"), [], []
     questions = examples((1 + size.repeats) * size.requests, size.joined)
     for start in range(0, len(questions), size.requests):

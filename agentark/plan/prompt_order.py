@@ -1,7 +1,7 @@
-"""`make prompt-order`: what the order of a debate's prompts costs an engine that computes shared prefixes once.
+"""`make prompt-order`: cost of the order of a debate's prompts, for an engine that computes shared prefixes once.
 
-Counted, not timed: for each order of revision prompts the teacher holds its debates, and every prompt is matched against
-all that was read or written before. Results: `reports/prompt_order.csv`.
+Counted, not timed: for each order of revision prompts the teacher's debates are run, and every prompt is matched
+against all tokens read or generated before. Results: `reports/prompt_order.csv`.
 """
 
 import sys
@@ -25,15 +25,15 @@ from agentark.stage.parameters import read_params
 from agentark.tasks import task
 from agentark.traces.reading import answer_of
 
-BLOCKS = (1, 16)  # tokens: prefixes matched exactly; in whole blocks of vLLM's size on GPUs
+BLOCKS = (1, 16)  # tokens: exact prefixes; whole blocks of vLLM's size on GPUs
 
 
 def computed(calls: Iterable[tuple[Sequence[int], Sequence[int]]], block: int) -> list[int]:
-    """For each call (token ids of prompt and reply) the prompt's tokens that are not to be had from the calls before.
+    """For each call (token ids of prompt and reply), the number of prompt tokens that the cache of earlier calls lacks.
 
-    Keys and values are kept in blocks of `block` tokens, each together with all that stands before it. A prompt's last
-    token is always computed, since it yields the first word of the reply; a reply's last token was never read. This is
-    vLLM's prefix caching (docs.vllm.ai, design: automatic prefix caching) with memory without end.
+    Keys and values are kept in blocks of `block` tokens, each identified together with all tokens before it. A prompt's
+    last token is always computed, since it gives the first token of the reply; a reply's last token is never read. This
+    is vLLM's prefix caching (docs.vllm.ai, design: automatic prefix caching) with unlimited memory.
     """
     kept: set[int] = set()
     counts = []
@@ -52,7 +52,7 @@ def computed(calls: Iterable[tuple[Sequence[int], Sequence[int]]], block: int) -
 def as_calls(
     tokenizer: PreTrainedTokenizerBase, turns: Iterable[tuple[str, Turn, Reply]]
 ) -> list[tuple[list[int], list[int]]]:
-    """Turns with their replies as token ids, in the order in which a debate's rounds follow each other."""
+    """Turns with their replies as token ids, in the order of a debate's rounds."""
     calls = []
     for _, turn, reply in turns:
         ended = [tokenizer.eos_token_id] if reply.finish_reason == "stop" else []
@@ -62,8 +62,8 @@ def as_calls(
 
 
 def measure(orders: Sequence[str] = ORDERS) -> pd.DataFrame:
-    """A row an order: accuracy of the teacher's debates on validation questions with its interval, calls and prompt
-    tokens a debate, those to be computed by block size, and their share of all. Settings are those of `params.yaml`."""
+    """One row per order: accuracy of the teacher's debates on validation questions with its interval, calls and prompt
+    tokens per debate, computed tokens by block size, and their share of all. Settings are those of `params.yaml`."""
     params = read_params(root() / "params.yaml")
     how, drawn = params["debate"], params["questions"]
     questions = task(params["train_task"]).questions(drawn["validation"], "validation", drawn["seed"])
@@ -79,7 +79,7 @@ def measure(orders: Sequence[str] = ORDERS) -> pd.DataFrame:
             for group in groups
             for entry in run_group(protocol, group, teacher, store, how["seed"], params["max_tokens"])
         ]
-        replies = {key: reply.text for key, _, reply in turns}  # the summariser speaks last
+        replies = {key: reply.text for key, _, reply in turns}  # the summariser's reply is the last
         last = {q.question_id: answer_of(replies[q.question_id], q) for q in questions}
         right = stats.mean([is_right(last[q.question_id], q) for q in questions])
         calls = as_calls(tokenizer, turns)

@@ -1,4 +1,4 @@
-"""`make plan`: what a run will take. A plan is what `params.yaml` asks for, times the rates of `agentark.plan.rates`."""
+"""`make plan`: the cost of a run: the amounts in `params.yaml` times the rates of `agentark.plan.rates`."""
 
 import math
 from collections.abc import Sequence
@@ -31,8 +31,8 @@ PAPER_TRAINING = {"rsft": 1 * 6, "da": 1 * 8, "pad": 8 * 20}  # H100s x hours fo
 
 @dataclass(frozen=True)
 class Stage:
-    """What a stage takes. hours: of a core at scale mini, else of a GPU; disk_gb: without DVC's cache; memory_gb: of all
-    its processes in the last run (mini), else a lower bound on GPU memory."""
+    """The cost of a stage. hours: of a core at scale mini, else of a GPU; disk_gb: without DVC's cache; memory_gb:
+    total of its processes in the last run (mini), else a lower bound on GPU memory."""
 
     stage: str
     questions: int
@@ -46,13 +46,13 @@ class Stage:
 
 
 def totals(parts: pd.DataFrame) -> dict[str, float]:
-    """Calls, tokens read and written, and seconds of rates for `questions` questions each."""
+    """Calls, tokens read and generated, and seconds, of rates for `questions` questions each."""
     calls = parts["questions"] * parts["calls"]
     return {"calls": calls.sum(), **{key: (calls * parts[key]).sum() for key in ("read", "written", "seconds")}}
 
 
 def generating(params: dict, name: str, notebook: str, questions: int, parts: pd.DataFrame, card: str) -> Stage:
-    """A stage that generates; parts: rates with `questions`. Text is kept twice, in the store and in a table.
+    """A stage that generates; parts: rates with `questions`. Text is stored twice, in the store and in a table.
 
     Memory is that of the teacher, the largest model that generates; at scale mini, of all processes.
     """
@@ -69,7 +69,7 @@ def generating(params: dict, name: str, notebook: str, questions: int, parts: pd
 
 
 def measured_memory(notebook: str) -> float:
-    """Peak memory in GB of a notebook's processes as last recorded by `make bench`; NaN if there is no record."""
+    """Peak memory in GB of a notebook's processes, as last recorded by `make bench`; NaN without a record."""
     table = pd.read_csv(root() / "reports" / "benchmarks.csv").set_index("what")["median"]
     return float(table.get(f"peak memory of {notebook}, MB", math.nan)) / 1000
 
@@ -87,7 +87,8 @@ def stages(params: dict, rates: pd.DataFrame, steps: pd.DataFrame, card: str) ->
 
 
 def debate_stage(params: dict, rates: pd.DataFrame, key: str, card: str) -> Stage:
-    """A debate and, except on training questions, the vote: as many calls as the longest debate has, like round 1's."""
+    """A debate and, except on training questions, the vote. The vote has as many calls as the longest debate, each like
+    a call of round 1."""
     split, temperature = params["debates"][key]["split"], params["debates"][key]["temperature"]
     counts = asked(params, split)
     parts = debate_rates(rates, split == "hard", temperature)
@@ -104,7 +105,7 @@ def training_name(student: str, method: str) -> str:
 
 
 def training_stage(params: dict, step: pd.Series) -> Stage:
-    """A training of all seeds, from a row of `rates.steps`. Of the reward model both stages are saved."""
+    """A training of all seeds, from a row of `rates.steps`. For the reward model, both stages are saved."""
     student, method, recipe, seeds = step["student"], step["method"], Recipe.of(params), len(params["seeds"])
     size, copies, frozen = size_of(params, student), 1, 0
     notebook, rank, times = f"05_distill-{student}-{method}", recipe.sft.lora_rank, seeds * recipe.sft.steps
@@ -129,7 +130,7 @@ def training_stage(params: dict, step: pd.Series) -> Stage:
 
 
 def evaluate_stage(params: dict, rates: pd.DataFrame, card: str) -> Stage:
-    """Every test question once to the teacher, every base and every trained student."""
+    """Every test question once for the teacher, every base and every trained student."""
     counts, seeds = pd.Series(asked(params, "test")), len(params["seeds"])
     parts = [passes(rates, name).assign(questions=counts) for name in (params["teacher"], *params["students"])]
     for student in params["students"]:
@@ -139,7 +140,7 @@ def evaluate_stage(params: dict, rates: pd.DataFrame, card: str) -> Stage:
 
 
 def table(rows: Sequence[Stage], params: dict, card: str) -> pd.DataFrame:
-    """The plan with its total (sums; of memory the maximum), its scale, and the unit of its hours."""
+    """The plan with its total (sums, but the maximum of memory), its scale, and the unit of its hours."""
     frame = pd.DataFrame([asdict(r) for r in rows])
     total = frame.sum(numeric_only=True).to_dict() | {"stage": "total", "questions": 0}
     total |= {
@@ -152,7 +153,8 @@ def table(rows: Sequence[Stage], params: dict, card: str) -> pd.DataFrame:
 
 def paid_back(params: dict, rows: Sequence[Stage], rates: pd.DataFrame) -> pd.DataFrame:
     """A row per student and method: seconds (of a core or GPU) spent once on debates and on training one seed, seconds
-    per question by debate and by the student, and the number of questions after which that is paid."""
+    per question for the debate and for the student, and the number of questions after which the student has paid for
+    itself."""
     task, seconds, found = params["train_task"], {r.stage: r.hours * 3600 for r in rows}, []
     talk = debate_rates(rates, False, temperature_of(params, "test")).loc[task]
     debate, debates = totals(talk.assign(questions=1))["seconds"], seconds["debate@train"]
@@ -170,9 +172,9 @@ def paid_back(params: dict, rows: Sequence[Stage], rates: pd.DataFrame) -> pd.Da
 def paper(card: str) -> pd.DataFrame:
     """The paper's set-up (5 agents, 3 rounds, 342k training questions) with short, medium and the longest replies.
 
-    A row per assumption and method: calls, tokens and GPU-seconds per question by debate, GPU-seconds of an 8B student's
-    pass, GPU-hours of all debates, H100-hours of training as published, and the number of questions after which that is
-    paid.
+    A row per assumption and method: calls, tokens and GPU-seconds per question by debate, GPU-seconds of an 8B
+    student's pass, GPU-hours of all debates, H100-hours of training as published, and the number of questions after
+    which the student has paid for itself.
     """
     n, found = sum(PAPER_QUESTIONS.values()), []
 
