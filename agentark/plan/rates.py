@@ -62,8 +62,7 @@ def passes(rates: pd.DataFrame, model: str) -> pd.DataFrame:
 
 
 def trained(params: dict, rates: pd.DataFrame, student: str, method: str) -> pd.DataFrame:
-    """The passes of a trained student: as long as the teacher's (it learns its traces); after answer-only SFT its
-    base's."""
+    """The passes of a trained student: as long as the teacher's, or after answer-only SFT as long as its base's."""
     base = passes(rates, student)
     if method == "sft":
         return base
