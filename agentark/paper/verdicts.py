@@ -130,8 +130,8 @@ def steadiness(table: pd.DataFrame) -> tuple[str, str, str]:
         "2 · R-SFT and DA fluctuate, PAD gains steadily",
         f"Below the base in {below['rsft'].mean():.0%} (R-SFT), {below['da'].mean():.0%} (DA) and "
         f"{below['pad'].mean():.0%} (PAD) of cells; PAD has the smallest share in {steadier} of {len(STUDENTS)} "
-        f"students. With binomial errors, about {noisy['below base, expected']:.0f} of PAD's {noisy['cells']} cells "
-        "would be below.",
+        f"students. With binomial errors, about {noisy['below base, expected']:.0f} of PAD's {noisy['cells']:.0f} "
+        "cells would be below.",
         f"{held}; whether due to the method or to the choice of printed runs cannot be decided",
     )
 

@@ -1,6 +1,6 @@
-"""`make bench`: speed as ratios, measured alternately and repeatedly in one run; peak memory of each stage.
+"""`make bench`: speed ratios, from repeated measurements that alternate within one run; peak memory of each stage.
 
-Ratios, not seconds, because the machines differ and are shared. Results: `reports/benchmarks.csv`.
+Ratios, not seconds, because machines differ and are shared. Results: `reports/benchmarks.csv`.
 """
 
 import json
@@ -114,12 +114,12 @@ def leaving(questions: list[Question]) -> list[dict]:
 
 
 def starts() -> list[dict]:
-    """Start of three trainings at once: in new processes, and in forked ones, which inherit imported modules."""
+    """Start of three trainings in parallel: in new processes, and in forked ones, which inherit imported modules."""
 
     def new() -> None:
         with ProcessPoolExecutor(3, multiprocessing.get_context("spawn")) as pool:
             for start in [pool.submit(launch.import_trainers) for _ in range(3)]:
-                start.result()  # raises an error, which would otherwise look like a fast start
+                start.result()  # raises the error of a failed start, which would otherwise look fast
 
     launch.import_trainers()
     forked = partial(parallel.run_all, launch.import_trainers, [{}] * 3, crowded=True)
@@ -148,9 +148,9 @@ def sft_defaults(pairs: list[tuple[str, str]], out: Path, seed: int) -> float:
 def sft_ours(pairs: list[tuple[str, str]], out: Path, seed: int) -> float:
     """R-SFT as in the study, on as many examples. Returns seconds, with loading and saving.
 
-    At one learning rate, larger batches would end at a higher loss after as many examples; the rate grows with the root
-    of the batch size, as is right for Adam (Malladi et al. 2022, "On the SDEs and scaling rules for adaptive gradient
-    algorithms").
+    At the same learning rate, larger batches would end at a higher loss after equally many examples. The rate therefore
+    grows with the square root of the batch size, as Adam requires (Malladi et al. 2022, "On the SDEs and scaling rules
+    for adaptive gradient algorithms").
     """
     ours = recipe().sft
     rate = ours.learning_rate * (ours.batch_size / DEFAULT_BATCH) ** 0.5
@@ -201,7 +201,7 @@ def idle() -> list[dict]:
 
 
 def memory() -> list[dict]:
-    """Peak memory of each stage's processes together in its last run here, in MB."""
+    """Peak total memory of each stage's processes in its last run here, in MB."""
     notes = {n.stem: json.loads(n.read_text()) for n in sorted((root() / "data" / "runs").glob("*.json"))}
     return [spread(f"peak memory of {s}, MB", [n["peak_mb"]], f"{n['seconds']:.0f} s") for s, n in notes.items()]
 

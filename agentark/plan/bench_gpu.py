@@ -1,18 +1,19 @@
-"""`make gpu-bench`: speed and memory of the parts of scale `full` on one GPU, by each route. Results: `reports/gpu.csv`.
+"""`make gpu-bench`: speed and memory of the parts of scale `full` on one GPU, by each route. Results:
+`reports/gpu.csv`.
 
-Checkpoints have real shapes but random weights: speed and memory do not depend on what a model has learnt. Arithmetic is
-in bfloat16: autocast over float32 weights where all weights are trained, bfloat16 weights elsewhere. Every measurement
-runs in its own process, because Unsloth patches TRL for the whole process and peak memory must start from zero. A failed
-measurement gives the reason in its row, and the others continue. The table is written after each measurement, so a
-stopped run keeps what it has. A value is the median of `n` repeats in one run, with the least and the most. Rows that a
-run does not reach keep their earlier measurement with its card and versions, or "not measured". `--model` measures the
-rows of one model. `--rehearse` runs the same code on the CPU with tiny shapes; its numbers mean nothing.
+Checkpoints have real shapes but random weights: speed and memory do not depend on the values of weights. Arithmetic is
+in bfloat16: autocast over float32 weights if all weights are trained, bfloat16 weights otherwise. Every measurement
+runs in its own process, because Unsloth patches TRL for the whole process and peak memory must start from zero. The row
+of a failed measurement gives the reason, and the others continue. The table is written after each measurement, so a
+stopped run keeps its results. A value is the median of `n` repeats in one run, with the minimum and the maximum. Rows
+that a run does not reach keep their earlier measurement with its card and versions, or "not measured". `--model`
+measures the rows of one model. `--rehearse` runs the same code on the CPU with tiny shapes; its numbers mean nothing.
 
 MFU (model FLOPs utilisation) is FLOP/s divided by the card's matrix rate, which is measured here too. The FLOPs of a
 sequence of T tokens follow arXiv 2204.02311, appendix B: 6 N T + 12 L H Q T^2 to train all N weights of L layers with H
-heads of width Q; 4 N T + 6 A T + 12 L H Q T^2 to train A adapter weights, because frozen weights need no gradient; 2 N T
-+ 4 L H Q T^2 to generate, prompt included. Padding and recomputation do not count as work. The embeddings are tied: N
-counts the output matrix once, and not the look-up, which needs no multiplication.
+heads of width Q; 4 N T + 6 A T + 12 L H Q T^2 to train A adapter weights, because frozen weights need no gradient; 2 N
+T + 4 L H Q T^2 to generate, prompt included. Padding and recomputation do not count as work. The embeddings are tied: N
+counts the output matrix once and omits the embedding look-up, which needs no multiplication.
 """
 
 import argparse
@@ -52,11 +53,11 @@ ROUTES: list[tuple[Callable, str, Any]] = [  # with the settings that it changes
     (generate, "vLLM", "vllm:"),
     (train_grpo, "TRL", {}),  # takes longest
 ]
-REFERENCE = {"TRL + PEFT": "TRL", "Unsloth": "TRL + PEFT"}  # whose loss curve a route's is compared with
+REFERENCE = {"TRL + PEFT": "TRL", "Unsloth": "TRL + PEFT"}  # route -> the route whose loss curve it is compared with
 KEY = ("what", "model", "route")
 MACHINE = ("card", "driver", "versions", "command")
 Rows = dict[tuple[str, str, str], dict[str, Any]]
-Values = list[float] | str  # measurements, or the reason why there are none
+Values = list[float] | str  # measurements, or the reason for their absence
 
 
 def result(measured: Values) -> dict[str, Any]:
@@ -69,7 +70,7 @@ def result(measured: Values) -> dict[str, Any]:
 
 
 def rows_of(out: Path) -> Rows:
-    """Every row of the table by what, model and route, as it is in `out`; else not measured."""
+    """Every row of the table by what, model and route: as in `out`, or else "not measured"."""
     units = {("matrix rate", "", "torch"): "TFLOP/s"}
     for model in SHAPES:
         for function, route, _ in ROUTES:
@@ -84,10 +85,10 @@ def rows_of(out: Path) -> Rows:
 
 
 def attempt(names: Iterable[str], function: Callable, *arguments: Any, **call: Any) -> dict[str, Values]:
-    """What `function` returns, else for each of `names` the reason why it failed, in one line."""
+    """The result of `function`; if it fails, the reason in one line for each of `names`."""
     try:
         return function(*arguments, **call)
-    except Exception as error:  # out of memory, a package that does not suit the card, ...
+    except Exception as error:  # out of memory, a package that does not support the card, ...
         reason = first_line(error)[:200]
         return dict.fromkeys(names, reason if isinstance(error, StudyError) else f"{type(error).__name__}: {reason}")
 

@@ -1,4 +1,5 @@
-"""What the GPU benchmark measures: trainings by `agentark.distill`, generation by `agentark.engines`, a matrix product."""
+"""Measurements of the GPU benchmark: `agentark.distill`'s trainings, `agentark.engines`' generation, matrix
+products."""
 
 import tempfile
 from dataclasses import dataclass
@@ -41,10 +42,10 @@ SEED = 0
 
 @dataclass(frozen=True)
 class Size:
-    """How much is measured. Training settings are those of scale `full` in params.yaml where it has them."""
+    """The size of the measurements. Training settings are those of scale `full` in params.yaml where it has them."""
 
     shapes: dict[str, dict]
-    matrix: int  # rows and columns of the matrices whose product is timed
+    matrix: int  # rows and columns of the multiplied matrices
     joined: int  # generated questions in one example: 6 make about 420 tokens, the length of a GSM8K trace
     requests: int  # replies generated side by side, of the tokens of a GRPO output
     warmup: int  # SFT steps that are not timed: the first choose and compile kernels
@@ -69,8 +70,8 @@ REHEARSAL = Size(
 def build(shape: dict, folder: Path) -> None:
     """Save a Qwen3 with random weights in the hub's format.
 
-    Its tokenizer is that of the generated world, filled up with made-up words: every token that the model samples is
-    then text that encodes to one token again.
+    Its tokenizer is that of the generated world, extended with made-up words: every sampled token is then text that
+    encodes to one token again.
     """
     tokenizer = build_tokenizer()
     words = tokenizer.get_vocab()

@@ -1,6 +1,6 @@
-"""Rates for a plan: what a question and an optimiser step take.
+"""Rates for a plan: tokens and seconds of a question and of an optimiser step.
 
-Rates are measured where the teacher can run here: debates and replies to validation questions, a few steps of each
+Rates are measured if the teacher can run here: debates and replies to validation questions, a few steps of each
 training. Otherwise they are computed from the assumptions in `agentark.plan.sizes`. Every rate states which.
 """
 
@@ -31,7 +31,7 @@ from agentark.traces.check import check_traces
 from agentark.traces.reading import SUMMARISER
 from agentark.traces.selection import select
 
-SMALL = 1e8  # weights; a few steps of smaller students are measured, which take seconds each
+SMALL = 1e8  # weights; steps of smaller students are measured, because they take only seconds
 COLUMNS = ["model", "task", "hard", "temperature", "kind", "calls", "read", "written", "seconds", "n"]
 
 
@@ -41,7 +41,7 @@ def here(name: str) -> bool:
 
 
 def size_of(params: dict, name: str) -> Checkpoint:
-    """The size of a teacher or student, here or still to be fetched. Raises StudyError if it is not known."""
+    """The size of a teacher or student, here or still to fetch. Raises StudyError if it is unknown."""
     source = params["checkpoints"].get(Path(name).name, {}).get("source", "")
     return sizes.checkpoint(source if source and not here(name) else checkpoints.where(name))
 
@@ -62,8 +62,7 @@ def passes(rates: pd.DataFrame, model: str) -> pd.DataFrame:
 
 
 def trained(params: dict, rates: pd.DataFrame, student: str, method: str) -> pd.DataFrame:
-    """The passes of a trained student: as long as the teacher's, whose traces it learns; after answer-only SFT as long
-    as its base's."""
+    """The passes of a trained student: as long as the teacher's, or after answer-only SFT as long as its base's."""
     base = passes(rates, student)
     if method == "sft":
         return base
@@ -113,7 +112,7 @@ def rates(params: dict, pilot_main: int, pilot_other: int, assumed: Assumptions)
 
 
 def steps(params: dict, rates: pd.DataFrame, pilot_main: int, assumed: Assumptions) -> pd.DataFrame:
-    """A row per student and method: what an optimiser step takes.
+    """A row per student and method: tokens and seconds of an optimiser step.
 
     examples: questions, debates or outputs; tokens: in them; written: those that the student generates; seconds: of a
     core or a GPU. Measured on the debates of the pilot if there is one and the student is small, otherwise assumed.
@@ -159,7 +158,7 @@ def protocol(params: dict, temperature: float) -> Protocol:
 
 
 def run_pilot(params: dict, how: Protocol, questions: Sequence[Question], name: str):
-    """Traces and seconds of a protocol run by a teacher or student, through the study's store."""
+    """Traces and seconds of a protocol run by a teacher or student, with the study's store."""
     model = name if name == params["teacher"] else f"{params['engine']}{checkpoints.where(name)}"
     store = root() / params["store"]
     return run_debates(how, questions, model, store, params["debate"]["seed"], params["max_tokens"])
@@ -177,9 +176,9 @@ def rates_of(traces: Sequence[Trace], seconds: Sequence[Seconds]) -> pd.DataFram
 
 
 def step_seconds(train: Callable, **call: Any) -> float:
-    """Mean seconds of an optimiser step of `train(**call)`, without the first, which warms up.
+    """Mean seconds of an optimiser step of `train(**call)`, without the first, which is a warm-up.
 
-    Raises StudyError if the pilot is too small for a batch: the trainer then takes no step.
+    Raises StudyError if the pilot is smaller than a batch: the trainer then takes no step.
     """
     seconds = [step["all"] for step in measure_training(train, **call).steps[1:]]
     if not seconds:
@@ -188,7 +187,7 @@ def step_seconds(train: Callable, **call: Any) -> float:
 
 
 def measured_steps(params: dict, rates: pd.DataFrame, student: str, pilot_main: int) -> pd.DataFrame:
-    """The student's outputs count halfway between the length of its base's, with which it begins, and the teacher's."""
+    """The length of a student's outputs is taken halfway between its base's, where it starts, and the teacher's."""
     base, task, recipe = root() / checkpoints.where(student), params["train_task"], Recipe.of(params)
     questions, tokenizer = pilot_questions(params, task, pilot_main, False), loading.load_tokenizer(base)
     debate = protocol(params, temperature_of(params, "train"))
@@ -213,7 +212,7 @@ def measured_steps(params: dict, rates: pd.DataFrame, student: str, pilot_main: 
 def assumed_rates(params: dict, name: str, task: str, assumed: Assumptions, debate: bool) -> pd.DataFrame:
     """Rates by kind of call of a debate, or of a greedy pass.
 
-    The share of a debate's prompt tokens that prefix caching leaves to compute is that counted by `make prompt-order`.
+    `make prompt-order` counts the share of a debate's prompt tokens that are not in the prefix cache.
     """
     model, how, agents, computed = size_of(params, name), assumed.replies, params["agents"], 1.0
     question = sizes.question_tokens(task, params["questions"]["room"])

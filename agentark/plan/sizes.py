@@ -30,14 +30,15 @@ CARDS = {  # NVIDIA's data sheets, SXM versions, rates without sparsity
     "H200": Card(141, 989, 4.8),
 }
 MFU = 0.4  # fraction of the matrix rate: 38 to 43 % in training on H100s (Llama 3, arXiv 2407.21783, table 4)
-MBU = 0.6  # fraction of the bandwidth, in decoding: about 60 % on H100s (MosaicML, LLM inference performance engineering, 2023)
+# Fraction of the bandwidth in decoding: about 60 % on H100s (MosaicML, LLM inference performance engineering, 2023).
+MBU = 0.6
 VLLM_MEMORY = 0.9  # vLLM's default `gpu_memory_utilization`
 SEQUENCES = 256  # in a batch; vLLM's default `max_num_seqs` has been 256 or more
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A model's size and licence. gated: the licence has to be accepted on the hub; bytes: of a weight on disk."""
+    """A model's size and licence. gated: the licence must be accepted on the hub; bytes: per weight on disk."""
 
     weights: float
     layers: int
@@ -55,7 +56,7 @@ class Checkpoint:
 
     @property
     def kv_bytes(self) -> int:
-        """Bytes of one token's keys and values in 16 bits; sliding windows are not taken into account."""
+        """Bytes of one token's keys and values in 16 bits; sliding windows are ignored."""
         return 2 * 2 * self.layers * self.kv_heads * self.head_dim
 
 
@@ -71,7 +72,7 @@ CHECKPOINTS = {  # model cards and config.json on the hub
 
 
 def checkpoint(where: str) -> Checkpoint:
-    """Size and licence of the model in a folder, else of an entry in CHECKPOINTS. Raises StudyError if there is neither."""
+    """Size and licence of the model in a folder, or of an entry in CHECKPOINTS. Raises StudyError if it is neither."""
     folder = root() / where
     if not folder.is_dir():
         if where not in CHECKPOINTS:
@@ -100,7 +101,7 @@ def batch_of(model: Checkpoint, card: Card, tokens: float) -> int:
 
 
 def call_seconds(model: Checkpoint, card: Card, read: float, written: float, computed: float = 1.0) -> float:
-    """GPU-seconds of one call in a full batch. computed: share of the prompt tokens that no cached prefix covers."""
+    """GPU-seconds of one call in a full batch. computed: share of the prompt tokens outside the prefix cache."""
     rate, bandwidth = card.tflops * 1e12 * MFU, card.bandwidth * 1e12 * MBU
     batch, cards = batch_of(model, card, read + written), cards_for(model, card)
     moved = 2 * model.weights + batch * model.kv_bytes * (read + written / 2)
@@ -121,9 +122,9 @@ def generation_gb(model: Checkpoint, card: Card, tokens: float) -> float:
 def training_gb(model: Checkpoint, tokens: float, lora_rank: int, frozen: int) -> float:
     """Lower bound on the GPU memory of a training with one example of `tokens` tokens at a time.
 
-    Bytes per weight: 16 with Adam in mixed precision (arXiv 1910.02054), 2 with LoRA, 2 for each of the `frozen` models.
-    Per token: 34 bytes of activations per layer and unit of width (arXiv 2205.05198, attention in blocks); 8 bytes of
-    logits and their gradient per vocabulary entry.
+    Bytes per weight: 16 with Adam in mixed precision (arXiv 1910.02054), 2 with LoRA, 2 for each of the `frozen`
+    models. Per token: 34 bytes of activations per layer and unit of width (arXiv 2205.05198, attention in blocks); 8
+    bytes of logits and their gradient per vocabulary entry.
     """
     states = model.weights * ((2 if lora_rank else 16) + 2 * frozen)
     return (states + tokens * (34 * model.layers * model.hidden + 8 * model.vocabulary)) / GB
@@ -141,17 +142,17 @@ QUESTIONS = {
     "truthfulqa": (58.6, 4.58),
 }
 DOCUMENTS = ("qasper", "qmsum")  # assumed to fill `room`: QMSum's meetings have 12,600 tokens on average
-INSTRUCTION = 40  # tokens of the chat template and of the sentence that asks for an answer in a checkable form
+INSTRUCTION = 40  # tokens of the chat template and of the instruction on the answer's form
 ANSWER = 10  # tokens of a bare answer and its end of turn
-TOKEN_BYTES = 4  # of text: the characters above, and a margin for non-ASCII characters
-CALL_BYTES = 150  # that the store keeps beside a reply's text
+TOKEN_BYTES = 4  # of text: the characters above, with a margin for non-ASCII characters
+CALL_BYTES = 150  # that the store keeps in addition to a reply's text
 
 
 @dataclass(frozen=True)
 class Replies:
     """Length of replies: mean characters by round, characters per token; share of debates that reach each round.
 
-    Without characters every reply has max_tokens.
+    Without characters, every reply has max_tokens.
     """
 
     log: str
@@ -169,9 +170,9 @@ class Replies:
         return self.reached[min(at, len(self.reached)) - 1]
 
 
-# Debates of three Qwen3-14B agents over ten questions each (github.com/lferreiraMD/slm_multiagent_debate): GSM8K,
-# answered in a few lines, with agreement in round 1; MMLU, with explanations. Five agents agree less often than three,
-# so `reached` is a lower bound; a model in thinking mode may write up to max_tokens.
+# Debates of three Qwen3-14B agents over ten questions each (github.com/lferreiraMD/slm_multiagent_debate): GSM8K, with
+# replies of a few lines and agreement in round 1; MMLU, with explanations. Five agents agree less often than three, so
+# `reached` is a lower bound; a model in thinking mode may generate up to max_tokens.
 REPLIES = {
     "low": Replies("gsm_Qwen3-14B_persona_enigma-zen-deep-sea_agents3_rounds3", (221.4, 162.3, 145.3), 2.66, (1, 0, 0)),
     "mid": Replies("mmlu_Qwen3-14B_temp0.5-0.7-1.0_agents3_rounds3", (1796.9, 612.3, 713.5), 3.68, (1, 0.3, 0.2)),
@@ -188,8 +189,8 @@ class Assumptions:
 
 
 def question_tokens(task: str, room: int) -> float:
-    """Tokens of a published data set's question with its instruction. Raises StudyError if its length is not known."""
+    """Tokens of a published data set's question with its instruction. Raises StudyError if its length is unknown."""
     if task not in QUESTIONS and task not in DOCUMENTS:
-        raise StudyError(f"{task}: the length of its questions is not known; measure it and add it to sizes.QUESTIONS")
+        raise StudyError(f"{task}: the length of its questions is unknown; measure it and add it to sizes.QUESTIONS")
     characters, per_token = QUESTIONS.get(task, (room, 1))
     return characters / per_token + INSTRUCTION

@@ -1,4 +1,4 @@
-"""`make plan`: what a run will take. A plan is what `params.yaml` asks for, times the rates of `agentark.plan.rates`."""
+"""`make plan`: the cost of a run: the amounts in `params.yaml` times the rates of `agentark.plan.rates`."""
 
 import math
 from pathlib import Path
@@ -23,7 +23,7 @@ COLUMNS = ["stage", "questions", "calls", "tokens_read", "tokens_written", "hour
 
 
 def totals(parts: pd.DataFrame) -> dict[str, float]:
-    """Calls, tokens read and written, and seconds of rates for `questions` questions each."""
+    """Calls, tokens read and generated, and seconds, of rates for `questions` questions each."""
     calls = parts["questions"] * parts["calls"]
     return {"calls": calls.sum(), **{key: (calls * parts[key]).sum() for key in ("read", "written", "seconds")}}
 
@@ -46,7 +46,7 @@ def generating(params: dict, name: str, notebook: str, questions: int, parts: pd
 
 
 def measured_memory(notebook: str) -> float:
-    """Peak memory in GB of a notebook's processes as last recorded by `make bench`; NaN if there is no record."""
+    """Peak memory in GB of a notebook's processes, as last recorded by `make bench`; NaN without a record."""
     table = pd.read_csv(root() / "reports" / "benchmarks.csv").set_index("what")["median"]
     return float(table.get(f"peak memory of {notebook}, MB", math.nan)) / 1000
 
@@ -148,9 +148,9 @@ def paid_back(params: dict, rows: pd.DataFrame, rates: pd.DataFrame) -> pd.DataF
 def paper(card: str) -> pd.DataFrame:
     """The paper's set-up (5 agents, 3 rounds, 342k training questions) with short, medium and the longest replies.
 
-    A row per assumption and method: calls, tokens and GPU-seconds per question by debate, GPU-seconds of an 8B student's
-    pass, GPU-hours of all debates, H100-hours of training as published, and the number of questions after which that is
-    paid.
+    A row per assumption and method: calls, tokens and GPU-seconds per question by debate, GPU-seconds of an 8B
+    student's pass, GPU-hours of all debates, H100-hours of training as published, and the number of questions after
+    which the student has paid for itself.
     """
     n, found = sum(PAPER_QUESTIONS.values()), []
 

@@ -25,7 +25,7 @@ def now() -> float:
 
 
 class TrainingLog(TrainerCallback):
-    """What a training did. Of a training in stages, it holds the last stage.
+    """Measurements of a training; of a training in stages, only the last stage.
 
     steps: seconds of each step, "all" and in each of PARTS; lengths: tokens of each example, by batch (SFT only);
     adapters: LoRA weights; memory: peak of this process in GB (10^9 bytes) before the student is saved, of tensors on a
@@ -49,7 +49,7 @@ class TrainingLog(TrainerCallback):
                 return collate(rows)
 
             trainer.data_collator = counted
-        set_seed(trainer.args.seed)  # the order of examples must not depend on what building the model has drawn
+        set_seed(trainer.args.seed)  # the order of examples must not depend on random draws while the model was built
 
     def clocked(self, part: str, function: Callable) -> Callable:
         def wrapped(*args, **kwargs):
@@ -74,7 +74,7 @@ class TrainingLog(TrainerCallback):
 
 
 def measure_training(train: Callable, **call: Any) -> TrainingLog:
-    """Run `train(out=..., **call)`, a training that calls `training.run`, and drop the student."""
+    """Run `train(out=..., **call)`, a training that calls `training.run`, and discard the student."""
     log, run = TrainingLog(), training.run
 
     def logged(trainer: Trainer) -> None:

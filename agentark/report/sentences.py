@@ -134,7 +134,8 @@ def cost_findings(scores: pd.DataFrame, seconds: pd.DataFrame, task: str, studen
     times = debate["tokens_per_question"] / single["tokens_per_question"]
     lines = [
         f"- A debate reads and generates {debate['tokens_per_question']:.0f} tokens per question, "
-        f"{times:.1f} times as many as one sample ({single['tokens_per_question']:.0f}). It takes {spent['debate', ''] * 1000:.0f} ms of one core; "
+        f"{times:.1f} times as many as one sample ({single['tokens_per_question']:.0f}). "
+        f"It takes {spent['debate', ''] * 1000:.0f} ms of one core; "
         f"one sample takes {spent['single', ''] * 1000:.0f} ms."
     ]
     for student in students:
