@@ -55,12 +55,10 @@ ROUTES: list[tuple[Callable, str, Any]] = [  # with the settings that it changes
 REFERENCE = {"TRL + PEFT": "TRL", "Unsloth": "TRL + PEFT"}  # whose loss curve a route's is compared with
 KEY = ("what", "model", "route")
 MACHINE = ("card", "driver", "versions", "command")
-Rows = dict[tuple[str, str, str], dict[str, Any]]
-Values = list[float] | str  # measurements, or the reason why there are none
 
 
-def result(measured: Values) -> dict[str, Any]:
-    """The columns that hold a measurement."""
+def result(measured: list[float] | str) -> dict[str, Any]:
+    """The columns that hold a measurement, or the reason why there is none."""
     if isinstance(measured, str):
         why = f": {measured}" if measured else ""
         return {"value": None, "least": None, "most": None, "n": 0, "status": f"not measured{why}"}
@@ -68,7 +66,7 @@ def result(measured: Values) -> dict[str, Any]:
     return {"value": value, "least": least, "most": most, "n": len(measured), "status": "measured"}
 
 
-def rows_of(out: Path) -> Rows:
+def rows_of(out: Path) -> dict[tuple, dict[str, Any]]:
     """Every row of the table by what, model and route, as it is in `out`; else not measured."""
     units = {("matrix rate", "", "torch"): "TFLOP/s"}
     for model in SHAPES:
@@ -83,7 +81,7 @@ def rows_of(out: Path) -> Rows:
     return rows | {key: row for row in table if (key := tuple(row[k] for k in KEY)) in rows}
 
 
-def attempt(names: Iterable[str], function: Callable, *arguments: Any, **call: Any) -> dict[str, Values]:
+def attempt(names: Iterable[str], function: Callable, *arguments: Any, **call: Any) -> dict[str, Any]:
     """What `function` returns, else for each of `names` the reason why it failed, in one line."""
     try:
         return function(*arguments, **call)
@@ -92,12 +90,12 @@ def attempt(names: Iterable[str], function: Callable, *arguments: Any, **call: A
         return dict.fromkeys(names, reason if isinstance(error, StudyError) else f"{type(error).__name__}: {reason}")
 
 
-def alone(function: Callable, **call: Any) -> dict[str, list[float]]:
+def alone(function: Callable, **call: Any) -> dict[str, Any]:
     """`function(**call)`, on a GPU in its own process."""
     return isolated(function, **call) if torch.cuda.is_available() else function(**call)
 
 
-def measured(function: Callable, how: Any, size: Size, folder: Path) -> dict[str, list[float]]:
+def measured(function: Callable, how: Any, size: Size, folder: Path) -> dict[str, Any]:
     """One measurement, on a GPU in its own process: a training as `launch.run_all` starts it, or generation."""
     if function is generate:
         return alone(generate, prefix=how, size=size, folder=folder)
@@ -109,7 +107,7 @@ def measure(size: Size, machine: dict[str, str], out: Path) -> None:
     """Measure everything in `size`; rewrite the table at `out` after each measurement."""
     rows = rows_of(out)
 
-    def enter(model: str, route: str, found: dict[str, Values]) -> None:
+    def enter(model: str, route: str, found: dict[str, Any]) -> None:
         for what, values in found.items():
             row = rows[what, model, route]
             row |= result(values) | machine
@@ -121,7 +119,7 @@ def measure(size: Size, machine: dict[str, str], out: Path) -> None:
     enter("", "torch", found)
     rate = 1e12 * statistics.median(found["matrix rate"])
     for model, shape in size.shapes.items():
-        curves: dict[str, Values] = {}
+        curves: dict[str, Any] = {}
         with tempfile.TemporaryDirectory() as folder:
             build(shape, Path(folder))
             for function, route, how in ROUTES:
@@ -141,8 +139,9 @@ def measure(size: Size, machine: dict[str, str], out: Path) -> None:
 
 def described(card: str, command: str) -> dict[str, str]:
     """The columns MACHINE: where and how a row was measured."""
-    asked = [shutil.which("nvidia-smi"), "--query-gpu=driver_version", "--format=csv,noheader"]
-    driver = subprocess.run(asked, capture_output=True, text=True).stdout.partition("\n")[0] if asked[0] else ""
+    asked = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    done = subprocess.run(asked, capture_output=True, text=True) if shutil.which(asked[0]) else None
+    driver = done.stdout.partition("\n")[0] if done else ""
     installed = {d.name: d.version for d in distributions()}
     names = ("torch", "transformers", "trl", "peft", "unsloth", "bitsandbytes", "vllm")
     versions = " ".join(f"{name} {installed[name]}" for name in names if name in installed)
