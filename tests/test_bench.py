@@ -1,10 +1,10 @@
-"""The benchmarks' parts that reach into others' code, run once and small; `make bench` runs all of them."""
+"""The parts of the benchmark that patch other modules, run once and small; `make bench` runs all of them."""
 
 import math
 
 import pytest
 
-from agentark.distill import policy
+from agentark.distill import training
 from agentark.engines import batching
 from agentark.plan import bench_cpu
 from agentark.tasks import TASKS
@@ -18,13 +18,13 @@ def once(monkeypatch):
     monkeypatch.setattr(bench_cpu, "REPEATS", 1)
 
 
-def test_a_step_of_practice_is_the_sum_of_its_parts_and_leaves_everything_as_it_was():
-    before = bench_cpu.GRPOTrainer._generate, policy.process_reward, batching.generate
+def test_a_grpo_step_is_the_sum_of_its_parts_and_every_patch_is_removed():
+    before = training.run, batching.generate
     *parts, ratio = bench_cpu.grpo(QUESTIONS)
     assert [row["what"] for row in parts] == ["GRPO: generation", "GRPO: scoring", "GRPO: update"]
     assert sum(row["median"] for row in parts) == pytest.approx(1)
     assert all(row["median"] > 0 for row in (*parts, ratio))
-    assert (bench_cpu.GRPOTrainer._generate, policy.process_reward, batching.generate) == before
+    assert (training.run, batching.generate) == before
 
 
 @pytest.mark.parametrize("part", [lambda: bench_cpu.leaving(QUESTIONS), bench_cpu.starts])

@@ -69,8 +69,7 @@ def test_loss_curves_are_of_one_training_set_from_one_start(rehearsed, model):
     whole, adapters = (row(rehearsed, "R-SFT loss", route, model) for route in ("TRL", "TRL + PEFT"))
     apart = row(rehearsed, "R-SFT loss, difference to TRL", "TRL + PEFT", model)
     guessing = math.log(gpu_routes.TINY["vocab_size"])
-    steps = gpu_routes.REHEARSAL.warmup + gpu_routes.REHEARSAL.repeats * gpu_routes.REHEARSAL.steps
-    assert whole.n == adapters.n == apart.n == steps
+    assert whole.n == adapters.n == apart.n == gpu_routes.REHEARSAL.sft.steps
     assert whole.most == pytest.approx(guessing, abs=0.2) and adapters.most == pytest.approx(whole.most, abs=1e-4)
     assert whole.least < adapters.least < adapters.most
     assert apart.least < 1e-4 < apart.most
@@ -116,7 +115,8 @@ def test_a_failure_stays_in_its_rows(tmp_path, monkeypatch):
     """Four outputs do not divide into threes, which fails GRPO and nothing else."""
     (tmp_path / "params.yaml").touch()
     monkeypatch.chdir(tmp_path)
-    odd = replace(gpu_routes.REHEARSAL, shapes=dict([*gpu_routes.TINY_SHAPES.items()][:1]), rows=3, repeats=1)
+    odd = replace(gpu_routes.REHEARSAL, shapes=dict([*gpu_routes.TINY_SHAPES.items()][:1]))
+    odd = replace(odd, grpo=odd.grpo.but(per_device_batch_size=3))
     bench_gpu.measure(odd, dict.fromkeys(bench_gpu.MACHINE, ""), tmp_path / "gpu.csv")
     table = pd.read_csv(tmp_path / "gpu.csv", keep_default_na=False)
     table = table[table.model.isin(("", *odd.shapes)) & ~table.route.isin(OPTIONAL)]
@@ -140,14 +140,14 @@ def test_a_process_imports_unsloth_before_what_it_patches():
 def test_a_log_does_not_change_the_training(tmp_path):
     """The learning curve is that of the training without a log, to the last bit."""
     gpu_routes.build(gpu_routes.TINY_SHAPES["Qwen3-0.6B"], tmp_path / "base")
-    settings, pairs = gpu_routes.REHEARSAL.sft("TRL"), [(q.text, q.solution) for q in gpu_routes.examples(20, 1)]
+    settings, pairs = gpu_routes.REHEARSAL.sft, [(q.text, q.solution) for q in gpu_routes.examples(20, 1)]
     call = dict(base=tmp_path / "base", pairs=pairs, seed=0, settings=settings)
     log = measure_training(sft.train, **call)
     assert log.curve == sft.train(out=tmp_path / "student", **call)
     tokens = sft.example_tokens(pairs, load_tokenizer(tmp_path / "base"))
     assert sum(map(sum, log.lengths)) == pytest.approx(20 * tokens)
     assert [len(batch) for batch in log.lengths] == [4] * 5
-    assert len(log.steps()) == 4 and all(step["all"] > 0 for step in log.steps())
+    assert len(log.steps) == 5 and all(step["all"] > 0 for step in log.steps)
 
 
 def test_flops_are_the_papers_formula(tmp_path):

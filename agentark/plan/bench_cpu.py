@@ -18,6 +18,7 @@ from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import pandas as pd
@@ -64,8 +65,9 @@ def spread(what: str, values: Sequence[float], note: str) -> dict:
     return {"what": what, "median": median, "least": least, "most": most, "n": len(values), "note": note}
 
 
-def plain(engine: Transformers, requests: list[Request], rows: int) -> None:
+def plain(engine: Any, requests: list[Request], rows: int) -> list[str]:
     """transformers' `generate` as in its documentation: chats padded together, `rows` at a time, in the given order."""
+    texts = []
     for start in range(0, len(requests), rows):
         chats = [r.messages for r in requests[start : start + rows]]
         inputs = engine.tokenizer.apply_chat_template(
@@ -74,7 +76,8 @@ def plain(engine: Transformers, requests: list[Request], rows: int) -> None:
         sampling = dict(max_new_tokens=MAX_TOKENS, do_sample=True, temperature=requests[start].temperature)
         with torch.inference_mode():
             output = engine.model.generate(**inputs, **sampling)
-        engine.tokenizer.batch_decode(output[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+        texts += engine.tokenizer.batch_decode(output[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+    return texts
 
 
 def generation(questions: list[Question]) -> list[dict]:

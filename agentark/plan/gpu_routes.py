@@ -54,16 +54,17 @@ class Size:
     grpo: Policy  # one step per repeat after the first; the public code's 64 questions take eight times as long
 
 
-GRPO = dict(temperature=1.0, learning_rate=5e-7, beta=0.001, aggregate="mean", outcome_weight=0.0)  # public code
+# Learning rate and beta are the public code's.
+GRPO = dict(temperature=1.0, learning_rate=5e-7, beta=0.001, aggregate="mean", outcome_weight=0.0)
 REAL = Size(
     SHAPES, matrix=8192, joined=6, requests=64, warmup=4, repeats=5,
-    sft=SFT(steps=24, batch_size=16, learning_rate=1e-4, lora_rank=32, trainer="peft"),
-    grpo=Policy(steps=6, batch_size=8, num_generations=8, per_device_batch_size=8, max_tokens=256, **GRPO),
+    sft=SFT.read(dict(steps=24, batch_size=16, learning_rate=1e-4, lora_rank=32, trainer="peft")),
+    grpo=Policy.read(GRPO | dict(steps=6, batch_size=8, num_generations=8, per_device_batch_size=8, max_tokens=256)),
 )  # fmt: skip
 REHEARSAL = Size(
     TINY_SHAPES, matrix=128, joined=1, requests=4, warmup=1, repeats=2,
-    sft=SFT(steps=5, batch_size=4, learning_rate=3e-3, lora_rank=4, trainer="peft"),
-    grpo=Policy(steps=3, batch_size=2, num_generations=2, per_device_batch_size=2, max_tokens=8, **GRPO),
+    sft=SFT.read(dict(steps=5, batch_size=4, learning_rate=3e-3, lora_rank=4, trainer="peft")),
+    grpo=Policy.read(GRPO | dict(steps=3, batch_size=2, num_generations=2, per_device_batch_size=2, max_tokens=8)),
 )  # fmt: skip
 
 
@@ -100,7 +101,7 @@ def flops(folder: Path, lengths: list[int], passes: tuple[int, int], adapters: i
     1 forward, 1 for the gradient of the input, 1 for the gradient of the weights. Adapters are always trained."""
     config = AutoConfig.from_pretrained(folder)
     attention = 4 * config.num_hidden_layers * config.num_attention_heads * config.head_dim
-    per_token = 2 * passes[0] * described(folder)["weights"] + 6 * adapters
+    per_token = 2 * passes[0] * int(described(folder)["weights"]) + 6 * adapters
     return sum(per_token * t + passes[1] * attention * t * t for t in lengths)
 
 

@@ -5,6 +5,7 @@ was read or written before. Results: `reports/prompt_order.csv`.
 """
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import pandas as pd
 from transformers import PreTrainedTokenizerBase
@@ -75,7 +76,7 @@ def measure(orders: Sequence[str] = ORDERS) -> pd.DataFrame:
         replies = {key: reply.text for key, _, reply in turns}  # the last one is the summary
         right = stats.mean([is_right(answer_of(replies[q.question_id], q), q) for q in questions])
         calls = as_calls(tokenizer, turns)
-        row = {"order": order, "accuracy": right.value, "lo": right.lo, "hi": right.hi, "n": right.n}
+        row: dict[str, Any] = {"order": order, "accuracy": right.value, "lo": right.lo, "hi": right.hi, "n": right.n}
         row |= {"calls": len(calls) / right.n, "prompt_tokens": sum(len(p) for p, _ in calls) / right.n}
         for block in BLOCKS:
             row[f"computed_block_{block}"] = sum(computed(calls, block)) / right.n

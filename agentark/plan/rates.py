@@ -6,6 +6,7 @@ training. Otherwise they are computed from the assumptions in `agentark.plan.siz
 
 import importlib.util
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -217,7 +218,7 @@ def assumed_rates(params: dict, name: str, task: str, assumed: Assumptions, deba
     model, how, agents, computed = size_of(params, name), assumed.replies, params["agents"], 1.0
     question = sizes.question_tokens(task, params["questions"]["room"])
     length = [how.tokens(k, params["max_tokens"]) for k in range(1, params["rounds"] + 1)]
-    table = {"kind": ["pass"], "calls": [1.0], "read": [question], "written": length[:1]}
+    table: dict[str, list] = {"kind": ["pass"], "calls": [1], "read": [question], "written": length[:1]}
     if debate:
         counted = pd.read_csv(root() / "reports" / "prompt_order.csv").set_index("order")
         computed = float(counted.loc[params["debate"]["order"], "share_block_16"])
@@ -244,7 +245,7 @@ def assumed_steps(params: dict, rates: pd.DataFrame, student: str, assumed: Assu
     lengths = {m: read + (sizes.ANSWER if m == "sft" else written) for m in params["methods"]}
     lengths["reward_model"] = (debate["calls"] * (read + debate["written"])).sum()
     table = step_sizes(recipe, lengths, read, written)
-    seconds, pad = sizes.train_seconds(model, card, table["tokens"]), table.loc["pad"]
+    seconds, pad = table["tokens"].map(partial(sizes.train_seconds, model, card)), table.loc["pad"]
     flop = 6 + 2 + (2 if recipe.policy.beta else 0)  # trained on, scored by the reward model, read by the reference
     seconds["pad"] = sizes.train_seconds(model, card, pad["tokens"], flop)
     seconds["pad"] += pad["examples"] * sizes.call_seconds(model, card, read, written)

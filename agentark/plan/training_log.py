@@ -9,7 +9,7 @@ from typing import Any
 from unittest import mock
 
 import torch
-from transformers import Trainer, TrainerCallback, set_seed
+from transformers import TrainerCallback, set_seed
 from trl import SFTTrainer
 
 from agentark.distill import training
@@ -32,7 +32,9 @@ class TrainingLog(TrainerCallback):
     GPU, resident on a CPU; curve: the learning curve that the training returns.
     """
 
-    def attach(self, trainer: Trainer) -> None:
+    curve: list[dict]
+
+    def attach(self, trainer: Any) -> None:
         self.steps: list[dict[str, float]] = []
         self.lengths: list[list[int]] = []
         self.spent = dict.fromkeys(PARTS, 0.0)
@@ -77,7 +79,7 @@ def measure_training(train: Callable, **call: Any) -> TrainingLog:
     """Run `train(out=..., **call)`, a training that calls `training.run`, and discard the student."""
     log, run = TrainingLog(), training.run
 
-    def logged(trainer: Trainer) -> None:
+    def logged(trainer: Any) -> None:
         log.attach(trainer)
         run(trainer)
 
