@@ -1,19 +1,18 @@
-"""`make gpu-bench`: speed and memory of the parts of scale `full` on one GPU, by each route. Results:
-`reports/gpu.csv`.
+"""`make gpu-bench`: speed and memory of the parts of scale `full` on one GPU, by each route. Results: `reports/gpu.csv`.
 
-Checkpoints have real shapes but random weights: speed and memory do not depend on the values of weights. Arithmetic is
-in bfloat16: autocast over float32 weights if all weights are trained, bfloat16 weights otherwise. Every measurement
-runs in its own process, because Unsloth patches TRL for the whole process and peak memory must start from zero. The row
-of a failed measurement gives the reason, and the others continue. The table is written after each measurement, so a
-stopped run keeps its results. A value is the median of `n` repeats in one run, with the minimum and the maximum. Rows
-that a run does not reach keep their earlier measurement with its card and versions, or "not measured". `--model`
-measures the rows of one model. `--rehearse` runs the same code on the CPU with tiny shapes; its numbers mean nothing.
+Checkpoints have real shapes but random weights: speed and memory do not depend on what a model has learnt. Arithmetic is
+in bfloat16: autocast over float32 weights where all weights are trained, bfloat16 weights elsewhere. Every measurement
+runs in its own process, because Unsloth patches TRL for the whole process and peak memory must start from zero. A failed
+measurement gives the reason in its row, and the others continue. The table is written after each measurement, so a
+stopped run keeps what it has. A value is the median of `n` repeats in one run, with the least and the most. Rows that a
+run does not reach keep their earlier measurement with its card and versions, or "not measured". `--model` measures the
+rows of one model. `--rehearse` runs the same code on the CPU with tiny shapes; its numbers mean nothing.
 
 MFU (model FLOPs utilisation) is FLOP/s divided by the card's matrix rate, which is measured here too. The FLOPs of a
 sequence of T tokens follow arXiv 2204.02311, appendix B: 6 N T + 12 L H Q T^2 to train all N weights of L layers with H
-heads of width Q; 4 N T + 6 A T + 12 L H Q T^2 to train A adapter weights, because frozen weights need no gradient; 2 N
-T + 4 L H Q T^2 to generate, prompt included. Padding and recomputation do not count as work. The embeddings are tied: N
-counts the output matrix once and omits the embedding look-up, which needs no multiplication.
+heads of width Q; 4 N T + 6 A T + 12 L H Q T^2 to train A adapter weights, because frozen weights need no gradient; 2 N T
++ 4 L H Q T^2 to generate, prompt included. Padding and recomputation do not count as work. The embeddings are tied: N
+counts the output matrix once, and not the look-up, which needs no multiplication.
 """
 
 import argparse
@@ -56,12 +55,10 @@ ROUTES: list[tuple[Callable, str, Any]] = [  # with the settings that it changes
 REFERENCE = {"TRL + PEFT": "TRL", "Unsloth": "TRL + PEFT"}  # route -> the route whose loss curve it is compared with
 KEY = ("what", "model", "route")
 MACHINE = ("card", "driver", "versions", "command")
-Rows = dict[tuple[str, str, str], dict[str, Any]]
-Values = list[float] | str  # measurements, or the reason for their absence
 
 
-def result(measured: Values) -> dict[str, Any]:
-    """The columns that hold a measurement."""
+def result(measured: list[float] | str) -> dict[str, Any]:
+    """The columns that hold a measurement, or the reason why there is none."""
     if isinstance(measured, str):
         why = f": {measured}" if measured else ""
         return {"value": None, "least": None, "most": None, "n": 0, "status": f"not measured{why}"}
@@ -69,7 +66,7 @@ def result(measured: Values) -> dict[str, Any]:
     return {"value": value, "least": least, "most": most, "n": len(measured), "status": "measured"}
 
 
-def rows_of(out: Path) -> Rows:
+def rows_of(out: Path) -> dict[tuple, dict[str, Any]]:
     """Every row of the table by what, model and route: as in `out`, or else "not measured"."""
     units = {("matrix rate", "", "torch"): "TFLOP/s"}
     for model in SHAPES:
@@ -84,7 +81,7 @@ def rows_of(out: Path) -> Rows:
     return rows | {key: row for row in table if (key := tuple(row[k] for k in KEY)) in rows}
 
 
-def attempt(names: Iterable[str], function: Callable, *arguments: Any, **call: Any) -> dict[str, Values]:
+def attempt(names: Iterable[str], function: Callable, *arguments: Any, **call: Any) -> dict[str, Any]:
     """The result of `function`; if it fails, the reason in one line for each of `names`."""
     try:
         return function(*arguments, **call)
@@ -93,12 +90,12 @@ def attempt(names: Iterable[str], function: Callable, *arguments: Any, **call: A
         return dict.fromkeys(names, reason if isinstance(error, StudyError) else f"{type(error).__name__}: {reason}")
 
 
-def alone(function: Callable, **call: Any) -> dict[str, list[float]]:
+def alone(function: Callable, **call: Any) -> dict[str, Any]:
     """`function(**call)`, on a GPU in its own process."""
     return isolated(function, **call) if torch.cuda.is_available() else function(**call)
 
 
-def measured(function: Callable, how: Any, size: Size, folder: Path) -> dict[str, list[float]]:
+def measured(function: Callable, how: Any, size: Size, folder: Path) -> dict[str, Any]:
     """One measurement, on a GPU in its own process: a training as `launch.run_all` starts it, or generation."""
     if function is generate:
         return alone(generate, prefix=how, size=size, folder=folder)
@@ -110,7 +107,7 @@ def measure(size: Size, machine: dict[str, str], out: Path) -> None:
     """Measure everything in `size`; rewrite the table at `out` after each measurement."""
     rows = rows_of(out)
 
-    def enter(model: str, route: str, found: dict[str, Values]) -> None:
+    def enter(model: str, route: str, found: dict[str, Any]) -> None:
         for what, values in found.items():
             row = rows[what, model, route]
             row |= result(values) | machine
@@ -122,7 +119,7 @@ def measure(size: Size, machine: dict[str, str], out: Path) -> None:
     enter("", "torch", found)
     rate = 1e12 * statistics.median(found["matrix rate"])
     for model, shape in size.shapes.items():
-        curves: dict[str, Values] = {}
+        curves: dict[str, Any] = {}
         with tempfile.TemporaryDirectory() as folder:
             build(shape, Path(folder))
             for function, route, how in ROUTES:
@@ -142,8 +139,9 @@ def measure(size: Size, machine: dict[str, str], out: Path) -> None:
 
 def described(card: str, command: str) -> dict[str, str]:
     """The columns MACHINE: where and how a row was measured."""
-    asked = [shutil.which("nvidia-smi"), "--query-gpu=driver_version", "--format=csv,noheader"]
-    driver = subprocess.run(asked, capture_output=True, text=True).stdout.partition("\n")[0] if asked[0] else ""
+    asked = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    done = subprocess.run(asked, capture_output=True, text=True) if shutil.which(asked[0]) else None
+    driver = done.stdout.partition("\n")[0] if done else ""
     installed = {d.name: d.version for d in distributions()}
     names = ("torch", "transformers", "trl", "peft", "unsloth", "bitsandbytes", "vllm")
     versions = " ".join(f"{name} {installed[name]}" for name in names if name in installed)
