@@ -75,13 +75,13 @@ lint: env  ## run the checks of .pre-commit-config.yaml on all files
 	mypy agentark
 
 bench: env  ## measure speed and memory on the CPU; writes reports/benchmarks.csv
-	python -m agentark.plan.bench_cpu
+	python -m tests.benchmarks.cpu
 
 gpu-bench: env  ## measure training and generation on a GPU; writes reports/gpu.csv
-	python -m agentark.plan.bench_gpu
+	python -m tests.benchmarks.gpu
 
 prompt-order: env  ## count what prefix caching saves by order of prompts; writes reports/prompt_order.csv
-	python -m agentark.plan.prompt_order
+	python -m tests.benchmarks.prompt_order
 
 MODEL ?= data/models/teacher
 PORT ?= 8000

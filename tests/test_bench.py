@@ -6,8 +6,8 @@ import pytest
 
 from agentark.distill import training
 from agentark.engines import batching
-from agentark.plan import bench_cpu
 from agentark.tasks import TASKS
+from tests.benchmarks import cpu
 
 pytestmark = pytest.mark.long
 QUESTIONS = TASKS["equation"].questions(16, "train", 0)
@@ -15,19 +15,19 @@ QUESTIONS = TASKS["equation"].questions(16, "train", 0)
 
 @pytest.fixture(autouse=True)
 def once(monkeypatch):
-    monkeypatch.setattr(bench_cpu, "REPEATS", 1)
+    monkeypatch.setattr(cpu, "REPEATS", 1)
 
 
 def test_a_grpo_step_is_the_sum_of_its_parts_and_every_patch_is_removed():
     before = training.run, batching.generate
-    *parts, ratio = bench_cpu.grpo(QUESTIONS)
+    *parts, ratio = cpu.grpo(QUESTIONS)
     assert [row["what"] for row in parts] == ["GRPO: generation", "GRPO: scoring", "GRPO: update"]
     assert sum(row["median"] for row in parts) == pytest.approx(1)
     assert all(row["median"] > 0 for row in (*parts, ratio))
     assert (training.run, batching.generate) == before
 
 
-@pytest.mark.parametrize("part", [lambda: bench_cpu.leaving(QUESTIONS), bench_cpu.starts])
+@pytest.mark.parametrize("part", [lambda: cpu.leaving(QUESTIONS), cpu.starts])
 def test_what_is_saved_is_measured(part):
     share = batching.SHARE
     assert all(0 < row["median"] < math.inf and row["n"] == 1 for row in part())

@@ -18,9 +18,9 @@ from agentark import root
 from agentark.distill import sft
 from agentark.models.loading import load_tokenizer
 from agentark.parallel import isolated
-from agentark.plan import bench_gpu, gpu_routes
 from agentark.plan.training_log import measure_training
 from agentark.schemas import write_csv
+from tests.benchmarks import gpu, gpu_routes
 
 pytestmark = pytest.mark.long
 KEY = ["what", "model", "route"]
@@ -34,7 +34,7 @@ def bench(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
     """The command as users call it, in a project without files, on a machine without a GPU."""
     (folder / "params.yaml").touch()
     environment = os.environ | {"PYTHONPATH": str(root()), "CUDA_VISIBLE_DEVICES": ""}
-    command = [sys.executable, "-m", "agentark.plan.bench_gpu", *arguments]
+    command = [sys.executable, "-m", "tests.benchmarks.gpu", *arguments]
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
 
 
@@ -117,7 +117,7 @@ def test_a_failure_stays_in_its_rows(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     odd = replace(gpu_routes.REHEARSAL, shapes=dict([*gpu_routes.TINY_SHAPES.items()][:1]))
     odd = replace(odd, grpo=odd.grpo.but(per_device_batch_size=3))
-    bench_gpu.measure(odd, dict.fromkeys(bench_gpu.MACHINE, ""), tmp_path / "gpu.csv")
+    gpu.measure(odd, dict.fromkeys(gpu.MACHINE, ""), tmp_path / "gpu.csv")
     table = pd.read_csv(tmp_path / "gpu.csv", keep_default_na=False)
     table = table[table.model.isin(("", *odd.shapes)) & ~table.route.isin(OPTIONAL)]
     failed = table[table.status != "measured"]
@@ -126,9 +126,9 @@ def test_a_failure_stays_in_its_rows(tmp_path, monkeypatch):
 
 
 def test_a_failed_measurement_gives_its_reason():
-    assert bench_gpu.attempt(["a"], lambda: {"a": [4.0]}) == {"a": [4.0]}
-    assert bench_gpu.attempt(["a", "b"], math.sqrt, "four")["b"].startswith("TypeError: ")
-    assert bench_gpu.attempt(["a"], isolated, os._exit, status=1)["a"].startswith("BrokenProcessPool: ")
+    assert gpu.attempt(["a"], lambda: {"a": [4.0]}) == {"a": [4.0]}
+    assert gpu.attempt(["a", "b"], math.sqrt, "four")["b"].startswith("TypeError: ")
+    assert gpu.attempt(["a"], isolated, os._exit, status=1)["a"].startswith("BrokenProcessPool: ")
 
 
 def test_a_process_imports_unsloth_before_what_it_patches():

@@ -13,7 +13,7 @@ from agentark.debate.protocols import Debate
 from agentark.debate.run import run_group
 from agentark.engines import Store, engine
 from agentark.engines.vllm import settings
-from agentark.plan.prompt_order import as_calls, computed
+from tests.benchmarks.prompt_order import as_calls, computed
 
 TEACHER = root() / "data/models/teacher"
 BLOCK = 32

@@ -36,8 +36,18 @@ import transformers
 from agentark import StudyError, finish, first_line, root
 from agentark.distill import launch
 from agentark.parallel import isolated
-from agentark.plan.gpu_routes import REAL, REHEARSAL, SHAPES, Size, build, generate, matrix_rate, train_grpo, train_sft
 from agentark.schemas import write_csv
+from tests.benchmarks.gpu_routes import (
+    REAL,
+    REHEARSAL,
+    SHAPES,
+    Size,
+    build,
+    generate,
+    matrix_rate,
+    train_grpo,
+    train_sft,
+)
 
 UNITS = {
     train_sft: {"R-SFT tokens/s": "tokens/s", "R-SFT MFU": "", "R-SFT peak memory": "GB", "R-SFT loss": "nats a token"},
@@ -149,7 +159,7 @@ def described(card: str, command: str) -> dict[str, str]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    command = "python -m agentark.plan.bench_gpu"
+    command = "python -m tests.benchmarks.gpu"
     parser = argparse.ArgumentParser(prog=command, description=__doc__.splitlines()[0])
     parser.add_argument("--model", choices=SHAPES, help="measure only this model")
     parser.add_argument("--rehearse", action="store_true", help="tiny shapes on the CPU; needs --out")
