@@ -95,9 +95,8 @@ def generation(questions: list[Question]) -> list[dict]:
         together = timed(lambda: (plain(engine, first, ROWS), plain(engine, second, ROWS)))
         alone.append(one / ours)
         batched.append(together / ours)
-    note = f"{calls} calls; single calls timed on {len(few)} of them"
     return [
-        spread("debate: one call at a time / ours", alone, note),
+        spread("debate: one call at a time / ours", alone, f"{calls} calls; single calls timed on {len(few)} of them"),
         spread("debate: plain batched generate / ours", batched, f"{calls} calls, plain batches of {ROWS}"),
     ]
 
@@ -151,9 +150,8 @@ def sft_defaults(pairs: list[tuple[str, str]], out: Path, seed: int) -> float:
 def sft_ours(pairs: list[tuple[str, str]], out: Path, seed: int) -> float:
     """R-SFT as in the study, on as many examples. Returns seconds, with loading and saving.
 
-    At one learning rate, larger batches would end at a higher loss after as many examples; the rate grows with the root
-    of the batch size, as is right for Adam (Malladi et al. 2022, "On the SDEs and scaling rules for adaptive gradient
-    algorithms").
+    At one learning rate, larger batches end at a higher loss after as many examples; the rate grows with the root of the
+    batch size (Malladi et al. 2022, "On the SDEs and scaling rules for adaptive gradient algorithms", for Adam).
     """
     ours = recipe().sft
     rate = ours.learning_rate * (ours.batch_size / DEFAULT_BATCH) ** 0.5

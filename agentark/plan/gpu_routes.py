@@ -53,8 +53,7 @@ class Size:
     grpo: Policy  # one step per repeat after the first; the public code's 64 questions take eight times as long
 
 
-# Learning rate and beta are the public code's.
-GRPO = dict(temperature=1.0, learning_rate=5e-7, beta=0.001, aggregate="mean", outcome_weight=0.0)
+GRPO = dict(temperature=1.0, learning_rate=5e-7, beta=0.001, aggregate="mean", outcome_weight=0.0)  # public code
 REAL = Size(
     SHAPES, matrix=8192, joined=6, requests=64, warmup=4, repeats=5,
     sft=SFT.read(dict(steps=24, batch_size=16, learning_rate=1e-4, lora_rank=32, trainer="peft")),
@@ -68,11 +67,8 @@ REHEARSAL = Size(
 
 
 def build(shape: dict, folder: Path) -> None:
-    """Save a Qwen3 with random weights in the hub's format.
-
-    Its tokenizer is that of the generated world, filled up with made-up words: every token that the model samples is
-    then text that encodes to one token again.
-    """
+    """Save a Qwen3 with random weights. Its tokenizer is that of the generated world, filled up with made-up words:
+    every token that the model samples is then text that encodes to one token again."""
     tokenizer = build_tokenizer()
     words = tokenizer.get_vocab()
     words |= {f"word{number}": number for number in range(len(words), shape["vocab_size"])}

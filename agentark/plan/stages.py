@@ -130,7 +130,7 @@ def table(rows: pd.DataFrame, params: dict, card: str) -> pd.DataFrame:
 
 def paid_back(params: dict, rows: pd.DataFrame, rates: pd.DataFrame) -> pd.DataFrame:
     """A row per student and method: seconds (of a core or GPU) spent once on debates and on training one seed, seconds
-    per question by debate and by the student, and the number of questions after which that is paid."""
+    per question by debate and by the student, and the number of questions that pay for it."""
     task, seconds, found = params["train_task"], rows.set_index("stage")["hours"] * 3600, []
     talk = debate_rates(rates, False, temperature_of(params, "test")).loc[task]
     debate, debates = totals(talk.assign(questions=1))["seconds"], seconds["debate@train"]
@@ -148,18 +148,15 @@ def paid_back(params: dict, rows: pd.DataFrame, rates: pd.DataFrame) -> pd.DataF
 def paper(card: str) -> pd.DataFrame:
     """The paper's set-up (5 agents, 3 rounds, 342k training questions) with short, medium and the longest replies.
 
-    A row per assumption and method: calls, tokens and GPU-seconds per question by debate, GPU-seconds of an 8B student's
-    pass, GPU-hours of all debates, H100-hours of training as published, and the number of questions after which that is
-    paid.
+    A row per assumption and method: calls, tokens and GPU-seconds of a question's debate, GPU-seconds of an 8B student's
+    pass, GPU-hours of all debates, H100-hours of training as published, and the number of questions that pay for it.
     """
     n, found = sum(PAPER_QUESTIONS.values()), []
 
     def mean(name: str, assumed: Assumptions, debate: bool) -> dict[str, float]:
-        parts = (
-            assumed_rates(PAPER, name, task, assumed, debate).assign(questions=count / n)
-            for task, count in PAPER_QUESTIONS.items()
-        )
-        return totals(pd.concat(parts))
+        rates = [assumed_rates(PAPER, name, task, assumed, debate) for task in PAPER_QUESTIONS]
+        shares = [count / n for count in PAPER_QUESTIONS.values()]
+        return totals(pd.concat(r.assign(questions=share) for r, share in zip(rates, shares, strict=True)))
 
     for label, replies in REPLIES.items():
         assumed = Assumptions(CARDS[card], replies)
