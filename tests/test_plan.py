@@ -131,7 +131,6 @@ class Sleeper(torch.nn.Module):
 
     def train(self):
         (log,) = self.callbacks
-        log.on_train_begin()
         for step in range(self.steps):
             time.sleep(0.05 if step else 0.5)
             log.on_step_end()

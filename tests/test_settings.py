@@ -41,7 +41,7 @@ def test_what_a_notebook_declares_are_settings_of_its_kind(notebook):
     [
         ({"steps": 0}, "sft.steps=0: .*greater than 0"),
         ({"steps": "many"}, "sft.steps='many'"),
-        ({"batch": 3}, "sft: batch is unknown; it has only .*batch_size"),
+        ({"batch": 3}, "sft: batch is unknown; choose from .*batch_size"),
         ({"learning_rate": None}, "sft.learning_rate=None"),
         ({"trainer": "osmosis"}, "sft.trainer='osmosis'"),
     ],

@@ -9,7 +9,7 @@ import seaborn as sns
 
 from agentark.paper.analysis import test_sizes
 from agentark.paper.numbers import METHODS, STUDENTS, TEACHERS, TEST_SIZES, TRAIN_SIZES
-from agentark.report.charts import COLOURS, LABELS, WIDTH, intervals, style
+from agentark.report.charts import COLOURS, LABELS, WIDTH, intervals, named, style
 
 HUES: dict[str, Any] = dict(hue="method", palette=COLOURS, hue_order=METHODS)
 
@@ -20,9 +20,7 @@ def finished(grid: sns.FacetGrid, label: str, zero: bool = True) -> plt.Figure:
         grid.refline(y=0, color="black", lw=0.8, ls="-")
     grid.set_ylabels(label).set_xlabels("").set_titles("{row_name} {col_name}" if grid.row_names else "{col_name}")
     if grid.legend:
-        grid.legend.set_title("")
-        for text in grid.legend.texts:
-            text.set_text(LABELS.get(text.get_text(), text.get_text()))
+        named(grid)
     for axis in grid.axes.flat:
         axis.tick_params(axis="x", labelsize=8)
         if axis.get_xticklabels() and not axis.get_xticklabels()[0].get_text().replace(".", "").isdigit():
@@ -83,8 +81,11 @@ def gain_by_size(table: pd.DataFrame) -> plt.Figure:
         aspect=1.2,
     )
     figure = finished(grid.set(xscale="log"), "mean gain, points")
+    sizes = sorted(TRAIN_SIZES.items(), key=lambda item: item[1])
+    below = "\n\n"
+    labels = [f"{below * (i % 2)}{name}\n{n:,}" for i, (name, n) in enumerate(sizes)]  # close ones on two levels
     for axis in grid.axes.flat:
-        axis.set_xticks(list(TRAIN_SIZES.values()), [f"{name}\n{n:,}" for name, n in TRAIN_SIZES.items()], minor=False)
+        axis.set_xticks([n for _, n in sizes], labels, minor=False)
         axis.minorticks_off()
     return figure
 
@@ -113,8 +114,7 @@ def gains_and_noise(noisy: pd.DataFrame) -> plt.Figure:
             half = 1.96 * np.sqrt(2 * base * (100 - base) / TEST_SIZES[test])
             axis.fill_betweenx([y - 0.42, y + 0.42], -half, half, color="0.88", lw=0, zorder=0)
         axis.axvline(0, color="black", lw=0.8)
-    grid.set_axis_labels("gain over the base, points", "").set_titles("{col_name}")
-    return grid.figure
+    return named(grid).set_axis_labels("gain over the base, points", "").set_titles("{col_name}").figure
 
 
 def means_and_intervals(found: pd.DataFrame) -> plt.Figure:

@@ -68,9 +68,8 @@ def trained(params: dict, rates: pd.DataFrame, student: str, method: str) -> pd.
     if method == "sft":
         return base
     written = passes(rates, params["teacher"])["written"]
-    return base.assign(
-        written=written, seconds=base["seconds"] * (base["read"] + written) / (base["read"] + base["written"])
-    )
+    longer = (base["read"] + written) / (base["read"] + base["written"])
+    return base.assign(written=written, seconds=base["seconds"] * longer)
 
 
 def obstacle(params: dict) -> str:
@@ -133,13 +132,12 @@ def step_sizes(recipe: Recipe, lengths: dict[str, float], read: float, written: 
     lengths: tokens per example of the supervised methods and the reward model; read, written: tokens of the policy's
     prompts and outputs.
     """
-    table = pd.DataFrame(
-        {"examples": recipe.sft.batch_size, "tokens": lengths | {"pad": read + written}, "written": 0.0}
-    )
+    table = pd.DataFrame({"tokens": lengths | {"pad": read + written}})
+    table.insert(0, "examples", recipe.sft.batch_size)
     table.loc["reward_model", "examples"] = recipe.reward_model.batch_size
-    table.loc["pad", "examples"] = recipe.policy.batch_size * recipe.policy.num_generations
-    table.loc["pad", "written"] = written
-    return table.assign(tokens=table["tokens"] * table["examples"], written=table["written"] * table["examples"])
+    table.loc["pad", "examples"] = outputs = recipe.policy.batch_size * recipe.policy.num_generations
+    table["tokens"] *= table["examples"]
+    return table.assign(written=pd.Series({"pad": outputs * written})).fillna(0.0)
 
 
 def pilot_questions(params: dict, task: str, n: int, hard: bool) -> list[Question]:
@@ -232,9 +230,8 @@ def assumed_rates(params: dict, name: str, task: str, assumed: Assumptions, deba
             "written": [*length, length[-1]],
         }
     texts = zip(table["read"], table["written"], strict=True)
-    return pd.DataFrame(table).assign(
-        seconds=[sizes.call_seconds(model, assumed.card, *t, computed) for t in texts], n=0
-    )
+    seconds = [sizes.call_seconds(model, assumed.card, i, o, computed) for i, o in texts]
+    return pd.DataFrame(table).assign(seconds=seconds, n=0)
 
 
 def assumed_steps(params: dict, rates: pd.DataFrame, student: str, assumed: Assumptions) -> pd.DataFrame:

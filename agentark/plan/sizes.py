@@ -76,9 +76,7 @@ def checkpoint(where: str) -> Checkpoint:
     folder = root() / where
     if not folder.is_dir():
         if where not in CHECKPOINTS:
-            raise StudyError(
-                f"{where}: no such folder, and its size is unknown; fetch it, or add it to sizes.CHECKPOINTS"
-            )
+            raise StudyError(f"{where}: no such folder or known size; fetch it, or add it to sizes.CHECKPOINTS")
         return CHECKPOINTS[where]
     stated, config = described(folder), AutoConfig.from_pretrained(folder).get_text_config()
     heads, width = config.num_attention_heads, config.hidden_size
@@ -115,12 +113,12 @@ def train_seconds(model: Checkpoint, card: Card, tokens: float, flop: int = 6) -
 
 
 def generation_gb(model: Checkpoint, card: Card, tokens: float) -> float:
-    """GPU memory of generation over all its cards: weights, and keys and values of the batch."""
+    """GB of GPU memory of generation over all its cards: weights, and keys and values of the batch."""
     return (2 * model.weights + batch_of(model, card, tokens) * model.kv_bytes * tokens) / GB
 
 
 def training_gb(model: Checkpoint, tokens: float, lora_rank: int, frozen: int) -> float:
-    """Lower bound on the GPU memory of a training with one example of `tokens` tokens at a time.
+    """Lower bound in GB on the GPU memory of a training with one example of `tokens` tokens at a time.
 
     Bytes per weight: 16 with Adam in mixed precision (arXiv 1910.02054), 2 with LoRA, 2 for each of the `frozen`
     models. Per token: 34 bytes of activations per layer and unit of width (arXiv 2205.05198, attention in blocks); 8

@@ -130,7 +130,7 @@ def table(rows: pd.DataFrame, params: dict, card: str) -> pd.DataFrame:
 
 def paid_back(params: dict, rows: pd.DataFrame, rates: pd.DataFrame) -> pd.DataFrame:
     """A row per student and method: seconds (of a core or GPU) spent once on debates and on training one seed, seconds
-    per question by debate and by the student, and the number of questions after which that is paid."""
+    per question by debate and by the student, and the number of questions that pay for it."""
     task, seconds, found = params["train_task"], rows.set_index("stage")["hours"] * 3600, []
     talk = debate_rates(rates, False, temperature_of(params, "test")).loc[task]
     debate, debates = totals(talk.assign(questions=1))["seconds"], seconds["debate@train"]
@@ -155,11 +155,9 @@ def paper(card: str) -> pd.DataFrame:
     n, found = sum(PAPER_QUESTIONS.values()), []
 
     def mean(name: str, assumed: Assumptions, debate: bool) -> dict[str, float]:
-        parts = (
-            assumed_rates(PAPER, name, task, assumed, debate).assign(questions=count / n)
-            for task, count in PAPER_QUESTIONS.items()
-        )
-        return totals(pd.concat(parts))
+        rates = [assumed_rates(PAPER, name, task, assumed, debate) for task in PAPER_QUESTIONS]
+        shares = [count / n for count in PAPER_QUESTIONS.values()]
+        return totals(pd.concat(r.assign(questions=share) for r, share in zip(rates, shares, strict=True)))
 
     for label, replies in REPLIES.items():
         assumed = Assumptions(CARDS[card], replies)

@@ -27,8 +27,8 @@ def now() -> float:
 class TrainingLog(TrainerCallback):
     """Measurements of a training; of a training in stages, only the last stage.
 
-    steps: seconds of each step, "all" and in each of PARTS; lengths: tokens of each example, by batch (SFT only);
-    adapters: LoRA weights; memory: peak of this process in GB (10^9 bytes) before the student is saved, of tensors on a
+    steps: seconds of each step, "all" and in each of PARTS (the first includes the start); lengths: tokens of each
+    example, by batch (SFT only); adapters: LoRA weights; memory: peak of this process in GB (10^9 bytes) before the student is saved, of tensors on a
     GPU, resident on a CPU; curve: the learning curve that the training returns.
     """
 
@@ -51,6 +51,7 @@ class TrainingLog(TrainerCallback):
                 return collate(rows)
 
             trainer.data_collator = counted
+        self.last = {"all": now(), **self.spent}
         set_seed(trainer.args.seed)  # the order of examples must not depend on random draws while the model was built
 
     def clocked(self, part: str, function: Callable) -> Callable:
@@ -61,9 +62,6 @@ class TrainingLog(TrainerCallback):
             return result
 
         return wrapped
-
-    def on_train_begin(self, *_, **__) -> None:
-        self.last = {"all": now(), **self.spent}
 
     def on_step_end(self, *_, **__) -> None:
         end = {"all": now(), **self.spent}

@@ -173,3 +173,12 @@ def legend(figure: plt.Figure, axis: plt.Axes, columns: int = 5) -> None:
     """One legend for all panels, above them."""
     handles, labels = axis.get_legend_handles_labels()
     figure.legend(handles, labels, ncols=columns, fontsize=8, loc="outside upper center")
+
+
+def named(grid: sns.FacetGrid) -> sns.FacetGrid:
+    """A seaborn grid with its legend above the panels, by the names of LABELS and without a title."""
+    for text in grid.legend.texts:
+        text.set_text(LABELS.get(text.get_text(), text.get_text()))
+    sns.move_legend(grid, "lower center", bbox_to_anchor=(0.5, 1.0), ncol=5, title="")
+    grid.figure.tight_layout()
+    return grid

@@ -12,6 +12,7 @@ from agentark.report.charts import (
     WIDTH,
     intervals,
     legend,
+    named,
     ordered,
     style,
     tradeoff,
@@ -121,8 +122,7 @@ def learning_curves(curves: pd.DataFrame, metric: str, label: str) -> plt.Figure
         rows, x="step", y=metric, hue="method", hue_order=methods, palette=COLOURS, units="seed", estimator=None,
         col="student", kind="line", lw=1, height=2.9, aspect=WIDTH / 2.9 / rows["student"].nunique() * 0.8,
     )  # fmt: skip
-    grid.set_axis_labels("optimiser step", label).set_titles("{col_name}")
-    return grid.figure
+    return named(grid).set_axis_labels("optimiser step", label).set_titles("{col_name}").figure
 
 
 def rounds(table: pd.DataFrame) -> plt.Figure:

@@ -95,9 +95,8 @@ def generation(questions: list[Question]) -> list[dict]:
         together = timed(lambda: (plain(engine, first, ROWS), plain(engine, second, ROWS)))
         alone.append(one / ours)
         batched.append(together / ours)
-    note = f"{calls} calls; single calls timed on {len(few)} of them"
     return [
-        spread("debate: one call at a time / ours", alone, note),
+        spread("debate: one call at a time / ours", alone, f"{calls} calls; single calls timed on {len(few)} of them"),
         spread("debate: plain batched generate / ours", batched, f"{calls} calls, plain batches of {ROWS}"),
     ]
 

@@ -28,10 +28,8 @@ from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
-import datasets
 import pandas as pd
 import torch
-import transformers
 
 from agentark import StudyError, finish, first_line, root
 from agentark.distill import launch
@@ -169,9 +167,6 @@ def main(arguments: list[str] | None = None) -> int:
         if chosen.out is None:
             parser.error("--rehearse needs --out: its numbers do not belong in reports/")
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
-    datasets.disable_progress_bars()
     out, size = chosen.out or root() / "reports" / "gpu.csv", REHEARSAL if chosen.rehearse else REAL
     if chosen.model:
         size = replace(size, shapes={chosen.model: size.shapes[chosen.model]})

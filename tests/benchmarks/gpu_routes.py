@@ -54,8 +54,7 @@ class Size:
     grpo: Policy  # one step per repeat after the first; the public code's 64 questions take eight times as long
 
 
-# Learning rate and beta are the public code's.
-GRPO = dict(temperature=1.0, learning_rate=5e-7, beta=0.001, aggregate="mean", outcome_weight=0.0)
+GRPO = dict(temperature=1.0, learning_rate=5e-7, beta=0.001, aggregate="mean", outcome_weight=0.0)  # public code
 REAL = Size(
     SHAPES, matrix=8192, joined=6, requests=64, warmup=4, repeats=5,
     sft=SFT.read(dict(steps=24, batch_size=16, learning_rate=1e-4, lora_rank=32, trainer="peft")),
