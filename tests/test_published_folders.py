@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from test_published import ROWS, load_rows, write_rows
+from published_rows import ROWS, load_rows, write_rows
 
 from agentark import StudyError
 from agentark.schemas import Trace
