@@ -30,7 +30,7 @@ from agentark import StudyError, finish, parallel, root
 from agentark.debate.prompts import revise_prompt
 from agentark.debate.run import run_debates
 from agentark.distill import launch, policy, sft, training
-from agentark.distill.settings import Recipe
+from agentark.distill.settings import SFT, Recipe
 from agentark.engines import Request, Store, batching
 from agentark.engines.transformers import ROWS, Transformers
 from agentark.evaluate.likelihood import reasoning_nll
@@ -47,11 +47,6 @@ REPEATS = 3
 TEACHER, STUDENT = "data/models/teacher", "data/models/qwen3-small"
 EXAMPLES = 2400  # that each SFT trains on
 DEFAULT_BATCH = 8  # TRL's
-
-
-def recipe() -> Recipe:
-    """The study's settings of trainings."""
-    return Recipe.of(parameters("mini"))
 
 
 def timed(function: Callable) -> float:
@@ -132,13 +127,13 @@ def starts() -> list[dict]:
     ]
 
 
-def sft_defaults(pairs: list[tuple[str, str]], out: Path, seed: int) -> float:
-    """TRL's defaults, except for our learning rate and schedule. Returns the seconds of the training."""
+def sft_defaults(pairs: list[tuple[str, str]], out: Path, seed: int, study: SFT) -> float:
+    """TRL's defaults, except for the study's learning rate and schedule. Returns the seconds of the training."""
     model, tokenizer = loading.load(root() / STUDENT)
     data = [{"prompt": solve_prompt(q), "completion": [{"role": "assistant", "content": a}]} for q, a in pairs]
     config = SFTConfig(
         "unused", save_strategy="no", report_to="none", disable_tqdm=True, use_cpu=not torch.cuda.is_available(),
-        seed=seed, bf16=False, max_steps=EXAMPLES // DEFAULT_BATCH, learning_rate=recipe().sft.learning_rate,
+        seed=seed, bf16=False, max_steps=EXAMPLES // DEFAULT_BATCH, learning_rate=study.learning_rate,
         lr_scheduler_type="linear",
     )  # fmt: skip
     trainer = SFTTrainer(model, config, train_dataset=Dataset.from_list(data), processing_class=tokenizer)
@@ -147,26 +142,26 @@ def sft_defaults(pairs: list[tuple[str, str]], out: Path, seed: int) -> float:
     return seconds
 
 
-def sft_ours(pairs: list[tuple[str, str]], out: Path, seed: int) -> float:
+def sft_ours(pairs: list[tuple[str, str]], out: Path, seed: int, study: SFT) -> float:
     """R-SFT as in the study, on as many examples. Returns seconds, with loading and saving.
 
     At the same learning rate, larger batches would end at a higher loss after equally many examples. The rate therefore
     grows with the square root of the batch size, as Adam requires (Malladi et al. 2022, "On the SDEs and scaling rules
     for adaptive gradient algorithms").
     """
-    ours = recipe().sft
-    rate = ours.learning_rate * (ours.batch_size / DEFAULT_BATCH) ** 0.5
-    settings = ours.but(steps=EXAMPLES // ours.batch_size, learning_rate=rate)
+    rate = study.learning_rate * (study.batch_size / DEFAULT_BATCH) ** 0.5
+    settings = study.but(steps=EXAMPLES // study.batch_size, learning_rate=rate)
     return timed(lambda: sft.train(root() / STUDENT, pairs, out, seed, settings))
 
 
 def supervised(questions: list[Question]) -> list[dict]:
     """R-SFT: our settings against TRL's defaults, on equally many examples; loss on held-out gold reasoning."""
-    pairs, ratios, gains = [(q.text, q.solution) for q in questions[:600]], [], []
+    pairs, study = [(q.text, q.solution) for q in questions[:600]], Recipe.of(parameters("mini")).sft
+    ratios, gains = [], []
     for seed in range(REPEATS):
         with tempfile.TemporaryDirectory() as place:
             outs = [Path(place, "theirs"), Path(place, "ours")]
-            ratios.append(sft_defaults(pairs, outs[0], seed) / sft_ours(pairs, outs[1], seed))
+            ratios.append(sft_defaults(pairs, outs[0], seed, study) / sft_ours(pairs, outs[1], seed, study))
             held = [reasoning_nll(out, questions[600:700]) for out in outs]
             theirs, ours = (table["nll"].sum() / table["tokens"].sum() for table in held)
             gains.append(theirs - ours)
@@ -181,7 +176,7 @@ def supervised(questions: list[Question]) -> list[dict]:
 def grpo(questions: list[Question]) -> list[dict]:
     """A GRPO step in parts: generation, scoring by the reward model, and the rest (the update); and transformers'
     generation against ours."""
-    base, settings = root() / STUDENT, recipe().policy.but(steps=6)
+    base, settings = root() / STUDENT, Recipe.of(parameters("mini")).policy.but(steps=6)
     call = dict(base=base, reward_model=base, questions=questions, seed=0, settings=settings)
     start = time.perf_counter()
     ours = measure_training(policy.train, **call).spent

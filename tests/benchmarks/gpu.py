@@ -156,13 +156,13 @@ def described(card: str, command: str) -> dict[str, str]:
     return dict(zip(MACHINE, (card, driver, versions, command), strict=True))
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main() -> None:
     command = "python -m tests.benchmarks.gpu"
     parser = argparse.ArgumentParser(prog=command, description=__doc__.splitlines()[0])
     parser.add_argument("--model", choices=SHAPES, help="measure only this model")
     parser.add_argument("--rehearse", action="store_true", help="tiny shapes on the CPU; needs --out")
     parser.add_argument("--out", type=Path, help="table to write (default: reports/gpu.csv)")
-    chosen = parser.parse_args(arguments)
+    chosen = parser.parse_args()
     if chosen.rehearse:
         if chosen.out is None:
             parser.error("--rehearse needs --out: its numbers do not belong in reports/")
@@ -180,7 +180,6 @@ def main(arguments: list[str] | None = None) -> int:
         write_csv(pd.DataFrame(rows.values()), out)
         count = sum(row["status"] == "measured" for row in rows.values())
         print(f"no CUDA GPU here: nothing is measured; {out.name} has {count} of {len(rows)} rows from earlier runs")
-    return 0
 
 
 if __name__ == "__main__":
