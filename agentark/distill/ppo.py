@@ -116,7 +116,7 @@ def clipped_loss() -> ClipPPOLoss:
 def train(
     base: Path, reward_model: Path | None, questions: Sequence[Question], out: Path, seed: int, settings: Policy
 ) -> list[dict]:
-    """PPO from `base`, settings.batch_size questions a step with `num_generations` outputs each; save the student to
+    """PPO from `base`, settings.batch_size questions per step with `num_generations` outputs each; save the student to
     `out`.
 
     The critic is the base with a scalar head; all of its weights are trained. `epochs`: updates on each step's outputs

@@ -11,7 +11,7 @@ CONTROL = ("samples, equal generations", "samples, equal traces")  # variants of
 
 
 AXES = {  # columns of numbers that an ablation varies, in words
-    "questions": "{:g} questions", "traces_per_question": "{:g} traces a question", "agents": "{:g} agents",
+    "questions": "{:g} questions", "traces_per_question": "{:g} traces per question", "agents": "{:g} agents",
     "rounds": "{:g} rounds", "temperature": "temperature {:g}",
 }  # fmt: skip
 

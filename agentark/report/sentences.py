@@ -13,7 +13,7 @@ from agentark.schemas import UNITS
 
 NAMES = {  # for sentences; charts.LABELS has shorter names for figures
     "base": "the base", "sft": "answer-only SFT", "rsft": "R-SFT", "da": "DA", "pad": "PAD", "greedy": "greedy decoding",
-    "single": "one sample", "vote": "vote", "debate": "debate",
+    "single": "one sample", "vote": "majority vote", "debate": "debate",
 }  # fmt: skip
 
 
@@ -47,12 +47,6 @@ def verdict(row: pd.Series) -> str:
     return "better" if row["lo"] > 0 else "worse" if row["hi"] < 0 else "no difference detected"
 
 
-def compared(scores: pd.DataFrame, method: str, baseline: str, **where) -> str:
-    """One comparison: "PAD vs. the base: +0.120 [+0.080, +0.160], n = 500 (better)"."""
-    row = one(scores, metric="accuracy_gain", method=method, baseline=baseline, baseline_variant="", **where)
-    return f"{NAMES[method]} vs. {NAMES[baseline]}: {signed(row)}, n = {row['n']} ({verdict(row)})"
-
-
 def variant_findings(table: pd.DataFrame, metric: str = "accuracy_gain") -> list[str]:
     """A sentence for each gain of an ablation."""
     lines = []
@@ -84,9 +78,9 @@ def debate_findings(scores: pd.DataFrame, task: str) -> str:
         if rows.empty:
             continue
         accuracy = one(rows, metric="accuracy")
-        rivals = rows[rows["metric"] == "accuracy_gain"]["baseline"]
-        clauses = [compared(rows, "debate", rival) for rival in rivals]
-        lines.append(f"- {words}: the debate's accuracy is {number(accuracy)}. {'; '.join(clauses)}.")
+        gains = [row for _, row in rows[rows["metric"] == "accuracy_gain"].iterrows()]
+        clauses = [f"with {NAMES[row['baseline']]} {signed(row)} ({verdict(row)})" for row in gains]
+        lines.append(f"- {words}: the debate's accuracy is {number(accuracy)}. Compared {'; '.join(clauses)}.")
     return "\n".join(lines)
 
 
@@ -101,12 +95,14 @@ def student_findings(scores: pd.DataFrame, student: str, train_task: str, method
     lines = [f"With greedy decoding, the base of **{student}** has an accuracy of {number(base)}."]
     for method in methods:
         row = one(scores, metric="accuracy", method=method, test_task=train_task, **where)
-        inside = compared(scores, method, "base", test_task=train_task, **where)
+        gain = one(scores, metric="accuracy_gain", method=method, baseline="base", test_task=train_task, **where)
         outside = select(scores, metric="accuracy_gain", method=method, baseline="base", **where)
         outside = outside[outside["test_task"] != train_task]
         up, down = list(outside[outside["lo"] > 0]["test_task"]), list(outside[outside["hi"] < 0]["test_task"])
-        spread = f"Of {len(outside)} tasks out of domain, better: {listed(up)}; worse: {listed(down)}"
-        lines.append(f"- Accuracy {row['value']:.3f}. {inside}. {spread}.")
+        lines.append(
+            f"- **{NAMES[method]}**: accuracy {row['value']:.3f}; compared with the base {signed(gain)} "
+            f"({verdict(gain)}). Of {len(outside)} tasks out of domain, better on {listed(up)}, worse on {listed(down)}."
+        )
     return "\n".join(lines)
 
 

@@ -61,7 +61,7 @@ def main_results(scores: pd.DataFrame) -> pd.DataFrame:
 
 def markdown(rows: pd.DataFrame) -> str:
     """The main results as the README's table."""
-    lines = [f"| model | method | accuracy on `{rows['test_task'].iloc[0]}` (95 % interval) | tokens a question |",
+    lines = [f"| model | method | accuracy on `{rows['test_task'].iloc[0]}` (95 % interval) | tokens per question |",
              "|---|---|---|---:|"]  # fmt: skip
     for r in rows.itertuples():
         accuracy = f"{r.value:.3f} [{r.lo:.3f}, {r.hi:.3f}]"

@@ -166,7 +166,7 @@ def supervised(questions: list[Question]) -> list[dict]:
             theirs, ours = (table["nll"].sum() / table["tokens"].sum() for table in held)
             gains.append(theirs - ours)
     note = f"{EXAMPLES:,} examples each; both with one thread and the same allocator"
-    unit = "nats a token, a seed each; above 0: ours is lower"
+    unit = "nats per token, a seed each; above 0: ours is lower"
     return [
         spread("R-SFT tokens/s: ours / TRL's defaults", ratios, note),
         spread("R-SFT held-out loss: TRL's defaults minus ours", gains, unit),

@@ -48,7 +48,12 @@ from tests.benchmarks.gpu_routes import (
 )
 
 UNITS = {
-    train_sft: {"R-SFT tokens/s": "tokens/s", "R-SFT MFU": "", "R-SFT peak memory": "GB", "R-SFT loss": "nats a token"},
+    train_sft: {
+        "R-SFT tokens/s": "tokens/s",
+        "R-SFT MFU": "",
+        "R-SFT peak memory": "GB",
+        "R-SFT loss": "nats per token",
+    },
     generate: {"generation tokens/s": "tokens/s", "generation MFU": ""},
     train_grpo: {f"GRPO step: {part}": "s" for part in ("generating", "scoring", "update")},
 }
@@ -81,7 +86,7 @@ def rows_of(out: Path) -> dict[tuple, dict[str, Any]]:
         for function, route, _ in ROUTES:
             units |= {(what, model, route): unit for what, unit in UNITS[function].items()}
             if function is train_sft and route in REFERENCE:
-                units["R-SFT loss, difference to " + REFERENCE[route], model, route] = "nats a token"
+                units["R-SFT loss, difference to " + REFERENCE[route], model, route] = "nats per token"
     empty = result("") | dict.fromkeys(MACHINE, "")
     rows = {key: {**dict(zip(KEY, key, strict=True)), "value": None, "unit": u, **empty} for key, u in units.items()}
     numbers = {column: [""] for column in ("value", "least", "most")}
