@@ -24,7 +24,7 @@ a.anchor-link, .jp-InputPrompt, .jp-OutputPrompt, .prompt { display: none }
 """
 
 
-PICTURE = re.compile(r'<img\b[^>]*?\balt="([^"]+)"[^>]*>')
+PICTURE = re.compile(r"""<img\b[^>]*?\balt=(["'])(.+?)\1[^>]*>""")
 
 
 def page(title: str, body: str) -> str:
@@ -66,6 +66,6 @@ def notebook_page(notebook: nbformat.NotebookNode, places: dict[str, str] | None
     exporter = HTMLExporter(template_name="basic", exclude_input=not code, embed_images=True)
     body, _ = exporter.from_notebook_node(notebook)
     body = re.sub(r'(<div[^>]*?) id="cell-id=[^"]*"', r"\1", body)
-    body = PICTURE.sub(lambda found: f"<figure>{found[0]}<figcaption>{found[1]}</figcaption></figure>", body)
+    body = PICTURE.sub(lambda found: f"<figure>{found[0]}<figcaption>{found[2]}</figcaption></figure>", body)
     heading = re.search(r"^# (.+)", "\n".join(c.source for c in cells if c.cell_type == "markdown"), re.M)
     return page(heading[1] if heading else "AgentArk", body)
