@@ -4,7 +4,7 @@ import pytest
 
 from agentark import root
 from agentark.debate.independent import Vote
-from agentark.debate.run import answers, run_debates
+from agentark.debate.run import greedy_answers, run_debates
 from agentark.pretrain.training import MAX_TOKENS
 from agentark.tasks import TASKS
 
@@ -15,7 +15,7 @@ MODELS = [root() / "data" / "models" / name for name in ("qwen3-small", "llama-s
 def test_answers_of_several_models_are_those_of_each_alone(cores, tmp_path, monkeypatch):
     monkeypatch.setenv("AGENTARK_WORKERS", cores)
     settings = {name: TASKS[name].questions(70, "validation", 0) for name in ("equation", "meta")}  # two groups each
-    together = answers(MODELS, settings, tmp_path / "together", MAX_TOKENS)
+    together = greedy_answers(MODELS, settings, tmp_path / "together", MAX_TOKENS)
     assert together[0] != together[1]
     for model, answered in zip(MODELS, together, strict=True):
         alone = {
