@@ -32,7 +32,7 @@ def unpack(file: Path, out: Path, dtype: torch.dtype = torch.float32) -> None:
     except Exception as error:  # a damaged file makes the loader raise errors of many types
         raise loading.unloadable(file, error) from error
     # Remove the traces of quantisation, since the weights are dequantised now.
-    model.hf_quantizer = None  # type: ignore[assignment]  # declared as a module
+    model.hf_quantizer = None
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config
     model.save_pretrained(out)

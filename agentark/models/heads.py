@@ -5,11 +5,11 @@ from transformers.modeling_layers import GenericForTokenClassification
 
 
 class Gemma3TextForTokenClassification(GenericForTokenClassification, Gemma3PreTrainedModel):
-    config: Gemma3TextConfig  # type: ignore[assignment]  # declared as Gemma3Config, which holds this one
+    config: Gemma3TextConfig
 
 
 class Qwen2_5_VLTextForTokenClassification(GenericForTokenClassification, Qwen2_5_VLPreTrainedModel):
-    config: Qwen2_5_VLTextConfig  # type: ignore[assignment]  # declared as Qwen2_5_VLConfig, which holds this one
+    config: Qwen2_5_VLTextConfig
 
 
 HEADS = {

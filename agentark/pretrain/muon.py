@@ -38,7 +38,7 @@ class Matrices(torch.optim.Optimizer):
         super().__init__(matrices, {"lr": lr})
 
     @torch.no_grad()
-    def step(self, closure=None) -> None:  # type: ignore[override]  # no closure is used
+    def step(self, closure=None) -> None:
         for group in self.param_groups:
             for p in group["params"]:
                 average = self.state[p].setdefault("average", torch.zeros_like(p)).lerp_(p.grad, 1 - MOMENTUM)
@@ -62,6 +62,6 @@ class Muon(torch.optim.Optimizer):
         self.parts = (Matrices(hidden, lr=RATIO * learning_rate), adamw)
         self.param_groups = [group for part in self.parts for group in part.param_groups]  # for the schedule
 
-    def step(self, closure=None) -> None:  # type: ignore[override]  # no closure is used
+    def step(self, closure=None) -> None:
         for part in self.parts:
             part.step()
