@@ -12,10 +12,11 @@ body { font: 16px/1.55 Georgia, 'DejaVu Serif', serif; color: #1c1c1c; backgroun
        max-width: 58rem; padding: 0 1.2rem }
 h1, h2, h3, th, figcaption { font-family: 'Helvetica Neue', 'DejaVu Sans', sans-serif; line-height: 1.25 }
 h1 { font-size: 1.9rem } h2 { font-size: 1.35rem; margin-top: 2.4rem; border-bottom: 1px solid #ddd }
-table { border-collapse: collapse; font-size: .85rem; margin: 1rem 0; display: block; overflow-x: auto }
-th, td { padding: .25rem .7rem; text-align: right; border-bottom: 1px solid #e6e6e6 }
-th:first-child, td:first-child { text-align: left }
+table { border: 0; border-collapse: collapse; font-size: .85rem; margin: 1rem 0; display: block; overflow-x: auto }
+th, td { padding: .25rem .7rem; text-align: right; vertical-align: top; border: 0; border-bottom: 1px solid #e6e6e6 }
+tbody th, th:first-child, td:first-child { text-align: left }
 pre { background: #f6f6f4; padding: .7rem .9rem; overflow-x: auto; font-size: .82rem; line-height: 1.4 }
+.output_stream pre { white-space: pre-wrap }
 img { max-width: 100%; height: auto }
 figure { margin: 1rem 0 } figcaption { font-size: .85rem; color: #444 }
 a.anchor-link, .jp-InputPrompt, .jp-OutputPrompt, .prompt { display: none }
