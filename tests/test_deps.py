@@ -10,6 +10,7 @@ import yaml
 
 from agentark import root
 from agentark.distill.once import PACKAGE, code_of, imported
+from agentark.paper import claims, experiments
 
 PIPELINES = [Path("dvc.yaml"), *(Path("notebooks") / name / "dvc.yaml" for name in ("ablations", "choices", "grid"))]
 # Base models take an hour each. What only measures a finished model, or answers for other kinds of models, does not
@@ -63,6 +64,31 @@ def test_a_stage_does_not_depend_on_code_that_it_does_not_use(name, stage):
     for dep in (dep for dep in stage["deps"] if dep.startswith("agentark")):
         assert (root() / dep).exists(), dep
         assert any(file.is_relative_to(root() / dep) for file in used), f"{name}: {dep}"
+
+
+@pytest.mark.parametrize(("name", "tables"), [("claims", claims.TABLES), ("experiments", experiments.MADE_BY)])
+def test_a_page_depends_on_the_results_tables_that_it_reads(name, tables):
+    deps = next(stage["deps"] for key, stage in STAGES if key.endswith(name))
+    assert {f"reports/{table}.csv" for table in tables} <= set(deps)
+
+
+@pytest.mark.parametrize(("name", "stage"), STAGES, ids=[name for name, _ in STAGES])
+def test_a_stage_depends_on_the_data_that_its_parameters_name(name, stage):
+    """Except finished generations and trainings, records of runs, and the folder of all results tables (see above)."""
+    cells = json.loads(notebook_of(stage).read_text())["cells"]
+    declared = next("".join(c["source"]) for c in cells if "parameters" in c["metadata"].get("tags", []))
+    inputs = dict(re.findall(r'^(\w+): str = "((?:data|reports)/[^"]*)"', declared, re.MULTILINE))
+    known = {"store", "scratch", "runs", "reports"} | (
+        {"teacher"} if name.endswith(":cost") else set()
+    )  # its name alone
+    deps = [re.sub(r"\$\{.*", "", dep) for dep in stage["deps"]]
+    missing = {
+        key: place
+        for key, place in inputs.items()
+        if not key.startswith(("out", "page")) and key not in known and f" {key}=" not in stage["cmd"]
+        and not any(place.startswith(dep.rstrip("/")) or dep.startswith(place) for dep in deps)
+    }  # fmt: skip
+    assert not missing
 
 
 def test_there_is_a_stage_for_every_notebook_but_the_planner_s_and_the_judge_s():

@@ -39,6 +39,8 @@ PLACES = {
     5: (coverage.REASONING, "08_evaluate.html#Scores"),
     6: (coverage.OUTSIDE, "09_reasoning.html#The-same-question-in-another-form"),
 }
+# Results tables that the claims are tested on.
+TABLES = ("scores", "reasoning", "grid", "ablation_rewards", "ablation_data", "ablation_agents")
 MARGIN = 0.05  # smaller losses do not count as harm; our choice, since the paper names none
 TRAINED = ("rsft", "da", "pad")
 STEPS = {"step_presence": "needed steps present", "error_notice": "errors noticed", "error_repair": "errors corrected"}

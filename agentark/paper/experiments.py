@@ -4,6 +4,7 @@ Gains are in percentage points, as in the paper. Published cells are single runs
 over seeds with 95 % intervals over questions.
 """
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -30,13 +31,13 @@ JUDGED = {  # a judge's aspect in Table 1 -> the closest exact measure
 }  # fmt: skip
 
 
-def read(folder: Path) -> dict[str, pd.DataFrame]:
-    """Every table of MADE_BY in `folder`; empty if its experiment has not been run (no file, or only a header).
+def read(folder: Path, names: Iterable[str] = tuple(MADE_BY)) -> dict[str, pd.DataFrame]:
+    """The tables of MADE_BY in `folder`; empty if the experiment has not been run (no file, or only a header).
 
     Raises StudyError naming the table and the row that is not of schema `Score`, or if scores.csv has no results.
     """
     tables = {}
-    for name in MADE_BY:
+    for name in names:
         path = folder / f"{name}.csv"
         run = path.is_file() and path.read_text().count("\n") > 1
         tables[name] = read_scores(path) if run else pd.DataFrame(columns=list(Score.model_fields))
