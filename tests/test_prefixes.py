@@ -63,7 +63,7 @@ def test_the_count_is_vllm_s_own(vllm, order, tmp_path):
     from vllm import SamplingParams
 
     questions, teacher = [posed("equation", 2 + i % 3, 90 + i)[1] for i in range(4)], engine(TEACHER)
-    spoken = run_group(Debate(3, 3, 1.3, 0.2, order), questions, teacher, Store(tmp_path), 0, MAX_TOKENS)
+    spoken = run_group(Debate(3, 3, 1.3, 0.2, order), questions, [teacher], Store(tmp_path), 0, MAX_TOKENS)
     calls = as_calls(teacher.tokenizer, spoken)
     assert vllm.reset_prefix_cache()
     once, counted = SamplingParams(max_tokens=1, temperature=0), []

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 from examples import GOLD, KEYS, MUTE, SLIPPED, SWAPPED
 from hypothesis import given
@@ -126,3 +128,32 @@ def test_the_most_frequent_answer_wins_and_the_earliest_among_equals(answers, wi
 def test_no_answer_is_more_frequent_than_the_winner(answers):
     stated = [a for a in answers if a is not None]
     assert majority(answers) == max(stated, key=stated.count, default=None)
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_without_communication_an_agent_reads_copies_of_its_own_trace(order):
+    """Calls, rounds and the summary are those of the debate; only the peers' traces are replaced."""
+    on, off = (held(replace(debate(order=order), communication=c), quarrel) for c in ("on", "off"))
+    assert [[(t.agent, t.round, t.temperature) for t in turns] for turns in on] == [
+        [(t.agent, t.round, t.temperature) for t in turns] for turns in off
+    ]
+    assert on[0] == off[0] and on[-1] == off[-1]
+    for turn in (turn for turns in off[1:-1] for turn in turns):
+        for agent in (1, 2, 3):
+            copies = told(turn).count(quarrel(agent, turn.round - 1))
+            assert copies == (3 if agent == turn.agent else 0)
+
+
+def test_peers_of_another_question_take_the_places_of_the_peers():
+    foreign = {KEYS.question_id: ["foreign 1\nanswer : 1", "foreign 2\nanswer : 2", "foreign 3\nanswer : 3"]}
+    turns = held(replace(debate(), communication="other", foreign=foreign), quarrel)[1]
+    for turn in turns:
+        shown = told(turn)
+        assert quarrel(turn.agent, 1) in shown
+        assert [f"foreign {i}" in shown for i in (1, 2, 3)] == [i != turn.agent for i in (1, 2, 3)]
+
+
+def test_one_agent_revises_its_own_trace_in_every_round():
+    turns = held(debate(agents=1, rounds=3), quarrel)
+    assert [(t.agent, t.round) for (t,) in turns] == [(1, 1), (1, 2), (1, 3), (SUMMARISER, 4)]
+    assert all(quarrel(1, t.round - 1) in told(t) for (t,) in turns[1:3])

@@ -312,5 +312,5 @@ def test_no_two_calls_of_a_conversation_are_one_request(tmp_path):
             asked.extend(requests)
             return super().generate(engine, requests)
 
-    run_group(mav(3, 2), [question], engine(root() / "data/models/teacher"), Overheard(tmp_path), 0, MAX_TOKENS)
+    run_group(mav(3, 2), [question], [engine(root() / "data/models/teacher")], Overheard(tmp_path), 0, MAX_TOKENS)
     assert len(asked) == 10 and len({r.seed for r in asked}) == 10

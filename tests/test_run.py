@@ -4,7 +4,10 @@ import pytest
 
 from agentark import root
 from agentark.debate.independent import Vote
+from agentark.debate.prompts import summarise_prompt
+from agentark.debate.protocols import Debate
 from agentark.debate.run import greedy_answers, run_debates
+from agentark.engines import Request, Store, engine
 from agentark.pretrain.training import MAX_TOKENS
 from agentark.tasks import TASKS
 
@@ -23,3 +26,23 @@ def test_answers_of_several_models_are_those_of_each_alone(cores, tmp_path, monk
             for name, asked in settings.items()
         }
         assert {name: traces for name, (traces, _) in answered.items()} == alone
+
+
+def test_agents_of_different_models_answer_in_turn(tmp_path):
+    """Agent 1 is the first model, agent 2 the second, and the summariser the last."""
+    questions, models = TASKS["equation"].questions(20, "validation", 0), MODELS[:2]
+    debate = Debate(agents=2, rounds=2, temperature=0.0, revision_temperature=0.0, order="shared")
+    traces, _ = run_debates(debate, questions, models, tmp_path, 0, MAX_TOKENS)
+    firsts = {(t.question_id, t.agent): t.text for t in traces if t.round == 1}
+    for agent, model in enumerate(models, start=1):
+        alone, _ = run_debates(Vote(1, 0.0), questions, model, tmp_path, 0, MAX_TOKENS)
+        assert {t.question_id: t.text for t in alone} == {q: text for (q, a), text in firsts.items() if a == agent}
+    texts = {(t.question_id, t.agent, t.round): t for t in traces}
+    (question, last) = next((q, r) for q, a, r in texts if a == 0)
+    prompt = summarise_prompt(
+        next(q for q in questions if q.question_id == question),
+        [texts[question, agent, last - 1].text for agent in (1, 2)],
+    )
+    asked = Request(prompt, 0.0, MAX_TOKENS, last * 100)
+    (reply,) = Store(tmp_path / "alone").generate(engine(models[-1]), [asked])
+    assert reply.text == texts[question, 0, last].text

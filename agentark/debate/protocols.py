@@ -11,7 +11,9 @@ selects; its answer can still differ from theirs.
 """
 
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
 
 from agentark import StudyError
 from agentark.debate.prompts import (
@@ -43,6 +45,12 @@ class Debate:
     If `reads` is above 0 and below n - 1, an agent sees only that many of the others' traces, those of its successors
     in a ring (sparse debate, arXiv 2406.11776), and the summariser one more, among those with the most frequent answer.
     The length of the prompts is then independent of n.
+
+    `communication` is the control for what agents learn from each other. "on": the debate. "off": copies of an agent's
+    own trace take the place of the others' traces, so that prompts, calls and the summary stay the same. "other": traces
+    of another question take their place, those that `foreign` has for the question.
+
+    One agent has no consensus to stop at: it revises its own trace in every round (self-revision).
     """
 
     agents: int
@@ -51,6 +59,8 @@ class Debate:
     revision_temperature: float
     order: str
     reads: int = 0  # 0: all, as in the paper
+    communication: Literal["on", "off", "other"] = "on"
+    foreign: Mapping[str, list[str]] = field(default_factory=dict)  # question_id -> traces of another question
 
     @property
     def calls(self) -> int:
@@ -60,8 +70,13 @@ class Debate:
     def sparse(self) -> bool:
         return 0 < self.reads < self.agents - 1
 
-    def readers(self, traces: list[str], own: int) -> tuple[list[str], int]:
+    def readers(self, question: Question, traces: list[str], own: int) -> tuple[list[str], int]:
         """The traces in an agent's prompt, ordered by agent, and the index of its own."""
+        if self.communication == "off":
+            traces = [traces[own]] * self.agents
+        elif self.communication == "other":
+            others = self.foreign[question.question_id]
+            traces = [traces[own] if i == own else others[i % len(others)] for i in range(self.agents)]
         if not self.sparse:
             return traces, own
         among = sorted((own + step) % self.agents for step in range(self.reads + 1))
@@ -72,13 +87,13 @@ class Debate:
         prompt = solve_prompt(question.text)
         replies = yield [Turn(agent, 1, prompt, self.temperature) for agent in everyone]
         traces, last = [r.text for r in replies], 1
-        while last < self.rounds and not unanimous(traces, question):
+        while last < self.rounds and (self.agents == 1 or not unanimous(traces, question)):
             last += 1
             replies = yield [
                 Turn(
                     agent,
                     last,
-                    revise_prompt(question, *self.readers(traces, agent - 1), self.order),
+                    revise_prompt(question, *self.readers(question, traces, agent - 1), self.order),
                     self.revision_temperature,
                 )
                 for agent in everyone

@@ -16,9 +16,17 @@ GROUP = 64  # questions in step; constant, so that batches, and so the bytes, do
 
 
 def run_group(
-    protocol: Protocol, questions: Sequence[Question], engine: Engine, store: Store, seed: int, max_tokens: int
+    protocol: Protocol,
+    questions: Sequence[Question],
+    engines: Sequence[Engine],
+    store: Store,
+    seed: int,
+    max_tokens: int,
 ) -> list[tuple[str, Turn, Reply]]:
-    """Run one group in step. Returns (question_id, turn, reply) by question, then in the order of the turns."""
+    """Run one group in step. Returns (question_id, turn, reply) by question, then in the order of the turns.
+
+    Agents take the engines in turn: agent 1 the first, agent 2 the second, and so on; agent 0, the judge, the last.
+    """
     conversations: dict[str, list[tuple[str, Turn, Reply]]] = {q.question_id: [] for q in questions}
     live = {q.question_id: protocol.turns(q) for q in questions}
     turns = {key: next(conversation) for key, conversation in live.items()}
@@ -29,35 +37,48 @@ def run_group(
             Request(turn.messages, turn.temperature, max_tokens, seed * 10_000 + turn.round * 100 + turn.agent)
             for _, turn in asked
         ]
+        replies: dict[int, Reply] = {}
+        for place, one in enumerate(engines):
+            own = [i for i, (_, turn) in enumerate(asked) if (turn.agent - 1) % len(engines) == place]
+            if own:
+                replies |= zip(own, store.generate(one, [requests[i] for i in own]), strict=True)
         received: dict[str, list[Reply]] = {key: [] for key in turns}
-        for (key, turn), reply in zip(asked, store.generate(engine, requests), strict=True):
+        for i, (key, turn) in enumerate(asked):
+            reply = replies[i]
             received[key].append(reply)
             conversations[key].append((key, turn, reply))
         turns = {}
-        for key, replies in received.items():
+        for key, answered in received.items():
             try:
-                turns[key] = live[key].send(replies)
+                turns[key] = live[key].send(answered)
             except StopIteration:
                 tick()
     return [entry for q in questions for entry in conversations[q.question_id]]
 
 
-def _group(model: str | Path, store: Path, **asked):
+def _group(models: Sequence[str | Path], store: Path, **asked):
     """One group in one worker process."""
-    return run_group(engine=engine(model), store=Store(store), **asked)
+    return run_group(engines=[engine(model) for model in models], store=Store(store), **asked)
 
 
 def run_debates(
-    protocol: Protocol, questions: Sequence[Question], model: str | Path, store: Path, seed: int, max_tokens: int
+    protocol: Protocol,
+    questions: Sequence[Question],
+    model: str | Path | Sequence[str | Path],
+    store: Path,
+    seed: int,
+    max_tokens: int,
 ) -> tuple[list[Trace], list[Seconds]]:
-    """Run `protocol` on every question with `model` as every agent, continuing from the finished batches in `store`.
+    """Run `protocol` on every question, continuing from the finished batches in `store`.
 
-    `model` is a name for `engines.engine`; `max_tokens` limits a reply. With transformers, groups of questions run in
+    `model` is a name for `engines.engine`, of every agent, or a list of names that the agents take in turn (see
+    run_group); `max_tokens` limits a reply. With transformers, groups of questions run in
     parallel on the cores; an engine that batches internally gets all questions of a round at once.
     """
-    call: dict[str, Any] = dict(protocol=protocol, model=model, store=store, seed=seed, max_tokens=max_tokens)
+    models = [model] if isinstance(model, str | Path) else list(model)
+    call: dict[str, Any] = dict(protocol=protocol, models=models, store=store, seed=seed, max_tokens=max_tokens)
     name = type(protocol).__name__.lower()
-    with progress(len(questions), f"{name} by {short_name(model)}", "question"):
+    with progress(len(questions), f"{name} by {', '.join(map(short_name, models))}", "question"):
         results = _results(questions, call)
     asked = {q.question_id: q for q in questions}
     traces: list[Trace] = []
@@ -83,13 +104,14 @@ def run_debates(
 
 def _results(questions: Sequence[Question], call: dict[str, Any]) -> list[list[tuple[str, Turn, Reply]]]:
     """The turns and replies of all groups of questions."""
-    model = call["model"]
-    if str(model).startswith("vllm:"):  # frees the GPU's memory for the next model
+    models = call["models"]
+    if any(str(model).startswith("vllm:") for model in models):  # frees the GPU's memory for the next model
         return [isolated(_group, **call, questions=questions)]
-    if batches_itself(model):
+    if all(map(batches_itself, models)):
         return [_group(**call, questions=questions)]
-    if inheritable(model):
-        engine(model)  # loaded once here and inherited by the workers
+    for model in models:
+        if inheritable(model) and not batches_itself(model):
+            engine(model)  # loaded once here and inherited by the workers
     groups = [questions[i : i + GROUP] for i in range(0, len(questions), GROUP)]
     return run_all(_group, [dict(**call, questions=group) for group in groups], crowded=True)
 

@@ -29,7 +29,7 @@ def inheritable(name: str | Path) -> bool:
     return not str(name).startswith("llama.cpp:")
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=4)  # a debate's models
 def engine(name: str | Path) -> Engine:
     """The engine of that name, loaded once per process.
 

@@ -68,7 +68,7 @@ def measure(orders: Sequence[str] = ORDERS) -> pd.DataFrame:
     questions = task(params["train_task"]).questions(drawn["validation"], "validation", drawn["seed"])
     groups = [questions[i : i + GROUP] for i in range(0, len(questions), GROUP)]
     tokenizer = loading.load_tokenizer(root() / params["teacher"])
-    shared = engine(params["teacher"]), Store(root() / params["store"]), how["seed"], params["max_tokens"]
+    shared = [engine(params["teacher"])], Store(root() / params["store"]), how["seed"], params["max_tokens"]
     temperature, rows = params["debates"]["test"]["temperature"], []
     for order in orders:
         protocol = Debate(params["agents"], params["rounds"], temperature, how["revision_temperature"], order)
