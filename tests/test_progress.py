@@ -10,7 +10,7 @@ import time
 
 from agentark.distill.settings import SFT
 from agentark.distill.training import arguments
-from agentark.parallel import TICKS, progress, run_all, tick
+from agentark.parallel import TERMINAL, TICKS, progress, run_all, tick
 
 
 def work(parts: int) -> None:
@@ -21,6 +21,7 @@ def work(parts: int) -> None:
 
 def test_a_bar_counts_the_parts_of_all_processes(capsys, monkeypatch):
     monkeypatch.setenv("AGENTARK_WORKERS", "2")
+    monkeypatch.delenv(TERMINAL, raising=False)  # another test may have run a stage in this process
     with progress(120, "debates", "question"):
         run_all(work, [{"parts": 60}, {"parts": 60}])
         with progress(5, "within", "step"):  # no bar of its own
