@@ -99,7 +99,8 @@ def progress(total: int, label: str, unit: str) -> Iterator[None]:
         done = threading.Event()
         terminal = os.environ.get(TERMINAL)  # None: not in a stage
         stream = open(terminal or os.devnull, "w") if terminal is not None else None  # noqa: SIM115
-        bar = tqdm(total=total, desc=label, unit=f" {unit}", delay=2, dynamic_ncols=True, leave=False, file=stream)
+        look: dict[str, Any] = dict(delay=2, miniters=1, mininterval=0, leave=False)
+        bar = tqdm(total=total, desc=label, unit=f" {unit}", file=stream, **look)
 
         def refresh() -> None:
             while not done.wait(0.5):

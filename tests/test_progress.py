@@ -3,13 +3,14 @@
 import os
 import pty
 import re
+import select
 import subprocess
 import sys
 import time
 
 from agentark.distill.settings import SFT
 from agentark.distill.training import arguments
-from agentark.parallel import TICKS, progress, run_all, tick
+from agentark.parallel import TERMINAL, TICKS, progress, run_all, tick
 
 
 def work(parts: int) -> None:
@@ -20,6 +21,7 @@ def work(parts: int) -> None:
 
 def test_a_bar_counts_the_parts_of_all_processes(capsys, monkeypatch):
     monkeypatch.setenv("AGENTARK_WORKERS", "2")
+    monkeypatch.delenv(TERMINAL, raising=False)  # another test may have run a stage in this process
     with progress(120, "debates", "question"):
         run_all(work, [{"parts": 60}, {"parts": 60}])
         with progress(5, "within", "step"):  # no bar of its own
@@ -40,8 +42,8 @@ def test_a_short_piece_of_work_shows_no_bar_and_a_tick_without_one_is_nothing(ca
 PROGRAM = """
 import time
 from agentark.parallel import progress, tick
-with progress(8, "trainings", "step"):
-    for _ in range(8):
+with progress(12, "trainings", "step"):
+    for _ in range(12):
         tick()
         time.sleep(0.5)
 """
@@ -51,7 +53,8 @@ def test_a_stage_shows_its_bar_on_the_terminal_alone():
     leader, follower = pty.openpty()
     given = os.environ | {"AGENTARK_TERMINAL": os.ttyname(follower)}
     done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, env=given, check=True)
-    shown = os.read(leader, 100_000).decode()
+    ready, *_ = select.select([leader], [], [], 10)
+    shown = os.read(leader, 100_000).decode() if ready else ""
     assert done.stdout == done.stderr == "" and "trainings" in shown and "step/s" in shown
     given = os.environ | {"AGENTARK_TERMINAL": ""}  # no terminal: under CI, say
     done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, env=given, check=True)

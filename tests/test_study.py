@@ -18,11 +18,11 @@ def test_it_ends_in_a_report_with_every_part(study):
         "Accuracy against cost",
         "The reward model",
         "Learning curves",
-        "followed through",
+        "Three questions in full",
     ):
         assert heading in page
     assert page.count("data:image/png") >= 8
-    assert "3 agents and up to 2 rounds, on the task" in page
+    assert "of 3 agents in up to 2 rounds, on the task" in page
     scores = pd.read_csv(study / "reports" / "scores.csv", keep_default_na=False)
     assert {"single", "vote", "debate", "greedy", "base", "rsft", "da", "pad"} <= set(scores["method"])
     assert {"accuracy", "accuracy_gain", "step_accuracy", "prm_step_auroc"} <= set(scores["metric"])
