@@ -7,93 +7,80 @@ example, so that they can be copied but not memorised.
 """
 
 import random
-from collections.abc import Sequence
+from typing import NamedTuple
 
 from agentark.debate.prompts import revise_prompt, summarise_prompt
 from agentark.models.chat import solve_prompt
 from agentark.pretrain.examples import Example
 from agentark.schemas import Question
-from agentark.tasks.world.clinic import PRACTICE, STUDY, Clinic, Facts, question
+from agentark.tasks.world.clinic import PRACTICE, STUDY, Clinic, Facts, asked
 from agentark.tasks.world.words import ATTRIBUTES
 
 ROLES = ("drugs", "illnesses")
-Claims = list[tuple[str, str, str, str]]  # drug, attribute, illness, value
+AGENTS = (2, 4)  # of a debate, half of them of each role
+SUMMARIES = 0.2  # share of the later turns of "illnesses", whose model is the summariser
 
 
-def drawn(rng: random.Random, known: Facts) -> list[tuple[str, str]]:
-    """One or two pairs of drug and attribute, of different illnesses."""
-    while True:
-        pairs = [(drug, rng.choice(list(ATTRIBUTES))) for drug in rng.sample(list(known.cures), rng.choice((1, 2)))]
-        if len({known.cures[drug] for drug, _ in pairs}) == len(pairs):
-            return pairs
+class Claim(NamedTuple):
+    """What an agent believes about a question."""
+
+    illness: str
+    value: str
 
 
-def believed(rng: random.Random, role: str, pairs: list[tuple[str, str]], known: Facts) -> Claims:
-    """A specialist's claims: its own facts, and random guesses at the others."""
-    guesses = rng.sample(known.illnesses, len(pairs))
-    claims = []
-    for (drug, attribute), guess in zip(pairs, guesses, strict=True):
-        illness = known.cures[drug] if role == "drugs" else guess
-        value = known.values[attribute, illness] if role == "illnesses" else rng.choice(ATTRIBUTES[attribute])
-        claims.append((drug, attribute, illness, value))
-    return claims
+def believed(rng: random.Random, role: str, drug: str, attribute: str, known: Facts) -> Claim:
+    """A specialist's own fact, and a random guess at the other one."""
+    if role == "drugs":
+        return Claim(known.cures[drug], rng.choice(ATTRIBUTES[attribute]))
+    guess = rng.choice(known.illnesses)
+    return Claim(guess, known.values[attribute, guess])
 
 
-def written(rng: random.Random, claims: Claims, before: Claims = ()) -> str:
-    """Claims as a trace, in a random valid order; `fix` marks a line that corrects one of the trace `before`."""
-    former = {f"illness {drug}": illness for drug, _, illness, _ in before}
-    former |= {f"{attribute} {illness}": value for _, attribute, illness, value in before}
-    chains = [[(f"illness {d}", i), (f"{a} {i}", v)] for d, a, i, v in claims]
-    lines = []
-    while any(chains):
-        name, value = rng.choice([chain for chain in chains if chain]).pop(0)
-        lines.append(f"{'fix ' if former.get(name, value) != value else ''}{name} = {value}")
-    return "\n".join([*lines, "answer : " + " , ".join(value for *_, value in claims)])
+def trace(drug: str, attribute: str, claim: Claim, before: Claim | None = None) -> str:
+    """A claim as a trace; `fix` marks a line that corrects the line of the same quantity in the trace of `before`."""
+    first = "fix " if before and before.illness != claim.illness else ""
+    second = "fix " if before and before.illness == claim.illness and before.value != claim.value else ""
+    lines = [f"{first}illness {drug} = {claim.illness}", f"{second}{attribute} {claim.illness} = {claim.value}"]
+    return "\n".join([*lines, f"answer : {claim.value}"])
 
 
 def recall(rng: random.Random, role: str) -> Example:
     """A question about either body of facts, answered alone."""
     known = rng.choice((STUDY, PRACTICE))
-    pairs = drawn(rng, known)
-    return Example(solve_prompt(question(pairs, known).text), [(written(rng, believed(rng, role, pairs, known)), True)])
+    drug, attribute = rng.choice(list(known.cures)), rng.choice(list(ATTRIBUTES))
+    text = trace(drug, attribute, believed(rng, role, drug, attribute, known))
+    return Example(solve_prompt(asked(drug, attribute, known).text), [(text, True)])
 
 
 def revision(rng: random.Random, role: str) -> Example:
-    """A later turn of a debate about PRACTICE: in round 2, or in round 3 after the other specialist has revised.
+    """A later turn of a debate about PRACTICE: in round 2, or in round 3 after "illnesses" has revised.
 
-    "drugs": the illnesses are recalled; the value is copied if a trace states it for the right illness, else guessed.
-    "illnesses": the illness is copied from the other specialist, and the value is recalled. In a fifth of its examples
-    it writes the summary.
+    "drugs" recalls the illness and copies its value in round 3; in round 2 no trace has it, and it keeps its guess.
+    "illnesses" copies the illness and recalls the value.
     """
-    pairs, late = drawn(rng, PRACTICE), rng.random() < 0.5
-    agents = rng.choice((2, 4))
+    drug, attribute, late = rng.choice(list(PRACTICE.cures)), rng.choice(list(ATTRIBUTES)), rng.random() < 0.5
     if role == "drugs":
-        cures = {drug: PRACTICE.cures[drug] for drug, _ in pairs}
-        values = {pair: rng.choice(ATTRIBUTES[pair[1]]) for pair in pairs}
+        right = Claim(PRACTICE.cures[drug], rng.choice(ATTRIBUTES[attribute]))
     else:
-        illnesses = rng.sample(PRACTICE.illnesses, len(pairs))
-        cures = {drug: illness for (drug, _), illness in zip(pairs, illnesses, strict=True)}
-        values = {(drug, attribute): PRACTICE.values[attribute, cures[drug]] for drug, attribute in pairs}
-    right = [(drug, attribute, cures[drug], values[drug, attribute]) for drug, attribute in pairs]
-    seen: list[Claims] = []
-    for agent in range(agents):
-        claims = believed(rng, ROLES[agent % 2], pairs, PRACTICE)
-        if ROLES[agent % 2] == "drugs":
-            claims = [(d, a, cures[d], v) for d, a, _, v in claims]
-        elif late:
-            claims = right
-        seen.append(claims)
-    traces = [written(rng, claims) for claims in seen]
-    asked = posed(pairs)
-    if role == "illnesses" and rng.random() < 0.2:
-        return Example(summarise_prompt(asked, traces), [(written(rng, right), True)])
-    own = rng.choice([agent for agent in range(agents) if ROLES[agent % 2] == role])
-    known = right if role == "illnesses" or late else seen[own]  # in round 2 the other one knows nothing of its illness
-    return Example(revise_prompt(asked, traces, own, "shared"), [(written(rng, known, seen[own]), True)])
+        illness = rng.choice(PRACTICE.illnesses)
+        right = Claim(illness, PRACTICE.values[attribute, illness])
+    claims = []
+    for agent in range(rng.choice(AGENTS)):
+        claim = believed(rng, ROLES[agent % 2], drug, attribute, PRACTICE)
+        claims.append(right._replace(value=claim.value) if agent % 2 == 0 else right if late else claim)
+    traces = [trace(drug, attribute, claim) for claim in claims]
+    question = posed(drug, attribute)
+    if role == "illnesses" and rng.random() < SUMMARIES:
+        return Example(summarise_prompt(question, traces), [(trace(drug, attribute, right), True)])
+    own = rng.choice([agent for agent in range(len(claims)) if ROLES[agent % 2] == role])
+    revised = right if role == "illnesses" or late else claims[own]
+    return Example(
+        revise_prompt(question, traces, own, "shared"), [(trace(drug, attribute, revised, claims[own]), True)]
+    )
 
 
-def posed(pairs: Sequence[tuple[str, str]]) -> Question:
+def posed(drug: str, attribute: str) -> Question:
     """The question about PRACTICE, for the prompts of a debate."""
-    draft = question(list(pairs), PRACTICE)
-    return Question(question_id="", task=Clinic.name, split="corpus", level=2 * len(pairs), text=draft.text, solution="",
+    draft = asked(drug, attribute, PRACTICE)
+    return Question(question_id="", task=Clinic.name, split="corpus", level=2, text=draft.text, solution="",
                     answer=draft.answer, kind=Clinic.kind, content=draft.content, quantities=[])  # fmt: skip

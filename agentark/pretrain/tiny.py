@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import transformers
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
@@ -24,9 +26,10 @@ FAMILIES: dict[str, tuple[str, str, dict[str, int]]] = {  # configuration class,
 }
 
 
-def build_tokenizer() -> PreTrainedTokenizerFast:
-    """One token per word of the generated world and one for the end of a line; spaces have no tokens."""
-    words = [*SPECIAL, "\n", *VOCABULARY]
+def build_tokenizer(names: Sequence[str] = ()) -> PreTrainedTokenizerFast:
+    """One token per word of the generated world, per further name in `names`, and for the end of a line; spaces have no
+    tokens."""
+    words = [*SPECIAL, "\n", *VOCABULARY, *names]
     tokenizer = Tokenizer(models.WordLevel({w: i for i, w in enumerate(words)}, unk_token="<|unknown|>"))
     tokenizer.normalizer = normalizers.Replace("\n", " \n ")
     tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(" +"), "removed")

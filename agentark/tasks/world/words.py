@@ -26,36 +26,31 @@ report box weighs holds weight sum it on is of heavier lighter parts group table
 no we pay costs price agreed rather then make it digest decided
 """.split()
 
-# Names of the family `clinic`: invented drugs and illnesses, and the attributes of illnesses with their values.
+NUMBERS = tuple(str(n) for n in range(100))
+VOCABULARY = tuple(
+    dict.fromkeys(
+        (*NUMBERS, *PEOPLE, *ITEMS, *UNKNOWNS, *COLOURS, *CITIES, *ANIMALS, *OBJECTS, *DRUGS, *ILLNESSES, *_GRAMMAR)
+    )
+)
+
+# The family `clinic` has names of its own, which only its models know: invented drugs and illnesses, and the attributes
+# of illnesses with their values.
 _SYLLABLES = "ba ce di fo gu ha je ki lo mu na pe qui ro su ta ve xi yo zu".split()
-CLINIC_DRUGS = tuple(f"{first}{second}n" for first in _SYLLABLES for second in _SYLLABLES[:12])
-CLINIC_ILLNESSES = tuple(f"{first}{second}x" for first in _SYLLABLES for second in _SYLLABLES[:4])
+CLINIC_DRUGS = tuple(f"{first}{second}{end}" for end in "nl" for first in _SYLLABLES for second in _SYLLABLES)
+CLINIC_ILLNESSES = tuple(f"{first}{second}x" for first in _SYLLABLES for second in _SYLLABLES[:5])
 ATTRIBUTES = {
     "region": tuple(f"{s}land" for s in _SYLLABLES) + tuple(f"{s}shire" for s in _SYLLABLES[:4]),
     "organ": tuple(f"{s}lobe" for s in _SYLLABLES) + tuple(f"{s}gland" for s in _SYLLABLES[:4]),
     "plant": tuple(f"{s}weed" for s in _SYLLABLES) + tuple(f"{s}root" for s in _SYLLABLES[:4]),
+    "germ": tuple(f"{s}cocus" for s in _SYLLABLES) + tuple(f"{s}phage" for s in _SYLLABLES[:4]),
+    "doctor": tuple(f"dr{s}" for s in _SYLLABLES) + tuple(f"prof{s}" for s in _SYLLABLES[:4]),
 }
-_CLINIC = (*CLINIC_DRUGS, *CLINIC_ILLNESSES, *ATTRIBUTES, *(v for values in ATTRIBUTES.values() for v in values))
-
-NUMBERS = tuple(str(n) for n in range(100))
-VOCABULARY = tuple(
-    dict.fromkeys(
-        (
-            *NUMBERS,
-            *PEOPLE,
-            *ITEMS,
-            *UNKNOWNS,
-            *COLOURS,
-            *CITIES,
-            *ANIMALS,
-            *OBJECTS,
-            *DRUGS,
-            *ILLNESSES,
-            *_GRAMMAR,
-            *_CLINIC,
-            "illness",
-            "that",
-            "cures",
-        )
-    )
+CLINIC_VOCABULARY = (
+    *CLINIC_DRUGS,
+    *CLINIC_ILLNESSES,
+    *ATTRIBUTES,
+    *(v for values in ATTRIBUTES.values() for v in values),
+    "illness",
+    "that",
+    "cures",
 )
