@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 
+from agentark.debate.controls import CONTROLS
 from agentark.evaluate import stats
 from agentark.evaluate.predictions import TEXT_METRICS
 from agentark.schemas import Prediction, Score, frame
@@ -112,11 +113,11 @@ def score(fixed: dict[str, Any], metric: str, estimate: stats.Estimate, seed: st
 
 def baselines(system: System) -> list[System]:
     """The baselines of each method of the study. Students: their base, answer-only SFT, and the teacher's single sample
-    and debate. A debate: greedy decoding, one sample, and the vote with the same number of calls."""
+    and debate. A debate: greedy decoding, one sample, and its controls, which have the first two."""
     students = ["base", "sft", "single", "debate"]
     rivals = {
-        "debate": ["greedy", "single", "vote"],
-        "vote": ["single"],
+        "debate": ["greedy", "single", *CONTROLS],
+        **dict.fromkeys(CONTROLS, ["greedy", "single"]),
         "sft": ["base"],
         **dict.fromkeys(("rsft", "da", "pad"), students),
     }

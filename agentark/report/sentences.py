@@ -13,7 +13,10 @@ from agentark.schemas import UNITS
 
 NAMES = {  # for sentences; charts.LABELS has shorter names for figures
     "base": "the base", "sft": "answer-only SFT", "rsft": "R-SFT", "da": "DA", "pad": "PAD", "greedy": "greedy decoding",
-    "single": "one sample", "vote": "majority vote", "debate": "debate",
+    "single": "one sample", "vote": "majority vote",
+    "vote_tokens": "majority vote at equal tokens", "self_revision": "self-revision",
+    "debate_off": "the debate without communication", "debate_other": "the debate with peers of another question",
+    "debate": "debate",
 }  # fmt: skip
 
 

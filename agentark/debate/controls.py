@@ -1,0 +1,51 @@
+"""The controls of a debate: cheaper or equally expensive ways to use the same teacher, without what agents say to each
+other."""
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+from agentark.debate.independent import Vote
+from agentark.debate.protocols import Debate
+from agentark.debate.turns import Protocol
+from agentark.schemas import Question, Trace
+
+CONTROLS = ("vote", "vote_tokens", "self_revision", "debate_off", "debate_other")
+
+
+def controls(debate: Debate, traces: Sequence[Trace], questions: Sequence[Question]) -> dict[str, Protocol]:
+    """The controls of a finished debate (its `traces`), by the names of CONTROLS.
+
+    vote: as many samples as the debate has calls at most, decided by majority; vote_tokens: as many samples as have the
+    debate's mean number of tokens, read and generated; self_revision: one agent revises its greedy answer in every
+    round; debate_off: communication off; debate_other: peers' first traces come from the next question.
+    """
+    return {
+        "vote": Vote(debate.calls, debate.temperature),
+        "vote_tokens": Vote(samples_of_equal_tokens(traces), debate.temperature),
+        "self_revision": replace(debate, agents=1, temperature=0.0, revision_temperature=0.0),
+        "debate_off": replace(debate, communication="off"),
+        "debate_other": replace(debate, communication="other", foreign=foreign(traces, questions)),
+    }
+
+
+def samples_of_equal_tokens(traces: Sequence[Trace]) -> int:
+    """The number of single samples that have as many tokens, read and generated, as a debate, on average; rounded up."""
+    total = sum(t.prompt_tokens + t.completion_tokens for t in traces)
+    first = [t.prompt_tokens + t.completion_tokens for t in traces if t.round == 1 and t.agent > 0]
+    debates = len({t.question_id for t in traces})
+    return math.ceil(total / debates / (sum(first) / len(first)))
+
+
+def foreign(traces: Sequence[Trace], questions: Sequence[Question]) -> dict[str, list[str]]:
+    """question_id -> the agents' first traces about the next question of the same task (the last one gets the first's)."""
+    firsts: dict[str, list[str]] = {q.question_id: [] for q in questions}
+    for trace in traces:
+        if trace.round == 1 and trace.agent > 0:
+            firsts[trace.question_id].append(trace.text)
+    found: dict[str, list[str]] = {}
+    for _, group in itertools.groupby(sorted(questions, key=lambda q: q.task), key=lambda q: q.task):
+        keys = [q.question_id for q in group]
+        found |= {key: firsts[other] for key, other in zip(keys, [*keys[1:], keys[0]], strict=True)}
+    return found
