@@ -117,7 +117,7 @@ def baselines(system: System) -> list[System]:
     students = ["base", "sft", "single", "debate"]
     rivals = {
         "debate": ["greedy", "single", *CONTROLS],
-        **dict.fromkeys(CONTROLS, ["greedy", "single"]),
+        **{control: ["greedy", "single"] for control in CONTROLS},
         "sft": ["base"],
         **dict.fromkeys(("rsft", "da", "pad"), students),
     }
