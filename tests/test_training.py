@@ -48,9 +48,9 @@ def project(tmp_path_factory) -> Path:
 STEPS = {"steps": 4, "batch_size": 8, "learning_rate": 0.02}
 
 
-def imitate(base: Path, out: Path, **chosen) -> list[dict]:
+def imitate(base: Path, out: Path, pairs: list[tuple[str, str]] = PAIRS, **chosen) -> list[dict]:
     """A few steps of R-SFT at a rate that moves a random model far."""
-    return sft.train(base, PAIRS, out, 0, SFT.read(STEPS | chosen))
+    return sft.train(base, pairs, out, 0, SFT.read(STEPS | chosen))
 
 
 def practise(base: Path, reward_model: Path, out: Path, **chosen) -> dict:
@@ -257,7 +257,7 @@ def test_a_student_says_where_it_comes_from(project):
     base, out = project / "data/models/llama", project / "students/told"
     (base / "README.md").write_text("---\nlicense: llama3\n---\n\n# A base\n")
     for place in (out, project / "students/again"):
-        imitate(base, place, lora_rank=4, per_device=4)
+        imitate(base, place, lora_rank=4, per_device_batch_size=4)
     files = sorted(p.relative_to(out) for p in out.rglob("*") if p.is_file())
     for file in files:
         assert (out / file).read_bytes() == (project / "students/again" / file).read_bytes(), file
