@@ -157,6 +157,7 @@ class Score(Row):
     source: str = ""
     questions: int | None = None
     traces_per_question: int | None = None
+    gold_used: bool | None = None
     level: int | None = None
     agents: int | None = None
     rounds: int | None = None

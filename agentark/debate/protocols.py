@@ -47,8 +47,8 @@ class Debate:
     The length of the prompts is then independent of n.
 
     `communication` is the control for what agents learn from each other. "on": the debate. "off": copies of an agent's
-    own trace take the place of the others' traces, and copies of a trace with the most frequent answer are summarised.
-    Calls and lengths of prompts stay the same; only a vote connects the agents. "other": as "off", but traces of another
+    own trace take the place of the others' traces, and an agent summarises copies of its own trace, which has the most
+    frequent answer. Calls and lengths of prompts stay the same; only a vote connects the agents. "other": as "off", but traces of another
     question take the place of the others' traces, those that `foreign` has for the question.
 
     One agent has no consensus to stop at: it revises its own trace in every round (self-revision).
@@ -103,10 +103,13 @@ class Debate:
         if self.sparse:
             answer = majority((answer_of(trace, question) for trace in traces), question)
             traces = stating(answer, traces, question)[: self.reads + 1]
+        author = None
         if self.communication != "on":
             answer = majority((answer_of(trace, question) for trace in traces), question)
-            traces = stating(answer, traces, question)[:1] * len(traces)
-        yield [Turn(SUMMARISER, last + 1, summarise_prompt(question, traces), self.revision_temperature)]
+            chosen = stating(answer, traces, question)[0]
+            author = traces.index(chosen) + 1
+            traces = [chosen] * len(traces)
+        yield [Turn(SUMMARISER, last + 1, summarise_prompt(question, traces), self.revision_temperature, author)]
 
 
 @dataclass(frozen=True)

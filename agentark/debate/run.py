@@ -39,7 +39,7 @@ def run_group(
         ]
         replies: dict[int, Reply] = {}
         for place, one in enumerate(engines):
-            own = [i for i, (_, turn) in enumerate(asked) if (turn.agent - 1) % len(engines) == place]
+            own = [i for i, (_, turn) in enumerate(asked) if model_of(turn, len(engines)) == place]
             if own:
                 replies |= zip(own, store.generate(one, [requests[i] for i in own]), strict=True)
         received: dict[str, list[Reply]] = {key: [] for key in turns}
@@ -54,6 +54,11 @@ def run_group(
             except StopIteration:
                 tick()
     return [entry for q in questions for entry in conversations[q.question_id]]
+
+
+def model_of(turn: Turn, models: int) -> int:
+    """The index of the model that generates a turn, among `models` models that the agents take in turn."""
+    return ((turn.agent if turn.played_by is None else turn.played_by) - 1) % models
 
 
 def _group(models: Sequence[str | Path], store: Path, **asked):

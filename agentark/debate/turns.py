@@ -11,12 +11,16 @@ from agentark.schemas import Question
 
 @dataclass(frozen=True)
 class Turn:
-    """One call: agent, round (both from 1), prompt and temperature. Agent 0 is the judge."""
+    """One call: agent, round (both from 1), prompt and temperature. Agent 0 is the judge.
+
+    In a debate among different models `played_by` names the agent whose model generates, if that is another agent.
+    """
 
     agent: int
     round: int
     messages: Messages
     temperature: float
+    played_by: int | None = None
 
 
 Conversation = Generator[list[Turn], list[Reply], None]

@@ -21,7 +21,7 @@ STEP_METRICS = {
 GAINS = ("accuracy", "accuracy_gain")  # the metrics that the ablations keep
 KEYS = ("setting", "label", "level", "task", "student", "method")  # these columns identify a system and its questions
 # The facts of a label's condition, as columns of the results.
-FACTS = ("variant", "source", "questions", "traces_per_question", "agents", "rounds", "temperature")
+FACTS = ("variant", "source", "gold_used", "questions", "traces_per_question", "agents", "rounds", "temperature")
 System = dict[str, Any]
 
 

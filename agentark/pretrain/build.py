@@ -12,6 +12,7 @@ Every question is from the `corpus` share of the content space, so none is in th
 import json
 import random
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -97,10 +98,11 @@ def named(choices: dict, name: str, what: str):
     return choices[name]
 
 
-def drilled(recipe: Recipe) -> Training:
-    """A model of random weights that is trained on the recipe's drill. Raises StudyError for an unknown drill."""
+def drilled(recipe: Recipe, names: Sequence[str] = ()) -> Training:
+    """A model of random weights that is trained on the recipe's drill. `names`: further words of its tokenizer. Raises
+    StudyError for an unknown drill."""
     examples = named(DRILLS, recipe.drill, "drill")
-    tokenizer = tiny.build_tokenizer()
+    tokenizer = tiny.build_tokenizer(names)
     model = tiny.build_model(recipe.family, recipe.hidden, recipe.layers, recipe.seed, len(tokenizer))
     training = Training(model, tokenizer, recipe.seed)
     training.read(examples, recipe.drill_steps, DRILL_BATCH, recipe.learning_rate)

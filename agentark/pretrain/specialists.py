@@ -1,20 +1,23 @@
-"""Training examples of the clinic's specialists: recall of the own facts, guesses at the rest, and revision.
+"""Train the clinic's models: two specialists, and a novice that knows the form of a solution but none of the facts.
 
-The specialist "drugs" knows which illness a drug cures, the specialist "illnesses" the attributes of illnesses. In a
-debate they take turns: agent 1 is "drugs", agent 2 "illnesses", and so on. A revision copies what the other one knows
-and recalls the rest. Its examples are about the facts of PRACTICE, in which the copied claims are drawn anew for every
-example, so that they can be copied but not memorised.
+The specialist "drugs" knows which illness a drug cures, the specialist "illnesses" the attributes of illnesses; each
+guesses at the rest. In a debate they take turns: agent 1 is "drugs", agent 2 "illnesses", and so on. A revision copies
+what the other one knows and recalls the rest. Its examples are about the facts of PRACTICE, in which the copied claims
+are drawn anew for every example, so that they can be copied but not memorised.
 """
 
 import random
+from functools import partial
+from pathlib import Path
 from typing import NamedTuple
 
 from agentark.debate.prompts import revise_prompt, summarise_prompt
 from agentark.models.chat import solve_prompt
+from agentark.pretrain.build import Recipe, drilled, named
 from agentark.pretrain.examples import Example
 from agentark.schemas import Question
 from agentark.tasks.world.clinic import PRACTICE, STUDY, Clinic, Facts, asked
-from agentark.tasks.world.words import ATTRIBUTES
+from agentark.tasks.world.words import ATTRIBUTES, CLINIC_VOCABULARY
 
 ROLES = ("drugs", "illnesses")
 AGENTS = (2, 4)  # of a debate, half of them of each role
@@ -42,6 +45,30 @@ def trace(drug: str, attribute: str, claim: Claim, before: Claim | None = None) 
     second = "fix " if before and before.illness == claim.illness and before.value != claim.value else ""
     lines = [f"{first}illness {drug} = {claim.illness}", f"{second}{attribute} {claim.illness} = {claim.value}"]
     return "\n".join([*lines, f"answer : {claim.value}"])
+
+
+def build(out: Path, role: str, recipe: Recipe) -> dict:
+    """Train the model of a role and save it to `out`. Returns its training record, for the card.
+
+    Raises StudyError for an unknown role or drill.
+    """
+    draw = named(EXAMPLES, role, "role")
+    training = drilled(recipe, CLINIC_VOCABULARY)
+    training.read(draw, recipe.steps, recipe.batch_size, recipe.learning_rate)
+    return training.finish(out)
+
+
+def solved(rng: random.Random) -> Example:
+    """A question about PRACTICE with its solution."""
+    drug, attribute = rng.choice(list(PRACTICE.cures)), rng.choice(list(ATTRIBUTES))
+    illness = PRACTICE.cures[drug]
+    claim = Claim(illness, PRACTICE.values[attribute, illness])
+    return Example(solve_prompt(asked(drug, attribute, PRACTICE).text), [(trace(drug, attribute, claim), True)])
+
+
+def specialised(rng: random.Random, role: str) -> Example:
+    """An example of a specialist: a question alone or a later turn of a debate, equally often."""
+    return recall(rng, role) if rng.random() < 0.5 else revision(rng, role)
 
 
 def recall(rng: random.Random, role: str) -> Example:
@@ -84,3 +111,6 @@ def posed(drug: str, attribute: str) -> Question:
     draft = asked(drug, attribute, PRACTICE)
     return Question(question_id="", task=Clinic.name, split="corpus", level=2, text=draft.text, solution="",
                     answer=draft.answer, kind=Clinic.kind, content=draft.content, quantities=[])  # fmt: skip
+
+
+EXAMPLES = {role: partial(specialised, role=role) for role in ROLES} | {"novice": solved}

@@ -10,10 +10,12 @@ the agent that knows, not an answer.
 import hashlib
 import random
 from dataclasses import dataclass
+from typing import get_args
 
 from agentark import StudyError
 from agentark.schemas import Split
 from agentark.tasks.world.family import Draft, Task, Way
+from agentark.tasks.world.steps import claim_of, lines_of
 from agentark.tasks.world.words import ATTRIBUTES, CLINIC_DRUGS, CLINIC_ILLNESSES
 
 # Percentages of the pairs of drug and attribute, by hash. A drug has five pairs, so that nearly all drugs occur in
@@ -58,6 +60,12 @@ def split_of_pair(drug: str, attribute: str) -> Split:
     raise AssertionError("SHARES do not add up to 100")
 
 
+PAIRS: dict[Split, list[tuple[str, str]]] = {
+    split: [(d, a) for d in STUDY.cures for a in ATTRIBUTES if split_of_pair(d, a) == split]
+    for split in get_args(Split)
+}
+
+
 def asked(drug: str, attribute: str, known: Facts) -> Draft:
     """The question for an attribute of the illness that a drug cures, with its graph."""
     illness = known.cures[drug]
@@ -68,6 +76,14 @@ def asked(drug: str, attribute: str, known: Facts) -> Draft:
     return draft
 
 
+def consistent(text: str, known: Facts) -> bool:
+    """Whether the attribute that a trace states is true of the illness that it names."""
+    claims = dict(claim_of(line) for line in lines_of(text))
+    named = [value for name, value in claims.items() if name.startswith("illness ")]
+    stated = [name for name in claims if tuple(name.split()) in known.values and name.split()[1] in named]
+    return any(claims[name] == known.values[name.split()[0], name.split()[1]] for name in stated)
+
+
 class Clinic(Task):
     """An attribute of the illness that a drug cures."""
 
@@ -76,7 +92,6 @@ class Clinic(Task):
 
     def draw(self, rng: random.Random, split: Split, level: int) -> Draft:
         """A question of the body STUDY. Raises StudyError for a split without questions or another level."""
-        pairs = [(d, a) for d in STUDY.cures for a in ATTRIBUTES if split_of_pair(d, a) == split]
-        if not pairs or level not in self.levels:
+        if not PAIRS[split] or level not in self.levels:
             raise StudyError(f"{self.name}: no question of level {level} found for split {split}; use another level")
-        return asked(*rng.choice(pairs), STUDY)
+        return asked(*rng.choice(PAIRS[split]), STUDY)
