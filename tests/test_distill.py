@@ -96,6 +96,18 @@ def test_auroc_of_a_perfect_a_reversed_and_a_blind_scorer():
     assert step_scores.step_auroc([[0.5, 0.5], [0.5, 0.5, 0.5]], right) == 0.5
 
 
+def test_a_score_of_difficulty_alone_ranks_steps_of_all_debates_but_none_within_a_debate():
+    """Debate 0 has more right steps than debate 1; every step of a debate has the same score."""
+    truth = [[True, True, True, False], [True, False, False, False], [True]]
+    traces = [SimpleNamespace(question_id=str(i)) for i in range(3)]
+    scores = [[0.9] * 4, [0.1] * 4, [0.9]]
+    assert step_scores.auroc_by_debate(scores, traces, truth).value > 0.7
+    within = step_scores.auroc_within_debates(scores, traces, truth)
+    assert (within.value, within.n) == (0.5, 2)  # the third debate has no wrong step
+    ranked = [[0.9, 0.8, 0.7, 0.1], [0.9, 0.1, 0.1, 0.1], [0.5]]
+    assert step_scores.auroc_within_debates(ranked, traces, truth).value == 1
+
+
 def test_rewards():
     assert scorer.aggregate([0.2, 0.8], "mean") == 0.5 and scorer.aggregate([0.2, 0.8], "min") == 0.2
     assert scorer.aggregate([], "mean") == 0

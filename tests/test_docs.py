@@ -37,6 +37,7 @@ COMMANDS: dict[str, str | list[str]] = {
     "dvc status": "test_changes.py::test_a_changed_parameter_reruns_only_what_depends_on_it",
     "dvc repro notebooks/ablations/dvc.yaml": LIST,
     "dvc repro notebooks/choices/dvc.yaml": LIST,
+    "dvc repro notebooks/specialists/dvc.yaml": LIST,
     "dvc commit base_models@teacher": [],
     "dvc metrics diff": [],
     "dvc plots show": [],
@@ -45,6 +46,7 @@ COMMANDS: dict[str, str | list[str]] = {
     "dvc exp run -S debate.protocol=mad": SET,
     "python -m agentark.stage 01_questions tasks=[gsm8k] train_task=gsm8k local=my_questions train=40 validation=2 test=8 "
     "test_hard=0 room=1000 out=data/questions-mine": [],
+    "python -m agentark.stage 03_debate teachers=[data/models/teacher,data/grid/models/gemma-teacher] out=data/debates/two": [],
     "python -m agentark.stage 03_debate agents=3 temperature=1.0 out=data/debates/three-agents": [],
     "python -m agentark.stage 03_debate teacher=vllm:data/models/teacher out=data/debates/try": (
         "test_conformance.py::test_a_greedy_debate_is_the_same_through_every_engine"

@@ -12,12 +12,11 @@ from agentark.pretrain import specialists, tiny
 from agentark.pretrain.build import Recipe
 from agentark.report import controlled
 from agentark.schemas import Score, frame
-from agentark.tasks import TASKS
-from agentark.tasks.world.clinic import PRACTICE, STUDY, consistent
+from agentark.tasks.world.clinic import PRACTICE, STUDY, Clinic, consistent
 from agentark.tasks.world.steps import check, claim_of, lines_of
 from agentark.tasks.world.words import ATTRIBUTES, CLINIC_VOCABULARY, VOCABULARY
 
-CLINIC = TASKS["clinic"]
+CLINIC = Clinic()
 QUESTIONS = {
     split: CLINIC.questions(n, split, 0) for split, n in (("train", 1350), ("validation", 130), ("test", 1010))
 }
@@ -93,10 +92,10 @@ def test_a_revision_copies_from_the_agent_that_knows_and_is_about_practice_alone
     example = specialists.revision(random.Random(seed), role)
     prompt, text = example.messages[-1]["content"], example.target[0][0]
     drug, illness, attribute, value = facts_of(text)
-    assert drug in PRACTICE.cures and not set(prompt.split()) & set(STUDY.cures)
+    assert illness in PRACTICE.illnesses and not set(prompt.split()) & set(STUDY.illnesses)
     assert f"illness {drug} = {illness}" in prompt
     if role == "drugs":
-        assert illness == PRACTICE.cures[drug]
+        assert illness == PRACTICE.cures[drug] and not set(prompt.split()) & set(STUDY.cures)
         assert f"{attribute} {illness} = {value}" in prompt
     else:
         assert value == PRACTICE.values[attribute, illness]

@@ -48,10 +48,10 @@ def mean_seconds(seconds: pd.DataFrame, setting: str, method: str, student: str)
 
 
 def by_protocol(folder: Path) -> dict[str, pd.DataFrame]:
-    """Seconds from a folder of notebook 03: of the debate, its controls, and one sample (the vote's first agent)."""
+    """Seconds from a folder of notebook 03: of the debate, the vote, and one sample (the vote's first agent)."""
     rows = frame(read_table(folder / "seconds.parquet", Seconds))
-    parts = {str(name): part for name, part in rows.groupby("protocol", sort=False)}
-    return parts | {"single": parts["vote"][parts["vote"]["agent"] == 1]}
+    vote = rows[rows["protocol"] == "vote"]
+    return {"debate": rows[rows["protocol"] != "vote"], "vote": vote, "single": vote[vote["agent"] == 1]}
 
 
 def exact(value: float, n: int) -> Estimate:

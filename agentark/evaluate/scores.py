@@ -6,7 +6,6 @@ from typing import Any
 
 import pandas as pd
 
-from agentark.debate.controls import CONTROLS
 from agentark.evaluate import stats
 from agentark.evaluate.predictions import TEXT_METRICS
 from agentark.schemas import Prediction, Score, frame
@@ -113,15 +112,18 @@ def score(fixed: dict[str, Any], metric: str, estimate: stats.Estimate, seed: st
 
 def baselines(system: System) -> list[System]:
     """The baselines of each method of the study. Students: their base, answer-only SFT, and the teacher's single sample
-    and debate. A debate: greedy decoding, one sample, and its controls, which have the first two."""
+    and debate. A debate: greedy decoding, one sample, and the vote with the same number of calls. Setting `noisy` has the
+    test questions, so the greedy answers of `test` are those to its questions."""
     students = ["base", "sft", "single", "debate"]
     rivals = {
-        "debate": ["greedy", "single", *CONTROLS],
-        **{control: ["greedy", "single"] for control in CONTROLS},
+        "debate": ["greedy", "single", "vote"],
+        "vote": ["single"],
         "sft": ["base"],
         **dict.fromkeys(("rsft", "da", "pad"), students),
     }
-    return [{"method": rival} for rival in rivals.get(system["method"], [])]
+    found = [{"method": rival} for rival in rivals.get(system["method"], [])]
+    noisy_debate = (system["method"], system["setting"]) == ("debate", "noisy")
+    return [{"method": "greedy", "setting": "test"}, *found] if noisy_debate else found
 
 
 def yields(table: pd.DataFrame, study: str, teacher: str, train_task: str, baseline: str) -> list[Score]:

@@ -60,6 +60,7 @@ def examined(
         own = scored([questions[t.question_id] for t in train], [t.text for t in train])
         threshold = best_threshold(own, [t.step_agrees for t in train])
         found["prm_step_auroc"] = auroc_by_debate(scores, test, truth)
+        found["prm_step_auroc_within"] = auroc_within_debates(scores, test, truth)
         found["first_error_located"] = stats.mean(first_error_located(scores, truth, threshold))
     return found
 
@@ -74,9 +75,9 @@ def quality(
     student: str,
     task: str,
 ) -> list[Score]:
-    """AUROC of traces and of steps, and first errors located, on `test` traces, for two baselines and both stages.
+    """AUROC of traces and of steps, pooled and within debates, and first errors located, on `test` traces, for two baselines and both stages.
 
-    A trace's score is the mean over its steps, and its truth is whether its answer is right. The other two measures
+    A trace's score is the mean over its steps, and its truth is whether its answer is right. The other measures
     need the truth of steps and are left out for published questions, which have none. Intervals are over debates: the
     traces of a debate share a question, so they are resampled together. Trained scorers have one row per seed and one
     of the mean over seeds ("all"). Raises StudyError if no measure is defined because all traces are right or all are
@@ -113,17 +114,37 @@ def quality(
     return rows
 
 
+def by_debates(
+    scores: Sequence[Sequence[float]], traces: Sequence[CheckedTrace], truth: Sequence[Sequence[bool]]
+) -> list[tuple[list[float], list[bool]]]:
+    """The scores of each debate and their truth, over all of its traces."""
+    found: dict[str, tuple[list[float], list[bool]]] = {}
+    for s, t, r in zip(scores, traces, truth, strict=True):
+        values, right = found.setdefault(t.question_id, ([], []))
+        values += s
+        right += r
+    return list(found.values())
+
+
+def auroc_within_debates(
+    scores: Sequence[Sequence[float]], traces: Sequence[CheckedTrace], truth: Sequence[Sequence[bool]]
+) -> stats.Estimate:
+    """Mean over debates of the AUROC within one debate; n counts the debates with both right and wrong scores.
+
+    A policy is rewarded for differences between outputs to the same question. The pooled AUROC also counts differences
+    between questions, which a score of their difficulty explains.
+    """
+    debates = by_debates(scores, traces, truth)
+    return stats.mean([step_auroc([values], [right]) for values, right in debates if len(set(right)) == 2])
+
+
 def auroc_by_debate(
     scores: Sequence[Sequence[float]], traces: Sequence[CheckedTrace], truth: Sequence[Sequence[bool]]
 ) -> stats.Estimate:
     """AUROC over all scores of all traces, with a bootstrap interval over debates; n counts debates."""
-    by_debate: dict[str, tuple[list[float], list[bool]]] = {}
-    for s, t, r in zip(scores, traces, truth, strict=True):
-        values, right = by_debate.setdefault(t.question_id, ([], []))
-        values += s
-        right += r
-    pairs = [(np.asarray(v), np.asarray(r)) for v, r in by_debate.values()]
-    whole = step_auroc([v for v, _ in by_debate.values()], [r for _, r in by_debate.values()])
+    debates = by_debates(scores, traces, truth)
+    whole = step_auroc([v for v, _ in debates], [r for _, r in debates])
+    pairs = [(np.asarray(v), np.asarray(r)) for v, r in debates]
     rng = np.random.default_rng(stats.SEED)
     draws = []
     for _ in range(200):  # each draw sorts all steps; with 200 the interval's ends are accurate to about 0.003

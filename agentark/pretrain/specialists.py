@@ -3,7 +3,8 @@
 The specialist "drugs" knows which illness a drug cures, the specialist "illnesses" the attributes of illnesses; each
 guesses at the rest. In a debate they take turns: agent 1 is "drugs", agent 2 "illnesses", and so on. A revision copies
 what the other one knows and recalls the rest. Its examples are about the facts of PRACTICE, in which the copied claims
-are drawn anew for every example, so that they can be copied but not memorised.
+are drawn anew for every example, so that they can be copied but not memorised. For "illnesses" they name the drugs of
+both bodies, without what these cure: otherwise it copies the names of the study's drugs wrongly.
 """
 
 import random
@@ -85,18 +86,19 @@ def revision(rng: random.Random, role: str) -> Example:
     "drugs" recalls the illness and copies its value in round 3; in round 2 no trace has it, and it keeps its guess.
     "illnesses" copies the illness and recalls the value.
     """
-    drug, attribute, late = rng.choice(list(PRACTICE.cures)), rng.choice(list(ATTRIBUTES)), rng.random() < 0.5
+    names = [*PRACTICE.cures, *(STUDY.cures if role == "illnesses" else ())]
+    drug, attribute, late = rng.choice(names), rng.choice(list(ATTRIBUTES)), rng.random() < 0.5
     if role == "drugs":
         right = Claim(PRACTICE.cures[drug], rng.choice(ATTRIBUTES[attribute]))
     else:
         illness = rng.choice(PRACTICE.illnesses)
         right = Claim(illness, PRACTICE.values[attribute, illness])
-    claims = []
+    known, claims = Facts({drug: right.illness}, PRACTICE.values), []
     for agent in range(rng.choice(AGENTS)):
-        claim = believed(rng, ROLES[agent % 2], drug, attribute, PRACTICE)
-        claims.append(right._replace(value=claim.value) if agent % 2 == 0 else right if late else claim)
+        guess = believed(rng, ROLES[agent % 2], drug, attribute, known if agent % 2 == 0 else PRACTICE)
+        claims.append(right if agent % 2 and late else guess)
     traces = [trace(drug, attribute, claim) for claim in claims]
-    question = posed(drug, attribute)
+    question = posed(drug, attribute, known)
     if role == "illnesses" and rng.random() < SUMMARIES:
         return Example(summarise_prompt(question, traces), [(trace(drug, attribute, right), True)])
     own = rng.choice([agent for agent in range(len(claims)) if ROLES[agent % 2] == role])
@@ -106,11 +108,12 @@ def revision(rng: random.Random, role: str) -> Example:
     )
 
 
-def posed(drug: str, attribute: str) -> Question:
-    """The question about PRACTICE, for the prompts of a debate."""
-    draft = asked(drug, attribute, PRACTICE)
+def posed(drug: str, attribute: str, known: Facts) -> Question:
+    """A question, for the prompts of a debate."""
+    draft = asked(drug, attribute, known)
     return Question(question_id="", task=Clinic.name, split="corpus", level=2, text=draft.text, solution="",
-                    answer=draft.answer, kind=Clinic.kind, content=draft.content, quantities=[])  # fmt: skip
+                    answer=draft.answer, kind=Clinic.kind, content=draft.content,
+                    quantities=Clinic.quantities(draft, ""))  # fmt: skip
 
 
 EXAMPLES = {role: partial(specialised, role=role) for role in ROLES} | {"novice": solved}

@@ -58,3 +58,10 @@ def rival(row: pd.Series) -> str:
     if row["baseline"] == "rsft":
         return f"R-SFT on {row['baseline_variant']}"
     return NAMES[row["baseline"]] + (f" of {row['baseline_variant']}" if row["baseline"] == "greedy" else "")
+
+
+def findings(table: pd.DataFrame) -> list[str]:
+    """What a study of a debate and its controls found, of the teachers and of every student."""
+    students = dict.fromkeys(select(table, metric="accuracy", method="rsft")["student"])
+    lines = [student_findings(table, s, f"debate, {how}") for s in students for how in ("verified", "own answers")]
+    return [*debate_findings(table), *lines]

@@ -101,7 +101,8 @@ def kept(counts: pd.DataFrame) -> plt.Figure:
 
 def reward_model(scores: pd.DataFrame) -> plt.Figure:
     """AUROC of steps and the share of first errors located, by stage; without the truth of steps, AUROC of traces."""
-    labels = {"prm_step_auroc": "step AUROC against truth", "first_error_located": "first errors located",
+    labels = {"prm_step_auroc": "step AUROC against truth", "prm_step_auroc_within": "step AUROC within a debate",
+              "first_error_located": "first errors located",
               "prm_trace_auroc": "trace AUROC against truth"}  # fmt: skip
     rows = select(scores, study="reward_model")
     rows = rows[rows["metric"].isin(labels)]

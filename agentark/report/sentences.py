@@ -69,7 +69,8 @@ def system(row: pd.Series) -> str:
 
 
 def debate_findings(scores: pd.DataFrame, task: str) -> str:
-    """The debate's accuracy in each setting, and its gain over every cheaper use of the same teacher."""
+    """The debate's accuracy in each setting, and its gain over the best of its baselines, which use the same teacher and
+    need no more calls than the longest debate; then over the others."""
     settings = {
         "test": "Test questions",
         "noisy": "First answers at a higher temperature",
@@ -77,13 +78,22 @@ def debate_findings(scores: pd.DataFrame, task: str) -> str:
     }
     lines = []
     for setting, words in settings.items():
-        rows = select(scores, setting=setting, method="debate", test_task=task, student="")
-        if rows.empty:
+        debate = select(scores, setting=setting, test_task=task, student="", method="debate")
+        if debate.empty:
             continue
-        accuracy = one(rows, metric="accuracy")
-        gains = [row for _, row in rows[rows["metric"] == "accuracy_gain"].iterrows()]
-        clauses = [f"with {NAMES[row['baseline']]} {signed(row)} ({verdict(row)})" for row in gains]
-        lines.append(f"- {words}: the debate's accuracy is {number(accuracy)}. Compared {'; '.join(clauses)}.")
+        accuracy, gains = one(debate, metric="accuracy"), select(debate, metric="accuracy_gain").set_index("baseline")
+        where = {
+            rival: one(scores, metric="accuracy", setting=row["baseline_variant"] or setting, test_task=task, student="",
+                       method=rival)
+            for rival, row in gains.iterrows()
+        }  # fmt: skip
+        best = max(where, key=lambda rival: where[rival]["value"])
+        clauses = [f"vs. {NAMES[rival]} {signed(row)} ({verdict(row)})" for rival, row in gains.drop(best).iterrows()]
+        lines.append(
+            f"- {words}: the debate's accuracy is {number(accuracy)}. The best use of the teacher without a "
+            f"debate, at no more calls, is {NAMES[best]} ({where[best]['value']:.3f}): debate vs. {NAMES[best]} "
+            f"{signed(gains.loc[best])} ({verdict(gains.loc[best])}); {'; '.join(clauses)}."
+        )
     return "\n".join(lines)
 
 
@@ -110,7 +120,8 @@ def student_findings(scores: pd.DataFrame, student: str, train_task: str, method
 
 
 def reward_model_findings(scores: pd.DataFrame, students: list[str]) -> str:
-    """AUROC of each student's reward model after both stages, beside the two baselines without training."""
+    """AUROC of each student's reward model after both stages, pooled and within debates, beside the two baselines
+    without training."""
     kinds = {"prm_step_auroc": "Step", "prm_trace_auroc": "Trace"}
     metric, what = next((m, words) for m, words in kinds.items() if m in set(scores["metric"]))
     lines = []
@@ -122,6 +133,12 @@ def reward_model_findings(scores: pd.DataFrame, students: list[str]) -> str:
             f"{first['value']:.3f} after stage I; without training {fresh['value']:.3f} (fresh head) and "
             f"{likelihood['value']:.3f} (the model's own likelihood of its steps)."
         )
+        within = select(scores, metric="prm_step_auroc_within", student=student).set_index("method")
+        if not within.empty:
+            lines[-1] += (
+                f" Within a debate, where the policy's rewards are compared, {number(within.loc['stage II'])} debates, "
+                f"after stage II, and {within.loc['likelihood', 'value']:.3f} by the likelihood."
+            )
     return "\n".join(lines)
 
 

@@ -16,7 +16,8 @@ import yaml
 from agentark import StudyError
 
 KEPT = ("data/store", "data/runs", "data/published", "reports/notebooks")  # never a stage's `out`
-PIPELINES = ("dvc", "notebooks/ablations/dvc", "notebooks/choices/dvc", "notebooks/grid/dvc")  # .yaml and .lock
+# .yaml and .lock
+PIPELINES = ("dvc", *(f"notebooks/{name}/dvc" for name in ("ablations", "choices", "grid", "specialists")))
 NOTEBOOK = re.compile(r"agentark\.stage\s+(\S+)")
 
 

@@ -4,16 +4,13 @@ The generated world has four training families and three held-out ones.
 """
 
 from agentark import StudyError
-from agentark.tasks.world.clinic import Clinic
 from agentark.tasks.world.equations import Equation
 from agentark.tasks.world.facts import Facts
 from agentark.tasks.world.family import Task
 from agentark.tasks.world.reading import Digest, Hops, Passage
 from agentark.tasks.world.word_problems import Meta, Word
 
-TASKS: dict[str, Task] = {
-    t.name: t for t in (Word(), Equation(), Meta(), Facts(), Hops(), Passage(), Digest(), Clinic())
-}
+TASKS: dict[str, Task] = {t.name: t for t in (Word(), Equation(), Meta(), Facts(), Hops(), Passage(), Digest())}
 
 
 def task(name: str) -> Task:
