@@ -6,12 +6,13 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from small_study import copy_of_project, stage
 
 from agentark import StudyError
 from agentark.pretrain import specialists, tiny
 from agentark.pretrain.build import Recipe
 from agentark.report import controlled
-from agentark.schemas import Score, frame
+from agentark.schemas import Score, frame, read_scores
 from agentark.tasks.world.clinic import PRACTICE, STUDY, Clinic, consistent
 from agentark.tasks.world.steps import check, claim_of, lines_of
 from agentark.tasks.world.words import ATTRIBUTES, CLINIC_VOCABULARY, VOCABULARY
@@ -88,17 +89,29 @@ def test_a_specialist_guesses_the_other_fact_by_chance(role):
 
 
 @given(st.integers(), st.sampled_from(specialists.ROLES))
-def test_a_revision_copies_from_the_agent_that_knows_and_is_about_practice_alone(seed, role):
+def test_a_revision_copies_from_the_agent_that_knows_and_recalls_the_rest(seed, role):
     example = specialists.revision(random.Random(seed), role)
     prompt, text = example.messages[-1]["content"], example.target[0][0]
     drug, illness, attribute, value = facts_of(text)
-    assert illness in PRACTICE.illnesses and not set(prompt.split()) & set(STUDY.illnesses)
+    known = STUDY if drug in STUDY.cures else PRACTICE
     assert f"illness {drug} = {illness}" in prompt
     if role == "drugs":
-        assert illness == PRACTICE.cures[drug] and not set(prompt.split()) & set(STUDY.cures)
+        assert illness == known.cures[drug]
         assert f"{attribute} {illness} = {value}" in prompt
     else:
-        assert value == PRACTICE.values[attribute, illness]
+        assert value == known.values[attribute, illness]
+
+
+@pytest.mark.parametrize("role", specialists.ROLES)
+def test_what_a_revision_copies_is_right_by_chance_alone(role):
+    """So that no specialist learns the other one's facts from revisions."""
+    rng, right = random.Random(0), 0
+    for _ in range(3000):
+        drug, illness, attribute, value = facts_of(specialists.revision(rng, role).target[0][0])
+        known = STUDY if drug in STUDY.cures else PRACTICE
+        true = known.cures[drug] == illness if role == "illnesses" else known.values[attribute, illness] == value
+        right += true
+    assert right / 3000 < 0.07  # of 24 values, of 50 illnesses
 
 
 def test_the_novice_learns_solutions_of_practice_only():
@@ -170,3 +183,24 @@ def test_the_sentences_on_a_student_turn_with_the_results(gain, said):
     sentence = controlled.student_findings(table, "novice")
     assert sentence.count(f"({said})") == 2
     assert "R-SFT on vote, verified" in sentence and "greedy decoding of drugs" in sentence
+
+
+def test_the_notebooks_run_from_models_to_findings(tmp_path):
+    folder = copy_of_project(tmp_path)
+    out = "data/specialists-try/novice"
+    stage(folder, "specialists/models", "role=novice", "steps=2", "drill_steps=2", "examined=8", f"out={out}")
+    assert (folder / out / "training.json").is_file()
+    stage(
+        folder, "specialists/study", "learners=[novice]", "seeds=[0]", "train=24", "test=16", "sft.steps=2",
+        "out=reports/try.csv", "out_figures=reports/figures-try",
+    )  # fmt: skip
+    table = read_scores(folder / "reports" / "try.csv")
+    methods = {"debate", "relay", "greedy", "self_revision", "vote", "vote_tokens", "debate_off", "debate_other"}
+    assert methods <= set(table["method"])
+    students = table[table["student"] != ""]
+    assert set(students["source"]) == {"", "answers", "debate", "debate_off", "vote", "greedy"}
+    assert len(controlled.findings(table)) == 4
+    assert {p.name for p in (folder / "reports" / "figures-try").iterdir()} == {
+        "specialists.png",
+        "specialists-students.png",
+    }

@@ -2,9 +2,8 @@
 
 The specialist "drugs" knows which illness a drug cures, the specialist "illnesses" the attributes of illnesses; each
 guesses at the rest. In a debate they take turns: agent 1 is "drugs", agent 2 "illnesses", and so on. A revision copies
-what the other one knows and recalls the rest. Its examples are about the facts of PRACTICE, in which the copied claims
-are drawn anew for every example, so that they can be copied but not memorised. For "illnesses" they name the drugs of
-both bodies, without what these cure: otherwise it copies the names of the study's drugs wrongly.
+what the other one knows and recalls the rest. In its examples what is copied is drawn anew every time, so it can be
+copied but not memorised: a specialist learns whom to trust, and none of the other one's facts.
 """
 
 import random
@@ -81,21 +80,21 @@ def recall(rng: random.Random, role: str) -> Example:
 
 
 def revision(rng: random.Random, role: str) -> Example:
-    """A later turn of a debate about PRACTICE: in round 2, or in round 3 after "illnesses" has revised.
+    """A later turn of a debate: in round 2, or in round 3 after "illnesses" has revised.
 
-    "drugs" recalls the illness and copies its value in round 3; in round 2 no trace has it, and it keeps its guess.
-    "illnesses" copies the illness and recalls the value.
+    "drugs" recalls the illness and copies its value, drawn anew, in round 3; in round 2 no trace has it, and it keeps
+    its guess. "illnesses" copies the illness, drawn anew, and recalls the value.
     """
-    names = [*PRACTICE.cures, *(STUDY.cures if role == "illnesses" else ())]
-    drug, attribute, late = rng.choice(names), rng.choice(list(ATTRIBUTES)), rng.random() < 0.5
+    body = rng.choice((STUDY, PRACTICE))
+    drug, attribute, late = rng.choice(list(body.cures)), rng.choice(list(ATTRIBUTES)), rng.random() < 0.5
     if role == "drugs":
-        right = Claim(PRACTICE.cures[drug], rng.choice(ATTRIBUTES[attribute]))
+        right = Claim(body.cures[drug], rng.choice(ATTRIBUTES[attribute]))
     else:
-        illness = rng.choice(PRACTICE.illnesses)
-        right = Claim(illness, PRACTICE.values[attribute, illness])
-    known, claims = Facts({drug: right.illness}, PRACTICE.values), []
+        illness = rng.choice(body.illnesses)
+        right = Claim(illness, body.values[attribute, illness])
+    known, claims = Facts({drug: right.illness}, body.values), []
     for agent in range(rng.choice(AGENTS)):
-        guess = believed(rng, ROLES[agent % 2], drug, attribute, known if agent % 2 == 0 else PRACTICE)
+        guess = believed(rng, ROLES[agent % 2], drug, attribute, known if agent % 2 == 0 else body)
         claims.append(right if agent % 2 and late else guess)
     traces = [trace(drug, attribute, claim) for claim in claims]
     question = posed(drug, attribute, known)

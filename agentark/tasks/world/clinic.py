@@ -2,9 +2,8 @@
 
 Each drug cures one illness, and each illness has five attributes (region, organ, ...). A question names a drug and asks
 for an attribute of the illness that it cures. The facts are never stated in a question. One specialist is trained on
-what the drugs cure, the other on the attributes of illnesses, so neither can answer alone. The facts of `PRACTICE` are
-for training the specialists to revise, those of `STUDY` for the questions of the study: what carries over is to trust
-the agent that knows, not an answer.
+what the drugs cure, the other on the attributes of illnesses, so neither can answer alone. The facts of `STUDY` are for
+the questions of the study, those of `PRACTICE` for a student's base, which learns the form of a solution from them.
 """
 
 import hashlib
