@@ -182,7 +182,7 @@ def test_the_sentences_on_a_student_turn_with_the_results(gain, said):
     )
     sentence = controlled.student_findings(table, "novice")
     assert sentence.count(f"({said})") == 2
-    assert "R-SFT on vote, verified" in sentence and "greedy decoding of drugs" in sentence
+    assert "R-SFT on majority vote (verified)" in sentence and "greedy decoding of drugs" in sentence
 
 
 def test_the_notebooks_run_from_models_to_findings(tmp_path):
@@ -191,7 +191,7 @@ def test_the_notebooks_run_from_models_to_findings(tmp_path):
     stage(folder, "specialists/models", "role=novice", "steps=2", "drill_steps=2", "examined=8", f"out={out}")
     assert (folder / out / "training.json").is_file()
     stage(
-        folder, "specialists/study", "learners=[novice]", "seeds=[0]", "train=24", "test=16", "sft.steps=2",
+        folder, "specialists/study", "learners=[novice]", "seeds=[0]", "train=24", "test=16", "training.steps=2",
         "out=reports/try.csv", "out_figures=reports/figures-try",
     )  # fmt: skip
     table = read_scores(folder / "reports" / "try.csv")

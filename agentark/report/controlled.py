@@ -50,13 +50,19 @@ def student_findings(table: pd.DataFrame, student: str, source: str = "debate, v
     row = one(table, metric="accuracy", student=student, variant=source)
     gains = select(table, metric="accuracy_gain", student=student, variant=source)
     clauses = [f"vs. {rival(r)} {signed(r)} ({verdict(r)})" for _, r in gains.iterrows()]
-    return f"**{student}**, R-SFT on {source}: accuracy {number(row)}; " + "; ".join(clauses) + "."
+    return f"**{student}**, R-SFT on {traces(source)}: accuracy {number(row)}; " + "; ".join(clauses) + "."
+
+
+def traces(variant: str) -> str:
+    """A condition of the training traces in words."""
+    method, kind = variant.split(", ")
+    return f"{NAMES[method]} ({kind})"
 
 
 def rival(row: pd.Series) -> str:
     """The baseline of a student's gain in words."""
     if row["baseline"] == "rsft":
-        return f"R-SFT on {row['baseline_variant']}"
+        return f"R-SFT on {traces(row['baseline_variant'])}"
     return NAMES[row["baseline"]] + (f" of {row['baseline_variant']}" if row["baseline"] == "greedy" else "")
 
 
