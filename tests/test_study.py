@@ -9,6 +9,7 @@ from small_study import SMALL, call, stage
 
 from agentark.paper import experiments
 from agentark.report import sentences
+from agentark.schemas import read_scores
 
 
 def test_it_ends_in_a_report_with_every_part(study):
@@ -31,7 +32,7 @@ def test_it_ends_in_a_report_with_every_part(study):
 
 
 def test_a_changed_table_changes_the_sentence_that_quotes_it(study):
-    scores = pd.read_csv(study / "reports" / "scores.csv", dtype={"seed": str}, keep_default_na=False)
+    scores = read_scores(study / "reports" / "scores.csv")
     first = sentences.debate_findings(scores, "equation").splitlines()[0].removeprefix("- ")
     assert first in (study / "reports" / "index.html").read_text()
     at = (scores["method"] == "debate") & (scores["metric"] == "accuracy") & (scores["setting"] == "hard")
