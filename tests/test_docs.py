@@ -234,7 +234,9 @@ def test_the_gpu_extra_has_unsloth_and_vllm():
 
 def test_hooks_are_the_checks_of_make_lint():
     hooks = yaml.safe_load((PROJECT / ".pre-commit-config.yaml").read_text())["repos"][0]["hooks"]
-    recipe = subprocess.run(["make", "--no-print-directory", "--dry-run", "lint"], cwd=PROJECT, check=True, capture_output=True, text=True)
+    recipe = subprocess.run(
+        ["make", "--no-print-directory", "--dry-run", "lint"], cwd=PROJECT, check=True, capture_output=True, text=True
+    )
     lint = recipe.stdout.splitlines()[-len(hooks) :]
     for hook, line in zip(hooks, lint, strict=True):
         assert line.startswith(hook["entry"].removesuffix(" --force-exclude"))

@@ -167,7 +167,10 @@ def test_settings_hold_the_first_questions_that_allow_them():
 @pytest.mark.parametrize("family", ["generated", *checkpoints.FAMILIES])
 def test_likelihood_is_that_of_transformers_whatever_the_padding(family, tmp_path):
     folder = root() / "data/models/qwen3-small" if family == "generated" else checkpoints.build(family, tmp_path)
-    questions = [*QUESTIONS["word"][:3], KEYS.model_copy(update={"task": "gsm8k", "quantities": [], "solution": "so 15 and 24"})]
+    questions = [
+        *QUESTIONS["word"][:3],
+        KEYS.model_copy(update={"task": "gsm8k", "quantities": [], "solution": "so 15 and 24"}),
+    ]
     found = reasoning_nll(folder, questions)
     model, tokenizer = loading.load(folder)
     for question, row in zip(questions, found.itertuples(), strict=True):
