@@ -146,6 +146,14 @@ def test_without_communication_an_agent_reads_copies_of_its_own_trace(order):
             assert copies == (3 if agent == turn.agent else 0)
 
 
+def test_without_communication_the_author_of_the_majority_s_trace_summarises():
+    """Also where agents read few traces: the number of copies is that of the debate's summary."""
+    for reads, copies in ((0, 4), (1, 2)):
+        asked = replace(debate(agents=4), reads=reads, communication="off")
+        (summary,) = held(asked, lambda agent, _: SLIPPED if agent == 1 else GOLD)[-1]
+        assert summary.played_by == 2 and told(summary).count(GOLD) == copies
+
+
 def test_peers_of_another_question_take_the_places_of_the_peers():
     foreign = {KEYS.question_id: ["foreign 1\nanswer : 1", "foreign 2\nanswer : 2", "foreign 3\nanswer : 3"]}
     turns = held(replace(debate(), communication="other", foreign=foreign), quarrel)[1]

@@ -31,7 +31,7 @@ def controls(debate: Debate, traces: Sequence[Trace], questions: Sequence[Questi
 
 
 def samples_of_equal_tokens(traces: Sequence[Trace]) -> int:
-    """The number of single samples that have as many tokens, read and generated, as a debate, on average; rounded up."""
+    """The number of single samples with as many tokens, read and generated, as a debate has on average; rounded up."""
     total = sum(t.prompt_tokens + t.completion_tokens for t in traces)
     first = [t.prompt_tokens + t.completion_tokens for t in traces if t.round == 1 and t.agent > 0]
     debates = len({t.question_id for t in traces})
@@ -39,7 +39,7 @@ def samples_of_equal_tokens(traces: Sequence[Trace]) -> int:
 
 
 def foreign(traces: Sequence[Trace], questions: Sequence[Question]) -> dict[str, list[str]]:
-    """question_id -> the agents' first traces about the next question of the same task (the last one gets the first's)."""
+    """question_id -> the agents' first traces about the next question of the same task (for the last, the first)."""
     firsts: dict[str, list[str]] = {q.question_id: [] for q in questions}
     for trace in traces:
         if trace.round == 1 and trace.agent > 0:

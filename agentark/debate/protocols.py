@@ -48,8 +48,8 @@ class Debate:
 
     `communication` is the control for what agents learn from each other. "on": the debate. "off": copies of an agent's
     own trace take the place of the others' traces, and an agent summarises copies of its own trace, which has the most
-    frequent answer. Calls and lengths of prompts stay the same; only a vote connects the agents. "other": as "off", but traces of another
-    question take the place of the others' traces, those that `foreign` has for the question.
+    frequent answer. Calls and lengths of prompts stay the same; only a vote connects the agents. "other": as "off", but
+    traces of another question take the place of the others' traces, those that `foreign` has for the question.
 
     One agent has no consensus to stop at: it revises its own trace in every round (self-revision).
     """
@@ -100,16 +100,14 @@ class Debate:
                 for agent in everyone
             ]
             traces = [r.text for r in replies]
-        if self.sparse:
-            answer = majority((answer_of(trace, question) for trace in traces), question)
-            traces = stating(answer, traces, question)[: self.reads + 1]
-        author = None
-        if self.communication != "on":
-            answer = majority((answer_of(trace, question) for trace in traces), question)
-            chosen = stating(answer, traces, question)[0]
-            author = traces.index(chosen) + 1
-            traces = [chosen] * len(traces)
-        yield [Turn(SUMMARISER, last + 1, summarise_prompt(question, traces), self.revision_temperature, author)]
+        shown, author = traces, None
+        if self.sparse or self.communication != "on":
+            stated = stating(majority((answer_of(trace, question) for trace in traces), question), traces, question)
+            if self.sparse:
+                shown = stated[: self.reads + 1]
+            if self.communication != "on":
+                shown, author = stated[:1] * len(shown), traces.index(stated[0]) + 1
+        yield [Turn(SUMMARISER, last + 1, summarise_prompt(question, shown), self.revision_temperature, author)]
 
 
 @dataclass(frozen=True)

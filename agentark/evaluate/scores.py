@@ -112,8 +112,8 @@ def score(fixed: dict[str, Any], metric: str, estimate: stats.Estimate, seed: st
 
 def baselines(system: System) -> list[System]:
     """The baselines of each method of the study. Students: their base, answer-only SFT, and the teacher's single sample
-    and debate. A debate: greedy decoding, one sample, and the vote with the same number of calls. Setting `noisy` has the
-    test questions, so the greedy answers of `test` are those to its questions."""
+    and debate. A debate: greedy decoding, one sample, and the vote with the same number of calls. Setting `noisy` has
+    the test questions, so the greedy answers of `test` are those to its questions."""
     students = ["base", "sft", "single", "debate"]
     rivals = {
         "debate": ["greedy", "single", "vote"],

@@ -75,7 +75,8 @@ def quality(
     student: str,
     task: str,
 ) -> list[Score]:
-    """AUROC of traces and of steps, pooled and within debates, and first errors located, on `test` traces, for two baselines and both stages.
+    """AUROC of traces and of steps, pooled and within debates, and first errors located, on `test` traces, for two
+    baselines and both stages.
 
     A trace's score is the mean over its steps, and its truth is whether its answer is right. The other measures
     need the truth of steps and are left out for published questions, which have none. Intervals are over debates: the

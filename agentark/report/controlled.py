@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from agentark.report.sentences import NAMES, number, one, select, signed, verdict
+from agentark.report.sentences import NAMES, against, number, one, select, signed, verdict
 
 EXCHANGES = ("debate", "relay")  # methods in which agents read each other; every other method is a control
 TURNS_OUT = {
@@ -12,18 +12,16 @@ TURNS_OUT = {
 }
 
 
-def named(row: pd.Series) -> str:
-    """A teacher's method in words, with its condition."""
-    return NAMES.get(row["method"], row["method"]) + (f" of {row['variant']}" if row["variant"] else "")
+def named(method: str, variant: str) -> str:
+    """A method in words, with its condition: a teacher's model, or the traces that a student trains on."""
+    if method == "rsft":
+        source, kind = variant.split(", ")
+        return f"R-SFT on {NAMES[source]} ({kind})"
+    return NAMES.get(method, method) + (f" of {variant}" if variant and method != "sft" else "")
 
 
 def teacher_rows(table: pd.DataFrame, metric: str) -> pd.DataFrame:
     return select(table, metric=metric, student="")
-
-
-def gain(table: pd.DataFrame, method: str, variant: str) -> pd.Series:
-    """The debate's paired gain over a method in a condition."""
-    return one(teacher_rows(table, "accuracy_gain"), method="debate", baseline=method, baseline_variant=variant)
 
 
 def best_control(table: pd.DataFrame) -> pd.Series:
@@ -34,11 +32,11 @@ def best_control(table: pd.DataFrame) -> pd.Series:
 
 def debate_findings(table: pd.DataFrame) -> list[str]:
     """The debate beside the best control and beside the shortest exchange, by paired gains."""
-    debate = one(teacher_rows(table, "accuracy"), method="debate")
-    best, relay = best_control(table), one(teacher_rows(table, "accuracy"), method="relay")
-    over, beyond = (gain(table, row["method"], row["variant"]) for row in (best, relay))
+    debate, relay = (one(teacher_rows(table, "accuracy"), method=method) for method in ("debate", "relay"))
+    best, gains = best_control(table), select(teacher_rows(table, "accuracy_gain"), method="debate")
+    over, beyond = (one(gains, baseline=row["method"], baseline_variant=row["variant"]) for row in (best, relay))
     return [
-        f"The debate's accuracy is {number(debate)}. The best of the controls is {named(best)}, with {best['value']:.3f}. "
+        f"The debate's accuracy is {number(debate)}. The best of the controls is {named(best['method'], best['variant'])}, with {best['value']:.3f}. "
         f"Debate vs. this control: {signed(over)} ({verdict(over)}). {TURNS_OUT[verdict(over)]}",
         f"The relay, with {relay['calls_per_question']:.1f} calls instead of {debate['calls_per_question']:.1f}, has "
         f"{relay['value']:.3f}. Debate vs. relay: {signed(beyond)} ({verdict(beyond)}).",
@@ -49,21 +47,8 @@ def student_findings(table: pd.DataFrame, student: str, source: str = "debate, v
     """A student of the debate beside the students of every other source, its base and each teacher, by paired gains."""
     row = one(table, metric="accuracy", student=student, variant=source)
     gains = select(table, metric="accuracy_gain", student=student, variant=source)
-    clauses = [f"vs. {rival(r)} {signed(r)} ({verdict(r)})" for _, r in gains.iterrows()]
-    return f"**{student}**, R-SFT on {traces(source)}: accuracy {number(row)}; " + "; ".join(clauses) + "."
-
-
-def traces(variant: str) -> str:
-    """A condition of the training traces in words."""
-    method, kind = variant.split(", ")
-    return f"{NAMES[method]} ({kind})"
-
-
-def rival(row: pd.Series) -> str:
-    """The baseline of a student's gain in words."""
-    if row["baseline"] == "rsft":
-        return f"R-SFT on {traces(row['baseline_variant'])}"
-    return NAMES[row["baseline"]] + (f" of {row['baseline_variant']}" if row["baseline"] == "greedy" else "")
+    clauses = [against(named(r["baseline"], r["baseline_variant"]), r) for _, r in gains.iterrows()]
+    return f"**{student}**, {named('rsft', source)}: accuracy {number(row)}; " + "; ".join(clauses) + "."
 
 
 def findings(table: pd.DataFrame) -> list[str]:

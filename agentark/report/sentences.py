@@ -50,6 +50,11 @@ def verdict(row: pd.Series) -> str:
     return "better" if row["lo"] > 0 else "worse" if row["hi"] < 0 else "no difference detected"
 
 
+def against(name: str, row: pd.Series) -> str:
+    """A paired gain over the baseline of that name, with its verdict."""
+    return f"vs. {name} {signed(row)} ({verdict(row)})"
+
+
 def variant_findings(table: pd.DataFrame, metric: str = "accuracy_gain") -> list[str]:
     """A sentence for each gain of an ablation."""
     lines = []
@@ -69,8 +74,8 @@ def system(row: pd.Series) -> str:
 
 
 def debate_findings(scores: pd.DataFrame, task: str) -> str:
-    """The debate's accuracy in each setting, and its gain over the best of its baselines, which use the same teacher and
-    need no more calls than the longest debate; then over the others."""
+    """The debate's accuracy in each setting, and its gain over the best of its baselines, which use the same teacher
+    and need no more calls than the longest debate; then over the others."""
     settings = {
         "test": "Test questions",
         "noisy": "First answers at a higher temperature",
@@ -88,11 +93,11 @@ def debate_findings(scores: pd.DataFrame, task: str) -> str:
             for rival, row in gains.iterrows()
         }  # fmt: skip
         best = max(where, key=lambda rival: where[rival]["value"])
-        clauses = [f"vs. {NAMES[rival]} {signed(row)} ({verdict(row)})" for rival, row in gains.drop(best).iterrows()]
+        clauses = [against(NAMES[rival], row) for rival, row in gains.drop(best).iterrows()]
         lines.append(
             f"- {words}: the debate's accuracy is {number(accuracy)}. The best use of the teacher without a "
-            f"debate, at no more calls, is {NAMES[best]} ({where[best]['value']:.3f}): debate vs. {NAMES[best]} "
-            f"{signed(gains.loc[best])} ({verdict(gains.loc[best])}); {'; '.join(clauses)}."
+            f"debate, at no more calls, is {NAMES[best]} ({where[best]['value']:.3f}): debate "
+            f"{against(NAMES[best], gains.loc[best])}; {'; '.join(clauses)}."
         )
     return "\n".join(lines)
 

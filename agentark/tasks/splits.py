@@ -1,6 +1,7 @@
 """Splits by hash: a question's content determines its split."""
 
 import hashlib
+from collections.abc import Mapping
 
 from agentark.schemas import Split
 
@@ -9,15 +10,16 @@ from agentark.schemas import Split
 SHARES: dict[Split, int] = {"corpus": 60, "train": 20, "validation": 5, "test": 15}
 
 
-def split_of(*spellings: str) -> Split:
-    """The split of a question's content, by hash: the first split in SHARES among those of its equivalent spellings.
+def split_of(*spellings: str, shares: Mapping[Split, int] = SHARES) -> Split:
+    """The split of a question's content, by hash: the first split in `shares` (percentages, in order) among those of
+    its equivalent spellings.
 
     So a question equivalent to one in the corpus is also in the corpus.
     """
     buckets = [int.from_bytes(hashlib.sha256(s.encode()).digest()[:8]) % 100 for s in spellings]
     bound = 0
-    for split, share in SHARES.items():
+    for split, share in shares.items():
         bound += share
         if min(buckets) < bound:
             return split
-    raise AssertionError("SHARES do not add up to 100")
+    raise AssertionError("the shares do not add up to 100")

@@ -6,13 +6,13 @@ what the drugs cure, the other on the attributes of illnesses, so neither can an
 the questions of the study, those of `PRACTICE` for a student's base, which learns the form of a solution from them.
 """
 
-import hashlib
 import random
 from dataclasses import dataclass
 from typing import get_args
 
 from agentark import StudyError
 from agentark.schemas import Split
+from agentark.tasks.splits import split_of
 from agentark.tasks.world.family import Draft, Task, Way
 from agentark.tasks.world.steps import claim_of, lines_of
 from agentark.tasks.world.words import ATTRIBUTES, CLINIC_DRUGS, CLINIC_ILLNESSES
@@ -48,19 +48,8 @@ STUDY = facts(slice(0, 500), slice(0, 50), "clinic study")
 PRACTICE = facts(slice(500, 700), slice(50, 100), "clinic practice")
 
 
-def split_of_pair(drug: str, attribute: str) -> Split:
-    """The split of a pair of drug and attribute, by hash."""
-    bucket = int.from_bytes(hashlib.sha256(f"clinic|{drug}|{attribute}".encode()).digest()[:8]) % 100
-    bound = 0
-    for split, share in SHARES.items():
-        bound += share
-        if bucket < bound:
-            return split
-    raise AssertionError("SHARES do not add up to 100")
-
-
 PAIRS: dict[Split, list[tuple[str, str]]] = {
-    split: [(d, a) for d in STUDY.cures for a in ATTRIBUTES if split_of_pair(d, a) == split]
+    split: [(d, a) for d in STUDY.cures for a in ATTRIBUTES if split_of(f"clinic|{d}|{a}", shares=SHARES) == split]
     for split in get_args(Split)
 }
 
