@@ -171,6 +171,16 @@ SMALL = {
 }  # fmt: skip
 
 
+@pytest.mark.parametrize("left, kept", [("", False), ('{"read": {', False), ("{}", True)])
+def test_a_lock_table_that_a_kill_left_incomplete_is_removed(tmp_path, left, kept):
+    table = tmp_path / ".dvc" / "tmp" / "rwlock"
+    pipeline.drop_broken_lock(tmp_path)
+    table.parent.mkdir(parents=True)
+    table.write_text(left)
+    pipeline.drop_broken_lock(tmp_path)
+    assert table.exists() == kept
+
+
 MODELS = {"qwen3-teacher": "teacher", "qwen3-64": "qwen3-small"}  # the study's, in the place of the grid's own
 
 
@@ -194,14 +204,15 @@ def test_a_grid_killed_twice_ends_in_the_same_bytes(tmp_path):
     call(whole, "dvc", "repro", pipeline.PIPELINE)
     rng = random.Random(1)
     for mark in sorted(rng.sample(range(tables(whole)), 2)):
-        process = subprocess.Popen(
-            [sys.executable, "-m", "agentark.stage.pipeline"], cwd=cut, env=environment(cut), start_new_session=True,
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
+        with open(tmp_path / "output", "w") as output:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "agentark.stage.pipeline"], cwd=cut, env=environment(cut),
+                start_new_session=True, stdout=output, stderr=output,
+            )  # fmt: skip
         while tables(cut) < mark and process.poll() is None:
             time.sleep(0.1)
         time.sleep(rng.uniform(0.5, 5))
-        assert process.poll() is None
+        assert process.poll() is None, (tmp_path / "output").read_text()
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
     finished = yaml.safe_load((cut / "notebooks" / "grid" / "dvc.lock").read_text())["stages"]

@@ -1,9 +1,11 @@
 """`make grid`: the stages of notebooks/grid/dvc.yaml, as many in parallel as there are cores."""
 
+import json
 import os
 import subprocess
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
 
 from tqdm import tqdm
 
@@ -11,6 +13,18 @@ from agentark import finish, root
 from agentark.parallel import workers
 
 PIPELINE = "notebooks/grid/dvc.yaml"
+
+
+def drop_broken_lock(project: Path) -> None:
+    """Remove DVC's table of running stages if it is not JSON: DVC does not write it atomically, so a kill can leave it
+    empty, and no DVC command starts then."""
+    table = project / ".dvc" / "tmp" / "rwlock"
+    try:
+        json.loads(table.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        pass
+    except ValueError:
+        table.unlink(missing_ok=True)
 
 
 def stages() -> list[str]:
@@ -58,6 +72,7 @@ def run(names: Sequence[str], repro: Callable[[str, int], tuple[bool, str]] = re
 
 
 def main() -> int:
+    drop_broken_lock(root())
     return 0 if run(stages()) else 1
 
 
