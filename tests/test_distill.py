@@ -1,21 +1,30 @@
 """The losses against their formulas, the encodings against their texts."""
 
 import math
+import random
 from types import SimpleNamespace
 
 import pytest
 import torch
-from examples import GOLD, KEYS, SLIPPED
+from examples import GOLD, KEYS, SLIPPED, said
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentark import StudyError
-from agentark.distill import policy, reward_model, scorer, sft
+from agentark import StudyError, root
+from agentark.distill import reward_model, rewards, scorer, sft, step_labels
+from agentark.distill.settings import RewardModel
 from agentark.evaluate import step_scores
+from agentark.models import loading
 from agentark.pretrain import tiny
 from agentark.schemas import CheckedTrace, Trajectory
+from agentark.traces.check import check_traces
+from agentark.traces.reading import answer_of
 
 TOKENIZER = tiny.build_tokenizer()
+BASE = root() / "data/models/llama-small"
+CROSS_ENTROPY = RewardModel.read(
+    {"loss": "cross-entropy", "stage_1_steps": 1, "stage_2_steps": 1, "batch_size": 2, "learning_rate": 0.001}
+)
 
 
 def trajectory(text: str, rank: int, da: bool, question: str = "keys") -> Trajectory:
@@ -37,7 +46,8 @@ def test_methods_differ_in_their_examples_alone():
 
 
 def test_scores_are_read_at_the_end_of_each_step():
-    ids, ends = scorer.encode(KEYS.text, GOLD, TOKENIZER)
+    ids, (prompt, *ends) = scorer.encode(KEYS.text, GOLD, TOKENIZER)
+    assert TOKENIZER.decode(ids[prompt + 1 : ends[0]]) == GOLD.split("\n")[0]
     pieces = [TOKENIZER.decode(ids[a + 1 : b]) for a, b in zip([ends[0] - 9, *ends], ends, strict=False)]
     assert len(ends) == 4 and ids[ends[-1]] == TOKENIZER.eos_token_id
     assert all(TOKENIZER.decode([ids[e]]) == "\n" for e in ends[:-1])
@@ -45,29 +55,34 @@ def test_scores_are_read_at_the_end_of_each_step():
 
 
 def test_a_batch_marks_steps_by_question_and_agreement():
-    debate = reward_model.DebateSteps(KEYS.text, [GOLD, SLIPPED], [[True] * 4, [False, True, False, False]])
+    debate = step_labels.DebateSteps(KEYS.text, [GOLD, SLIPPED], [[True] * 4, [False, True, False, False]])
     labels = reward_model.collate([reward_model.encoded(debate, TOKENIZER)] * 2, TOKENIZER.pad_token_id)["labels"]
     marks = [row[row >= 0].tolist() for row in labels]
     assert marks == [[1, 1, 1, 1], [0, 1, 0, 0], [3, 3, 3, 3], [2, 3, 2, 2]]
 
 
-@given(st.lists(st.tuples(st.floats(-4, 4), st.integers(0, 2), st.booleans()), min_size=1, max_size=12))
+@given(
+    st.lists(st.tuples(st.floats(-4, 4), st.integers(0, 2), st.integers(0, 2), st.booleans()), min_size=1, max_size=12)
+)
 def test_the_papers_loss_is_its_formula(steps):
-    scores, question, good = (torch.tensor(column) for column in zip(*steps, strict=True))
-    sigmoid = [1 / (1 + math.exp(-s)) / reward_model.TEMPERATURE for s, _, _ in steps]
+    """Negatives are the bad steps of the other traces to the same question."""
+    scores, question, trace, good = (torch.tensor(column) for column in zip(*steps, strict=True))
+    sigmoid = [1 / (1 + math.exp(-s)) / reward_model.TEMPERATURE for s, *_ in steps]
     terms = []
-    for i, (_, q, g) in enumerate(steps):
-        bad = [math.exp(sigmoid[j]) for j, (_, r, h) in enumerate(steps) if r == q and not h]
+    for i, (_, q, t, g) in enumerate(steps):
+        bad = [math.exp(sigmoid[j]) for j, (_, r, u, h) in enumerate(steps) if r == q and u != t and not h]
         if g and bad:
             terms.append(-math.log(math.exp(sigmoid[i]) / (math.exp(sigmoid[i]) + sum(bad))))
     expected = sum(terms) / len(terms) if terms else 0.0
-    assert reward_model.contrastive_loss(scores.float(), question, good).item() == pytest.approx(expected, abs=1e-3)
+    found = reward_model.contrastive_loss(scores.float(), question, trace, good).item()
+    assert found == pytest.approx(expected, abs=1e-3)
 
 
 def test_both_losses_fall_when_good_steps_score_higher():
     question, good = torch.tensor([0, 0, 0, 0]), torch.tensor([True, True, False, False])
     apart, alike = torch.tensor([2.0, 2, -2, -2]), torch.tensor([0.0, 0, 0, 0])
-    assert reward_model.contrastive_loss(apart, question, good) < reward_model.contrastive_loss(alike, question, good)
+    loss = [reward_model.contrastive_loss(s, question, torch.arange(4), good) for s in (apart, alike)]
+    assert loss[0] < loss[1]
     sorted_states = torch.tensor([[1.0, 0], [1, 0], [0, 1], [0, 1]])
     mixed_states = torch.tensor([[1.0, 0], [0, 1], [1, 0], [0, 1]])
     assert reward_model.code_loss(apart, good, sorted_states) < reward_model.code_loss(alike, good, mixed_states)
@@ -76,11 +91,40 @@ def test_both_losses_fall_when_good_steps_score_higher():
 def test_cross_entropy_asks_each_step_by_itself():
     """Two steps of four tokens, at the odds of 0.8 and 0.5; half the batch's four steps are here."""
     logits = torch.tensor([0.0, math.log(4), 9.0, 0.0]).view(1, 4, 1)
-    labels = torch.tensor([[-100, 1, -100, 0]])
+    batch = {
+        "labels": torch.tensor([[-100, 1, -100, 0]]), "prompts": torch.tensor([0]),
+        "input_ids": torch.tensor([[5, 6, 7, 8]]),
+    }  # fmt: skip
     loss = reward_model.step_loss(
-        SimpleNamespace(logits=logits), labels, torch.tensor(4), loss="cross-entropy", projection=None
+        SimpleNamespace(logits=logits), batch, torch.tensor(4), settings=CROSS_ENTROPY, projection=None
     )
     assert loss.item() == pytest.approx(-(math.log(0.8) + math.log(0.5)) / 2 / 2)
+
+
+def test_the_likelihood_of_a_step_is_the_geometric_mean_of_its_tokens_in_training_and_in_scoring():
+    """Traces of different lengths in one batch; the second question's trace is scored by hand."""
+    debates = [
+        step_labels.DebateSteps(KEYS.text, [GOLD, SLIPPED], [[True] * 4, [False] * 4]),
+        step_labels.DebateSteps("find 3 + 4 .", ["answer : 7"], [[True]]),
+    ]
+    model, tokenizer = loading.load(BASE)
+    batch = reward_model.collate([reward_model.encoded(d, tokenizer) for d in debates], tokenizer.pad_token_id)
+    with torch.inference_mode():
+        outputs = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])
+    settings = CROSS_ENTROPY.but(score="likelihood")
+    loss = reward_model.step_loss(outputs, batch, torch.tensor(9), settings=settings, projection=None)
+    texts = [(KEYS.text, GOLD), (KEYS.text, SLIPPED), ("find 3 + 4 .", "answer : 7")]
+    scores = scorer.StepScorer(BASE, "likelihood")(*zip(*texts, strict=True))
+    ids, (prompt, end) = scorer.encode(*texts[2], tokenizer)
+    with torch.inference_mode():
+        log_p = model(input_ids=torch.tensor([ids])).logits[0].log_softmax(-1)
+    by_hand = sum(float(log_p[t - 1, ids[t]]) for t in range(prompt + 1, end + 1)) / (end - prompt)
+    assert scores[2] == [pytest.approx(math.exp(by_hand), rel=1e-4)]
+    good = [-math.log(s) for s in scores[0] + scores[2]]
+    bad = [-math.log(1 - s) for s in scores[1]]
+    assert loss.item() == pytest.approx(sum(good + bad) / 9, rel=1e-3)
+    with pytest.raises(StudyError, match="score"):
+        CROSS_ENTROPY.but(score="osmosis")
 
 
 def test_first_errors():
@@ -114,17 +158,65 @@ def test_rewards():
     with pytest.raises(StudyError, match="median"):
         scorer.aggregate([1.0], "median")
     said = [[{"content": GOLD}], [{"content": SLIPPED}], [{"content": ""}]]
-    assert policy.outcome_reward([KEYS])([None] * 3, said, ["keys"] * 3) == [1.0, 0.0, 0.0]
+    assert rewards.outcome_reward([KEYS])([None] * 3, said, ["keys"] * 3) == [1.0, 0.0, 0.0]
 
 
-def test_only_debates_that_ended_right_teach_the_reward_model():
-    def debate(key: str, right: bool) -> list[CheckedTrace]:
-        common = dict(question_id=key, prompt_tokens=1, completion_tokens=1, finish_reason="stop", corrective=False)
-        steps = dict(steps=GOLD.split("\n"), step_right=[True] * 4, step_agrees=[True, True, True, right])
-        return [
-            CheckedTrace(agent=a, round=r, text=GOLD, answer="39", correct=right, **common, **steps)
-            for a, r in ((1, 1), (0, 2))
-        ]
+def scored_by_length(questions, texts):
+    """A scorer that gives every step 1, so that only the exception for incomplete outputs counts."""
+    return [[1.0] * len(text.split("\n")) if text else [] for text in texts]
 
-    (kept,) = reward_model.debates([*debate("right", True), *debate("wrong", False)], {"right": "?", "wrong": "!"})
-    assert kept == reward_model.DebateSteps("?", [GOLD], [[True] * 4])
+
+def test_an_output_without_an_answer_earns_nothing():
+    cut = "\n".join(GOLD.split("\n")[:-1])
+    logged = {}
+    reward = rewards.process_reward(scored_by_length, [KEYS], "mean")
+    said = [[{"content": text}] for text in (GOLD, cut, SLIPPED, "")]
+    assert reward([None] * 4, said, ["keys"] * 4, log_metric=logged.__setitem__) == [1.0, 0.0, 1.0, 0.0]
+    assert logged == {"judged": (0.5 + 1 + 1) / 3}  # the right output against the three wrong ones
+    watch = rewards.watched([KEYS], {"keys": "40"})
+    assert watch([None] * 4, said, ["keys"] * 4, log_metric=logged.__setitem__) == [0.0] * 4
+    assert (logged["accuracy"], logged["agreement"]) == (0.25, 0.25)  # SLIPPED states 40
+
+
+@given(st.lists(st.tuples(st.floats(0, 1), st.booleans(), st.sampled_from("ab")), max_size=12))
+def test_the_accuracy_of_a_reward_is_over_pairs_of_one_question(outputs):
+    given_, right, asked = ([row[i] for row in outputs] for i in range(3))
+    pairs = [
+        (r > s) + (r == s) / 2 for r, good, q in outputs if good for s, other, p in outputs if not other and p == q
+    ]
+    found = rewards.pair_accuracy(given_, right, asked)
+    assert found == (pytest.approx(sum(pairs) / len(pairs)) if pairs else None)
+
+
+def checked(*texts: str) -> list[CheckedTrace]:
+    return check_traces([said(agent, 1, text) for agent, text in enumerate(texts, start=1)], [KEYS])
+
+
+def test_the_consensus_is_the_majoritys_without_gold_and_the_verified_traces_with_it():
+    wrong = check_traces([said(1, 1, SLIPPED), said(2, 1, SLIPPED), said(3, 1, GOLD)], [KEYS])
+    (majority,), (verified,) = (step_labels.debates(wrong, {"keys": KEYS}, verified=v) for v in (False, True))
+    assert majority.traces == verified.traces == [SLIPPED, GOLD]
+    assert all(majority.agrees[0]) and not all(majority.agrees[1])
+    assert all(verified.agrees[1]) and not all(verified.agrees[0])
+    assert step_labels.agreed_answers(wrong, {"keys": KEYS}) == {"keys": answer_of(SLIPPED, KEYS)}
+    assert step_labels.debates(checked(SLIPPED), {"keys": KEYS}, verified=True) == []
+    assert step_labels.debates(checked("no answer"), {"keys": KEYS}) == []
+
+
+@given(st.integers(0, 10**6))
+def test_made_traces_are_cut_off_repeat_a_step_or_state_only_an_answer(seed):
+    cut, longer, direct = step_labels.variants([GOLD, "answer : 1"], ["answer : 39"], random.Random(seed))
+    assert GOLD.startswith(cut + "\n") and direct == "answer : 39"
+    lines = longer.split("\n")
+    assert len(lines) == 5 and list(dict.fromkeys(lines)) == GOLD.split("\n")
+    (steps,) = step_labels.debates(checked(GOLD, GOLD), {"keys": KEYS}, {"keys": [longer]})
+    marks = steps.agrees[steps.traces.index(longer)]
+    assert [line for line, good in zip(lines, marks, strict=True) if good] == GOLD.split("\n")
+
+
+def test_the_students_samples_are_marked_by_the_debates_consensus():
+    (steps,) = step_labels.debates(checked(GOLD, GOLD), {"keys": KEYS}, {"keys": [SLIPPED, GOLD, ""]})
+    assert steps.traces[:2] == [GOLD, SLIPPED] and "" not in steps.traces
+    assert steps.agrees[:2] == [[True] * 4, [False, True, False, False]]
+    alone = step_labels.debates(checked(GOLD, GOLD), {"keys": KEYS})
+    assert alone[0].traces == [GOLD]

@@ -8,7 +8,7 @@ from test_traces import EGGS, wrote
 
 from agentark.answers import is_right, same
 from agentark.debate.protocols import ranked
-from agentark.distill.policy import outcome_reward
+from agentark.distill.rewards import outcome_reward
 from agentark.evaluate.predictions import predict
 from agentark.traces.check import accuracy_by_round, check_traces
 from agentark.traces.reading import (

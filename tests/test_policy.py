@@ -43,8 +43,8 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 @given(name_level=st.sampled_from(EVERY_LEVEL), seed=st.integers(0, 50))
 def test_a_token_belongs_to_the_step_at_whose_end_it_is_scored(kind, name_level, seed):
     _, question = posed(*name_level, seed)
-    ids, ends = scorer.encode(question.text, question.solution, TOKENIZERS[kind])
-    start = len(scorer.encode(question.text, "", TOKENIZERS[kind])[0])
+    ids, (prompt, *ends) = scorer.encode(question.text, question.solution, TOKENIZERS[kind])
+    start = prompt + 1
     expected = [sum(end < i for end in ends) for i in range(start, len(ids))]
     assert step_credit.steps_of(ids[start:], TOKENIZERS[kind]) == expected
 

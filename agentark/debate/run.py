@@ -121,6 +121,17 @@ def _results(questions: Sequence[Question], call: dict[str, Any]) -> list[list[t
     return run_all(_group, [dict(**call, questions=group) for group in groups], crowded=True)
 
 
+def samples(
+    model: str | Path, questions: Sequence[Question], number: int, temperature: float, store: Path, max_tokens: int,
+    seed: int = 0,
+) -> dict[str, list[str]]:  # fmt: skip
+    """question_id -> `number` independent samples of one model."""
+    found: dict[str, list[str]] = {q.question_id: [] for q in questions}
+    for trace in run_debates(Vote(number, temperature), questions, model, store, seed, max_tokens)[0]:
+        found[trace.question_id].append(trace.text)
+    return found
+
+
 def greedy_answers(
     models: Sequence[str | Path], settings: dict[str, Sequence[Question]], store: Path, max_tokens: int
 ) -> list[dict[str, tuple[list[Trace], list[Seconds]]]]:

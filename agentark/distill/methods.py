@@ -1,21 +1,24 @@
 """Train a student by any method."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from agentark.distill import policy, reward_model, sft
 from agentark.distill.settings import Recipe
+from agentark.distill.step_labels import DebateSteps
 from agentark.schemas import Question
 
 
 @dataclass(frozen=True)
 class Examples:
-    """Training data: (question, target) pairs for SFT, R-SFT and DA; debates and questions for PAD."""
+    """Training data: (question, target) pairs for SFT, R-SFT and DA; for PAD debates, questions, and the answers that
+    their debates agree on."""
 
     pairs: Sequence[tuple[str, str]] = ()
-    debates: Sequence[reward_model.DebateSteps] = ()
+    debates: Sequence[DebateSteps] = ()
     questions: Sequence[Question] = field(default=())
+    agreed: Mapping[str, str] = field(default_factory=dict)
 
 
 def train(method: str, base: Path, examples: Examples, out: Path, seed: int, settings: Recipe) -> list[dict]:
@@ -26,4 +29,4 @@ def train(method: str, base: Path, examples: Examples, out: Path, seed: int, set
     if method != "pad":
         return sft.train(base, examples.pairs, out, seed, settings.sft, method)
     reward_model.train(base, examples.debates, out / "judge", seed, settings.reward_model)
-    return policy.train(base, out / "judge", examples.questions, out, seed, settings.policy)
+    return policy.train(base, out / "judge", examples.questions, out, seed, settings.policy, examples.agreed)

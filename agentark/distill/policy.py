@@ -4,56 +4,20 @@ The training libraries are imported in the functions that train; see sft.
 """
 
 import importlib.util
-from collections.abc import Callable, Sequence
+import shutil
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
 from agentark import StudyError
-from agentark.answers import is_right
-from agentark.distill.scorer import StepScorer, aggregate
+from agentark.distill.rewards import LOGGED, rewards, watched
+from agentark.distill.scorer import StepScorer
 from agentark.distill.settings import Policy
 from agentark.models import loading
 from agentark.models.chat import prompt_ids, solve_prompt
 from agentark.schemas import Question
-from agentark.traces.reading import answer_of
 
-
-def process_reward(scorer: StepScorer, how: str) -> Callable:
-    """A reward function for TRL: the aggregated step scores of each completion."""
-
-    def process(prompts, completions, **_) -> list[float]:
-        texts = [c[0]["content"] for c in completions]
-        questions = [p[0]["content"] for p in prompts]
-        return [aggregate(s, how) for s in scorer(questions, texts)]
-
-    return process
-
-
-def outcome_reward(questions: Sequence[Question]) -> Callable:
-    """A reward function for TRL: 1 for a correct final answer, else 0 (the verifiable part of the public code's reward,
-    "PRMVR")."""
-    asked = {q.question_id: q for q in questions}
-
-    def outcome(prompts, completions, question_id, **_) -> list[float]:
-        pairs = [(c[0]["content"], asked[key]) for c, key in zip(completions, question_id, strict=True)]
-        return [float(is_right(answer_of(text, q), q)) for text, q in pairs]
-
-    return outcome
-
-
-def rewards(
-    reward_model: Path | None, questions: Sequence[Question], how: str, outcome_weight: float
-) -> tuple[list[Callable], list[float]]:
-    """Reward functions and their weights.
-
-    They are the aggregated step score of `reward_model`, if there is one, with weight 1, and the outcome with weight
-    `outcome_weight`, if that is not 0. Raises StudyError if there is no reward at all.
-    """
-    judged = [process_reward(StepScorer(reward_model), how)] if reward_model else []
-    checked = [outcome_reward(questions)] if outcome_weight else []
-    if not judged + checked:
-        raise StudyError("no reward: name a reward_model, or set outcome_weight above 0")
-    return judged + checked, [1.0] * len(judged) + [outcome_weight] * len(checked)
+EVAL_GENERATIONS = 2  # outputs to each held-out question
 
 
 def origin(base: Path, reward_model: Path | None, questions: Sequence[Question], seed: int, settings: Policy):
@@ -65,7 +29,13 @@ def origin(base: Path, reward_model: Path | None, questions: Sequence[Question],
 
 
 def train(
-    base: Path, reward_model: Path | None, questions: Sequence[Question], out: Path, seed: int, settings: Policy
+    base: Path,
+    reward_model: Path | None,
+    questions: Sequence[Question],
+    out: Path,
+    seed: int,
+    settings: Policy,
+    agreed: Mapping[str, str] | None = None,
 ) -> list[dict]:
     """Train a student from `base` by GRPO or RLOO with settings.batch_size questions per step, and save it to `out`.
 
@@ -73,19 +43,25 @@ def train(
     to `base`. R is the aggregated step score plus `outcome_weight` times the outcome (0: the debate's own signal
     alone), or the outcome alone without a `reward_model`. aggregate=step: see step_credit.StepCredit. algorithm=rloo:
     A_i = R(o_i) minus the mean over the question's other outputs, with `beta` times the log ratio to `base` subtracted
-    from the reward (arXiv 2402.14740). Returns the learning curve: step, reward, kl, length (tokens per output). Raises
-    StudyError for incompatible settings and for a generator that is not available here.
+    from the reward (arXiv 2402.14740).
+
+    agreed: question_id -> the answer that its debate agrees on. With held_out above 0 the last `held_out` of
+    `questions` are not trained on: every `eval_steps` steps the student answers them, and the student of the step with
+    the most agreement is kept, the earliest in a tie. This early stop uses no gold answer.
+
+    Returns the learning curve, see learning_curve. Raises StudyError for incompatible settings and for a generator that
+    is not available here.
     """
     import torch
-    from datasets import Dataset
 
     from agentark.distill.students import save
-    from agentark.distill.training import arguments, curve, run, trainable
+    from agentark.distill.training import arguments, run, trainable
     from agentark.engines import batching
 
     by_step = settings.aggregate == "step"
     if by_step and (settings.algorithm != "grpo" or settings.outcome_weight or reward_model is None):
         raise StudyError("policy.aggregate=step needs grpo and a reward model without outcome; set outcome_weight to 0")
+    trained, held_out = split(questions, settings, agreed)
     colocated = generation(settings)
     shared = arguments(settings, seed, settings.batch_size * settings.num_generations, f"pad {base.name} seed {seed}")
     model, tokenizer = trainable(base, seed, settings, bool(colocated))
@@ -98,24 +74,89 @@ def train(
     functions, weights = rewards(reward_model, questions, how, settings.outcome_weight)
     shared |= dict(
         **colocated,
+        **(early_stop(settings, out / "checkpoints", shared) if held_out else {}),
         max_steps=settings.steps,
         num_generations=settings.num_generations,
         max_completion_length=settings.max_tokens,
         temperature=settings.temperature,
         beta=settings.beta,
-        reward_weights=weights,
+        reward_weights=[*weights, 0.0],
         logging_steps=max(1, settings.steps // 40),
     )
-    kind, config = algorithm(settings, shared, reward_model)
-    asked = Dataset.from_list([{"prompt": solve_prompt(q.text), "question_id": q.question_id} for q in questions])
-    training = kind(model, functions, config, train_dataset=asked, processing_class=tokenizer)
+    kind, config = algorithm(settings, shared, reward_model, questions)
+    training = kind(
+        model, [*functions, watched(questions, agreed or {})], config, train_dataset=prompts(trained),
+        eval_dataset=prompts(held_out) if held_out else None, processing_class=tokenizer,
+    )  # fmt: skip
     run(training)
+    if training.is_world_process_zero():
+        shutil.rmtree(out / "checkpoints", ignore_errors=True)
     save(training.model, tokenizer, out, origin(base, reward_model, questions, seed, settings))
-    logged = curve(training.state.log_history, "reward", "kl", "completions/mean_length")
-    return [{"length" if k == "completions/mean_length" else k: v for k, v in row.items()} for row in logged]
+    return learning_curve(training.state.log_history, training.state.best_global_step or settings.steps)
 
 
-def algorithm(settings: Policy, arguments: dict, reward_model: Path | None) -> tuple[Callable, object]:
+def split(
+    questions: Sequence[Question], settings: Policy, agreed: Mapping[str, str] | None
+) -> tuple[Sequence[Question], Sequence[Question]]:
+    """The questions to train on, and those held out for the early stop, of which only debates with an agreed answer
+    count. Raises StudyError if either is empty though `held_out` is above 0."""
+    if not settings.held_out:
+        return questions, []
+    trained = questions[: -settings.held_out]
+    held_out = [q for q in questions[-settings.held_out :] if q.question_id in (agreed or {})]
+    if not trained or not held_out:
+        raise StudyError(
+            f"policy.held_out={settings.held_out}: {len(questions)} questions leave {len(trained)} to train on and "
+            f"{len(held_out)} with an agreed answer; change held_out, or set it to 0 to train without early stop"
+        )
+    return trained, held_out
+
+
+def early_stop(settings: Policy, checkpoints: Path, shared: dict) -> dict[str, object]:
+    """Trainer arguments for evaluation on held-out questions, and for keeping the best step."""
+    return dict(
+        output_dir=str(checkpoints),
+        eval_strategy="steps",
+        eval_steps=settings.eval_steps,
+        per_device_eval_batch_size=shared["per_device_train_batch_size"],
+        num_generations_eval=EVAL_GENERATIONS,
+        save_strategy="steps",
+        save_steps=settings.eval_steps,
+        save_only_model=True,
+        save_total_limit=1,
+        load_best_model_at_end=True,
+        metric_for_best_model="eval_agreement",
+        greater_is_better=True,
+    )
+
+
+def prompts(questions: Sequence[Question]):
+    """The questions as a data set for TRL: `prompt`, `question_id`."""
+    from datasets import Dataset
+
+    return Dataset.from_list([{"prompt": solve_prompt(q.text), "question_id": q.question_id} for q in questions])
+
+
+def learning_curve(history: Sequence[dict], kept: int) -> list[dict]:
+    """The learning curve in a trainer's log, one row per logged step.
+
+    step; reward, kl; length, in tokens per output; accuracy, agreement, judged: shares of the step's outputs, see
+    `rewards`; held_out_accuracy, held_out_agreement: on the held-out questions, at the steps that evaluate; kept: the
+    step whose student is kept. Shares that are not known at a step are left out of its row.
+    """
+    names = {"reward": "reward", "kl": "kl", "completions/mean_length": "length"} | {name: name for name in LOGGED}
+    names |= {f"eval_{name}": f"held_out_{name}" for name in LOGGED[:2]}
+    rows: dict[int, dict] = {}
+    for entry in history:
+        found = {names[key]: float(value) for key, value in entry.items() if key in names}
+        if found:
+            rows.setdefault(entry["step"], {"step": entry["step"]}).update(found)
+    return [row | {"kept": kept} for row in rows.values()]
+
+
+def algorithm(
+    settings: Policy, arguments: dict, reward_model: Path | None, questions: Sequence[Question]
+) -> tuple[Callable, object]:
     """TRL's trainer of the chosen algorithm, and its arguments. Raises StudyError for PPO, which has its own loop."""
     from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
 
@@ -129,7 +170,7 @@ def algorithm(settings: Policy, arguments: dict, reward_model: Path | None) -> t
     config = GRPOConfig(**arguments, loss_type="grpo")
     if settings.aggregate == "step":
         assert reward_model is not None  # checked by `train`
-        return partial(StepCredit, scorer=StepScorer(reward_model)), config
+        return partial(StepCredit, scorer=StepScorer(reward_model), questions=questions), config
     return GRPOTrainer, config
 
 

@@ -18,6 +18,7 @@ from torchrl.objectives.value import GAE
 from transformers import PreTrainedTokenizerFast, get_linear_schedule_with_warmup
 
 from agentark.distill import policy
+from agentark.distill.rewards import rewards
 from agentark.distill.settings import Policy
 from agentark.distill.students import save
 from agentark.distill.training import trainable
@@ -123,7 +124,7 @@ def train(
     (1, as in GRPO). All else is as in policy.train. Returns the learning curve: step, reward, kl, length (tokens per
     output), measured before the step's updates.
     """
-    functions, weights = policy.rewards(reward_model, questions, settings.aggregate, settings.outcome_weight)
+    functions, weights = rewards(reward_model, questions, settings.aggregate, settings.outcome_weight)
     torch.manual_seed(seed)
     models = Models(base, seed, settings)
     history = []

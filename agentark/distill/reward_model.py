@@ -1,14 +1,13 @@
-"""The process reward model (method, section 3, PAD part 1): a scalar score at the end of each step of a trace.
+"""The process reward model (method, section 3, PAD part 1): a score for each step of a trace.
 
 It starts from the student's weights. Stage I trains the last layer and the new head, stage II all weights. A step is
-labelled good if it agrees with the consensus of its debate's verified traces, whose answers extraction found correct.
-The exact truth of steps is used for evaluation only. The training libraries are imported in the functions that train;
+labelled good if it agrees with the consensus of its debate (step_labels). The exact truth of steps is used for
+evaluation only. The training libraries are imported in the functions that train;
 see sft.
 """
 
-import itertools
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
@@ -17,74 +16,60 @@ import torch.nn.functional as F
 from transformers import PreTrainedTokenizerBase
 
 from agentark import StudyError
-from agentark.distill.scorer import encode, pad
+from agentark.distill.scorer import encode, pad, step_rewards
 from agentark.distill.settings import RewardModel
+from agentark.distill.step_labels import DebateSteps
 from agentark.models import loading
-from agentark.schemas import CheckedTrace
-from agentark.traces.reading import SUMMARISER
 
 TEMPERATURE = 0.1  # tau of the contrastive loss; the paper prints none, the public code's contrastive term uses 0.1
 PROJECTION = 64  # width of the projected states in the public code's loss, chosen for models of this size
 
 
-@dataclass(frozen=True)
-class DebateSteps:
-    """The traces of one question's debate, and whether each step agrees with the consensus."""
-
-    question: str
-    traces: list[str]
-    agrees: list[list[bool]]
+Encoded = list[tuple[list[int], int, list[int]]]
 
 
-def debates(checked: Sequence[CheckedTrace], questions: dict[str, str]) -> list[DebateSteps]:
-    """One item per debate with at least one correct agent: its distinct traces, in order, each step marked by
-    agreement.
-
-    Other debates are skipped, since they have no consensus to learn from.
-    """
-    items = []
-    for key, group in itertools.groupby(checked, key=lambda t: t.question_id):
-        debate = list(group)
-        if not any(t.correct and t.agent != SUMMARISER for t in debate):
-            continue
-        distinct = {t.text: t.step_agrees for t in debate if t.steps}
-        items.append(DebateSteps(questions[key], list(distinct), list(distinct.values())))
-    return items
-
-
-def encoded(debate: DebateSteps, tokenizer: PreTrainedTokenizerBase) -> list[tuple[list[int], list[int]]]:
-    """Token ids and labels of each trace. At the end of a step the label is 1 if the step agrees with the consensus,
-    else 0; elsewhere it is -100."""
+def encoded(debate: DebateSteps, tokenizer: PreTrainedTokenizerBase) -> Encoded:
+    """Token ids, the position of the prompt's last token, and labels of each trace. At the end of a step the label is 1
+    if the step agrees with the consensus, else 0; elsewhere it is -100."""
     rows = []
     for trace, agrees in zip(debate.traces, debate.agrees, strict=True):
-        ids, ends = encode(debate.question, trace, tokenizer)
+        ids, (prompt, *ends) = encode(debate.question, trace, tokenizer)
         labels = [-100] * len(ids)
         for end, good in zip(ends, agrees, strict=True):
             labels[end] = int(good)
-        rows.append((ids, labels))
+        rows.append((ids, prompt, labels))
     return rows
 
 
-def collate(debates: list[list[tuple[list[int], list[int]]]], fill: int) -> dict[str, torch.Tensor]:
-    """Traces of several encoded debates as one batch of (traces, tokens) tensors.
+def collate(debates: list[Encoded], fill: int) -> dict[str, torch.Tensor]:
+    """Traces of several encoded debates as one batch of (traces, tokens) tensors, and `prompts`, (traces,): the
+    positions of the prompts' last tokens.
 
     `labels` encode the question: 2 q + 1 for a step of the q-th question that agrees with its consensus, 2 q otherwise.
     """
-    rows = [ids for debate in debates for ids, _ in debate]
-    labels = [[x if x < 0 else 2 * q + x for x in own] for q, debate in enumerate(debates) for _, own in debate]
-    mask = pad([[1] * len(r) for r in rows], 0)
-    return {"input_ids": pad(rows, fill), "attention_mask": mask, "labels": pad(labels, -100)}
+    rows = [row for debate in debates for row in debate]
+    labels = [[x if x < 0 else 2 * q + x for x in own] for q, debate in enumerate(debates) for *_, own in debate]
+    return {
+        "input_ids": pad([ids for ids, *_ in rows], fill),
+        "attention_mask": pad([[1] * len(ids) for ids, *_ in rows], 0),
+        "prompts": torch.tensor([prompt for _, prompt, _ in rows]),
+        "labels": pad(labels, -100),
+    }
 
 
-def contrastive_loss(scores: torch.Tensor, question: torch.Tensor, good: torch.Tensor) -> torch.Tensor:
-    """The paper's loss: for every good step, the negative log-probability that it outscores its question's bad steps.
+def contrastive_loss(
+    scores: torch.Tensor, question: torch.Tensor, trace: torch.Tensor, good: torch.Tensor
+) -> torch.Tensor:
+    """The paper's loss: for every good step, the negative log-probability that it outscores the bad steps of the other
+    traces to its question.
 
     L = - mean over r+ of log[ exp(s(r+)/tau) / (exp(s(r+)/tau) + sum over r- of exp(s(r-)/tau)) ], s = sigmoid(R_phi).
-    scores, question (int), good (bool): shape (steps,). Questions without bad steps do not contribute; the loss is 0 if
-    no question has any.
+    scores, question (int), trace (int), good (bool): shape (steps,). A good step without negatives does not contribute;
+    the loss is 0 if none has any.
     """
     s = torch.sigmoid(scores) / TEMPERATURE
-    against = (question[:, None] == question[None, :]) & good[:, None] & ~good[None, :]
+    others = (question[:, None] == question[None, :]) & (trace[:, None] != trace[None, :])
+    against = others & good[:, None] & ~good[None, :]
     used = against.any(dim=1)
     if not used.any():
         return scores.sum() * 0
@@ -104,19 +89,40 @@ def code_loss(scores: torch.Tensor, good: torch.Tensor, projected: torch.Tensor)
     return F.binary_cross_entropy_with_logits(scores, target) + 0.5 * supervised.mean()
 
 
+def agreeing_nll(scores: torch.Tensor, trace: torch.Tensor, tokens: torch.Tensor, good: torch.Tensor) -> torch.Tensor:
+    """The negative log-likelihood per token of the traces in which every step is good; 0 without such a trace.
+
+    The contrastive loss alone moves a language model's likelihood only apart, not up, and so loses what it can do.
+    scores, trace, tokens, good: (steps,). `scores` are of the kind "likelihood", of which a step's mean log-probability
+    is the log-sigmoid.
+    """
+    whole = ~torch.isin(trace, trace[~good])
+    if not whole.any():
+        return scores.sum() * 0
+    return -(F.logsigmoid(scores) * tokens)[whole].sum() / tokens[whole].sum()
+
+
 def step_loss(
-    outputs, labels: torch.Tensor, num_items_in_batch: torch.Tensor, *, loss: str, projection
+    outputs, inputs: dict[str, torch.Tensor], num_items_in_batch: torch.Tensor, *, settings: RewardModel, projection
 ) -> torch.Tensor:
-    """The chosen loss on the scores at the ends of steps, weighted by this part's share of the steps in the whole batch
-    (`num_items_in_batch`), in case the batch is divided."""
-    at = labels >= 0
-    scores, question, good = outputs.logits[..., 0][at], labels[at] // 2, labels[at] % 2 == 1
-    share = at.sum() / num_items_in_batch
-    if loss == "paper":
-        return share * contrastive_loss(scores, question, good)
-    if loss == "cross-entropy":  # the first term of the public code's loss
+    """The chosen loss on the scores of a collated batch's steps, weighted by this part's share of the steps in the
+    whole batch (`num_items_in_batch`), in case the batch is divided."""
+    row, end = (inputs["labels"] >= 0).nonzero(as_tuple=True)
+    before = torch.cat([end[:1], end[:-1]])
+    start = torch.where(torch.cat([row[:1] < 0, row[1:] == row[:-1]]), before, inputs["prompts"][row])
+    scores = step_rewards(settings.score, outputs.logits, inputs["input_ids"], row, start, end)
+    label = inputs["labels"][row, end]
+    question, good = label // 2, label % 2 == 1
+    share = len(row) / num_items_in_batch
+    if settings.loss == "paper":
+        loss = contrastive_loss(scores, question, row, good)
+        if settings.nll_weight:
+            loss = loss + settings.nll_weight * agreeing_nll(scores, row, end - start, good)
+        return share * loss
+    if settings.loss == "cross-entropy":  # the first term of the public code's loss
         return share * F.binary_cross_entropy_with_logits(scores, good.to(scores.dtype))
-    return share * code_loss(scores, good, F.normalize(projection(outputs.hidden_states[-1][at]), dim=-1))
+    projected = projection(outputs.hidden_states[-1][row, end])
+    return share * code_loss(scores, good, F.normalize(projected, dim=-1))
 
 
 def train(base: Path, debates: Sequence[DebateSteps], out: Path, seed: int, settings: RewardModel) -> list[dict]:
@@ -128,6 +134,8 @@ def train(base: Path, debates: Sequence[DebateSteps], out: Path, seed: int, sett
     from agentark.distill.students import Origin, save
     from agentark.distill.training import curve, run
 
+    if settings.nll_weight and settings.score != "likelihood":
+        raise StudyError(f"{settings.section}: nll_weight needs score=likelihood; set it to 0 for a head")
     mixed = [d for d in debates if len({a for trace in d.agrees for a in trace}) == 2]
     if not mixed:
         raise StudyError(
@@ -136,8 +144,8 @@ def train(base: Path, debates: Sequence[DebateSteps], out: Path, seed: int, sett
         )
     tokenizer = loading.load_tokenizer(base)
     encoded_debates = [encoded(debate, tokenizer) for debate in mixed]
-    model, projection = with_head(base, seed, settings)
-    last = f"layers.{model.config.num_hidden_layers - 1}."
+    model, projection = scoring_model(base, seed, settings)
+    last = f"layers.{model.config.get_text_config().num_hidden_layers - 1}."
     trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     history: list[dict] = []
     for stage, steps in ((1, settings.stage_1_steps), (2, settings.stage_2_steps)):
@@ -159,27 +167,37 @@ def train(base: Path, debates: Sequence[DebateSteps], out: Path, seed: int, sett
     return history
 
 
-def with_head(base: Path, seed: int, settings: RewardModel) -> tuple[loading.Model, torch.nn.Linear | None]:
-    """`base` with a new scalar head, and the projection for the public code's loss (None for other losses)."""
-    from agentark.distill.training import with_lora
+def scoring_model(base: Path, seed: int, settings: RewardModel) -> tuple[loading.Model, torch.nn.Linear | None]:
+    """`base` as a reward model, with a new scalar head if that scores, and the projection for the public code's loss
+    (None for other losses)."""
+    from agentark.distill.training import freeze_vision, with_lora
 
     torch.manual_seed(seed)
-    model = loading.load_scorer(base, torch.float32 if settings.lora_rank == 0 else None)
-    model.score.float()  # small updates would be lost to rounding in 16 bits
+    precision = torch.float32 if settings.lora_rank == 0 else None
+    head = settings.score == "head"
+    if head:
+        model = loading.load_scorer(base, precision)
+        model.score.float()  # small updates would be lost to rounding in 16 bits
+    else:
+        model = loading.load(base, precision)[0]
+        freeze_vision(model)
+    model.config.step_score = settings.score
     model.config.output_hidden_states = settings.loss == "code"
-    projection = torch.nn.Linear(model.config.hidden_size, PROJECTION) if settings.loss == "code" else None
+    projection = (
+        torch.nn.Linear(model.config.get_text_config().hidden_size, PROJECTION) if settings.loss == "code" else None
+    )
     if settings.lora_rank:
-        model = with_lora(model, seed, settings.lora_rank, modules_to_save=["score"])
+        model = with_lora(model, seed, settings.lora_rank, modules_to_save=["score"] if head else None)
     if projection is not None:
         model.projection = projection  # trained with the model, removed before saving
     return model, projection
 
 
 def stage_trainer(model, debates, projection, seed: int, steps: int, settings: RewardModel, padding: int):
-    """transformers' Trainer for one stage over encoded debates."""
-    from transformers import Trainer, TrainingArguments
+    """The trainer of one stage over encoded debates."""
+    from transformers import TrainingArguments
 
-    from agentark.distill.training import arguments
+    from agentark.distill.training import StepTrainer, arguments
 
     config = TrainingArguments(
         **arguments(settings, seed, settings.batch_size),
@@ -190,12 +208,12 @@ def stage_trainer(model, debates, projection, seed: int, steps: int, settings: R
         remove_unused_columns=False,
         logging_steps=max(1, steps // 20),
     )
-    return Trainer(
+    return StepTrainer(
         model,
         config,
         train_dataset=debates,
         data_collator=partial(collate, fill=padding),
-        compute_loss_func=partial(step_loss, loss=settings.loss, projection=projection),
+        step_loss=partial(step_loss, settings=settings, projection=projection),
     )
 
 
@@ -205,5 +223,5 @@ def debate_tokens(debates: Sequence[DebateSteps], tokenizer: PreTrainedTokenizer
     Debates whose steps all agree or all disagree are left out, since they are not trained on.
     """
     mixed = [d for d in debates if len({a for trace in d.agrees for a in trace}) == 2] or list(debates)
-    lengths = [len(ids) for debate in mixed for ids, _ in encoded(debate, tokenizer)]
+    lengths = [len(ids) for debate in mixed for ids, *_ in encoded(debate, tokenizer)]
     return sum(lengths) / len(mixed)

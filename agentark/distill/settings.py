@@ -76,7 +76,10 @@ class RewardModel(Settings):
     section: ClassVar[str] = "reward_model"
     unrecorded: ClassVar[set[str]] = Settings.unrecorded | {"four_bit", "stage_1_steps", "stage_2_steps"}
 
+    score: Literal["head", "likelihood"] = "head"  # how a step is scored, see scorer.step_rewards; the paper's: head
     loss: Literal["paper", "code", "cross-entropy"]  # see reward_model.step_loss
+    nll_weight: float = Field(0.0, ge=0)  # of the likelihood of agreeing traces in the loss; score "likelihood" only
+    own_samples: int = Field(0, ge=0)  # of the student, to each question, see step_labels; 0: the debates' traces only
     stage_1_steps: int = Field(ge=0)  # last layer and head
     stage_2_steps: int = Field(ge=0)  # all weights
 
@@ -103,6 +106,8 @@ class Policy(Settings):
     generator: Literal["transformers", "vllm"] = "transformers"
     algorithm: Literal["grpo", "rloo", "ppo"] = "grpo"
     epochs: int = Field(1, gt=0)  # updates on a step's outputs; PPO only
+    held_out: int = Field(0, ge=0)  # questions set aside for the early stop, see policy.train; 0: none
+    eval_steps: int = Field(10, gt=0)  # steps between two evaluations on them
 
     @property
     def optimiser_steps(self) -> int:

@@ -7,7 +7,9 @@ from accelerate.utils import gather_object
 from transformers import PreTrainedTokenizerBase
 from trl import GRPOTrainer
 
+from agentark.distill.rewards import complete_scores
 from agentark.distill.scorer import StepScorer, pad
+from agentark.schemas import Question
 
 
 def steps_of(ids: Sequence[int], tokenizer: PreTrainedTokenizerBase) -> list[int]:
@@ -48,18 +50,20 @@ class StepCredit(GRPOTrainer):
     Here each step has its own advantage only. An output without steps counts as one step with score 0.
     """
 
-    def __init__(self, *arguments, scorer: StepScorer, **named):
+    def __init__(self, *arguments, scorer: StepScorer, questions: Sequence[Question], **named):
         super().__init__(*arguments, **named)
-        self.scorer = scorer
+        self.scorer, self.asked = scorer, {q.question_id: q for q in questions}
 
     def _generate_and_score_completions(self, inputs: list[dict]) -> dict:
         output = super()._generate_and_score_completions(inputs)
         rows = zip(output["completion_ids"], output["completion_mask"].bool(), strict=True)
         outputs = [ids[written].tolist() for ids, written in rows]
-        tokenizer, generations = self.processing_class, self.num_generations
+        generations = self.num_generations if self.model.training else self.num_generations_eval
+        tokenizer = self.processing_class
         assert isinstance(tokenizer, PreTrainedTokenizerBase) and generations is not None
         texts = tokenizer.batch_decode(outputs, skip_special_tokens=True)
-        scores = [s or [0.0] for s in self.scorer([i["prompt"][0]["content"] for i in inputs], texts)]
+        about = [self.asked[row["question_id"]] for row in inputs]
+        scores = [s or [0.0] for s in complete_scores(self.scorer, about, texts)]
         everyone = step_advantages(gather_object(scores), generations)  # a group may span processes
         own = everyone[self.accelerator.process_index * len(outputs) :][: len(outputs)]
         steps = [steps_of(ids, tokenizer) for ids in outputs]

@@ -114,15 +114,18 @@ def save(model: loading.Model, tokenizer: PreTrainedTokenizerFast, folder: Path,
     """
     if os.environ.get("RANK", "0") != "0":
         return
+    score = getattr(model.config, "step_score", None)  # of a reward model
     if isinstance(model, PeftModel):
         save_adapter(model, folder / "adapter", origin)
-        scores = hasattr(model.get_base_model(), "score")
-        whole = loading.load_scorer(origin.base, "auto") if scores else loading.load(origin.base, "auto")[0]
+        head = hasattr(model.get_base_model(), "score")
+        whole = loading.load_scorer(origin.base, "auto") if head else loading.load(origin.base, "auto")[0]
         model = PeftModel.from_pretrained(whole, folder / "adapter").merge_and_unload()
     config = AutoConfig.from_pretrained(origin.base)
     precision = config.dtype or config.get_text_config().dtype or torch.float32
     if model.dtype != precision:
         model = copy.deepcopy(model).to(precision)
+    if score:
+        model.config.step_score = score
     if model.can_generate():
         model.generation_config = valid(model.generation_config)
     model.save_pretrained(folder)

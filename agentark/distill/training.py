@@ -7,7 +7,14 @@ from typing import Any
 import torch
 from datasets import Dataset
 from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
-from transformers import BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenizerFast, PrinterCallback, TrainerCallback
+from transformers import (
+    BitsAndBytesConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+    PrinterCallback,
+    Trainer,
+    TrainerCallback,
+)
 from transformers.trainer_pt_utils import LengthGroupedSampler
 from trl import SFTTrainer
 
@@ -27,6 +34,22 @@ class WholeBatches(SFTTrainer):
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> LengthGroupedSampler:
         size = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
         return LengthGroupedSampler(size, dataset=self.train_dataset, model_input_name="input_ids")
+
+
+class StepTrainer(Trainer):
+    """A Trainer whose loss gets the whole batch: `step_loss(outputs, batch, num_items_in_batch)`. The batch's `prompts`
+    are for the loss only, not for the model."""
+
+    def __init__(self, *arguments, step_loss, **named):
+        super().__init__(*arguments, compute_loss_func=self._loss, **named)
+        self.step_loss = step_loss
+
+    def compute_loss(self, model, inputs, *arguments, **named):
+        self.batch = inputs
+        return super().compute_loss(model, {k: v for k, v in inputs.items() if k != "prompts"}, *arguments, **named)
+
+    def _loss(self, outputs, labels, num_items_in_batch=None) -> torch.Tensor:
+        return self.step_loss(outputs, self.batch, num_items_in_batch)
 
 
 def trainable(

@@ -2,16 +2,17 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 from scipy.stats import rankdata
 
 from agentark import StudyError, parallel
-from agentark.distill.scorer import StepScorer, aggregate, likelihood_scores
+from agentark.distill.scorer import StepScorer, aggregate
 from agentark.evaluate import stats
 from agentark.schemas import CheckedTrace, Score
+
+UNTRAINED = {"fresh head": "head", "likelihood": "likelihood"}  # baselines: the student's base as it is
 
 
 def step_auroc(scores: Sequence[Sequence[float]], right: Sequence[Sequence[bool]]) -> float:
@@ -49,7 +50,7 @@ def examined(
     questions: dict[str, str],
 ) -> dict[str, stats.Estimate]:
     """The measures of one scorer (see quality), without those whose truth (of steps, or of traces) is unknown."""
-    scored = partial(likelihood_scores, folder) if method == "likelihood" else StepScorer(folder)
+    scored = StepScorer(folder, UNTRAINED.get(method))
     scores = scored([questions[t.question_id] for t in test], [t.text for t in test])
     found = {}
     if len({t.correct for t in test}) == 2:

@@ -67,6 +67,14 @@ def load(folder: Path, dtype: torch.dtype | str | None = None, **options: Any) -
     return model, tokenizer
 
 
+def step_score(folder: Path) -> str:
+    """How a reward model scores steps, as its configuration states: "head" or "likelihood" (distill.scorer)."""
+    try:
+        return getattr(AutoConfig.from_pretrained(folder), "step_score", "head")
+    except Exception as error:  # a damaged file makes the loader raise errors of many types
+        raise unloadable(folder, error) from error
+
+
 def load_scorer(folder: Path, dtype: torch.dtype | str | None = None) -> Model:
     """A model's language half with a linear head that outputs one scalar per token.
 

@@ -19,7 +19,7 @@ from agentark.schemas import Score
 CHOICES = {
     "loss": {"pad": "contrastive", "code": "public code's", "cross-entropy": "cross-entropy"},
     "reward": {"pad": "reward model", "outcome": "outcome", "both": "both"},
-    "credit": {"pad": "mean of steps", "min": "lowest step", "step": "step by step"},
+    "credit": {"pad": "lowest step", "mean": "mean of steps", "step": "step by step"},
     "algorithm": {"pad": "GRPO", "rloo": "RLOO", "ppo": "PPO, 1 epoch", "ppo-4": "PPO, 4 epochs"},
     "size": {"pad": "own base", "other": "other base"},
 }

@@ -18,7 +18,7 @@ from agentark.debate.independent import Vote
 from agentark.debate.protocols import named
 from agentark.debate.run import run_debates
 from agentark.debate.turns import Protocol
-from agentark.distill import policy, reward_model, sft
+from agentark.distill import policy, reward_model, sft, step_labels
 from agentark.distill.settings import Recipe
 from agentark.models import checkpoints, loading
 from agentark.parallel import run_all
@@ -193,7 +193,7 @@ def measured_steps(params: dict, rates: pd.DataFrame, student: str, pilot_main: 
     checked = check_traces(run_pilot(params, debate, questions, params["teacher"])[0], questions)
     trajectories, _ = select(checked, questions, params["extract"]["most_diverse"])
     pairs = {method: sft.examples(trajectories, method) for method in params["methods"]}
-    debates = reward_model.debates(checked, {q.question_id: q.text for q in questions})
+    debates = step_labels.debates(checked, {q.question_id: q for q in questions})
     lengths = {method: sft.example_tokens(p, tokenizer) for method, p in pairs.items()}
     lengths["reward_model"] = reward_model.debate_tokens(debates, tokenizer)
     own = rates_of(*run_pilot(params, Vote(1, recipe.policy.temperature), questions, student)).loc[0]

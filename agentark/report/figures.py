@@ -1,5 +1,7 @@
 """The study's figures. Methods have the same order and the same colour-blind-safe colours in all of them."""
 
+import itertools
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -124,6 +126,28 @@ def learning_curves(curves: pd.DataFrame, metric: str, label: str) -> plt.Figure
         col="student", kind="line", lw=1, height=2.9, aspect=WIDTH / 2.9 / rows["student"].nunique() * 0.8,
     )  # fmt: skip
     return named(grid).set_axis_labels("optimiser step", label).set_titles("{col_name}").figure
+
+
+def policy_curves(curves: pd.DataFrame) -> plt.Figure:
+    """Reward, accuracy, agreement and accuracy of the reward model on a policy's own outputs over optimiser steps: a
+    panel each, one line per seed. A panel without values is left out. A cross marks the step that is kept."""
+    style()
+    names = {
+        "reward": "reward", "accuracy": "accuracy of outputs", "agreement": "agreement with debates",
+        "judged": "reward model's accuracy",
+    }  # fmt: skip
+    shown = {column: name for column, name in names.items() if column in curves and curves[column].notna().any()}
+    figure, axes = plt.subplots(1, len(shown), figsize=(WIDTH, 2.9), squeeze=False, layout="constrained")
+    for axis, (column, name) in zip(axes[0], shown.items(), strict=True):
+        for colour, (_, own) in zip(
+            itertools.cycle(sns.color_palette("colorblind")), curves.groupby("seed"), strict=False
+        ):
+            own = own.dropna(subset=[column])
+            axis.plot(own["step"], own[column], lw=1, color=colour)
+            kept = own.iloc[(own["step"] - own["kept"]).abs().argsort()[:1]]
+            axis.plot(kept["step"], kept[column], "x", color=colour)
+        axis.set(xlabel="optimiser step", title=name)
+    return figure
 
 
 def rounds(table: pd.DataFrame) -> plt.Figure:

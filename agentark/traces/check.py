@@ -3,6 +3,7 @@
 import itertools
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import TypeVar
 
 import pandas as pd
@@ -11,16 +12,23 @@ from agentark.answers import is_right
 from agentark.parallel import progress, tick
 from agentark.schemas import CheckedTrace, Question, Trace
 from agentark.tasks.world.steps import check
-from agentark.traces.reading import SUMMARISER, claim_of, in_world, lines_of, majority
+from agentark.traces.reading import SUMMARISER, answer_of, claim_of, groups, in_world, lines_of, majority
 
 AnyTrace = TypeVar("AnyTrace", bound=Trace)
+
+
+@dataclass(frozen=True)
+class Consensus:
+    """What the traces of a debate agree on: the answer (None without any), and the value of each quantity."""
+
+    answer: str | None
+    values: dict[str, str]
 
 
 def check_traces(traces: Sequence[Trace], questions: Iterable[Question]) -> list[CheckedTrace]:
     """Mark every trace and every step as right or wrong, and as agreeing with the debate's consensus or not.
 
-    The consensus is over the debate's verified traces of all rounds; without any, no step agrees. A step without a
-    comparable claim agrees if its trace's answer is right. Steps are marked right or wrong in the generated world only.
+    See `consensus_of` and `agreement`. Steps are marked right or wrong in the generated world only.
     """
     gold = {q.question_id: q for q in questions}
     with progress(len(gold), "grading", "question"):
@@ -31,7 +39,7 @@ def check_traces(traces: Sequence[Trace], questions: Iterable[Question]) -> list
 def check_debate(debate: Sequence[Trace], question: Question) -> list[CheckedTrace]:
     """`check_traces` for one debate."""
     right = {id(t): is_right(t.answer, question) for t in debate}
-    agreed = consensus([t for t in debate if t.agent != SUMMARISER and right[id(t)]], question)
+    agreed = consensus_of(debate, question)
     first_error: dict[int, int] = {}
     for trace in debate:
         if not right[id(trace)]:
@@ -39,7 +47,6 @@ def check_debate(debate: Sequence[Trace], question: Question) -> list[CheckedTra
     checked = []
     for trace in debate:
         steps, correct = lines_of(trace.text), right[id(trace)]
-        claims = [claim_of(step, question) for step in steps]
         corrected = trace.agent != SUMMARISER and first_error.get(trace.agent, trace.round) < trace.round
         checked.append(
             CheckedTrace(
@@ -48,11 +55,44 @@ def check_debate(debate: Sequence[Trace], question: Question) -> list[CheckedTra
                 corrective=correct and corrected,
                 steps=steps,
                 step_right=[s.right for s in check(question, trace.text)] if in_world(question) else [],
-                step_agrees=[agreed.get(c[0]) == c[1] if c else correct for c in claims],
+                step_agrees=agreement(trace.text, agreed, question),
             )
         )
     tick()
     return checked
+
+
+def consensus_of(debate: Iterable[Trace], question: Question, verified: bool = False) -> Consensus:
+    """The consensus of a debate's agents over all rounds: the most frequent answer, and the most frequent value of each
+    quantity in the traces with that answer. No gold answer is used.
+
+    verified: only traces with a right answer count, as in method, section 2. The consensus then uses gold.
+    """
+    agents = [t for t in debate if t.agent != SUMMARISER]
+    if verified:
+        alike = [t for t in agents if is_right(t.answer, question)]
+        answer = alike[0].answer if alike else None
+    else:
+        answer = majority((t.answer for t in agents), question)
+        alike = [t for t in agents if equal(t.answer, answer, question)]
+    return Consensus(answer, consensus(alike, question))
+
+
+def equal(answer: str | None, other: str | None, question: Question) -> bool:
+    """Whether two stated answers are equivalent; None equals nothing."""
+    return answer is not None and other is not None and len(groups([answer, other], question)) == 1
+
+
+def agreement(text: str, agreed: Consensus, question: Question) -> list[bool]:
+    """For each step of a trace, whether it agrees with the consensus: whether it gives its quantity the agreed value.
+
+    A step without a comparable claim agrees if the trace states the agreed answer. A line that repeats an earlier line
+    of the trace does not agree, since otherwise a trace could be lengthened by agreeing steps.
+    """
+    lines, states = lines_of(text), equal(answer_of(text, question), agreed.answer, question)
+    claims = [claim_of(line, question) for line in lines]
+    known = [agreed.values.get(claim[0]) == claim[1] if claim else states for claim in claims]
+    return [agrees and line not in lines[:i] for i, (line, agrees) in enumerate(zip(lines, known, strict=True))]
 
 
 def last_traces(debate: Iterable[AnyTrace]) -> list[AnyTrace]:
