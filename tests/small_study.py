@@ -20,8 +20,8 @@ SMALL = {
     "rounds": 2,
     "questions": {"train": 40, "validation": 8, "test": 16, "test_other": 3, "test_hard": 8},
     "sft": {"steps": 6, "batch_size": 8},
-    "reward_model": {"stage_1_steps": 3, "stage_2_steps": 6, "batch_size": 4, "learning_rate": 0.001},
-    "policy": {"steps": 2, "batch_size": 2, "num_generations": 4},
+    "reward_model": {"own_samples": 2, "stage_1_steps": 3, "stage_2_steps": 6, "batch_size": 4, "learning_rate": 0.001},
+    "policy": {"steps": 2, "batch_size": 2, "num_generations": 4, "held_out": 8, "eval_steps": 1},
 }
 
 

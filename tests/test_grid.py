@@ -165,8 +165,8 @@ SMALL = {
     "grid_sizes": {"train": 24, "test": 6},
     "grid_cell": {
         "sft": {"steps": 4, "batch_size": 8},
-        "reward_model": {"stage_1_steps": 1, "stage_2_steps": 2, "batch_size": 4},
-        "policy": {"steps": 1, "batch_size": 2, "num_generations": 2},
+        "reward_model": {"own_samples": 2, "stage_1_steps": 1, "stage_2_steps": 2, "batch_size": 4},
+        "policy": {"steps": 1, "batch_size": 2, "num_generations": 2, "held_out": 4, "eval_steps": 1},
     },
 }  # fmt: skip
 

@@ -113,12 +113,14 @@ def test_the_training_of_all_seeds_is_planned():
     values = dict(student="qwen3-small", method="pad", examples=128, tokens=6000, written=2000, seconds=3.0)
     step = pd.Series(values | {"basis": "measured"})
     row = stages.training_stage(params, step)
-    times = params["policy"]["steps"] * len(params["seeds"])
-    assert (row["stage"], row["calls"], row["hours"]) == ("policy@qwen3-small", 128 * times, 3 * times / 3600)
-    assert (row["tokens_read"], row["tokens_written"]) == (4000 * times, 2000 * times)
+    assert (params["policy"]["steps"], params["policy"]["held_out"], params["policy"]["eval_steps"]) == (60, 100, 10)
+    times = (60 + 6 * 200 / 128) * len(params["seeds"])  # six evaluations of two outputs to each held-out question
+    assert (row["stage"], row["calls"]) == ("policy@qwen3-small", round(128 * times))
+    assert row["hours"] == pytest.approx(3 * times / 3600)
+    assert (row["tokens_read"], row["tokens_written"]) == (round(4000 * times), round(2000 * times))
     judge = stages.training_stage(params, pd.Series(step.to_dict() | {"method": "reward_model", "written": 0}))
     assert judge["calls"] == 0
-    assert judge["tokens_read"] == 6000 * (60 + 1500) * len(params["seeds"])
+    assert judge["tokens_read"] == 6000 * (60 + 500) * len(params["seeds"])
     assert judge["disk_gb"] == pytest.approx(2 * row["disk_gb"])
 
 

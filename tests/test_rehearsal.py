@@ -41,7 +41,15 @@ SIZES = {
     "questions": {"train": 12, "validation": 2, "test": 8, "test_other": 2, "room": 800, "local": "published"},
     "sft": {"steps": 2, "batch_size": 4, "lora_rank": 4},
     "reward_model": {"stage_1_steps": 1, "stage_2_steps": 1, "batch_size": 2, "lora_rank": 4},
-    "policy": {"steps": 1, "batch_size": 2, "num_generations": 2, "lora_rank": 4, "generator": "transformers"},
+    "policy": {
+        "steps": 1,
+        "batch_size": 2,
+        "num_generations": 2,
+        "lora_rank": 4,
+        "generator": "transformers",
+        "held_out": 4,
+        "eval_steps": 1,
+    },
 }
 
 

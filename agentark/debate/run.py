@@ -126,9 +126,14 @@ def samples(
     seed: int = 0,
 ) -> dict[str, list[str]]:  # fmt: skip
     """question_id -> `number` independent samples of one model."""
-    found: dict[str, list[str]] = {q.question_id: [] for q in questions}
-    for trace in run_debates(Vote(number, temperature), questions, model, store, seed, max_tokens)[0]:
-        found[trace.question_id].append(trace.text)
+    return texts_of(run_debates(Vote(number, temperature), questions, model, store, seed, max_tokens)[0])
+
+
+def texts_of(traces: Sequence[Trace]) -> dict[str, list[str]]:
+    """question_id -> the texts of its traces."""
+    found: dict[str, list[str]] = {}
+    for trace in traces:
+        found.setdefault(trace.question_id, []).append(trace.text)
     return found
 
 

@@ -72,17 +72,9 @@ def train(
         whole.generate = partial(batching.generate, whole)
     how = "mean" if by_step else settings.aggregate
     functions, weights = rewards(reward_model, questions, how, settings.outcome_weight)
-    shared |= dict(
-        **colocated,
-        **(early_stop(settings, out / "checkpoints", shared) if held_out else {}),
-        max_steps=settings.steps,
-        num_generations=settings.num_generations,
-        max_completion_length=settings.max_tokens,
-        temperature=settings.temperature,
-        beta=settings.beta,
-        reward_weights=[*weights, 0.0],
-        logging_steps=max(1, settings.steps // 40),
-    )
+    shared |= colocated | outputs_of(settings) | {"reward_weights": [*weights, 0.0]}
+    if held_out:
+        shared |= early_stop(settings, out / "checkpoints", shared)
     kind, config = algorithm(settings, shared, reward_model, questions)
     training = kind(
         model, [*functions, watched(questions, agreed or {})], config, train_dataset=prompts(trained),
@@ -93,6 +85,18 @@ def train(
         shutil.rmtree(out / "checkpoints", ignore_errors=True)
     save(training.model, tokenizer, out, origin(base, reward_model, questions, seed, settings))
     return learning_curve(training.state.log_history, training.state.best_global_step or settings.steps)
+
+
+def outputs_of(settings: Policy) -> dict[str, object]:
+    """Trainer arguments for the outputs of a step and the loss on them."""
+    return dict(
+        max_steps=settings.steps,
+        num_generations=settings.num_generations,
+        max_completion_length=settings.max_tokens,
+        temperature=settings.temperature,
+        beta=settings.beta,
+        logging_steps=max(1, settings.steps // 40),
+    )
 
 
 def split(

@@ -15,7 +15,9 @@ from pathlib import Path
 import pandas as pd
 
 from agentark import root
-from agentark.distill import reward_model, sft
+from agentark.debate.independent import Vote
+from agentark.debate.run import run_debates, texts_of
+from agentark.distill import sft, step_labels
 from agentark.distill.reward_model import debate_tokens
 from agentark.distill.settings import Recipe
 from agentark.distill.sft import example_tokens
@@ -160,7 +162,7 @@ def paid_back(rows: list[Score], predictions: pd.DataFrame, teacher: pd.DataFram
 def used(params: dict) -> dict[str, tuple[int, int]]:
     """Questions and tokens of each stage that has run, from the tables under data/.
 
-    Debates and answers are counted. For trainings, the mean length of the examples (of the logged outputs, for the
+    Debates, answers and the reward model's samples are counted. For trainings, the mean length of the examples (of the logged outputs, for the
     policy) is multiplied by the number of examples in all steps.
     """
     data, found = root() / "data", {}
@@ -172,16 +174,26 @@ def used(params: dict) -> dict[str, tuple[int, int]]:
         tokens = sum(t.prompt_tokens + t.completion_tokens for t in traces)
         found[f"debate@{key}"] = len({t.question_id for t in traces}), tokens
     trajectories = read_table(data / "extracted" / "trajectories.parquet", Trajectory)
-    text = {q.question_id: q.text for q in read_table(data / "questions" / "questions.parquet", Question)}
-    debates = reward_model.debates(read_table(data / "extracted" / "train.parquet", CheckedTrace), text)
+    questions = {q.question_id: q for q in read_table(data / "questions" / "questions.parquet", Question)}
+    debated = read_table(data / "extracted" / "train.parquet", CheckedTrace)
+    trained_on = [questions[key] for key in dict.fromkeys(t.question_id for t in debated)]
     n = asked(params, "train")[params["train_task"]]
     for student in params["students"]:
-        tokenizer = loading.load_tokenizer(root() / checkpoints.where(student))
+        base = root() / checkpoints.where(student)
+        tokenizer = loading.load_tokenizer(base)
+        sampled, sampling = None, 0
+        if reward.own_samples:  # from the store: the reward model's stage has generated them
+            vote = Vote(reward.own_samples, policy.temperature)
+            drawn = run_debates(
+                vote, trained_on, f"{params['engine']}{base}", root() / params["store"], 0, params["max_tokens"]
+            )[0]
+            sampled, sampling = texts_of(drawn), sum(t.prompt_tokens + t.completion_tokens for t in drawn)
+        debates = step_labels.debates(debated, questions, sampled)
         for method in params["methods"]:
             length = example_tokens(sft.examples(trajectories, method), tokenizer)
             found[f"distill@{student}-{method}"] = n, round(length * recipe.sft.batch_size * recipe.sft.steps * seeds)
         times = reward.batch_size * (reward.stage_1_steps + reward.stage_2_steps) * seeds
-        found[f"reward_model@{student}"] = n, round(debate_tokens(debates, tokenizer) * times)
+        found[f"reward_model@{student}"] = n, round(debate_tokens(debates, tokenizer) * times) + sampling
         prompts = [len(prompt_ids(tokenizer, solve_prompt(d.question), 10**9)) for d in debates]
         length = pd.read_csv(data / "students" / student / "pad" / "curve.csv")["length"].mean()
         times = policy.batch_size * policy.num_generations * policy.steps * seeds

@@ -16,7 +16,7 @@ import torch
 from agentark import StudyError, root
 from agentark.debate.independent import Vote
 from agentark.debate.protocols import named
-from agentark.debate.run import run_debates
+from agentark.debate.run import run_debates, texts_of
 from agentark.debate.turns import Protocol
 from agentark.distill import policy, reward_model, sft, step_labels
 from agentark.distill.settings import Recipe
@@ -193,12 +193,16 @@ def measured_steps(params: dict, rates: pd.DataFrame, student: str, pilot_main: 
     checked = check_traces(run_pilot(params, debate, questions, params["teacher"])[0], questions)
     trajectories, _ = select(checked, questions, params["extract"]["most_diverse"])
     pairs = {method: sft.examples(trajectories, method) for method in params["methods"]}
-    debates = step_labels.debates(checked, {q.question_id: q for q in questions})
+    sampled = None
+    if recipe.reward_model.own_samples:
+        vote = Vote(recipe.reward_model.own_samples, recipe.policy.temperature)
+        sampled = texts_of(run_pilot(params, vote, questions, student)[0])
+    debates = step_labels.debates(checked, {q.question_id: q for q in questions}, sampled)
     lengths = {method: sft.example_tokens(p, tokenizer) for method, p in pairs.items()}
     lengths["reward_model"] = reward_model.debate_tokens(debates, tokenizer)
     own = rates_of(*run_pilot(params, Vote(1, recipe.policy.temperature), questions, student)).loc[0]
     written = (own["written"] + passes(rates, params["teacher"]).loc[task, "written"]) / 2
-    judge, sampler = recipe.reward_model.but(stage_1_steps=1, stage_2_steps=11), recipe.policy.but(steps=4)
+    judge, sampler = recipe.reward_model.but(stage_1_steps=1, stage_2_steps=11), recipe.policy.but(steps=4, held_out=0)
     calls = [
         *(dict(train=sft.train, pairs=p, settings=recipe.sft.but(steps=11)) for p in pairs.values()),
         dict(train=reward_model.train, debates=debates, settings=judge),

@@ -6,6 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from agentark import root
+from agentark.distill.policy import EVAL_GENERATIONS
 from agentark.distill.settings import Recipe
 from agentark.evaluate.cost import break_even
 from agentark.plan import sizes
@@ -94,12 +95,15 @@ def training_stage(params: dict, step: pd.Series) -> dict:
         times = seeds * (recipe.reward_model.stage_1_steps + recipe.reward_model.stage_2_steps)
     elif method == "pad":
         notebook, rank, frozen = f"07_policy-{student}-pad", recipe.policy.lora_rank, 2
-        times = seeds * recipe.policy.steps
+        evaluated = recipe.policy.steps // recipe.policy.eval_steps * recipe.policy.held_out * EVAL_GENERATIONS
+        times = seeds * (
+            recipe.policy.steps + evaluated / step["examples"]
+        )  # an evaluation takes no longer than training
     least = sizes.training_gb(size, step["tokens"] / step["examples"], rank, frozen)
     return dict(
         stage=training_name(student, method),
         questions=asked(params, "train")[params["train_task"]],
-        calls=times * step["examples"] if step["written"] else 0,
+        calls=round(times * step["examples"]) if step["written"] else 0,
         tokens_read=round(times * (step["tokens"] - step["written"])),
         tokens_written=round(times * step["written"]),
         hours=times * step["seconds"] / 3600,
