@@ -24,7 +24,9 @@ from agentark.schemas import Score, read_scores
 # Results table -> the command that makes it. The grid and the ablations take longer than the study; until they have
 # been run, their tables in git have only a header.
 MADE_BY = dict.fromkeys(("scores", "reasoning", "cost"), "dvc repro") | {"grid": "make grid"}
-MADE_BY |= {f"ablation_{name}": "make ablations" for name in ("rewards", "data", "agents", "protocols", "vision")}
+MADE_BY |= {
+    f"ablation_{name}": "make ablations" for name in ("rewards", "pad", "data", "agents", "protocols", "vision")
+}
 JUDGED = {  # a judge's aspect in Table 1 -> the closest exact measure
     "step_decomposition": "step_presence", "intermediate_verification": "step_accuracy",
     "error_localization": "error_notice", "reasoning_coherence": "coherence",
