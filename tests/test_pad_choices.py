@@ -11,7 +11,7 @@ from agentark.paper import pad_choices
 from agentark.schemas import Prediction, frame
 
 QUESTIONS = 120
-RIGHT = {"base": 30, "pad": 60, "min": 20, "step": 60}  # of the questions, counted from the first
+RIGHT = {"base": 30, "pad": 60, "mean": 20, "step": 60}  # of the questions, counted from the first
 
 
 @pytest.fixture(scope="module")
@@ -31,12 +31,12 @@ def test_a_planted_difference_is_found_and_no_other(answered):
     measured = scores(answered, "rewards", "teacher", "equation", pad_choices.baselines)
     rows = pad_choices.corrected(measured, answered)
     found = {row.method: row.value for row in rows}
-    assert found == {"min": pytest.approx(2 * 2 / (pad_choices.RESAMPLES + 1)), "step": 1.0}
+    assert found == {"mean": pytest.approx(2 * 2 / (pad_choices.RESAMPLES + 1)), "step": 1.0}
     assert pad_choices.corrected(measured, answered) == rows
     table = frame([*measured, *rows])
-    assert pad_choices.by_seed(table, "credit", "qwen3-small", "min") == pytest.approx([-1 / 3, -1 / 3])
+    assert pad_choices.by_seed(table, "credit", "qwen3-small", "mean") == pytest.approx([-1 / 3, -1 / 3])
     least, step = pad_choices.findings(table).split("\n")
-    assert "lowest step vs. mean of steps: -0.333" in least and "(worse; by seed" in least
+    assert "mean of steps vs. lowest step: -0.333" in least and "(worse; by seed" in least
     assert "(no difference detected; by seed" in step
     assert len(pad_choices.figure(table).axes) == 1
 
