@@ -38,13 +38,13 @@ report: env  ## redraw every figure and page from the tables in git
 models: env  ## train the base models again from random weights
 	dvc repro --force --single-item base_models
 
-search: env  ## choose debate temperatures and the reward model's training on validation questions
+search: env  ## choose temperatures, the reward model's training and the teacher's recipe on validation questions
 	dvc repro notebooks/choices/dvc.yaml
 
 plan: env  ## predict calls, tokens, hours, disk and memory of a run; writes reports/plan.csv
 	python -m agentark.stage choices/plan
 
-ablations: env  ## run the ablations: data, protocols, agents, rewards, vision; writes reports/ablation_*.csv
+ablations: env  ## run the ablations (controls, sources, pad, data, protocols, agents, rewards, vision); writes reports/ablation_*.csv
 	dvc repro notebooks/ablations/dvc.yaml
 
 grid: env  ## run the paper's grid of teachers, students, tasks and methods; resumes after an interruption

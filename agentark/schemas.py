@@ -177,6 +177,7 @@ class Score(Row):
     n: int
     lo: float
     hi: float
+    se: float | None = None  # over questions alone, where the interval covers several seeds
     tokens_per_question: float
     calls_per_question: float | None = None
 

@@ -15,7 +15,6 @@ SMALL = {
     "seeds": [0, 1],
     "students": ["llama-small"],
     "methods": ["rsft", "da"],
-    "debates": {"noisy": None},
     "agents": 3,
     "rounds": 2,
     "questions": {"train": 40, "validation": 8, "test": 16, "test_other": 3, "test_hard": 8},

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.long
 @pytest.fixture(scope="module")
 def studies(tmp_path_factory):
     """Every stage, of one seed and one method, debates of two splits; run side by side, a core each."""
-    fewer = SMALL | {"seeds": [0], "methods": ["rsft"], "debates": {"noisy": None, "hard": None}}
+    fewer = SMALL | {"seeds": [0], "methods": ["rsft"], "debates": {"hard": None}}
     params = shrunk(yaml.safe_load((PROJECT / "params.yaml").read_text()), fewer)
     folders = [copy_of_project(tmp_path_factory.mktemp(f"study-{i}"), params) for i in range(2)]
     running = [

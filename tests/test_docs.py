@@ -54,7 +54,7 @@ COMMANDS: dict[str, str | list[str]] = {
     "python -m agentark.stage 03_debate teacher=llama.cpp:models/smollm2.gguf out=data/debates/try": (
         "test_llama_cpp.py::test_a_debate_is_held_by_processes_and_taken_up_from_the_store"
     ),
-    "python -m agentark.stage 03_debate teacher=http://127.0.0.1:8000/v1#teacher@546d44f1 out=data/debates/try": (
+    "python -m agentark.stage 03_debate teacher=http://127.0.0.1:8000/v1#teacher@f3f8296c out=data/debates/try": (
         "test_conformance.py::test_a_greedy_debate_is_the_same_through_every_engine"
     ),
     "python -m agentark.stage 07_policy student=llama-small policy.beta=0.01 out=data/students/llama-small/try": (
@@ -212,7 +212,10 @@ def test_the_documented_digest_is_that_of_the_teacher():
 
 def test_the_readme_s_table_is_made_from_the_scores():
     rows = summary.main_results(summary.read(PROJECT / "reports" / "scores.csv"))
-    assert f"<!-- results -->\n{summary.markdown(rows)}<!-- /results -->" in README.read_text(encoding="utf-8")
+    assert (
+        f"<!-- results -->\n{summary.results(rows, PROJECT / 'reports' / 'findings.md')}<!-- /results -->"
+        in README.read_text(encoding="utf-8")
+    )
 
 
 @pytest.mark.parametrize(

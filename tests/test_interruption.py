@@ -13,7 +13,7 @@ from small_study import call, copy_of_project, digests, environment, stage
 
 pytestmark = pytest.mark.long
 
-DEBATE = ["03_debate", "split=noisy", "agents=5", "rounds=3", "temperature=1.3", "questions=data/more"]
+DEBATE = ["03_debate", "split=in_domain", "agents=5", "rounds=3", "temperature=1.3", "questions=data/more"]
 
 
 def finished(store: Path) -> dict[Path, int]:

@@ -16,7 +16,7 @@ FORBIDDEN = {
     "files": SCIENCE | {"models", "engines", "stage"},
     "parallel": SCIENCE | {"models", "engines", "stage"},
     "schemas": SCIENCE | {"models", "engines", "stage"},
-    "report": SCIENCE - {"report"} | {"models", "engines", "stage"},
+    "report": SCIENCE - {"report", "evaluate"} | {"models", "engines", "stage"},
     "engines": SCIENCE | {"stage"},
     "answers": SCIENCE - {"answers"} | {"models", "engines", "stage"},
     "tasks": {"traces", "debate", "engines", "distill", "evaluate", "stage", "pretrain"},
@@ -30,6 +30,7 @@ FORBIDDEN = {
 NOBODY = {"paper", "plan", "stage"}  # for notebooks, the Makefile and themselves
 ALLOWED = {
     "distill": {"engines": {"engines", "engines.batching", "engines.requests"}},
+    "report": {"evaluate": {"evaluate.stats"}},
     "plan": {"stage": {"stage.parameters", "stage.run"}},  # params.yaml, and the environment of a kernel
 }
 

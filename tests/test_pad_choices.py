@@ -29,10 +29,10 @@ def answered() -> pd.DataFrame:
 
 def test_a_planted_difference_is_found_and_no_other(answered):
     measured = scores(answered, "rewards", "teacher", "equation", pad_choices.baselines)
-    rows = pad_choices.corrected(measured, answered)
+    rows = pad_choices.corrected(measured)
     found = {row.method: row.value for row in rows}
-    assert found == {"mean": pytest.approx(2 * 2 / (pad_choices.RESAMPLES + 1)), "step": 1.0}
-    assert pad_choices.corrected(measured, answered) == rows
+    assert found["mean"] < 1e-6 and found["step"] == 1.0
+    assert pad_choices.corrected(measured) == rows
     table = frame([*measured, *rows])
     assert pad_choices.by_seed(table, "credit", "qwen3-small", "mean") == pytest.approx([-1 / 3, -1 / 3])
     least, step = pad_choices.findings(table).split("\n")

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentark.evaluate.stats import Estimate, gain, mean, ratio
+from agentark.evaluate.stats import Estimate, gain, mean, over_seeds, p_values, ratio, seed_variance
 
 RNG = np.random.default_rng(0)
 ANSWERS = (RNG.random(400) < 0.3).astype(float)
@@ -84,3 +84,50 @@ def test_equal_data_give_equal_intervals():
 def test_different_questions_are_not_compared(compare, one, other):
     with pytest.raises(ValueError):
         compare(one, other)
+
+
+def trained(seed, seeds=3, n=60, spread=0.2):
+    """A table of seeds x questions with mean 1: an effect of each question, of each seed, and of both together."""
+    rng = np.random.default_rng(seed)
+    return 1 + rng.normal(0, 0.5, (1, n)) + rng.normal(0, spread, (seeds, 1)) + rng.normal(0, 0.5, (seeds, n))
+
+
+@pytest.mark.parametrize("spread", [0.0, 0.2])
+def test_intervals_over_questions_and_seeds_cover_the_truth(spread):
+    estimates = [mean(trained(seed, spread=spread)) for seed in range(300)]
+    assert 0.92 <= sum(e.lo <= 1.0 <= e.hi for e in estimates) / 300 <= 0.99
+    over_questions = sum(abs(e.value - 1) <= 1.96 * e.se for e in estimates) / 300
+    assert over_questions < 0.75 if spread else over_questions > 0.9  # without seeds the interval is too narrow
+
+
+def test_the_variance_of_seeds_is_that_which_questions_do_not_explain():
+    found = np.mean([seed_variance(trained(seed)) for seed in range(300)])
+    assert found == pytest.approx(0.2**2 / 3, rel=0.15) and seed_variance(trained(0)[:1]) == 0
+
+
+def test_a_gain_adds_the_seeds_of_both_sides():
+    own, rival = trained(0), trained(1) - 0.5
+    paired = gain(own, rival)
+    assert paired.value == pytest.approx(own.mean() - rival.mean())
+    difference = own.mean(axis=0) - rival.mean(axis=0)
+    total = difference.var(ddof=1) / 60 + seed_variance(own) + seed_variance(rival)
+    assert paired.se == pytest.approx(difference.std(ddof=1) / 60**0.5) and paired.hi - paired.value > 1.96 * total**0.5
+    assert gain(own, rival[0]).value == pytest.approx(own.mean() - rival[0].mean())
+    assert gain(own, own).value == 0
+
+
+def test_a_ratio_over_seeds_of_equal_wholes_is_the_mean():
+    table = trained(2)
+    of_parts, of_means = ratio(table * 4, np.full(table.shape, 4.0)), mean(table)
+    assert (of_parts.value, of_parts.lo, of_parts.hi) == pytest.approx((of_means.value, of_means.lo, of_means.hi))
+
+
+def test_estimates_by_seed_are_averaged_with_their_spread():
+    one = Estimate(0.5, 0.4, 0.6, 50)
+    assert over_seeds([one]) == one
+    whole = over_seeds([one, Estimate(0.7, 0.6, 0.8, 50), Estimate(0.6, 0.5, 0.7, 50)])
+    assert whole.value == pytest.approx(0.6) and whole.n == 50 and whole.hi - whole.value > 0.1 * 2**0.5
+
+
+def test_p_is_a_twentieth_where_the_interval_ends_at_nothing():
+    assert p_values([0.1, 0.1, 0.0], [0.0, 0.1, -0.1], [0.2, 0.1, 0.1]) == pytest.approx([0.05, 1.0, 1.0], abs=1e-3)

@@ -15,7 +15,7 @@ from agentark.schemas import read_scores
 def test_it_ends_in_a_report_with_every_part(study):
     page = (study / "reports" / "index.html").read_text()
     for heading in (
-        "What was found",
+        "Does communication help?",
         "Accuracy against cost",
         "The reward model",
         "Learning curves",

@@ -167,7 +167,7 @@ def test_practice_goes_with_several_ends_of_turn_and_other_senses(project, famil
     base, judged, out = (project / place / family for place in ("data/models", "judges", "students/pad"))
     train(**judge(base, judged))
     (first, *_) = policy.train(**practise(base, judged, out, lora_rank=4))
-    assert set(first) == {"step", "reward", "kl", "length"} and 0 <= first["reward"] <= 2
+    assert {"step", "reward", "kl", "length", "accuracy"} <= set(first) and 0 <= first["reward"] <= 2
     assert answers(PeftModel.from_pretrained(loading.load(base)[0], out / "adapter"), base) == answers(
         loading.load(out)[0], base
     )

@@ -14,16 +14,20 @@ from agentark.schemas import Question, Trace
 CONTROLS = ("vote", "vote_tokens", "self_revision", "debate_off", "debate_other")
 
 
-def controls(debate: Debate, traces: Sequence[Trace], questions: Sequence[Question]) -> dict[str, Protocol]:
+def controls(
+    debate: Debate, traces: Sequence[Trace], questions: Sequence[Question], vote_temperature: float | None = None
+) -> dict[str, Protocol]:
     """The controls of a finished debate (its `traces`), by the names of CONTROLS.
 
-    vote: as many samples as the debate has calls at most, decided by majority; vote_tokens: as many samples as have the
+    vote: as many samples as the debate has calls at most, decided by majority, at
+    `vote_temperature` (None: the debate's); vote_tokens: as many samples as have the
     debate's mean number of tokens, read and generated; self_revision: one agent revises its greedy answer in every
     round; debate_off: communication off; debate_other: peers' first traces come from the next question.
     """
+    warm = debate.temperature if vote_temperature is None else vote_temperature
     return {
-        "vote": Vote(debate.calls, debate.temperature),
-        "vote_tokens": Vote(samples_of_equal_tokens(traces), debate.temperature),
+        "vote": Vote(debate.calls, warm),
+        "vote_tokens": Vote(samples_of_equal_tokens(traces), warm),
         "self_revision": replace(debate, agents=1, temperature=0.0, revision_temperature=0.0),
         "debate_off": replace(debate, communication="off"),
         "debate_other": replace(debate, communication="other", foreign=foreign(traces, questions)),

@@ -4,7 +4,6 @@ The training libraries are imported in the functions that train; see sft.
 """
 
 import importlib.util
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -55,7 +54,7 @@ def train(
     import torch
 
     from agentark.distill.students import save
-    from agentark.distill.training import arguments, run, trainable
+    from agentark.distill.training import arguments, checkpoints_of, forget, run, trainable
     from agentark.engines import batching
 
     by_step = settings.aggregate == "step"
@@ -63,7 +62,9 @@ def train(
         raise StudyError("policy.aggregate=step needs grpo and a reward model without outcome; set outcome_weight to 0")
     trained, held_out = split(questions, settings, agreed)
     colocated = generation(settings)
-    shared = arguments(settings, seed, settings.batch_size * settings.num_generations, f"pad {base.name} seed {seed}")
+    made_from = origin(base, reward_model, questions, seed, settings)
+    checkpoints, label = checkpoints_of(made_from, settings), f"pad {base.name} seed {seed}"
+    shared = arguments(settings, seed, settings.batch_size * settings.num_generations, label, checkpoints)
     model, tokenizer = trainable(base, seed, settings, bool(colocated))
     if colocated:  # vLLM reserves GPU memory for the whole window, so make it no longer than needed
         colocated["vllm_max_model_length"] = longest_prompt(base, questions, tokenizer, settings) + settings.max_tokens
@@ -74,16 +75,15 @@ def train(
     functions, weights = rewards(reward_model, questions, how, settings.outcome_weight)
     shared |= colocated | outputs_of(settings) | {"reward_weights": [*weights, 0.0]}
     if held_out:
-        shared |= early_stop(settings, out / "checkpoints", shared)
+        shared |= early_stop(settings, checkpoints or out / "checkpoints", shared)
     kind, config = algorithm(settings, shared, reward_model, questions)
     training = kind(
         model, [*functions, watched(questions, agreed or {})], config, train_dataset=prompts(trained),
         eval_dataset=prompts(held_out) if held_out else None, processing_class=tokenizer,
     )  # fmt: skip
-    run(training)
-    if training.is_world_process_zero():
-        shutil.rmtree(out / "checkpoints", ignore_errors=True)
-    save(training.model, tokenizer, out, origin(base, reward_model, questions, seed, settings))
+    run(training, checkpoints)
+    save(training.model, tokenizer, out, made_from)
+    forget(checkpoints or out / "checkpoints")
     return learning_curve(training.state.log_history, training.state.best_global_step or settings.steps)
 
 
@@ -117,7 +117,8 @@ def split(
 
 
 def early_stop(settings: Policy, checkpoints: Path, shared: dict) -> dict[str, object]:
-    """Trainer arguments for evaluation on held-out questions, and for keeping the best step."""
+    """Trainer arguments for evaluation on held-out questions, and for keeping the best step. Every evaluation leaves a
+    checkpoint, whatever `save_steps` is."""
     return dict(
         output_dir=str(checkpoints),
         eval_strategy="steps",
@@ -126,7 +127,7 @@ def early_stop(settings: Policy, checkpoints: Path, shared: dict) -> dict[str, o
         num_generations_eval=EVAL_GENERATIONS,
         save_strategy="steps",
         save_steps=settings.eval_steps,
-        save_only_model=True,
+        save_only_model=not settings.save_steps,  # a checkpoint to continue from holds the optimiser too
         save_total_limit=1,
         load_best_model_at_end=True,
         metric_for_best_model="eval_agreement",

@@ -132,7 +132,7 @@ def train(base: Path, debates: Sequence[DebateSteps], out: Path, seed: int, sett
     both stages: step, loss, stage. Raises StudyError if no debate holds both agreeing and disagreeing steps.
     """
     from agentark.distill.students import Origin, save
-    from agentark.distill.training import curve, run
+    from agentark.distill.training import checkpoints_of, curve, forget, run
 
     if settings.nll_weight and settings.score != "likelihood":
         raise StudyError(f"{settings.section}: nll_weight needs score=likelihood; set it to 0 for a head")
@@ -148,22 +148,27 @@ def train(base: Path, debates: Sequence[DebateSteps], out: Path, seed: int, sett
     last = f"layers.{model.config.get_text_config().num_hidden_layers - 1}."
     trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     history: list[dict] = []
+    folders: list[Path | None] = []
     for stage, steps in ((1, settings.stage_1_steps), (2, settings.stage_2_steps)):
         for name, parameter in trained:
             parameter.requires_grad = stage == 2 or any(part in name for part in (last, "score.", "projection."))
-        trainer = stage_trainer(model, encoded_debates, projection, seed, steps, settings, tokenizer.pad_token_id)
-        run(trainer)
+        parameters = settings.recorded() | {"stage": stage, "steps": steps}
+        origin = Origin("reward model", seed, {"base": base}, [asdict(d) for d in mixed], parameters)
+        folders.append(checkpoints_of(origin, settings))
+        config = stage_arguments(seed, steps, settings, folders[-1])
+        trainer = stage_trainer(model, config, encoded_debates, projection, settings, tokenizer.pad_token_id)
+        run(trainer, folders[-1])
         start = history[-1]["step"] if history else 0
         history += [
             {"step": start + h["step"], "loss": h["loss"], "stage": stage}
             for h in curve(trainer.state.log_history, "loss")
         ]
-        parameters = settings.recorded() | {"stage": stage, "steps": steps}
-        origin = Origin("reward model", seed, {"base": base}, [asdict(d) for d in mixed], parameters)
         model._modules.pop("projection", None)
         save(model, tokenizer, out / "stage-1" if stage == 1 else out, origin)
         if projection is not None:
             model.projection = projection
+    for folder in folders:
+        forget(folder)
     return history
 
 
@@ -193,14 +198,15 @@ def scoring_model(base: Path, seed: int, settings: RewardModel) -> tuple[loading
     return model, projection
 
 
-def stage_trainer(model, debates, projection, seed: int, steps: int, settings: RewardModel, padding: int):
-    """The trainer of one stage over encoded debates."""
+def stage_arguments(seed: int, steps: int, settings: RewardModel, checkpoints: Path | None):
+    """The arguments of one stage's trainer. The trainer leaves a checkpoint at the end of a stage too, so a training
+    that is killed in stage II does not repeat stage I."""
     from transformers import TrainingArguments
 
-    from agentark.distill.training import StepTrainer, arguments
+    from agentark.distill.training import arguments
 
-    config = TrainingArguments(
-        **arguments(settings, seed, settings.batch_size),
+    return TrainingArguments(
+        **arguments(settings, seed, settings.batch_size, checkpoints=checkpoints),
         max_steps=steps,
         warmup_steps=steps // 20,
         weight_decay=0.1,  # public code
@@ -208,6 +214,12 @@ def stage_trainer(model, debates, projection, seed: int, steps: int, settings: R
         remove_unused_columns=False,
         logging_steps=max(1, steps // 20),
     )
+
+
+def stage_trainer(model, config, debates, projection, settings: RewardModel, padding: int):
+    """The trainer of one stage over encoded debates."""
+    from agentark.distill.training import StepTrainer
+
     return StepTrainer(
         model,
         config,

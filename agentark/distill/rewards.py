@@ -7,6 +7,7 @@ A reward function gets lists of prompts and completions, one per output, and the
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 
 from agentark import StudyError
 from agentark.answers import is_right, same
@@ -79,19 +80,14 @@ def watched(questions: Sequence[Question], agreed: Mapping[str, str]) -> Callabl
         answers = [answer_of(c[0]["content"], asked[key]) for c, key in zip(completions, question_id, strict=True)]
         if log_metric:
             pairs = list(zip(answers, question_id, strict=True))
-            log_metric("accuracy", mean(is_right(a, asked[key]) for a, key in pairs))
+            log_metric("accuracy", fmean(is_right(a, asked[key]) for a, key in pairs))
             if debated := [(a, key) for a, key in pairs if key in agreed]:
                 log_metric(
-                    "agreement", mean(a is not None and same(a, agreed[key], asked[key].kind) for a, key in debated)
+                    "agreement", fmean(a is not None and same(a, agreed[key], asked[key].kind) for a, key in debated)
                 )
         return [0.0] * len(answers)
 
     return watch
-
-
-def mean(values) -> float:
-    found = list(values)
-    return sum(found) / len(found)
 
 
 def rewards(

@@ -15,7 +15,12 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
     section: ClassVar[str]
-    unrecorded: ClassVar[set[str]] = {"trainer", "per_device_batch_size", "report_to"}  # no effect on the student
+    unrecorded: ClassVar[set[str]] = {
+        "trainer",
+        "per_device_batch_size",
+        "report_to",
+        "save_steps",
+    }  # no effect on the student
 
     batch_size: int = Field(gt=0)  # examples per step over all processes
     learning_rate: float = Field(gt=0)  # at the end of warm-up; decays linearly to 0
@@ -23,6 +28,7 @@ class Settings(BaseModel):
     per_device_batch_size: int = Field(0, ge=0)  # examples at a time on a device; 0: a process's whole share
     trainer: Literal["auto", "unsloth", "peft"] = "auto"  # see launch.route
     four_bit: bool = False  # 4-bit base weights (QLoRA)
+    save_steps: int = Field(0, ge=0)  # steps between checkpoints, from which a killed training continues; 0: none
     report_to: Literal["none", "tensorboard", "trackio", "wandb"] = "none"  # tracker that TRL logs to
 
     @classmethod

@@ -31,7 +31,7 @@ METHODS = ("sft", "rsft", "da")
 def examples(trajectories: Sequence[Trajectory], method: str) -> list[tuple[str, str]]:
     """(question, target) pairs for a method.
 
-    sft: the bare answer, -log p(y* | x). rsft: one verified trace per question. da: a question's diverse traces, with
+    sft: the bare answer, -log p(y* | x). rsft: the verified traces that extraction kept, one per question or all. da: a question's diverse traces, with
     the likelihood averaged over them: traces are repeated so that all questions have equal weight. Raises StudyError
     for an unknown method, or if extraction kept no trace for it.
     """
@@ -58,15 +58,18 @@ def train(
     """Fine-tune `base` on question-target pairs, with loss on the target only, and save the student to `out`.
 
     If the pairs do not divide evenly among several processes, an epoch's last step is filled up with its first pairs.
+    With settings.save_steps a training that was killed continues from its last checkpoint, and ends in the same weights.
     Returns the learning curve: step, loss (nats per token), mean_token_accuracy.
     """
     from datasets import Dataset
     from trl import SFTConfig
 
     from agentark.distill.students import Origin, save
-    from agentark.distill.training import WholeBatches, arguments, curve, run, trainable
+    from agentark.distill.training import WholeBatches, arguments, checkpoints_of, curve, forget, run, trainable
 
-    shared = arguments(settings, seed, settings.batch_size, f"{method} {base.name} seed {seed}")
+    origin = Origin(method, seed, {"base": base}, pairs, settings.recorded())
+    checkpoints = checkpoints_of(origin, settings)
+    shared = arguments(settings, seed, settings.batch_size, f"{method} {base.name} seed {seed}", checkpoints)
     model, tokenizer = trainable(base, seed, settings)
     check_turns(base, tokenizer, model.generation_config.eos_token_id)
     chats = [
@@ -82,8 +85,9 @@ def train(
         logging_steps=max(1, settings.steps // 40),
     )
     training = WholeBatches(model, config, train_dataset=Dataset.from_list(chats), processing_class=tokenizer)
-    run(training)
-    save(training.model, tokenizer, out, Origin(method, seed, {"base": base}, pairs, settings.recorded()))
+    run(training, checkpoints)
+    save(training.model, tokenizer, out, origin)
+    forget(checkpoints)
     return curve(training.state.log_history, "loss", "mean_token_accuracy")
 
 

@@ -1,9 +1,11 @@
 """Functions common to all trainings: trainable models, trainer arguments, division of a batch among processes."""
 
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
+import joblib
 import torch
 from datasets import Dataset
 from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
@@ -14,15 +16,31 @@ from transformers import (
     PrinterCallback,
     Trainer,
     TrainerCallback,
+    TrainerState,
 )
 from transformers.trainer_pt_utils import LengthGroupedSampler
 from trl import SFTTrainer
 
-from agentark import StudyError
+from agentark import StudyError, root
 from agentark.distill.launch import route
 from agentark.distill.settings import Settings
+from agentark.distill.students import Origin
 from agentark.models import loading
 from agentark.parallel import tick
+
+
+class ByLength(LengthGroupedSampler):
+    """Groups similar lengths, in an order that depends on the seed and the epoch alone, so that a training that
+    continues from a checkpoint has the same order."""
+
+    def __init__(self, *arguments, seed: int, **named):
+        super().__init__(*arguments, **named)
+        self.seed = seed
+        self.set_epoch(0)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by the data loader before each epoch."""
+        self.generator = torch.Generator().manual_seed(self.seed * 100_003 + epoch)
 
 
 class WholeBatches(SFTTrainer):
@@ -33,7 +51,7 @@ class WholeBatches(SFTTrainer):
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> LengthGroupedSampler:
         size = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
-        return LengthGroupedSampler(size, dataset=self.train_dataset, model_input_name="input_ids")
+        return ByLength(size, dataset=self.train_dataset, model_input_name="input_ids", seed=self.args.seed)
 
 
 class StepTrainer(Trainer):
@@ -155,17 +173,21 @@ def with_unsloth(
     return model, tokenizer
 
 
-def arguments(chosen: Settings, seed: int, examples: int, label: str = "") -> dict[str, Any]:
+def arguments(
+    chosen: Settings, seed: int, examples: int, label: str = "", checkpoints: Path | None = None
+) -> dict[str, Any]:
     """Trainer arguments common to all trainings, for `examples` examples per step; see `divided`.
 
-    label: the run's name for the tracker of `report_to`. Gradient checkpointing saves memory by recomputing
+    label: the run's name for the tracker of `report_to`. checkpoints: the folder for checkpoints every `save_steps`
+    steps; None: there are none. Gradient checkpointing saves memory by recomputing
     activations, which tiny models on a CPU do not need. bf16 is used on GPUs only.
     """
     gpu = torch.cuda.is_available()
     return {
         **divided(examples, chosen.per_device_batch_size),
-        "output_dir": "unused",  # required but not written: no checkpoints, no trackers
-        "save_strategy": "no",
+        "output_dir": str(checkpoints or "unused"),  # required, but not written without checkpoints
+        **({"save_strategy": "steps", "save_steps": chosen.save_steps} if checkpoints else {"save_strategy": "no"}),
+        "save_total_limit": 1,
         "report_to": chosen.report_to,
         "run_name": label or None,
         "disable_tqdm": True,
@@ -196,15 +218,49 @@ def divided(examples: int, at_once: int) -> dict[str, int]:
     return {"per_device_train_batch_size": share, "gradient_accumulation_steps": examples // (processes * share)}
 
 
-def run(trainer) -> None:
-    """Train with a progress bar, without printing the log, which the learning curve replaces."""
+def checkpoints_of(origin: Origin, chosen: Settings) -> Path | None:
+    """The folder for a training's checkpoints, below data/checkpoints; None without `save_steps`.
+
+    Its name is a hash of the training's origin, so no training continues from another's checkpoint. It lies outside the
+    outputs of a notebook, which are removed when the notebook fails.
+    """
+    return root() / "data" / "checkpoints" / joblib.hash(origin.provenance()) if chosen.save_steps else None
+
+
+def forget(checkpoints: Path | None) -> None:
+    """Delete the checkpoints of a finished training, in the first process."""
+    if checkpoints and os.environ.get("RANK", "0") == "0":
+        shutil.rmtree(checkpoints, ignore_errors=True)
+
+
+def last_of(checkpoints: Path) -> str | None:
+    """The last complete checkpoint: a trainer writes its state at the end."""
+    complete = [path.parent for path in checkpoints.glob("checkpoint-*/trainer_state.json")]
+    return str(max(complete, key=lambda path: int(path.name.rpartition("-")[2]))) if complete else None
+
+
+def run(trainer, checkpoints: Path | None = None) -> None:
+    """Train with a progress bar, without printing the log, which the learning curve replaces. Continues from the last
+    of the `checkpoints`, if there is one."""
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(Ticks())
-    trainer.train()
+    last = last_of(checkpoints) if checkpoints else None
+    if last:
+        state = TrainerState.load_from_json(os.path.join(last, "trainer_state.json"))
+        print(f"training continues after step {state.global_step}, from a checkpoint", flush=True)
+        if state.global_step >= trainer.args.max_steps:  # finished; the trainer would add a step
+            trainer._load_from_checkpoint(state.best_model_checkpoint or last)
+            trainer.state = state
+            return
+    trainer.train(resume_from_checkpoint=last)
 
 
 class Ticks(TrainerCallback):
     """Advance the progress bar after every optimiser step, in the first process only."""
+
+    def on_train_begin(self, arguments, state, control, **_) -> None:
+        if state.is_world_process_zero:
+            tick(state.global_step)  # steps before a checkpoint
 
     def on_step_end(self, arguments, state, control, **_) -> None:
         if state.is_world_process_zero:

@@ -109,10 +109,11 @@ def once(
 
 
 def answering(predictions: pd.DataFrame, teacher: pd.DataFrame, took: pd.DataFrame, fixed: dict) -> list[Score]:
-    """Rows of the cost of an answer, by method and student, over all test questions.
+    """Rows of the cost of an answer, by method and student, over the test questions in `predictions`.
 
     predictions: data/predictions, of which only setting "test" counts; teacher: `teacher_seconds`; took:
-    reports/seconds.csv, the only source of students' seconds, which are means without an interval.
+    reports/seconds.csv, the only source of students' seconds, which are means without an interval. A system that is not
+    in it was not timed and has no row in seconds.
     """
     asked = predictions[predictions["setting"] == "test"]
     means = took[took["setting"] == "test"].set_index(["method", "student"])["seconds_per_question"]
@@ -120,9 +121,10 @@ def answering(predictions: pd.DataFrame, teacher: pd.DataFrame, took: pd.DataFra
     for (method, student), part in asked.groupby(["method", "student"], sort=False):
         own = dict(fixed, setting="answer", student=student, method=method)
         rows.append(score(own, "tokens", stats.mean(part.groupby("question_id")["tokens"].mean())))
-        timed = method in teacher and not student
-        seconds = stats.mean(teacher[method]) if timed else exact(means[method, student], len(teacher))
-        rows.append(score(own, "seconds", seconds))
+        if method in teacher and not student:
+            rows.append(score(own, "seconds", stats.mean(teacher[method])))
+        elif (method, student) in means:
+            rows.append(score(own, "seconds", exact(means[method, student], len(teacher))))
     return rows
 
 

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from agentark import StudyError
 from agentark.distill.scorer import LOGITS, ROWS, pad
 from agentark.evaluate import stats
-from agentark.evaluate.scores import score
+from agentark.evaluate.scores import by_seed, score
 from agentark.models import loading
 from agentark.models.chat import prompt_ids, solve_prompt
 from agentark.schemas import Question, Score
@@ -57,25 +57,25 @@ def reasoning_nll(folder: Path, questions: Sequence[Question]) -> pd.DataFrame:
 
 def likelihood_scores(table: pd.DataFrame, teacher: str, train_task: str) -> list[Score]:
     """NLL of gold reasoning in nats per token, perplexity (its exponential), and `nll_difference` to the student's
-    base, paired by question (below 0: more likely than under the base), with intervals over questions.
+    base, paired by question (below 0: more likely than under the base).
 
     `table`: rows of `reasoning_nll` with columns student, method, seed. A trained method has one row per seed and one
     of the mean NLL over seeds ("all"). tokens_per_question counts the tokens of the reasoning.
     """
     rows, base = [], {}
     for (student, method), part in table.groupby(["student", "method"], sort=False):
-        mean = part.groupby("question_id").mean(numeric_only=True)
+        nll_of, tokens = by_seed(part, "nll"), by_seed(part, "tokens")
         fixed = dict(study="reasoning", setting="gold reasoning", teacher=teacher, student=student, method=method,
                      train_task=train_task if student and method != "base" else "", test_task=train_task,
-                     tokens_per_question=float(mean["tokens"].mean()))  # fmt: skip
-        each = {str(seed): one for seed, one in part.groupby("seed")} if part["seed"].nunique() > 1 else {}
-        for seed, one in {**each, "all": mean}.items():
-            nll = stats.ratio(one["nll"], one["tokens"])
+                     tokens_per_question=float(tokens.mean()))  # fmt: skip
+        each = {str(s): (one["nll"], one["tokens"]) for s, one in part.groupby("seed")} if nll_of.ndim > 1 else {}
+        for seed, one in {**each, "all": (nll_of, tokens)}.items():
+            nll = stats.ratio(*one)
             perplexity = replace(nll, value=math.exp(nll.value), lo=math.exp(nll.lo), hi=math.exp(nll.hi))
             rows += [score(fixed, "nll", nll, seed), score(fixed, "perplexity", perplexity, seed)]
         if method == "base":
-            base[student] = mean
+            base[student] = nll_of
         elif student in base:
-            difference = stats.ratio(mean["nll"] - base[student]["nll"], mean["tokens"])
+            difference = stats.ratio(nll_of - base[student], tokens)
             rows.append(score(fixed, "nll_difference", difference, baseline="base"))
     return rows

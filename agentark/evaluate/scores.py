@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from agentark.evaluate import stats
@@ -21,6 +22,7 @@ GAINS = ("accuracy", "accuracy_gain")  # the metrics that the ablations keep
 KEYS = ("setting", "label", "level", "task", "student", "method")  # these columns identify a system and its questions
 # The facts of a label's condition, as columns of the results.
 FACTS = ("variant", "source", "gold_used", "questions", "traces_per_question", "agents", "rounds", "temperature")
+BASES = ("base", "base_steps")  # students' systems without training
 System = dict[str, Any]
 
 
@@ -35,41 +37,52 @@ def scores(
     """Accuracy, text and step measures of every system, and its gains over its baselines.
 
     predictions: rows of `Prediction`, optionally with columns of KEYS and FACTS (see conditioned). A trained method has
-    one row per seed and one of the mean over seeds ("all"), whose interval is over questions. `baselines(system)` lists
+    one row per seed, with an interval over questions, and one of the mean over seeds ("all"), with an interval over
+    questions and seeds. `baselines(system)` lists
     how each baseline differs from the system ({"method": "base"}); if the student has no such system, the teacher's is
     used. Gains are paired by question over the questions that both answered. metrics: those to keep (None: all).
     """
     predictions = predictions.astype(dict.fromkeys(("correct", *TEXT_METRICS), float))
     keys = [key for key in KEYS if key in predictions]
     systems = {tuple(key): part for key, part in predictions.groupby(keys, sort=False)}
-    means = {key: part.groupby("question_id", sort=True).mean(numeric_only=True) for key, part in systems.items()}
     rows: list[Score] = []
     for key, part in systems.items():
-        system, mean = dict(zip(keys, key, strict=True)), means[key]
+        system = dict(zip(keys, key, strict=True))
         fixed = described(system, part, study, teacher, train_task)
         if part["seed"].nunique() > 1:
             rows += [
                 score(fixed, "accuracy", stats.mean(one["correct"]), str(seed)) for seed, one in part.groupby("seed")
             ]
-        columns = {"accuracy": "correct"} | {m: m for m in TEXT_METRICS if not mean[m].isna().any()}
-        rows += [score(fixed, metric, stats.mean(mean[column])) for metric, column in columns.items()]
-        ratios = {metric: stats.ratio(mean[count], mean[whole]) for metric, (count, whole) in STEP_METRICS.items()}
+        columns = {"accuracy": "correct"} | {m: m for m in TEXT_METRICS if not part[m].isna().any()}
+        rows += [score(fixed, metric, stats.mean(by_seed(part, column))) for metric, column in columns.items()]
+        ratios = {
+            metric: stats.ratio(by_seed(part, count), by_seed(part, whole))
+            for metric, (count, whole) in STEP_METRICS.items()
+        }
         rows += [score(fixed, metric, estimate) for metric, estimate in ratios.items() if estimate.n]
         for change in baselines(system):
             rivals = [tuple((system | student | change)[name] for name in keys) for student in ({}, {"student": ""})]
-            found = next((rival for rival in rivals if rival in means), None)
+            found = next((rival for rival in rivals if rival in systems), None)
             if found is None:
                 continue
-            other, rival = means[found], systems[found]
-            both = mean.index.intersection(other.index)
+            rival = systems[found]
+            both = np.intersect1d(part["question_id"], rival["question_id"])
             named = {
                 "baseline": change.get("method", system["method"]),
                 "baseline_variant": other_condition(change, rival),
             }
             for metric, column in columns.items():
-                gained = stats.gain(mean.loc[both, column], other.loc[both, column])
+                gained = stats.gain(by_seed(part, column, both), by_seed(rival, column, both))
                 rows.append(score(fixed | named, f"{metric}_gain", gained))
     return [row for row in rows if metrics is None or row.metric in metrics]
+
+
+def by_seed(part: pd.DataFrame, column: str, questions: np.ndarray | None = None) -> np.ndarray:
+    """A column of a system's predictions as seeds x questions, in the order of `questions` (None: sorted); one number
+    per question if there is one seed."""
+    table = part.pivot(index="seed", columns="question_id", values=column)
+    values = (table if questions is None else table[list(questions)]).to_numpy(float)
+    return values[0] if len(values) == 1 else values
 
 
 def conditioned(predictions: Iterable[Prediction], conditions: dict[str, System]) -> pd.DataFrame:
@@ -86,7 +99,7 @@ def described(system: System, part: pd.DataFrame, study: str, teacher: str, trai
     return {name: plain(value) for name, value in system.items() if name not in ("task", "label")} | facts | {
         "study": study,
         "teacher": teacher,
-        "train_task": train_task if system["student"] and system["method"] != "base" else "",
+        "train_task": train_task if system["student"] and system["method"] not in BASES else "",
         "test_task": system["task"],
         "tokens_per_question": float(part["tokens"].mean()),
         "calls_per_question": float(part["calls"].mean()) if "calls" in part else None,
@@ -107,23 +120,22 @@ def other_condition(change: System, rival: pd.DataFrame) -> str:
 
 def score(fixed: dict[str, Any], metric: str, estimate: stats.Estimate, seed: str = "all", baseline: str = "") -> Score:
     """One row of a results table."""
-    return Score(**{"baseline": baseline} | fixed, metric=metric, seed=seed, **asdict(estimate))
+    return Score(**{"baseline": baseline} | fixed | {"metric": metric, "seed": seed} | asdict(estimate))
 
 
 def baselines(system: System) -> list[System]:
-    """The baselines of each method of the study. Students: their base, answer-only SFT, and the teacher's single sample
-    and debate. A debate: greedy decoding, one sample, and the vote with the same number of calls. Setting `noisy` has
-    the test questions, so the greedy answers of `test` are those to its questions."""
-    students = ["base", "sft", "single", "debate"]
+    """The baselines of each method of the study. Students: their base, as it is and made to show its steps, answer-only
+    SFT, and the teacher's greedy decoding, single sample and debate. A debate: greedy decoding, one sample, and the vote with the same
+    number of calls."""
+    students = ["base", "base_steps", "sft", "greedy", "single", "debate"]
     rivals = {
         "debate": ["greedy", "single", "vote"],
         "vote": ["single"],
+        "base_steps": ["base"],
         "sft": ["base"],
         **dict.fromkeys(("rsft", "da", "pad"), students),
     }
-    found = [{"method": rival} for rival in rivals.get(system["method"], [])]
-    noisy_debate = (system["method"], system["setting"]) == ("debate", "noisy")
-    return [{"method": "greedy", "setting": "test"}, *found] if noisy_debate else found
+    return [{"method": rival} for rival in rivals.get(system["method"], [])]
 
 
 def yields(table: pd.DataFrame, study: str, teacher: str, train_task: str, baseline: str) -> list[Score]:

@@ -103,9 +103,7 @@ def quality(
     for method, by_seed in measured.items():
         for metric in next(iter(by_seed.values())):
             each = {str(seed): estimates[metric] for seed, estimates in by_seed.items()}
-            value, lo, hi = (float(np.mean([getattr(e, f) for e in each.values()])) for f in ("value", "lo", "hi"))
-            whole = stats.Estimate(value, lo, hi, next(iter(each.values())).n)
-            entries = {"all": whole} | (each if len(each) > 1 else {})
+            entries = {"all": stats.over_seeds(list(each.values()))} | (each if len(each) > 1 else {})
             rows += [
                 Score(
                     study="reward_model", setting="test", teacher="", student=student, method=method, baseline="",

@@ -100,24 +100,28 @@ def distilled(scores: pd.DataFrame, students: list[str], task: str) -> list[Part
 
 
 def steady(cells: pd.DataFrame) -> list[Part]:
-    """Claim 2: PAD has fewer cells below the base than R-SFT, and than DA.
+    """Claim 2: PAD has fewer cells below the base than R-SFT, and than DA, in domain and out of domain.
 
     The sign test is over the cells in which only one of two methods is below the base. It treats cells as independent,
     but cells that share a base, a family or a debate are not, so p is too small. `value` is the difference of the
     shares.
     """
-    found = []
-    for rival in ("rsft", "da"):
-        both = cells[["pad", rival]].dropna() < 0
-        only, other = int((both["pad"] & ~both[rival]).sum()), int((~both["pad"] & both[rival]).sum())
-        p = binomtest(only, only + other).pvalue if only + other else 1.0
-        share = float(both["pad"].mean() - both[rival].mean())
-        what = (
-            f"share of {len(both)} cells below the base, PAD minus {LABELS[rival]} "
-            f"({only} only PAD, {other} only {LABELS[rival]})"
-        )
-        found.append(Contrast(what, -1, share, float("nan"), np.inf, len(both), 1, float(p)))
-    return [Part(2, "PAD has fewer cells below the base than R-SFT and DA", found)]
+    inside = cells.index.get_level_values("train_task") == cells.index.get_level_values("test_task")
+    parts = []
+    for where, own in (("in domain", cells[inside]), ("out of domain", cells[~inside])):
+        found = []
+        for rival in ("rsft", "da"):
+            both = own[["pad", rival]].dropna() < 0
+            only, other = int((both["pad"] & ~both[rival]).sum()), int((~both["pad"] & both[rival]).sum())
+            p = binomtest(only, only + other).pvalue if only + other else 1.0
+            share = float(both["pad"].mean() - both[rival].mean())
+            what = (
+                f"share of {len(both)} cells {where} below the base, PAD minus {LABELS[rival]} "
+                f"({only} only PAD, {other} only {LABELS[rival]})"
+            )
+            found.append(Contrast(what, -1, share, float("nan"), np.inf, len(both), 1, float(p)))
+        parts.append(Part(2, f"PAD has fewer cells below the base than R-SFT and DA, {where}", found))
+    return parts
 
 
 def rewarded(rewards: pd.DataFrame, agents: pd.DataFrame, sizes: list[str], task: str) -> list[Part]:

@@ -76,8 +76,11 @@ def pooled(values: pd.Series, errors: pd.Series, tasks: pd.Series) -> tuple[floa
 
 
 def error(rows: pd.DataFrame | pd.Series) -> pd.Series | float:
-    """Standard errors from the 95 % intervals of a table, or of one row."""
-    return (rows["hi"] - rows["lo"]) / (2 * 1.96)
+    """Standard errors over questions, of a table or of one row; from the 95 % interval where it covers no seeds."""
+    by_interval = (rows["hi"] - rows["lo"]) / (2 * 1.96)
+    if isinstance(rows, pd.DataFrame):
+        return rows["se"].astype(float).fillna(by_interval)
+    return by_interval if pd.isna(rows["se"]) else float(rows["se"])
 
 
 def seed_variance(table: pd.DataFrame, metric: str, tasks: Iterable[str], own: dict) -> tuple[float, int]:

@@ -1,7 +1,7 @@
 """The paper's tables and figures with ours beside them: data, figures and sentences of the page of experiments.
 
 Gains are in percentage points, as in the paper. Published cells are single runs without an interval; ours are means
-over seeds with 95 % intervals over questions.
+over seeds with 95 % intervals over questions and seeds.
 """
 
 from collections.abc import Iterable
@@ -25,7 +25,8 @@ from agentark.schemas import Score, read_scores
 # been run, their tables in git have only a header.
 MADE_BY = dict.fromkeys(("scores", "reasoning", "cost"), "dvc repro") | {"grid": "make grid"}
 MADE_BY |= {
-    f"ablation_{name}": "make ablations" for name in ("rewards", "pad", "data", "agents", "protocols", "vision")
+    f"ablation_{name}": "make ablations"
+    for name in ("controls", "sources", "rewards", "pad", "data", "agents", "protocols", "vision")
 }
 JUDGED = {  # a judge's aspect in Table 1 -> the closest exact measure
     "step_decomposition": "step_presence", "intermediate_verification": "step_accuracy",
@@ -148,12 +149,13 @@ def findings(tables: dict[str, pd.DataFrame], published: pd.DataFrame, task: str
         clauses = []
         for name, rows in (("published", theirs), ("here", ours)):
             own = rows[rows["method"] == method]
-            inside, outside = (own[own["domain"] == d]["value"].mean() for d in ("in domain", "out of domain"))
-            below = int((own["value"] < 0).sum())
-            clauses.append(
-                f"{name} {inside:+.2f} points in domain, {outside:+.2f} out of domain, {below} of {len(own)} cells "
-                "below the base"
-            )
+            parts = []
+            for where in ("in domain", "out of domain"):
+                gain = own[own["domain"] == where]["value"]
+                parts.append(
+                    f"{gain.mean():+.2f} points {where} ({(gain < 0).sum()} of {len(gain)} cells below the base)"
+                )
+            clauses.append(f"{name} {', '.join(parts)}")
         lines.append(f"- **{LABELS[method]}:** {'; '.join(clauses)}.")
     lines += [f"- **Debate or more samples?** {line}." for line in control(tables["ablation_data"])]
     lines += [f"- **Other protocols:** {line}." for line in talks(tables["ablation_protocols"])]

@@ -6,8 +6,8 @@ progress.
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict
 
+import numpy as np
 import pandas as pd
 
 from agentark.evaluate import scores, stats
@@ -35,35 +35,48 @@ def pooled(predictions: pd.DataFrame, baseline: str = "base") -> list[Score]:
     """Gains of each method over the base, averaged over all cells, in domain (tested on the family trained on) and out.
 
     predictions: those of all cells, with the columns of `schemas.Prediction` and `teacher`, `train_task`. A question's
-    gain is its mean over cells and seeds. Questions are resampled, because all cells answer the same ones; every family
-    has the same number. One row per method and `domain`: over all cells, over those of each student and of each
-    teacher; over all cells also one per seed.
+    gain is its mean over cells. Questions and seeds are random effects (stats.gain), because all cells answer the same
+    questions; every family has the same number. One row per method and `domain`: over all cells, over those of each
+    student and of each teacher; over all cells also one per seed.
     """
-    every = gained(predictions, baseline)
-    parts: list[tuple[dict, pd.DataFrame]] = [({}, every)]
-    for by in ("student", "teacher"):
-        parts += [({by: key}, part) for key, part in every.groupby(by)]
-    for seed in sorted(predictions[predictions["method"] != baseline]["seed"].unique()):
-        own = predictions["seed"].eq(seed) | predictions["method"].eq(baseline)
-        parts.append(({"seed": str(seed)}, gained(predictions[own], baseline)))
+    trained = predictions["method"] != baseline
+    by_seed = {
+        str(seed): gained(predictions[~trained | (predictions["seed"] == seed)], baseline)
+        for seed in sorted(predictions[trained]["seed"].unique())
+    }
+    every = next(iter(by_seed.values()))
+    parts: list[dict] = [{}, *({by: key} for by in ("student", "teacher") for key in every[by].unique())]
     rows = []
-    for which, part in parts:
-        for domain, some in part.groupby("domain"):
-            by_question = some.groupby(["task", "question_id"])[[m for m in METHODS if m in some]].mean()
-            for method in by_question:
-                fixed = dict(study="grid", setting="test", domain=domain, teacher="", student="", method=method,
-                             baseline=baseline, train_task="", test_task="", tokens_per_question=0.0, seed="all")  # fmt: skip
-                rows.append(Score(**fixed | which, metric="accuracy_gain", **asdict(stats.mean(by_question[method]))))
+    for which in parts:
+        for domain in ("in domain", "out of domain"):
+            tables = {seed: means(gains, which | {"domain": domain}) for seed, gains in by_seed.items()}
+            fixed = dict(study="grid", setting="test", domain=domain, teacher="", student="", method="", train_task="",
+                         test_task="", tokens_per_question=0.0) | which  # fmt: skip
+            for method in next(iter(tables.values())):
+                each = {seed: table[method].to_numpy(float) for seed, table in tables.items()}
+                own = {**fixed, "method": method}
+                found = {"all": stats.mean(np.stack(list(each.values())))}
+                if not which and len(each) > 1:
+                    found |= {seed: stats.mean(values) for seed, values in each.items()}
+                rows += [scores.score(own, "accuracy_gain", e, seed, baseline) for seed, e in found.items()]
     return rows
 
 
 def gained(predictions: pd.DataFrame, baseline: str) -> pd.DataFrame:
-    """Each method's gain over the base (columns) by question and cell (rows), averaged over seeds; and `domain`."""
+    """Each method's gain over the base (columns) by question and cell (rows), and `domain`. predictions: of one seed of
+    each trained method."""
     right = predictions.groupby(["teacher", "student", "train_task", "method", "task", "question_id"], sort=True)
     mean = right["correct"].mean().unstack("method")
     gains = mean[[m for m in METHODS if m in mean]].sub(mean[baseline], axis=0).reset_index()
     own = gains["train_task"] == gains["task"]
     return gains.assign(domain=own.map({True: "in domain", False: "out of domain"}))
+
+
+def means(gains: pd.DataFrame, where: dict[str, str]) -> pd.DataFrame:
+    """The mean gain of each method (columns) by question (rows), over the cells that match `where`."""
+    for column, value in where.items():
+        gains = gains[gains[column] == value]
+    return gains.groupby(["task", "question_id"])[[m for m in METHODS if m in gains]].mean()
 
 
 def below_base(table: pd.DataFrame) -> pd.DataFrame:

@@ -4,13 +4,10 @@ import json
 from pathlib import Path
 
 import matplotlib.pyplot as plt
-import numpy as np
 import pandas as pd
-from scipy.stats import permutation_test
 
 from agentark import StudyError
-from agentark.evaluate import stats
-from agentark.evaluate.stats import holm
+from agentark.evaluate.stats import holm, p_values
 from agentark.report import charts
 from agentark.report.sentences import number, one, signed
 from agentark.schemas import Score
@@ -30,7 +27,6 @@ TITLES = {
     "algorithm": "algorithm",
     "size": "reward model's base",
 }
-RESAMPLES = 9_999  # the smallest possible p value is then 0.0002
 
 
 def check_trained(student: Path, parameters: dict) -> None:
@@ -48,24 +44,11 @@ def baselines(system: dict) -> list[dict]:
     return [{"method": rival} for rival in rivals]
 
 
-def corrected(scores: list[Score], predictions: pd.DataFrame) -> list[Score]:
-    """One row `p_holm` for every gain against `pad`: the p value of a paired permutation test over questions
-    (two-sided, of the mean over seeds), corrected by Holm's method over all of them."""
-    means = (
-        predictions.astype({"correct": float}).groupby(["label", "student", "method", "question_id"])["correct"].mean()
-    )
+def corrected(scores: list[Score]) -> list[Score]:
+    """One row `p_holm` for every gain against `pad`: its two-sided p value, corrected by Holm's method over all of
+    them."""
     gains = [s for s in scores if s.metric == "accuracy_gain" and s.baseline == "pad"]
-    found = [
-        permutation_test(
-            [means[g.variant, g.student, m].sort_index().to_numpy() for m in (g.method, "pad")],
-            lambda x, y, axis: np.mean(x - y, axis=axis),
-            permutation_type="samples",
-            n_resamples=RESAMPLES,
-            batch=1_000,
-            rng=np.random.default_rng(stats.SEED),
-        ).pvalue
-        for g in gains
-    ]
+    found = p_values(*([getattr(g, name) for g in gains] for name in ("value", "lo", "hi")))
     return [
         g.model_copy(update={"metric": "p_holm", "value": p, "lo": p, "hi": p})
         for g, p in zip(gains, map(float, holm(found)), strict=True)

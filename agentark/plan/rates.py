@@ -47,10 +47,6 @@ def size_of(params: dict, name: str) -> Checkpoint:
     return sizes.checkpoint(source if source and not here(name) else checkpoints.where(name))
 
 
-def temperature_of(params: dict, split: str) -> float:
-    return next(d["temperature"] for d in params["debates"].values() if d["split"] == split)
-
-
 def debate_rates(rates: pd.DataFrame, hard: bool, temperature: float) -> pd.DataFrame:
     """The rates of the debates in one setting, by task."""
     chosen = (rates["kind"] != "pass") & (rates["hard"] == hard) & (rates["temperature"] == temperature)
@@ -189,7 +185,7 @@ def measured_steps(params: dict, rates: pd.DataFrame, student: str, pilot_main: 
     """The length of a student's outputs is taken halfway between its base's, where it starts, and the teacher's."""
     base, task, recipe = root() / checkpoints.where(student), params["train_task"], Recipe.of(params)
     questions, tokenizer = pilot_questions(params, task, pilot_main, False), loading.load_tokenizer(base)
-    debate = protocol(params, temperature_of(params, "train"))
+    debate = protocol(params, params["debates"]["train"]["temperature"])
     checked = check_traces(run_pilot(params, debate, questions, params["teacher"])[0], questions)
     trajectories, _ = select(checked, questions, params["extract"]["most_diverse"])
     pairs = {method: sft.examples(trajectories, method) for method in params["methods"]}
@@ -242,7 +238,7 @@ def assumed_steps(params: dict, rates: pd.DataFrame, student: str, assumed: Assu
     """From the rates of the teacher: a student trains on what the teacher writes, and writes as much."""
     model, task, recipe, card = size_of(params, student), params["train_task"], Recipe.of(params), assumed.card
     read, written = passes(rates, params["teacher"]).loc[task, ["read", "written"]]
-    debate = debate_rates(rates, False, temperature_of(params, "train")).loc[task]
+    debate = debate_rates(rates, False, params["debates"]["train"]["temperature"]).loc[task]
     lengths = {m: read + (sizes.ANSWER if m == "sft" else written) for m in params["methods"]}
     lengths["reward_model"] = (debate["calls"] * (read + debate["written"])).sum()
     table = step_sizes(recipe, lengths, read, written)

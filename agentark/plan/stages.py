@@ -10,7 +10,7 @@ from agentark.distill.policy import EVAL_GENERATIONS
 from agentark.distill.settings import Recipe
 from agentark.evaluate.cost import break_even
 from agentark.plan import sizes
-from agentark.plan.rates import assumed_rates, debate_rates, here, passes, size_of, temperature_of, trained
+from agentark.plan.rates import assumed_rates, debate_rates, here, passes, size_of, trained
 from agentark.plan.sizes import CARDS, GB, REPLIES, Assumptions
 from agentark.tasks.questions import asked
 
@@ -136,7 +136,7 @@ def paid_back(params: dict, rows: pd.DataFrame, rates: pd.DataFrame) -> pd.DataF
     """A row per student and method: seconds (of a core or GPU) spent once on debates and on training one seed, seconds
     per question by debate and by the student, and the number of questions that pay for it."""
     task, seconds, found = params["train_task"], rows.set_index("stage")["hours"] * 3600, []
-    talk = debate_rates(rates, False, temperature_of(params, "test")).loc[task]
+    talk = debate_rates(rates, False, params["debates"]["test"]["temperature"]).loc[task]
     debate, debates = totals(talk.assign(questions=1))["seconds"], seconds["debate@train"]
     for student in params["students"]:
         for method in (*params["methods"], "pad"):

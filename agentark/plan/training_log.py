@@ -77,9 +77,9 @@ def measure_training(train: Callable, **call: Any) -> TrainingLog:
     """Run `train(out=..., **call)`, a training that calls `training.run`, and discard the student."""
     log, run = TrainingLog(), training.run
 
-    def logged(trainer: Any) -> None:
+    def logged(trainer: Any, checkpoints: Path | None = None) -> None:
         log.attach(trainer)
-        run(trainer)
+        run(trainer, checkpoints)
 
     with tempfile.TemporaryDirectory() as folder, mock.patch.object(training, "run", logged):
         log.curve = train(out=Path(folder) / "model", **call)

@@ -13,16 +13,16 @@ from IPython.display import Image
 from agentark.files import write_atomically
 
 METHODS = [
-    "base", "sft", "rsft", "da", "pad", "greedy", "single", "vote", "vote_tokens", "self_revision", "debate_off",
-    "debate_other", "debate",
+    "base", "base_steps", "sft", "rsft", "da", "pad", "greedy", "single", "vote", "vote_tokens", "self_revision",
+    "debate_off", "debate_other", "debate",
 ]  # fmt: skip
 LABELS = {
-    "base": "base", "sft": "answer-only SFT", "rsft": "R-SFT", "da": "DA", "pad": "PAD", "greedy": "teacher, greedy",
+    "base": "base", "base_steps": "base, steps shown", "sft": "answer-only SFT", "rsft": "R-SFT", "da": "DA", "pad": "PAD", "greedy": "teacher, greedy",
     "single": "teacher, one sample", "vote": "teacher, vote", "vote_tokens": "teacher, vote at equal tokens",
     "self_revision": "teacher, self-revision", "debate_off": "debate, communication off",
     "debate_other": "debate, peers of another question", "debate": "teacher, debate",
 }  # fmt: skip
-COLOURS = dict(zip(METHODS, [*sns.color_palette("colorblind", 10), *sns.color_palette("dark", 3)], strict=True))
+COLOURS = dict(zip(METHODS, [*sns.color_palette("colorblind", 10), *sns.color_palette("dark", 4)], strict=True))
 WIDTH = 8.4  # inches: the report's page width at 110 dots per inch
 
 

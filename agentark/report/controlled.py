@@ -14,7 +14,7 @@ TURNS_OUT = {
 
 def named(method: str, variant: str) -> str:
     """A method in words, with its condition: a teacher's model, or the traces that a student trains on."""
-    if method == "rsft":
+    if method == "rsft" and variant:
         source, kind = variant.split(", ")
         return f"R-SFT on {NAMES[source]} ({kind})"
     return NAMES.get(method, method) + (f" of {variant}" if variant and method != "sft" else "")
@@ -45,10 +45,21 @@ def debate_findings(table: pd.DataFrame) -> list[str]:
 
 def student_findings(table: pd.DataFrame, student: str, source: str = "debate, verified") -> str:
     """A student of the debate beside the students of every other source, its base and each teacher, by paired gains."""
-    row = one(table, metric="accuracy", student=student, variant=source)
-    gains = select(table, metric="accuracy_gain", student=student, variant=source)
+    own = dict(student=student, variant=source, method="rsft")
+    row, gains = one(table, metric="accuracy", **own), select(table, metric="accuracy_gain", **own)
     clauses = [against(named(r["baseline"], r["baseline_variant"]), r) for _, r in gains.iterrows()]
     return f"**{student}**, {named('rsft', source)}: accuracy {number(row)}; " + "; ".join(clauses) + "."
+
+
+def method_findings(table: pd.DataFrame, student: str) -> str:
+    """A student of the debate after the methods other than R-SFT, beside its bases and R-SFT, by paired gains."""
+    parts = []
+    for method in ("da", "pad"):
+        own = dict(student=student, method=method)
+        gains = select(table, metric="accuracy_gain", **own)
+        clauses = [against(named(r["baseline"], r["baseline_variant"]), r) for _, r in gains.iterrows()]
+        parts.append(f"{NAMES[method]}: accuracy {number(one(table, metric='accuracy', **own))}; " + "; ".join(clauses))
+    return f"**{student}**, on the debate. {'. '.join(parts)}."
 
 
 def findings(table: pd.DataFrame) -> list[str]:

@@ -5,18 +5,20 @@ import json
 import math
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from agentark import StudyError
+from agentark.evaluate.stats import holm, p_values
 from agentark.report.charts import METHODS
 from agentark.schemas import UNITS
 
 NAMES = {  # for sentences; charts.LABELS has shorter names for figures
-    "base": "the base", "sft": "answer-only SFT", "rsft": "R-SFT", "da": "DA", "pad": "PAD", "greedy": "greedy decoding",
+    "base": "the base", "base_steps": "the base made to show its steps", "sft": "answer-only SFT", "rsft": "R-SFT", "da": "DA", "pad": "PAD", "greedy": "greedy decoding",
     "single": "one sample", "vote": "majority vote",
     "vote_tokens": "majority vote at equal tokens", "self_revision": "self-revision",
     "debate_off": "the debate without communication", "debate_other": "the debate with peers of another question",
-    "debate": "debate",
+    "debate": "debate", "star": "the student's own samples",
 }  # fmt: skip
 
 
@@ -50,9 +52,14 @@ def verdict(row: pd.Series) -> str:
     return "better" if row["lo"] > 0 else "worse" if row["hi"] < 0 else "no difference detected"
 
 
+def named_verdict(row: pd.Series) -> str:
+    """A paired gain with its interval and its verdict."""
+    return f"{signed(row)} ({verdict(row)})"
+
+
 def against(name: str, row: pd.Series) -> str:
     """A paired gain over the baseline of that name, with its verdict."""
-    return f"vs. {name} {signed(row)} ({verdict(row)})"
+    return f"vs. {name} {named_verdict(row)}"
 
 
 def variant_findings(table: pd.DataFrame, metric: str = "accuracy_gain") -> list[str]:
@@ -73,32 +80,46 @@ def system(row: pd.Series) -> str:
     return ", ".join(filter(None, parts))
 
 
+def rivals(scores: pd.DataFrame, **system: str) -> pd.DataFrame:
+    """The paired gains of a system (setting, test_task, student, method) over its baselines, one row each, with the
+    baseline's `accuracy` and its `name`: the student's own, or the teacher's where the student has none."""
+    gains = select(scores, metric="accuracy_gain", **system)
+    found = []
+    for rival in gains["baseline"]:
+        own, teacher = (
+            select(scores, metric="accuracy", **system | {"method": rival, "student": student})
+            for student in (system["student"], "")
+        )
+        name = NAMES[rival] if len(own) else f"the teacher's {NAMES[rival]}"
+        found.append({"accuracy": (own if len(own) else teacher)["value"].iloc[0], "name": name})
+    return pd.concat([gains.reset_index(drop=True), pd.DataFrame(found)], axis=1)
+
+
+def over_best(scores: pd.DataFrame, costlier: tuple[str, ...] = (), **system: str) -> str:
+    """The accuracy of a system and its gain over the most accurate of its baselines but those in `costlier`, which have
+    more calls."""
+    gains = rivals(scores, **system)
+    best = gains.loc[gains[~gains["baseline"].isin(costlier)]["accuracy"].astype(float).idxmax()]
+    return (
+        f"accuracy {number(one(scores, metric='accuracy', **system))}. The best baseline with no more calls is {best['name']} "
+        f"({best['accuracy']:.3f}): {named_verdict(best)}."
+    )
+
+
+def over_all(scores: pd.DataFrame, **system: str) -> str:
+    """The gains of a system over each of its baselines."""
+    return "; ".join(against(row["name"], row) for _, row in rivals(scores, **system).iterrows())
+
+
 def debate_findings(scores: pd.DataFrame, task: str) -> str:
     """The debate's accuracy in each setting, and its gain over the best of its baselines, which use the same teacher
     and need no more calls than the longest debate; then over the others."""
-    settings = {
-        "test": "Test questions",
-        "noisy": "First answers at a higher temperature",
-        "hard": "Questions with more steps than the teacher was trained on",
-    }
+    settings = {"test": "Test questions", "hard": "Questions with more steps than the teacher was trained on"}
     lines = []
     for setting, words in settings.items():
-        debate = select(scores, setting=setting, test_task=task, student="", method="debate")
-        if debate.empty:
-            continue
-        accuracy, gains = one(debate, metric="accuracy"), select(debate, metric="accuracy_gain").set_index("baseline")
-        where = {
-            rival: one(scores, metric="accuracy", setting=row["baseline_variant"] or setting, test_task=task, student="",
-                       method=rival)
-            for rival, row in gains.iterrows()
-        }  # fmt: skip
-        best = max(where, key=lambda rival: where[rival]["value"])
-        clauses = [against(NAMES[rival], row) for rival, row in gains.drop(best).iterrows()]
-        lines.append(
-            f"- {words}: the debate's accuracy is {number(accuracy)}. The best use of the teacher without a "
-            f"debate, at no more calls, is {NAMES[best]} ({where[best]['value']:.3f}): debate "
-            f"{against(NAMES[best], gains.loc[best])}; {'; '.join(clauses)}."
-        )
+        where = dict(setting=setting, test_task=task, student="", method="debate")
+        if len(select(scores, **where)):
+            lines.append(f"- {words}: {over_best(scores, (), **where)} All gains: {over_all(scores, **where)}.")
     return "\n".join(lines)
 
 
@@ -107,21 +128,39 @@ def listed(names: list[str]) -> str:
 
 
 def student_findings(scores: pd.DataFrame, student: str, train_task: str, methods: list[str]) -> str:
-    """A student's accuracy after each method, its gain over the base, and the tasks out of domain that changed."""
+    """A student's accuracy after each method, its gain over the best baseline that needs one call, over the others and
+    over the debate, and the tasks out of domain that changed, by p values adjusted over all methods and tasks."""
     where = dict(setting="test", student=student)
     base = one(scores, metric="accuracy", method="base", test_task=train_task, **where)
     lines = [f"With greedy decoding, the base of **{student}** has an accuracy of {number(base)}."]
+    shown = select(scores, metric="accuracy", method="base_steps", test_task=train_task, **where)
+    if len(shown):
+        lines[0] += (
+            f" Made to show its steps, without training, it has {number(shown.iloc[0])}: so much of a gain over the base "
+            "may be no more than this format."
+        )
+    gains = select(scores, metric="accuracy_gain", baseline="base", baseline_variant="", **where)
+    outside = changed(gains[(gains["test_task"] != train_task) & gains["method"].isin(methods)])
     for method in methods:
-        row = one(scores, metric="accuracy", method=method, test_task=train_task, **where)
-        gain = one(scores, metric="accuracy_gain", method=method, baseline="base", test_task=train_task, **where)
-        outside = select(scores, metric="accuracy_gain", method=method, baseline="base", **where)
-        outside = outside[outside["test_task"] != train_task]
-        up, down = list(outside[outside["lo"] > 0]["test_task"]), list(outside[outside["hi"] < 0]["test_task"])
+        tasks = outside[outside["method"] == method]
+        up, down = (list(tasks[tasks["change"] == sign]["test_task"]) for sign in (1, -1))
+        own = dict(test_task=train_task, method=method, **where)
         lines.append(
-            f"- **{NAMES[method]}**: accuracy {row['value']:.3f}; compared with the base {signed(gain)} "
-            f"({verdict(gain)}). Of {len(outside)} tasks out of domain, better on {listed(up)}, worse on {listed(down)}."
+            f"- **{NAMES[method]}**: {over_best(scores, ('debate',), **own)} All gains: {over_all(scores, **own)}. Of {len(tasks)} tasks out of domain, better than the base on {listed(up)}, "
+            f"worse on {listed(down)}."
+        )
+    if len(outside):
+        lines.append(
+            f"\nOut of domain, the {len(outside)} comparisons of a method with the base are corrected together (Holm, level 0.05)."
         )
     return "\n".join(lines)
+
+
+def changed(gains: pd.DataFrame) -> pd.DataFrame:
+    """Rows of paired gains with `change`: 1 or -1 where the gain differs from 0 after Holm's correction over all rows,
+    otherwise 0."""
+    p = holm(p_values(gains["value"], gains["lo"], gains["hi"]))
+    return gains.assign(change=np.where(p < 0.05, np.sign(gains["value"].astype(float)), 0))
 
 
 def reward_model_findings(scores: pd.DataFrame, students: list[str]) -> str:

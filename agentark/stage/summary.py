@@ -13,7 +13,7 @@ from agentark.files import write_atomically
 VALUES = ("value", "lo", "hi", "n", "tokens_per_question", "calls_per_question")  # all other columns identify a row
 TRACKED = ("scores.csv", "reasoning.csv", "extraction.csv", "rounds.csv", "curves.csv", "transcripts.json")
 NAMES = {
-    "base": "base", "sft": "answer-only SFT", "rsft": "R-SFT", "da": "DA", "pad": "PAD", "greedy": "greedy decoding",
+    "base": "base", "base_steps": "base, steps shown", "sft": "answer-only SFT", "rsft": "R-SFT", "da": "DA", "pad": "PAD", "greedy": "greedy decoding",
     "single": "one sample", "vote": "vote", "debate": "debate",
 }  # fmt: skip
 MARKED = re.compile(r"(<!-- results -->\n).*?(<!-- /results -->)", re.DOTALL)
@@ -71,13 +71,18 @@ def markdown(rows: pd.DataFrame) -> str:
     )
 
 
-def update_readme(readme: Path, table: str) -> None:
-    """Put the table between the README's two markers. Raises StudyError if they are missing."""
-    text = readme.read_text(encoding="utf-8")
-    if not MARKED.search(text):
+def results(rows: pd.DataFrame, findings: Path) -> str:
+    """The README's results: the table, and the findings that notebook 10 wrote."""
+    return markdown(rows) + ("\n" + findings.read_text() if findings.is_file() else "")
+
+
+def update_readme(readme: Path, text: str) -> None:
+    """Put the results between the README's two markers. Raises StudyError if they are missing."""
+    before = readme.read_text(encoding="utf-8")
+    if not MARKED.search(before):
         raise StudyError(f"{readme.name}: no `<!-- results -->` ... `<!-- /results -->`; restore it from git")
-    updated = MARKED.sub(lambda found: f"{found[1]}{table}{found[2]}", text)
-    if updated != text:
+    updated = MARKED.sub(lambda found: f"{found[1]}{text}{found[2]}", before)
+    if updated != before:
         write_atomically(readme, lambda p: p.write_text(updated, encoding="utf-8"))
 
 
@@ -92,7 +97,7 @@ def main() -> None:
     print(f"\nAccuracy on {rows['test_task'].iloc[0]}, 95 % intervals\n")
     print(rows[columns].to_string(index=False, float_format=lambda v: f"{v:.3f}" if v < 2 else f"{v:.0f}"))
     print(f"\nreport: {reports / 'index.html'}\n")
-    update_readme(root() / "README.md", markdown(rows))
+    update_readme(root() / "README.md", results(rows, reports / "findings.md"))
     same = {name: committed(f"reports/{name}") == (reports / name).read_bytes() for name in TRACKED}
     if all(same.values()):
         print("results: identical, byte for byte, to those in git (seconds are measured again in each run)")

@@ -124,8 +124,8 @@ def published(wanted: dict[tuple[str, Split], int], seed: int, room: int, studen
 def pick(questions: Iterable[Question], use: str, train_task: str) -> list[Question]:
     """The questions for one use.
 
-    "train", "validation" and "noisy" (its test questions) belong to the training task, "hard" too, at harder levels.
-    "test" is every task's test questions. Raises StudyError for an unknown task or use.
+    "train", "validation" and "in_domain" (its test questions) belong to the training task, "hard" too, at harder
+    levels. "test" is every task's test questions. Raises StudyError for an unknown task or use.
     """
     if train_task not in {**TASKS, **DATA_SETS}:
         raise StudyError(f"task {train_task!r} is unknown; choose one of {', '.join([*TASKS, *DATA_SETS])}")
@@ -133,7 +133,7 @@ def pick(questions: Iterable[Question], use: str, train_task: str) -> list[Quest
     chosen = {
         "train": lambda q: q.split == "train" and q.task == train_task,
         "validation": lambda q: q.split == "validation" and q.task == train_task,
-        "noisy": lambda q: q.split == "test" and q.task == train_task and q.level not in hard,
+        "in_domain": lambda q: q.split == "test" and q.task == train_task and q.level not in hard,
         "hard": lambda q: q.split == "test" and q.task == train_task and q.level in hard,
         "test": lambda q: q.split == "test" and (q.task != train_task or q.level not in hard),
     }
@@ -147,4 +147,4 @@ def asked(params: dict, split: str) -> dict[str, int]:
     drawn, main = params["questions"], params["train_task"]
     if split == "test":
         return {task: drawn["test"] if task == main else drawn["test_other"] for task in drawn["tasks"]}
-    return {main: drawn[{"train": "train", "noisy": "test", "hard": "test_hard"}[split]]}
+    return {main: drawn[{"train": "train", "in_domain": "test", "hard": "test_hard"}[split]]}

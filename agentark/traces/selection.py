@@ -33,12 +33,16 @@ def trajectories(checked: Sequence[CheckedTrace]) -> list[CheckedTrace]:
 
 
 def select(
-    checked: Sequence[CheckedTrace], questions: Iterable[Question], most_diverse: int, corrective_first: bool = True
+    checked: Sequence[CheckedTrace],
+    questions: Iterable[Question],
+    most_diverse: int,
+    corrective_first: bool = True,
+    rsft_all: bool = False,
 ) -> tuple[list[Trajectory], dict[str, int]]:
     """Select each method's training examples. Returns them and counts of what was kept and why the rest was dropped.
 
     Only correct trajectories are used, corrective ones first (or last, for comparison), equal texts once. R-SFT takes
-    the first of each question. DA takes up to `most_diverse` of different structure if at least two agents were right.
+    the first of each question, or all (`rsft_all`). DA takes up to `most_diverse` of different structure if at least two agents were right.
     """
     asked = {q.question_id: q for q in questions}
     count: Counter[str] = Counter()
@@ -63,8 +67,9 @@ def select(
         right_agents = sum(t.correct for t in debate if t.agent != SUMMARISER)
         count["questions with two agents right"] += right_agents >= 2
         chosen = diverse(distinct, most_diverse, asked[key]) if right_agents >= 2 else []
-        count["kept for R-SFT"] += bool(distinct)
+        count["kept for R-SFT"] += len(distinct) if rsft_all else bool(distinct)
         count["kept for DA"] += len(chosen)
+        count["questions with several traces for DA"] += len(chosen) > 1
         for rank, trace in enumerate(distinct):
             assert trace.answer is not None  # it is correct
             rows.append(
@@ -78,7 +83,7 @@ def select(
                     answer_only=answer_only(trace.answer, asked[key]),
                     corrective=trace.corrective,
                     rank=rank,
-                    for_rsft=rank == 0,
+                    for_rsft=rsft_all or rank == 0,
                     for_da=trace in chosen,
                 )
             )

@@ -176,7 +176,7 @@ def supervised(questions: list[Question]) -> list[dict]:
 def grpo(questions: list[Question]) -> list[dict]:
     """A GRPO step in parts: generation, scoring by the reward model, and the rest (the update); and transformers'
     generation against ours."""
-    base, settings = root() / STUDENT, Recipe.of(parameters("mini")).policy.but(steps=6)
+    base, settings = root() / STUDENT, Recipe.of(parameters("mini")).policy.but(steps=6, held_out=0)
     call = dict(base=base, reward_model=base, questions=questions, seed=0, settings=settings)
     start = time.perf_counter()
     ours = measure_training(policy.train, **call).spent

@@ -1,0 +1,124 @@
+"""The figure and the sentences of the ablation `controls`: debates beside their controls, and the map of the gain from
+communication against diversity."""
+
+import matplotlib.pyplot as plt
+import pandas as pd
+import seaborn as sns
+from scipy.stats import spearmanr
+
+from agentark.report import charts
+from agentark.report.sentences import NAMES, against, number, one, select, verdict
+
+POINT = ["variant", "test_task", "temperature", "agents", "level"]  # these columns identify a point of the map
+MARKS = "osD^v"  # of teams
+
+
+def points(table: pd.DataFrame) -> pd.DataFrame:
+    """The points of the map, one row each: POINT, `diversity`, and the gain from communication (value, lo, hi, n)."""
+    gain = select(table, metric="accuracy_gain", method="debate", baseline="debate_off")
+    gain = gain[gain["baseline_variant"] == ""]
+    diversity = select(table, metric="diversity").rename(columns={"value": "diversity"})
+    return gain[[*POINT, "value", "lo", "hi", "n"]].merge(diversity[[*POINT, "diversity"]], on=POINT)
+
+
+def diversity_map(table: pd.DataFrame) -> plt.Figure:
+    """The gain from communication with its 95 % interval against diversity: a colour per family, a marker per team."""
+    charts.style()
+    found = points(table)
+    families, teams = list(found["test_task"].unique()), list(found["variant"].unique())
+    colours = dict(zip(families, sns.color_palette("colorblind", len(families)), strict=True))
+    figure, axis = plt.subplots(figsize=(charts.WIDTH, 4.2), layout="constrained")
+    for team, mark in zip(teams, MARKS, strict=False):
+        for family in families:
+            own = found[(found["variant"] == team) & (found["test_task"] == family)]
+            label = f"{family}, {team}"
+            charts.draw(axis, own["diversity"].to_numpy(float), own, color=colours[family], fmt=mark, label=label)
+    axis.axhline(0, color="black", lw=0.8)
+    axis.set(
+        xlabel="diversity: any first answer right minus one agent's accuracy",
+        ylabel="gain from communication (on - off)",
+    )
+    charts.legend(figure, axis, columns=4)
+    return figure
+
+
+def best_baseline(table: pd.DataFrame, debate: pd.Series) -> tuple[pd.Series, pd.Series]:
+    """Of the debate's baselines with at most as many calls, without communication, the one with the highest accuracy:
+    its accuracy, and the debate's paired gain over it."""
+    gains = select(
+        table, metric="accuracy_gain", **{key: debate[key] for key in ("variant", "test_task", "method")},
+        temperature=debate["temperature"], agents=debate["agents"],
+    )  # fmt: skip
+    gains = gains[gains["level"].isna() & ~gains["baseline"].isin(["debate_off", "debate_other", "vote_tokens"])]
+    best = None
+    for _, gain in gains.iterrows():
+        team = gain["baseline_variant"] or gain["variant"]
+        accuracy = one(
+            table[table["level"].isna()], metric="accuracy", method=gain["baseline"], variant=team,
+            test_task=gain["test_task"], temperature=gain["temperature"], agents=gain["agents"],
+        )  # fmt: skip
+        if best is None or accuracy["value"] > best[0]["value"]:
+            best = (accuracy, gain)
+    assert best is not None
+    return best
+
+
+def debates(table: pd.DataFrame) -> pd.DataFrame:
+    """The accuracy of the debates that are compared with all controls."""
+    whole = table[table["level"].isna()]
+    compared = select(whole, metric="accuracy_gain", method="debate", baseline="vote")
+    keys = ["variant", "test_task", "temperature", "agents"]
+    return select(whole, metric="accuracy", method="debate").merge(compared[keys], on=keys)
+
+
+def gain_over(table: pd.DataFrame, debate: pd.Series, baseline: str) -> pd.Series | None:
+    """The debate's paired gain over a baseline of the same teacher (for a team of two, of the first teacher)."""
+    where = {key: debate[key] for key in ("variant", "test_task", "method", "temperature", "agents")}
+    rows = select(table[table["level"].isna()], metric="accuracy_gain", baseline=baseline, **where)
+    return rows.iloc[0] if len(rows) else None
+
+
+def control_findings(table: pd.DataFrame) -> list[str]:
+    """A sentence for each debate with all controls, one for each team, and one for the map."""
+    lines = []
+    compared = debates(table)
+    for team, of_team in compared.groupby("variant", sort=False):
+        above, helped = [], []
+        for _, debate in of_team.iterrows():
+            accuracy, over = best_baseline(table, debate)
+            known = [(b, gain_over(table, debate, b)) for b in ("greedy", "vote", "self_revision", "debate_off")]
+            known = [(b, gain) for b, gain in known if gain is not None]
+            rest = "; ".join(against(NAMES[b], gain) for b, gain in known if b != over["baseline"])
+            lines.append(
+                f"{team}, {debate['test_task']}: the debate's accuracy is {number(debate)}. The best use of the teacher without "
+                f"communication, at no more calls, is {NAMES[over['baseline']]} ({accuracy['value']:.3f}): debate "
+                f"{against(NAMES[over['baseline']], over)}; {rest}."
+            )
+            gains = dict(known)
+            if all(verdict(gains[b]) == "better" for b in ("greedy", "vote")):
+                above.append(debate["test_task"])
+            if verdict(gains["debate_off"]) == "better":
+                helped.append(debate["test_task"])
+        lines.append(
+            f"**{team}**: the debate is above both greedy decoding and the vote at equal calls in {len(above)} of {len(of_team)} "
+            f"families{named(above)}; communication helps in {len(helped)}{named(helped)}."
+        )
+    return [*lines, map_finding(table)]
+
+
+def named(families: list[str]) -> str:
+    return f" ({', '.join(families)})" if families else ""
+
+
+def map_finding(table: pd.DataFrame) -> str:
+    """In how many points of the map communication helps or harms, and its rank correlation with diversity."""
+    found = points(table)
+    better, worse = (found["lo"] > 0).sum(), (found["hi"] < 0).sum()
+    high = found[found["diversity"] >= found["diversity"].median()]
+    rho = spearmanr(found["diversity"], found["value"])
+    return (
+        f"Of {len(found)} points of the map, communication helps in {better} and harms in {worse} by the 95 % interval. Rank "
+        f"correlation of the gain with diversity: {rho.statistic:+.2f} over points (p = {rho.pvalue:.3f}). Mean gain where "
+        f"diversity is at or above its median: {high['value'].mean():+.3f}, below it: "
+        f"{found.drop(high.index)['value'].mean():+.3f}."
+    )

@@ -1,0 +1,73 @@
+"""The main findings in a line each, for the README: from the results tables, with the best baseline and the verdict."""
+
+import pandas as pd
+
+from agentark.report import controlled, controls
+from agentark.report.sentences import NAMES, named_verdict, one, over_best, select, verdict
+
+
+def debate(scores: pd.DataFrame, task: str) -> str:
+    """What the study's debate gains over its best baseline."""
+    found = over_best(scores, setting="test", test_task=task, student="", method="debate")
+    return f"**Debate** on `{task}`: {found}"
+
+
+def communication(table: pd.DataFrame, task: str) -> list[str]:
+    """What the debate of the first team gains on `task` over the best use without communication and over communication
+    off; in how many families it is above its baselines, and in how many communication is the reason. Nothing if the
+    ablation `controls` has not been run."""
+    if table.empty:
+        return []
+    lines, found = controls.control_findings(table), controls.debates(table)
+    own = found[found["test_task"] == task]
+    if len(own):
+        (best, gain), off = (
+            controls.best_baseline(table, own.iloc[0]),
+            controls.gain_over(table, own.iloc[0], "debate_off"),
+        )
+        lines.insert(
+            0,
+            f"**Best control** on `{task}`: of the uses of the teacher without communication, at no more calls than the debate "
+            f"({own.iloc[0]['value']:.3f}), the best is {NAMES[best['method']]} ({best['value']:.3f}): {named_verdict(gain)}"
+            + (f"; communication on vs. off {named_verdict(off)}." if off is not None else "."),
+        )
+    marked = [line for line in lines if line.startswith("**")]
+    teams = [f"**Communication**, {line.replace('**', '')}" for line in marked if "**Best" not in line]
+    return [*(line for line in marked if "**Best" in line), *teams, lines[-1]]
+
+
+def students(scores: pd.DataFrame, task: str, student: str, methods: list[str]) -> list[str]:
+    """What a student gains by each method over the best baseline with one call."""
+    where = dict(setting="test", test_task=task, student=student)
+    labels = {"rsft": "R-SFT", "da": "DA", "pad": "PAD, which uses no gold answer"}
+    return [
+        f"**{student}, {labels[m]}**: {over_best(scores, ('debate',), method=m, **where)}"
+        for m in methods
+        if m in labels
+    ]
+
+
+def sources(table: pd.DataFrame, student: str) -> list[str]:
+    """Whether traces of the debate teach more than those of cheaper sources; nothing if `sources` has not been run."""
+    own = select(table, metric="accuracy_gain", student=student, variant="debate, verified", method="rsft")
+    own = own[own["baseline"] == "rsft"]
+    clauses = [f"{controlled.named('rsft', r['baseline_variant'])} {named_verdict(r)}" for _, r in own.iterrows()]
+    return (
+        [f"**Source of the traces**, {student}: R-SFT on the debate vs. {'; vs. '.join(clauses)}."] if clauses else []
+    )
+
+
+def specialists(table: pd.DataFrame) -> str:
+    """What a debate of agents that know different things gains over its best control."""
+    debate_row, best = (
+        one(controlled.teacher_rows(table, "accuracy"), method="debate"),
+        controlled.best_control(table),
+    )
+    gains = select(controlled.teacher_rows(table, "accuracy_gain"), method="debate", baseline=best["method"])
+    gain = one(gains, baseline_variant=best["variant"])
+    does = {"better": "beats", "worse": "is worse than", "no difference detected": "equals"}[verdict(gain)]
+    return (
+        f"**Specialists**: where each question needs two models that know different things, the debate "
+        f"({debate_row['value']:.3f}) {does} the best control without communication, {controlled.named(best['method'], best['variant'])} "
+        f"({best['value']:.3f}): {named_verdict(gain)}."
+    )
