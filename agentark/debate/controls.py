@@ -19,10 +19,10 @@ def controls(
 ) -> dict[str, Protocol]:
     """The controls of a finished debate (its `traces`), by the names of CONTROLS.
 
-    vote: as many samples as the debate has calls at most, decided by majority, at
-    `vote_temperature` (None: the debate's); vote_tokens: as many samples as have the
-    debate's mean number of tokens, read and generated; self_revision: one agent revises its greedy answer in every
-    round; debate_off: communication off; debate_other: peers' first traces come from the next question.
+    vote: as many samples as the debate has calls at most, decided by majority; vote_tokens: as many samples as have the
+    debate's mean number of tokens, read and generated; both at `vote_temperature` (None: the debate's); self_revision:
+    one agent revises its greedy answer in every round; debate_off: communication off; debate_other: peers' first traces
+    come from the next question.
     """
     warm = debate.temperature if vote_temperature is None else vote_temperature
     return {

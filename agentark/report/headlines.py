@@ -8,7 +8,7 @@ from agentark.report.sentences import NAMES, named_verdict, one, over_best, sele
 
 def debate(scores: pd.DataFrame, task: str) -> str:
     """What the study's debate gains over its best baseline."""
-    found = over_best(scores, setting="test", test_task=task, student="", method="debate")
+    found = over_best(scores, (), setting="test", test_task=task, student="", method="debate")
     return f"**Debate** on `{task}`: {found}"
 
 
@@ -18,22 +18,16 @@ def communication(table: pd.DataFrame, task: str) -> list[str]:
     ablation `controls` has not been run."""
     if table.empty:
         return []
-    lines, found = controls.control_findings(table), controls.debates(table)
-    own = found[found["test_task"] == task]
-    if len(own):
-        (best, gain), off = (
-            controls.best_baseline(table, own.iloc[0]),
-            controls.gain_over(table, own.iloc[0], "debate_off"),
-        )
-        lines.insert(
-            0,
+    lines, found, best_control = controls.control_findings(table), controls.debates(table), []
+    for _, debated in found[found["test_task"] == task][:1].iterrows():
+        (best, gain), off = controls.best_baseline(table, debated), controls.gain_over(table, debated, "debate_off")
+        best_control.append(
             f"**Best control** on `{task}`: of the uses of the teacher without communication, at no more calls than the debate "
-            f"({own.iloc[0]['value']:.3f}), the best is {NAMES[best['method']]} ({best['value']:.3f}): {named_verdict(gain)}"
-            + (f"; communication on vs. off {named_verdict(off)}." if off is not None else "."),
+            f"({debated['value']:.3f}), the best is {NAMES[best['method']]} ({best['value']:.3f}): {named_verdict(gain)}"
+            + (f"; communication on vs. off {named_verdict(off)}." if off is not None else ".")
         )
-    marked = [line for line in lines if line.startswith("**")]
-    teams = [f"**Communication**, {line.replace('**', '')}" for line in marked if "**Best" not in line]
-    return [*(line for line in marked if "**Best" in line), *teams, lines[-1]]
+    teams = [f"**Communication**, {line.replace('**', '')}" for line in lines if line.startswith("**")]
+    return [*best_control, *teams, lines[-1]]
 
 
 def students(scores: pd.DataFrame, task: str, student: str, methods: list[str]) -> list[str]:

@@ -95,7 +95,7 @@ def rivals(scores: pd.DataFrame, **system: str) -> pd.DataFrame:
     return pd.concat([gains.reset_index(drop=True), pd.DataFrame(found)], axis=1)
 
 
-def over_best(scores: pd.DataFrame, costlier: tuple[str, ...] = (), **system: str) -> str:
+def over_best(scores: pd.DataFrame, costlier: tuple[str, ...], **system: str) -> str:
     """The accuracy of a system and its gain over the most accurate of its baselines but those in `costlier`, which have
     more calls."""
     gains = rivals(scores, **system)

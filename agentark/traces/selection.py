@@ -42,7 +42,8 @@ def select(
     """Select each method's training examples. Returns them and counts of what was kept and why the rest was dropped.
 
     Only correct trajectories are used, corrective ones first (or last, for comparison), equal texts once. R-SFT takes
-    the first of each question, or all (`rsft_all`). DA takes up to `most_diverse` of different structure if at least two agents were right.
+    the first of each question, or all (`rsft_all`). DA takes up to `most_diverse` of different structure if at least two
+    agents were right.
     """
     asked = {q.question_id: q for q in questions}
     count: Counter[str] = Counter()
