@@ -14,10 +14,11 @@ from typing import NoReturn
 from urllib.parse import quote
 
 INTERRUPTED = 130  # conventional exit status after Ctrl-C
+STOPPED = 75  # EX_TEMPFAIL of sysexits.h: the same command goes on
 
 
 def finish(main: Callable[[], int | None]) -> NoReturn:
-    """Run `main` and exit with its status: 0 for None, 1 after an error, 130 after an interrupt.
+    """Run `main` and exit with its status: 0 for None, 1 after an error, 75 if it stopped, 130 after an interrupt.
 
     An unexpected error also prints one line, which names the file that holds its traceback.
     """
@@ -35,6 +36,9 @@ def exit_status(main: Callable[[], int | None]) -> int:
         return main() or 0
     except StudyError as error:
         return print_error(str(error))
+    except Stopped as stop:
+        print_line(str(stop))
+        return STOPPED
     except KeyboardInterrupt:
         print_error("interrupted; what is finished is kept: run the same command again")
         return INTERRUPTED
@@ -49,12 +53,17 @@ def exit_status(main: Callable[[], int | None]) -> int:
 
 
 def print_error(words: str) -> int:
-    """Print one line without secrets, in any locale. Returns the exit status 1."""
+    """Print an error. Returns the exit status 1."""
+    print_line(f"error: {words}")
+    return 1
+
+
+def print_line(words: str) -> None:
+    """Print one line without secrets to standard error, in any locale."""
     encoding = sys.stderr.encoding or "utf-8"
-    line = f"error: {redacted(' '.join(words.split()))}\n"
+    line = f"{redacted(' '.join(words.split()))}\n"
     with contextlib.suppress(OSError):
         sys.stderr.write(line.encode(encoding, "backslashreplace").decode(encoding))
-    return 1
 
 
 def save_traceback() -> Path | str:
@@ -112,6 +121,10 @@ class StudyError(Exception):
 
     def __init__(self, message: str):
         super().__init__(redacted(" ".join(str(message).split())))
+
+
+class Stopped(Exception):
+    """The run stopped as it was told to (see `deadline`). The message states what is kept."""
 
 
 def first_line(error: BaseException) -> str:

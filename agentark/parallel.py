@@ -14,7 +14,7 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
-from agentark import StudyError
+from agentark import Stopped, StudyError
 
 TERMINAL = "AGENTARK_TERMINAL"  # set in a stage's kernel: the terminal from which it was started, or ""
 tqdm.monitor_interval = 0  # no monitor thread, since workers are forked
@@ -35,10 +35,10 @@ def workers() -> int:
 def run_all(function: Callable, calls: Iterable[dict[str, Any]], crowded: bool = False) -> list:
     """Run `function(**call)` for every call and return the results in the order of the calls.
 
-    An error in a worker is raised here and ends the other workers. Workers are forked (Linux), so they reuse the
-    parent's imports, which saves up to twelve seconds each. crowded: if there are fewer than two calls per core, all
-    run at once. Three long calls then share two cores; otherwise the third would run alone with one core idle. Raises
-    StudyError if a worker is killed.
+    An error in a worker is raised here and ends the other workers; if a worker stops because the run has to, the others
+    may finish what is in flight. Workers are forked (Linux), so they reuse the parent's imports, which saves up to
+    twelve seconds each. crowded: if there are fewer than two calls per core, all run at once. Three long calls then
+    share two cores; otherwise the third would run alone with one core idle. Raises StudyError if a worker is killed.
     """
     calls, processes = list(calls), workers()
     if crowded and processes < len(calls) < 2 * processes:
@@ -51,6 +51,8 @@ def run_all(function: Callable, calls: Iterable[dict[str, Any]], crowded: bool =
         try:
             finished, _ = wait(futures, return_when=FIRST_EXCEPTION)
             if error := next((e for f in finished if (e := f.exception())), None):
+                if isinstance(error, Stopped):
+                    pool.shutdown(cancel_futures=True)
                 raise error
         except BaseException as error:
             for worker in set(multiprocessing.active_children()) - others:

@@ -64,6 +64,9 @@ class Trace(Row):
 
     Agent 0 judges: it is the summariser (in the round after the last), and in other protocols also the moderator, the
     verifiers or the ranker.
+
+    `text` is the answer, without the marked thinking before it, which is in `thought`: it is never shown to other
+    agents, graded or trained on. A reply whose thinking was cut off has finish reason "thought" and an empty text.
     """
 
     question_id: str
@@ -73,7 +76,8 @@ class Trace(Row):
     answer: str | None
     prompt_tokens: int
     completion_tokens: int
-    finish_reason: Literal["stop", "length", "refused"]
+    finish_reason: Literal["stop", "length", "refused", "thought"]
+    thought: str = ""
 
 
 class CheckedTrace(Trace):
@@ -117,7 +121,7 @@ class Seconds(Row):
 
 class Prediction(Row):
     """One system's answer to one test question, with exact counts over its steps, and text similarity to the correct
-    answer where that is a text."""
+    answer where that is a text. `cut_in_thought`: how many of its calls ended in a thought."""
 
     question_id: str
     task: str
@@ -142,6 +146,7 @@ class Prediction(Row):
     rougeL: float | None = None
     tokens: int
     calls: int
+    cut_in_thought: int = 0
 
 
 class Score(Row):
@@ -182,6 +187,9 @@ class Score(Row):
     calls_per_question: float | None = None
 
 
+# Uses of a debate's teacher without communication (debate/controls.py), which the debate is compared with.
+CONTROLS = ("vote", "vote_tokens", "self_revision", "debate_off", "debate_other")
+
 # The cost table: its units, the systems that students are compared with, and the methods that need no debate because
 # they train on the given answers.
 UNITS = ("tokens", "seconds")
@@ -204,7 +212,8 @@ def write_table(rows: Iterable[Row], path: Path) -> None:
         empty = [name for name in optional(type(rows[0])) if (table[name].isna() | table[name].eq("")).all()]
         write_csv(table.drop(columns=empty), path)
     else:
-        records = [row.model_dump() for row in rows]
+        thinks = any(getattr(row, "thought", "") for row in rows)  # without thoughts the table has no such column
+        records = [row.model_dump(exclude=None if thinks else {"thought"}) for row in rows]
         write_atomically(path, lambda p: pq.write_table(pa.Table.from_pylist(records), p, compression="zstd"))
 
 

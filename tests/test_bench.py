@@ -3,6 +3,7 @@
 import math
 
 import pytest
+from weights import smollm2
 
 from agentark.distill import training
 from agentark.engines import batching
@@ -16,6 +17,14 @@ QUESTIONS = TASKS["equation"].questions(16, "train", 0)
 @pytest.fixture(autouse=True)
 def once(monkeypatch):
     monkeypatch.setattr(cpu, "REPEATS", 1)
+
+
+def test_llama_cpp_stands_beside_transformers_or_its_absence_is_told(monkeypatch, capsys):
+    smollm2()
+    transformers, llama_cpp, ratio = cpu.engines()
+    assert ratio["median"] == pytest.approx(llama_cpp["median"] / transformers["median"])
+    monkeypatch.setattr(cpu, "smollm2", lambda: pytest.skip("no registry here"))
+    assert cpu.engines() == [] and "skipped, no registry here" in capsys.readouterr().out
 
 
 def test_a_grpo_step_is_the_sum_of_its_parts_and_every_patch_is_removed():

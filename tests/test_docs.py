@@ -6,7 +6,7 @@ import re
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -20,13 +20,25 @@ from agentark.stage.parameters import read_params, resolve
 
 README = PROJECT / "README.md"
 PAGES = [README, *sorted((PROJECT / "docs").glob("*.md"))]
+YOUR_OWN = PROJECT / "docs" / "your-own.md"
 LINKED = [*PAGES, PROJECT / "CONTRIBUTING.md", PROJECT / "CHANGELOG.md"]
 LINES, FIRST_COMMAND = 120, 25  # lines of the README; the line of its first command
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
-QUESTION = (
-    '{{"question": "A {0} box holds {1} pens. How many pens do 3 boxes hold?", "answer": "3 * {1} = {2}\\n#### {2}"}}'
-)
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return [body for name, body in BLOCK.findall(page.read_text(encoding="utf-8")) if name == language]
+
+
+def commands(pages: Sequence[Path]) -> Iterator[str]:
+    """Every command of the pages, without comments."""
+    for page in pages:
+        for block in blocks(page, "bash"):
+            for line in re.sub(r"\s*\\\n\s*", " ", block).splitlines():
+                if command := re.split(r"(?:^|\s+)#\s", line)[0].strip():
+                    yield command
+
 
 MAKE = "make -n"  # the target exists
 LIST = "dvc stage list"  # DVC reads the pipeline; it takes too long to run
@@ -34,6 +46,7 @@ SET = "params.yaml"  # the parameter that -S sets exists; another of these runs
 # Command -> what tests it: one of the above; arguments that are added to run it here, in a small copy; or another test.
 COMMANDS: dict[str, str | list[str]] = {
     "dvc repro": "test_study.py::test_a_second_repro_does_nothing",
+    "AGENTARK_HOURS=2 dvc repro": "test_deadline.py::test_all_stages_of_one_command_have_one_end",
     "dvc status": "test_changes.py::test_a_changed_parameter_reruns_only_what_depends_on_it",
     "dvc repro notebooks/ablations/dvc.yaml": LIST,
     "dvc repro notebooks/choices/dvc.yaml": LIST,
@@ -44,12 +57,16 @@ COMMANDS: dict[str, str | list[str]] = {
     "dvc exp run -S policy.outcome_weight=1.0": ["questions"],  # a stage without this value: nothing has to run
     "dvc exp run -S debate.order=chat": SET,
     "dvc exp run -S debate.protocol=mad": SET,
-    "python -m agentark.stage 01_questions tasks=[gsm8k] train_task=gsm8k local=my_questions train=40 validation=2 test=8 "
-    "test_hard=0 room=1000 out=data/questions-mine": [],
+    "python -m agentark.stage 01_questions tasks=[my_questions.jsonl] train_task=my_questions train=40 validation=2 test=8 "
+    "room=1000 out=data/questions-mine": [],
     "python -m agentark.stage 03_debate teachers=[data/models/teacher,data/grid/models/gemma-teacher] out=data/debates/two": [],
     "python -m agentark.stage 03_debate agents=3 temperature=1.0 out=data/debates/three-agents": [],
     "python -m agentark.stage 03_debate teacher=vllm:data/models/teacher out=data/debates/try": (
         "test_conformance.py::test_a_greedy_debate_is_the_same_through_every_engine"
+    ),
+    "python -m agentark.stage 03_debate teacher=vllm:Qwen/Qwen3-8B thinking=on thought_tokens=4096 "
+    "out=data/debates/thinking": (
+        "test_thinking.py::test_thoughts_are_neither_shown_nor_graded_nor_steps_nor_trained_on"
     ),
     "python -m agentark.stage 03_debate teacher=llama.cpp:models/smollm2.gguf out=data/debates/try": (
         "test_llama_cpp.py::test_a_debate_is_held_by_processes_and_taken_up_from_the_store"
@@ -75,6 +92,13 @@ COMMANDS: dict[str, str | list[str]] = {
     'python -m agentark.engines.store data/store "bad gateway" --remove': (
         "test_store.py::test_answers_are_listed_and_removed_by_words_and_no_others"
     ),
+    **dict.fromkeys(commands([YOUR_OWN]), "test_your_own.py::test_the_page_ends_in_a_report"),
+    **dict.fromkeys(
+        (f"hf download Qwen/Qwen2.5-Coder-{size}B-Instruct-GGUF qwen2.5-coder-{size.lower()}b-instruct-q4_k_m.gguf "
+         "--local-dir models" for size in ("1.5", "0.5")),
+        "test_settings.py::test_the_files_of_scale_small_cpu_are_those_that_its_page_fetches",
+    ),
+    "pip install xllamacpp gguf": "test_llama_cpp.py::test_a_debate_is_held_by_processes_and_taken_up_from_the_store",
     "pip install -e .[gpu]": "test_docs.py::test_the_gpu_extra_has_unsloth_and_vllm",
     **dict.fromkeys(
         ("make study", "make test", "make lab", "make plan", "make grid",
@@ -82,19 +106,6 @@ COMMANDS: dict[str, str | list[str]] = {
     ),
 }  # fmt: skip
 RUN = [command for command, how in COMMANDS.items() if isinstance(how, list)]
-
-
-def blocks(page: Path, language: str) -> list[str]:
-    return [body for name, body in BLOCK.findall(page.read_text(encoding="utf-8")) if name == language]
-
-
-def commands() -> Iterator[str]:
-    """Every command of the pages, without comments."""
-    for page in PAGES:
-        for block in blocks(page, "bash"):
-            for line in re.sub(r"\s*\\\n\s*", " ", block).splitlines():
-                if command := re.split(r"(?:^|\s+)#\s", line)[0].strip():
-                    yield command
 
 
 def anchors(page: Path) -> set[str]:
@@ -110,10 +121,8 @@ def project(tmp_path_factory) -> Path:
     params = shrunk(read_params(PROJECT / "params.yaml"), SMALL | {"questions": few})
     params = json.loads(json.dumps(params))  # no shared values: DVC sets none that YAML writes as an alias
     folder = copy_of_project(tmp_path_factory.mktemp("docs"), params)
-    (folder / "my_questions" / "gsm8k").mkdir(parents=True)
-    for part, n in (("train", 150), ("test", 8)):
-        rows = [QUESTION.format(part, i, 3 * i) for i in range(2, n + 2)]
-        (folder / "my_questions" / "gsm8k" / f"{part}.jsonl").write_text("\n".join(rows))
+    rows = [{"question": f"What is {n} times 3?", "answer": 3 * n} for n in range(150)]
+    (folder / "my_questions.jsonl").write_text("\n".join(map(json.dumps, rows)))
     call(folder, "dvc", "repro", "--quiet", "questions")
     call(folder, "git", "add", "--all")
     call(folder, "git", "-c", "user.name=a", "-c", "user.email=a@b", "commit", "--quiet", "-m", "questions")
@@ -137,7 +146,7 @@ def test_links_lead_to_a_file_and_a_heading(page):
 
 
 def test_every_command_is_tested_and_every_test_is_there():
-    assert sorted(set(commands())) == sorted(COMMANDS)
+    assert sorted(set(commands(PAGES))) == sorted(COMMANDS)
     for how in (how for how in COMMANDS.values() if isinstance(how, str) and "::" in how):
         file, _, name = how.partition("::")
         tree = ast.parse((Path(__file__).parent / file).read_text(encoding="utf-8"))

@@ -171,14 +171,32 @@ SMALL = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("left, kept", [("", False), ('{"read": {', False), ("{}", True)])
-def test_a_lock_table_that_a_kill_left_incomplete_is_removed(tmp_path, left, kept):
+def test_what_a_kill_left_of_the_lock_table_does_not_stop_the_next_command(tmp_path):
     table = tmp_path / ".dvc" / "tmp" / "rwlock"
-    pipeline.drop_broken_lock(tmp_path)
+    pipeline.drop_dead_locks(tmp_path)
     table.parent.mkdir(parents=True)
-    table.write_text(left)
-    pipeline.drop_broken_lock(tmp_path)
-    assert table.exists() == kept
+    for incomplete in ("", '{"read": {'):
+        table.write_text(incomplete)
+        pipeline.drop_dead_locks(tmp_path)
+        assert not table.exists()
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    unwaited = subprocess.Popen([sys.executable, "-c", "", "dvc"])  # a zombie until wait() below
+    other = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])  # has the pid of a dead command
+    dvc = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)", "dvc"])
+    try:
+        ended.wait()
+        os.waitid(os.P_PID, unwaited.pid, os.WEXITED | os.WNOWAIT)
+        held = [{"pid": process.pid, "cmd": "dvc repro"} for process in (ended, unwaited, other, dvc)]
+        table.write_text(
+            json.dumps({"write": dict(zip("abcd", held, strict=True)), "read": {"e": held, "f": held[:3]}})
+        )
+        pipeline.drop_dead_locks(tmp_path)
+        assert json.loads(table.read_text()) == {"write": {"d": held[3]}, "read": {"e": held[3:]}}
+    finally:
+        unwaited.wait()
+        for process in (other, dvc):
+            process.kill()
+            process.wait()
 
 
 MODELS = {"qwen3-teacher": "teacher", "qwen3-64": "qwen3-small"}  # the study's, in the place of the grid's own

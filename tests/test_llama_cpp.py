@@ -9,7 +9,7 @@ from peft import LoraConfig, get_peft_model
 from test_traces import EGGS
 from weights import smollm2
 
-from agentark import StudyError
+from agentark import StudyError, root
 from agentark.debate.protocols import Debate
 from agentark.debate.run import run_debates
 from agentark.engines import Batch, Request, engine
@@ -166,3 +166,11 @@ def test_an_adapter_of_other_weights_is_refused(unpacked, tmp_path):
     with pytest.raises(StudyError, match=r"adapter: .*lm_head.* has no counterpart in a GGUF file"):
         gguf.write_adapter(tmp_path / "adapter", unpacked, tmp_path / "adapter.gguf")
     assert not (tmp_path / "adapter.gguf").exists()
+
+
+def test_a_whole_model_of_another_base_is_refused(file, tmp_path):
+    with pytest.raises(StudyError, match=r"qwen3 for SmolLM2.*, which holds llama; .* write its adapter"):
+        gguf.write_model(root() / "data/models/qwen3-small", file, tmp_path / "whole.gguf")
+    with pytest.raises(StudyError, match=r"llama-small: no weights for blk\..* of SmolLM2"):
+        gguf.write_model(root() / "data/models/llama-small", file, tmp_path / "whole.gguf")
+    assert not (tmp_path / "whole.gguf").exists()

@@ -8,8 +8,14 @@ from hypothesis import strategies as st
 from agentark.debate.independent import Vote
 from agentark.debate.prompts import ORDERS
 from agentark.debate.protocols import Debate
-from agentark.engines import Reply
+from agentark.engines import Reply, Request
+from agentark.engines.requests import parted
 from agentark.traces.reading import SUMMARISER, majority, unanimous
+
+
+def heard(text, turn):
+    """A reply as the store hands it on: its thought is apart."""
+    return parted(Reply(text, 9, 9, "stop", 0.0), Request(turn.messages, turn.temperature, 72, 0))
 
 
 def held(protocol, says, question=KEYS):
@@ -19,7 +25,7 @@ def held(protocol, says, question=KEYS):
     while turns:
         rounds.append(turns)
         try:
-            turns = conversation.send([Reply(says(t.agent, t.round), 9, 9, "stop", 0.0) for t in turns])
+            turns = conversation.send([heard(says(t.agent, t.round), t) for t in turns])
         except StopIteration:
             return rounds
 

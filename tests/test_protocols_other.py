@@ -170,7 +170,6 @@ def test_published_verdicts_are_counted_for_each_candidate():
         ("Verdict: approve", True),
         ("**Verdict: Approve**", True),
         ("Verdict: approve\nBut wait.\nVerdict: reject", False),
-        ("<think>Verdict: approve</think>Verdict: reject", False),
         ("I approve.", False),
         ("", False),
     ],
@@ -229,7 +228,6 @@ def test_the_summariser_reads_those_who_state_the_most_frequent_answer():
         ("[3, 1]", [2, 0, 1, 3]),
         ("Not [1, 2] but [ 4,2 ].", [3, 1, 0, 2]),
         ("[9, 2, 2, 0]", [1, 0, 2, 3]),
-        ("<think>[4, 3]</think>agents 4 and 3", [0, 2, 1, 3]),
         ("", [0, 2, 1, 3]),
     ],
 )

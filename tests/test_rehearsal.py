@@ -35,6 +35,11 @@ SIZES = {
     "students": list(STUDENTS),
     "seeds": [0],
     "methods": ["rsft"],
+    "sources": ["debate_off"],
+    "debates": {
+        "train": {"split": "train", "temperature": 0.5, "controls": "[debate_off]"},
+        "test": {"split": "in_domain", "temperature": 0.5, "controls": "[self_revision, debate_off]"},
+    },
     "agents": 3,
     "rounds": 2,
     "max_tokens": 32,

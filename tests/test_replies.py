@@ -37,10 +37,11 @@ def chat(finish: object = "stop", usage: object = (5, 4), **message: object) -> 
 @pytest.mark.parametrize(
     ("body", "text", "finish", "counts"),
     [
-        (chat("length", reasoning="16 - 7 is"), "", "length", (5, 4)),  # ml-explore/mlx-lm#1738
-        (chat("length", content=None, reasoning_content="so"), "", "length", (5, 4)),
-        (chat("stop", content="", reasoning_content="so"), "", "stop", (5, 4)),
-        (chat("stop", content="x", reasoning_content="so"), "x", "stop", (5, 4)),
+        (chat("length", reasoning="16 - 7 is"), "<think>16 - 7 is", "length", (5, 4)),  # ml-explore/mlx-lm#1738
+        (chat("length", content=None, reasoning_content="so"), "<think>so", "length", (5, 4)),
+        (chat("stop", content="", reasoning_content="so"), "<think>so</think>", "stop", (5, 4)),
+        (chat("stop", content="x", reasoning_content="so"), "<think>so</think>x", "stop", (5, 4)),
+        (chat("stop", content="x", reasoning_content="\n"), "x", "stop", (5, 4)),  # switched off
         (chat("eos_token", content="x"), "x", "stop", (5, 4)),  # vespa-engine/vespa#33327
         (chat("end_turn", content="x"), "x", "stop", (5, 4)),
         (chat("STOP", content="x"), "x", "stop", (5, 4)),

@@ -15,7 +15,7 @@ NOTEBOOKS = sorted((root() / "notebooks").rglob("*.ipynb"))
 KINDS = {"sft": SFT, "reward_model": RewardModel, "policy": Policy}
 
 
-@pytest.mark.parametrize("scale", ["mini", "full"])
+@pytest.mark.parametrize("scale", ["mini", "small", "small_cpu", "full"])
 def test_the_sections_of_params_yaml_are_settings(scale):
     recipe = Recipe.of(PARAMS | PARAMS[scale])
     assert recipe.policy.max_tokens == PARAMS[scale]["max_tokens"]
@@ -83,3 +83,10 @@ def test_a_notebook_s_section_changes_single_settings(tmp_path):
     assert changed["steps"] == PARAMS["grid_cell"]["sft"]["steps"] != PARAMS["sft"]["steps"]
     assert changed["batch_size"] == PARAMS["sft"]["batch_size"]
     assert Path(cell).is_file()
+
+
+def test_the_files_of_scale_small_cpu_are_those_that_its_page_fetches():
+    scale, page = PARAMS["small_cpu"], (root() / "docs" / "real-models.md").read_text()
+    files = [scale["teacher"].removeprefix("llama.cpp:"), *(one["source"] for one in scale["checkpoints"].values())]
+    for folder, name in (file.split("/") for file in files):
+        assert f" {name} --local-dir {folder}\n" in page

@@ -6,12 +6,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
+from agentark import StudyError
 from agentark.debate.independent import Vote
 from agentark.debate.protocols import Debate
 from agentark.debate.turns import Protocol
 from agentark.schemas import Question, Trace
-
-CONTROLS = ("vote", "vote_tokens", "self_revision", "debate_off", "debate_other")
 
 
 def controls(
@@ -32,6 +31,23 @@ def controls(
         "debate_off": replace(debate, communication="off"),
         "debate_other": replace(debate, communication="other", foreign=foreign(traces, questions)),
     }
+
+
+def chosen(
+    names: Sequence[str], protocol: Protocol, traces: Sequence[Trace], questions: Sequence[Question],
+    vote_temperature: float,
+) -> dict[str, Protocol]:  # fmt: skip
+    """The named controls of finished conversations: "greedy" (greedy decoding), and those of CONTROLS, of which a
+    protocol other than the debate has only "vote".
+
+    Raises StudyError for an unknown name.
+    """
+    known: dict[str, Protocol] = {"greedy": Vote(1, 0.0), "vote": Vote(protocol.calls, vote_temperature)}
+    if isinstance(protocol, Debate):
+        known |= controls(protocol, traces, questions, vote_temperature)
+    if unknown := [name for name in names if name not in known]:
+        raise StudyError(f"controls: {unknown[0]!r} is none of {', '.join(known)}")
+    return {name: known[name] for name in names}
 
 
 def samples_of_equal_tokens(traces: Sequence[Trace]) -> int:

@@ -13,7 +13,7 @@ skills of its teacher, revising and summarising: see `argue_prompt`, `moderate_p
 
 from dataclasses import dataclass
 
-from agentark.models.chat import Messages, solve_prompt, without_thinking
+from agentark.models.chat import Messages, solve_prompt
 from agentark.schemas import Question
 from agentark.traces.reading import in_world
 
@@ -100,8 +100,8 @@ def wording(question: Question) -> Wording:
 
 
 def listed(form: str, traces: list[str]) -> str:
-    """Join traces in the template `form`, without their marked thinking."""
-    return "".join(form.format(i=i, trace=without_thinking(trace)) for i, trace in enumerate(traces, start=1))
+    """Join traces in the template `form`."""
+    return "".join(form.format(i=i, trace=trace) for i, trace in enumerate(traces, start=1))
 
 
 def revise_prompt(question: Question, traces: list[str], own: int, order: str) -> Messages:
@@ -139,11 +139,11 @@ def argue_prompt(question: Question, arguments: list[str]) -> Messages:
             return solve_prompt(question.text)
         pair = [own[-1], others[-1]] if side == 0 else [others[-1], own[-1]]
         return revise_prompt(question, pair, side, "shared")
-    first = OPPOSE.format(question=question.text, trace=without_thinking(others[0])) if side else question.text
+    first = OPPOSE.format(question=question.text, trace=others[0]) if side else question.text
     messages = solve_prompt(first)
     for mine, reply in zip(own, others[side:], strict=True):
         messages.append({"role": "assistant", "content": mine})
-        messages.append({"role": "user", "content": ANSWER_BACK.format(trace=without_thinking(reply))})
+        messages.append({"role": "user", "content": ANSWER_BACK.format(trace=reply)})
     return messages
 
 
@@ -155,8 +155,7 @@ def moderate_prompt(question: Question, arguments: list[str], last: bool) -> Mes
     if in_world(question):
         return summarise_prompt(question, arguments[-2:])
     listing = "".join(
-        ARGUMENT.format(side=SIDES[i % 2], round=i // 2 + 1, trace=without_thinking(trace))
-        for i, trace in enumerate(arguments)
+        ARGUMENT.format(side=SIDES[i % 2], round=i // 2 + 1, trace=trace) for i, trace in enumerate(arguments)
     )
     return solve_prompt((JUDGE if last else MODERATE).format(question=question.text, arguments=listing))
 
@@ -169,7 +168,7 @@ def verify_prompt(question: Question, candidate: str, verifier: int) -> Messages
     if in_world(question):
         return revise_prompt(question, [candidate], 0, "shared")
     aspect = ASPECTS[verifier % len(ASPECTS)]
-    return solve_prompt(VERIFY.format(question=question.text, trace=without_thinking(candidate), aspect=aspect))
+    return solve_prompt(VERIFY.format(question=question.text, trace=candidate, aspect=aspect))
 
 
 def rank_prompt(question: Question, traces: list[str], keep: int) -> Messages:

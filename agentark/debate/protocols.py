@@ -26,7 +26,7 @@ from agentark.debate.prompts import (
     verify_prompt,
 )
 from agentark.debate.turns import Conversation, Protocol, Turn
-from agentark.models.chat import solve_prompt, without_thinking
+from agentark.models.chat import solve_prompt
 from agentark.schemas import Question
 from agentark.traces.reading import SUMMARISER, agreed, answer_of, groups, in_world, majority, stating, unanimous
 
@@ -257,7 +257,7 @@ def named(
 
 def decided(verdict: str, question: Question) -> bool:
     """Whether a moderator's verdict states an answer and does not ask for another round."""
-    return UNDECIDED not in without_thinking(verdict) and answer_of(verdict, question) is not None
+    return UNDECIDED not in verdict and answer_of(verdict, question) is not None
 
 
 def approves(verdict: str, candidate: str, question: Question) -> bool:
@@ -267,7 +267,7 @@ def approves(verdict: str, candidate: str, question: Question) -> bool:
     """
     if in_world(question):
         return unanimous([verdict, candidate], question)
-    words = VERDICT.findall(without_thinking(verdict))
+    words = VERDICT.findall(verdict)
     return bool(words) and words[-1].lower() == "approve"
 
 
@@ -277,7 +277,7 @@ def ranked(verdict: str, traces: list[str], question: Question) -> list[int]:
     First those that the ranker lists in its last brackets (from 1), then the others by how many traces state the same
     answer, the earlier first in a tie.
     """
-    found = RANKING.findall(without_thinking(verdict))
+    found = RANKING.findall(verdict)
     numbers = [int(n) - 1 for n in re.findall(r"\d+", found[-1])] if found else []
     answers = [answer_of(trace, question) for trace in traces]
     counts: dict[str | None, int] = {answer: len(group) for group in groups(answers, question) for answer in group}

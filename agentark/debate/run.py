@@ -7,7 +7,7 @@ from typing import Any
 
 from agentark.debate.independent import Vote
 from agentark.debate.turns import Protocol, Turn
-from agentark.engines import Engine, Reply, Request, Store, batches_itself, engine, inheritable, short_name
+from agentark.engines import PLAIN, Chat, Engine, Reply, Store, batches_itself, engine, inheritable, short_name
 from agentark.parallel import isolated, progress, run_all, tick, workers
 from agentark.schemas import Question, Seconds, Trace
 from agentark.traces.reading import answer_of
@@ -22,6 +22,7 @@ def run_group(
     store: Store,
     seed: int,
     max_tokens: int,
+    chat: Chat = PLAIN,
 ) -> list[tuple[str, Turn, Reply]]:
     """Run one group in step. Returns (question_id, turn, reply) by question, then in the order of the turns.
 
@@ -34,7 +35,7 @@ def run_group(
         asked = [(key, turn) for key in turns for turn in turns[key]]
         # The seed includes agent and round, so that otherwise equal requests get independent samples.
         requests = [
-            Request(turn.messages, turn.temperature, max_tokens, seed * 10_000 + turn.round * 100 + turn.agent)
+            chat.request(turn.messages, turn.temperature, max_tokens, seed * 10_000 + turn.round * 100 + turn.agent)
             for _, turn in asked
         ]
         replies: dict[int, Reply] = {}
@@ -52,7 +53,7 @@ def run_group(
             try:
                 turns[key] = live[key].send(answered)
             except StopIteration:
-                tick()
+                tick(protocol.calls - len(conversations[key]))  # calls that an early end saves
     return [entry for q in questions for entry in conversations[q.question_id]]
 
 
@@ -73,17 +74,20 @@ def run_debates(
     store: Path,
     seed: int,
     max_tokens: int,
+    chat: Chat = PLAIN,
 ) -> tuple[list[Trace], list[Seconds]]:
     """Run `protocol` on every question, continuing from the finished batches in `store`.
 
     `model` is a name for `engines.engine`, of every agent, or a list of names that the agents take in turn (see
-    run_group); `max_tokens` limits a reply. With transformers, groups of questions run in parallel on the cores; an
+    run_group); `max_tokens` limits a reply. A trace's text is the answer; its thought is apart. With transformers, groups of questions run in parallel on the cores; an
     engine that batches internally gets all questions of a round at once.
     """
     models = [model] if isinstance(model, str | Path) else list(model)
-    call: dict[str, Any] = dict(protocol=protocol, models=models, store=store, seed=seed, max_tokens=max_tokens)
+    call: dict[str, Any] = dict(
+        protocol=protocol, models=models, store=store, seed=seed, max_tokens=max_tokens, chat=chat
+    )
     name = type(protocol).__name__.lower()
-    with progress(len(questions), f"{name} by {', '.join(map(short_name, models))}", "question"):
+    with progress(len(questions) * protocol.calls, f"{name} by {', '.join(map(short_name, models))}", "call"):
         results = _results(questions, call)
     asked = {q.question_id: q for q in questions}
     traces: list[Trace] = []
@@ -99,6 +103,7 @@ def run_debates(
                 prompt_tokens=reply.prompt_tokens,
                 completion_tokens=reply.completion_tokens,
                 finish_reason=reply.finish_reason,
+                thought=reply.thought,
             )
         )
         seconds.append(
@@ -123,10 +128,10 @@ def _results(questions: Sequence[Question], call: dict[str, Any]) -> list[list[t
 
 def samples(
     model: str | Path, questions: Sequence[Question], number: int, temperature: float, store: Path, max_tokens: int,
-    seed: int = 0,
+    seed: int = 0, chat: Chat = PLAIN,
 ) -> dict[str, list[str]]:  # fmt: skip
     """question_id -> `number` independent samples of one model."""
-    return texts_of(run_debates(Vote(number, temperature), questions, model, store, seed, max_tokens)[0])
+    return texts_of(run_debates(Vote(number, temperature), questions, model, store, seed, max_tokens, chat)[0])
 
 
 def texts_of(traces: Sequence[Trace]) -> dict[str, list[str]]:
@@ -138,7 +143,11 @@ def texts_of(traces: Sequence[Trace]) -> dict[str, list[str]]:
 
 
 def greedy_answers(
-    models: Sequence[str | Path], settings: dict[str, Sequence[Question]], store: Path, max_tokens: int
+    models: Sequence[str | Path],
+    settings: dict[str, Sequence[Question]],
+    store: Path,
+    max_tokens: int,
+    chat: Chat = PLAIN,
 ) -> list[dict[str, tuple[list[Trace], list[Seconds]]]]:
     """The greedy answers of each model alone to the questions of each setting: one dict by setting per model.
 
@@ -146,14 +155,18 @@ def greedy_answers(
     its questions in one process.
     """
     calls: list[dict[str, Any]] = [
-        dict(model=model, settings=settings, store=store, max_tokens=max_tokens) for model in models
+        dict(model=model, settings=settings, store=store, max_tokens=max_tokens, chat=chat) for model in models
     ]
-    with progress(len(calls) * sum(map(len, settings.values())), f"greedy answers of {len(calls)} models", "question"):
+    with progress(len(calls) * sum(map(len, settings.values())), f"greedy answers of {len(calls)} models", "call"):
         if len(calls) < workers() or any(map(batches_itself, models)):
             return [_answers(**call) for call in calls]
         importlib.import_module("agentark.engines.transformers")  # imported once here and inherited by the workers
         return run_all(_answers, calls)
 
 
-def _answers(model: str | Path, settings: dict[str, Sequence[Question]], store: Path, max_tokens: int) -> dict:
-    return {name: run_debates(Vote(1, 0.0), asked, model, store, 0, max_tokens) for name, asked in settings.items()}
+def _answers(
+    model: str | Path, settings: dict[str, Sequence[Question]], store: Path, max_tokens: int, chat: Chat
+) -> dict:
+    return {
+        name: run_debates(Vote(1, 0.0), asked, model, store, 0, max_tokens, chat) for name, asked in settings.items()
+    }

@@ -22,7 +22,7 @@ from typing import Any
 
 import pandas as pd
 
-from agentark import StudyError, parallel
+from agentark import Stopped, StudyError, parallel
 from agentark.distill.settings import Recipe, Settings
 
 PRELOADED = ("agentark.distill.students", "agentark.distill.step_credit", "agentark.distill.training")
@@ -163,7 +163,7 @@ def launched(function: Callable, call: dict[str, Any], processes: int, gpus: str
             finally:
                 process.terminate()
         if (place / "error").is_file():
-            raise StudyError((place / "error").read_text())
+            raise pickle.loads((place / "error").read_bytes())
         if failed:
             print((place / "log").read_text()[-4000:], file=sys.stderr)
             raise StudyError(f"{function.__name__}: a training process exited with {failed}; see its output above")
@@ -189,9 +189,10 @@ def main(folder: Path) -> int:
     except Exception as error:
         traceback.print_exc()
         words = str(error).splitlines()[0] if str(error) else ""
-        line = words if isinstance(error, StudyError) else f"{function.__name__}: {type(error).__name__}: {words}"
-        with contextlib.suppress(FileExistsError), (folder / "error").open("x") as file:  # keep the first error only
-            file.write(line)
+        plain = isinstance(error, StudyError | Stopped)
+        reported = error if plain else StudyError(f"{function.__name__}: {type(error).__name__}: {words}")
+        with contextlib.suppress(FileExistsError), (folder / "error").open("xb") as file:  # keep the first error only
+            pickle.dump(reported, file)
         return 1
     if state.is_main_process:
         (folder / "result").write_bytes(pickle.dumps(result))

@@ -16,7 +16,7 @@ from agentark.files import staged
 from agentark.models.checkpoints import digest
 
 PACKAGE = Path(__file__).parents[1]
-PLUMBING = ("__init__.py", "files.py", "parallel.py")
+PLUMBING = ("__init__.py", "deadline.py", "files.py", "parallel.py")
 MADE = "training.jsonl"  # not .json, since .json files count as part of the model
 
 
@@ -58,7 +58,7 @@ def code_of(*modules: str) -> list[Path]:
     """The files of `modules` and of all modules of this package that they import, directly or indirectly.
 
     Imports inside functions count. For a parent package of an imported module only its top-level imports count. Files
-    that cannot affect results are left out: errors, atomic writes, worker processes.
+    that cannot affect results are left out: errors, atomic writes, worker processes, limits of time.
     """
     found: set[tuple[Path, bool]] = set()
     waiting = [(module, True) for module in modules]

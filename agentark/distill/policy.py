@@ -13,7 +13,7 @@ from agentark.distill.rewards import LOGGED, rewards, watched
 from agentark.distill.scorer import StepScorer
 from agentark.distill.settings import Policy
 from agentark.models import loading
-from agentark.models.chat import prompt_ids, solve_prompt
+from agentark.models.chat import SWITCH, prompt_ids, solve_prompt
 from agentark.schemas import Question
 
 EVAL_GENERATIONS = 2  # outputs to each held-out question
@@ -88,12 +88,16 @@ def train(
 
 
 def outputs_of(settings: Policy) -> dict[str, object]:
-    """Trainer arguments for the outputs of a step and the loss on them."""
+    """Trainer arguments for the outputs of a step and the loss on them.
+
+    Students do not think in training: the lines of a thought are no steps for the reward model to score.
+    """
     return dict(
         max_steps=settings.steps,
         num_generations=settings.num_generations,
         max_completion_length=settings.max_tokens,
         temperature=settings.temperature,
+        chat_template_kwargs=SWITCH["off"],
         beta=settings.beta,
         logging_steps=max(1, settings.steps // 40),
     )
@@ -202,4 +206,4 @@ def generation(settings: Policy) -> dict[str, object]:
 def longest_prompt(base: Path, questions: Sequence[Question], tokenizer, settings: Policy) -> int:
     """The longest prompt's tokens. Raises StudyError if a prompt leaves no room for a reply in the model's window."""
     most = loading.window(base) - settings.max_tokens
-    return max(len(prompt_ids(tokenizer, solve_prompt(q.text), most)) for q in questions)
+    return max(len(prompt_ids(tokenizer, solve_prompt(q.text), most, "off")) for q in questions)

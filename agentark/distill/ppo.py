@@ -17,6 +17,7 @@ from torchrl.objectives import ClipPPOLoss
 from torchrl.objectives.value import GAE
 from transformers import PreTrainedTokenizerFast, get_linear_schedule_with_warmup
 
+from agentark import deadline
 from agentark.distill import policy
 from agentark.distill.rewards import rewards
 from agentark.distill.settings import Policy
@@ -51,7 +52,8 @@ def sample(
     Returns `ids` and `mask`, (outputs, prompt + output tokens) with left-padded prompts, and `written`, (outputs,
     output tokens), true up to the end of the turn.
     """
-    chats = [prompt_ids(tokenizer, p, model.config.get_text_config().max_position_embeddings - most) for p in prompts]
+    room = model.config.get_text_config().max_position_embeddings - most
+    chats = [prompt_ids(tokenizer, p, room, "off") for p in prompts]  # as in policy.outputs_of
     inputs = tokenizer.pad({"input_ids": chats}, return_tensors="pt", padding_side="left").to(model.device)
     ends = ends_of_turn(model.generation_config, tokenizer)
     ids = model.generate(
@@ -129,6 +131,7 @@ def train(
     models = Models(base, seed, settings)
     history = []
     for step, batch in enumerate(itertools.islice(drawn(questions, settings.batch_size), settings.steps), start=1):
+        deadline.check()
         asked = [q for q in batch for _ in range(settings.num_generations)]
         chats = [solve_prompt(q.text) for q in asked]
         outputs = sample(models.actor, models.tokenizer, chats, settings.max_tokens, settings.temperature)

@@ -7,6 +7,7 @@ from typing import Any
 
 import joblib
 import torch
+from accelerate.utils import broadcast_object_list
 from datasets import Dataset
 from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
 from transformers import (
@@ -21,7 +22,7 @@ from transformers import (
 from transformers.trainer_pt_utils import LengthGroupedSampler
 from trl import SFTTrainer
 
-from agentark import StudyError, root
+from agentark import Stopped, StudyError, deadline, root
 from agentark.distill.launch import route
 from agentark.distill.settings import Settings
 from agentark.distill.students import Origin
@@ -241,9 +242,10 @@ def last_of(checkpoints: Path) -> str | None:
 
 def run(trainer, checkpoints: Path | None = None) -> None:
     """Train with a progress bar, without printing the log, which the learning curve replaces. Continues from the last
-    of the `checkpoints`, if there is one."""
+    of the `checkpoints`, if there is one. Raises Stopped if the run has to stop: after a step, with a checkpoint of it."""
+    deadline.check()
     trainer.remove_callback(PrinterCallback)
-    trainer.add_callback(Ticks())
+    trainer.add_callback(Ticks(trainer))
     last = last_of(checkpoints) if checkpoints else None
     if last:
         state = TrainerState.load_from_json(os.path.join(last, "trainer_state.json"))
@@ -256,15 +258,44 @@ def run(trainer, checkpoints: Path | None = None) -> None:
 
 
 class Ticks(TrainerCallback):
-    """Advance the progress bar after every optimiser step, in the first process only."""
+    """After every optimiser step, advance the progress bar (in the first process) and stop if the run has to.
+
+    A checkpoint also keeps what the trainer has not logged yet, so that the learning curve does not depend on stops.
+    """
+
+    def __init__(self, trainer: Trainer):
+        self.trainer = trainer
+        self.stops = False
 
     def on_train_begin(self, arguments, state, control, **_) -> None:
         if state.is_world_process_zero:
             tick(state.global_step)  # steps before a checkpoint
+        file = self.unlogged()
+        if file.is_file():
+            loss, logged, metrics = torch.load(file, weights_only=False)
+            self.trainer._tr_loss += loss.to(self.trainer._tr_loss.device)
+            self.trainer._globalstep_last_logged = logged
+            getattr(self.trainer, "_metrics", {}).update(metrics)
 
     def on_step_end(self, arguments, state, control, **_) -> None:
         if state.is_world_process_zero:
             tick()
+        # The first process decides for all, since a step of several processes needs them all.
+        self.stops = state.global_step < state.max_steps and broadcast_object_list([deadline.left() <= 0])[0]
+        if self.stops and (arguments.save_strategy == "no" or arguments.save_only_model):
+            raise Stopped("a training without checkpoints starts again (save_steps keeps some)")
+        control.should_save |= self.stops
+
+    def on_save(self, arguments, state, control, **_) -> None:
+        metrics = getattr(self.trainer, "_metrics", {})
+        torch.save((self.trainer._tr_loss, self.trainer._globalstep_last_logged, metrics), self.unlogged())
+        if self.stops:
+            raise Stopped(f"a checkpoint of step {state.global_step} is kept")
+
+    def unlogged(self) -> Path:
+        """This process's file of the current step's checkpoint."""
+        arguments, step = self.trainer.args, self.trainer.state.global_step
+        return Path(arguments.output_dir) / f"checkpoint-{step}" / f"unlogged-{arguments.process_index}.pt"
 
 
 def curve(history: list[dict], *keys: str) -> list[dict]:

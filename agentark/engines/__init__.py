@@ -9,9 +9,12 @@ from functools import lru_cache
 from pathlib import Path
 
 from agentark import root
-from agentark.engines.requests import Batch, Engine, Reply, Request, Store
+from agentark.engines.requests import PLAIN, Batch, Chat, Engine, Reply, Request, Store
 
-__all__ = ["Batch", "Engine", "Reply", "Request", "Store", "batches_itself", "engine", "inheritable", "short_name"]
+__all__ = [
+    "PLAIN", "Batch", "Chat", "Engine", "Reply", "Request", "Store", "batches_itself", "engine", "inheritable",
+    "short_name",
+]  # fmt: skip
 
 
 def short_name(name: str | Path) -> str:

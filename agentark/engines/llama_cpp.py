@@ -5,16 +5,14 @@ Each process has one thread and one slot, so that a sample depends on its own re
 once.
 """
 
-import hashlib
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from functools import lru_cache
-from pathlib import Path
 
-from agentark import StudyError, first_line, root
+from agentark import StudyError, deadline, first_line
 from agentark.engines import Batch, Reply, Request, replies
-from agentark.models.gguf import MISSING
+from agentark.models.chat import SWITCH
+from agentark.models.gguf import MISSING, digest, located
 
 WINDOW = 8192  # maximal tokens of prompt and reply together; less if the model's own window is smaller
 TOGETHER = 8  # requests per batch, the most that an interruption can lose
@@ -63,6 +61,7 @@ class LlamaCpp:
 
     def run(self, batches: Sequence[Batch]) -> Iterator[tuple[int, list[Reply]]]:
         for number, batch in enumerate(batches):
+            deadline.check()
             # The first prompt of a batch is read without the cache, so that a batch does not depend on earlier ones.
             yield number, [self.reply(request, i > 0) for i, request in enumerate(batch.requests)]
 
@@ -71,7 +70,8 @@ class LlamaCpp:
         asked = {
             "messages": request.messages,
             "temperature": request.temperature,
-            "max_tokens": request.max_tokens,
+            "max_tokens": request.most,
+            "chat_template_kwargs": SWITCH[request.thinking],
             "seed": request.seed % 2**32,
             "cache_prompt": continues,
             **PLAIN_SAMPLING,
@@ -87,19 +87,6 @@ class LlamaCpp:
         return replace(answered, seconds=time.perf_counter() - start)
 
 
-def located(name: str) -> Path:
-    """The path of a GGUF file, relative to the project's folder or absolute. Raises StudyError if there is none."""
-    file = root() / name
-    if file.is_dir():
-        raise StudyError(f"{name}: a folder; name the GGUF file in it")
-    if not file.is_file():
-        raise StudyError(f"{name}: no such GGUF file; download it, or correct the name after llama.cpp:")
-    with file.open("rb") as content:
-        if content.read(4) != b"GGUF":
-            raise StudyError(f"{name}: not a GGUF file; name one, or write the model without llama.cpp:")
-    return file
-
-
 def own_window(reader) -> int:
     """The context length of the model in a GGUF file, in tokens."""
     fields = reader.fields
@@ -112,10 +99,3 @@ def alike(first: Request, second: Request) -> bool:
     one, other = ("\0".join(m["role"] + m["content"] for m in r.messages) for r in (first, second))
     half = max(len(one), len(other)) // 2
     return one[:half] == other[:half]
-
-
-@lru_cache
-def digest(file: Path) -> str:
-    """SHA-256 of a file."""
-    with file.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()

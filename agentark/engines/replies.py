@@ -146,6 +146,8 @@ def reply(body: Any) -> Reply:
     # tokens there is no answer.
     if not text and not thought and FINISHED[reason] == "stop" and not completion_tokens:
         raise Passing("an empty answer of no tokens", few=True)
+    if isinstance(thought, str) and thought.strip():  # marked, as in the text of engines that do not take it apart
+        text = f"<think>{thought}" + (f"</think>{text}" if text or FINISHED[reason] == "stop" else "")
     return Reply(text, prompt_tokens, completion_tokens, FINISHED[reason], 0.0)
 
 

@@ -8,15 +8,18 @@ request.
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import MISSING, asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Literal, NamedTuple, Protocol
 
 from pydantic import TypeAdapter
 
+from agentark import StudyError
+from agentark.engines import thoughts
 from agentark.files import write_atomically
+from agentark.parallel import tick
 
-FinishReason = Literal["stop", "length", "refused"]
+FinishReason = Literal["stop", "length", "refused", "thought"]
 
 
 @dataclass(frozen=True)
@@ -30,17 +33,68 @@ class Request:
     temperature: float
     max_tokens: int
     seed: int
+    thinking: str = ""  # "on", "off" or "", the default of the model's template
+    thought_tokens: int = 0  # further tokens, for a thought
+
+    @property
+    def most(self) -> int:
+        """The most tokens of the reply."""
+        return self.max_tokens + self.thought_tokens
+
+    def recorded(self) -> dict:
+        """The fields for the store's keys. A field at its default is left out, so that earlier keys stay valid."""
+        defaults = {field.name: field.default for field in fields(self) if field.default is not MISSING}
+        return {name: value for name, value in asdict(self).items() if (name, value) not in defaults.items()}
+
+
+@dataclass(frozen=True)
+class Chat:
+    """How models are asked: the parameters `thinking`, `thought_tokens` and `system` (a system prompt) of a notebook.
+
+    Raises StudyError for a value that is none of theirs.
+    """
+
+    thinking: str = ""
+    thought_tokens: int = 0
+    system: str = ""
+
+    def __post_init__(self) -> None:
+        if self.thinking not in ("", "on", "off"):
+            raise StudyError(
+                f'thinking={self.thinking!r:.80} is unknown; choose on, off, or "" for the model\'s default'
+            )
+        if self.thought_tokens < 0:
+            raise StudyError(
+                f"thought_tokens={self.thought_tokens} is below 0; choose 0 for no tokens beside max_tokens"
+            )
+
+    @classmethod
+    def of(cls, params: dict) -> "Chat":
+        """From the shared parameters of the study."""
+        return cls(params["thinking"], params["thought_tokens"], params["system"])
+
+    def request(self, messages: list[dict[str, str]], temperature: float, max_tokens: int, seed: int) -> Request:
+        """The request for a reply to `messages`."""
+        system = [{"role": "system", "content": self.system}] if self.system else []
+        return Request([*system, *messages], temperature, max_tokens, seed, self.thinking, self.thought_tokens)
+
+
+PLAIN = Chat()
 
 
 @dataclass(frozen=True)
 class Reply:
-    """A continuation. `completion_tokens` includes the end of turn; `seconds` is a share of the wall-clock time."""
+    """A continuation. `completion_tokens` includes the end of turn; `seconds` is a share of the wall-clock time.
+
+    An engine's text is the model's, thought and all; the store's has the thought apart, see `parted`.
+    """
 
     text: str
     prompt_tokens: int
     completion_tokens: int
     finish_reason: FinishReason
     seconds: float
+    thought: str = ""
 
 
 class Batch(NamedTuple):
@@ -61,7 +115,8 @@ class Engine(Protocol):
     def run(self, batches: Sequence[Batch]) -> Iterator[tuple[int, list[Reply]]]:
         """Generate all batches and yield each batch's index and replies as soon as it is finished, in any order.
 
-        Raises StudyError for a request that cannot be answered, after yielding the batches finished by then.
+        Raises StudyError for a request that cannot be answered, and Stopped if the run has to stop, after yielding the
+        batches finished by then.
         """
 
 
@@ -72,23 +127,26 @@ class Store:
     folder: Path
 
     def generate(self, engine: Engine, requests: Sequence[Request]) -> list[Reply]:
-        """Replies in the order of `requests`. Only missing batches are generated; each is written once it finishes."""
+        """Replies in the order of `requests`. Only missing batches are generated; each is written once it finishes, and
+        advances the progress bar by its requests. Raises Stopped if the run has to stop (see `deadline`)."""
         places: dict[str, list[list[int]]] = {}  # equal batches share a key
         for indices in engine.batches(requests):
-            asked = json.dumps([engine.fingerprint, [asdict(requests[i]) for i in indices]])
+            asked = json.dumps([engine.fingerprint, [requests[i].recorded() for i in indices]])
             places.setdefault(hashlib.sha256(asked.encode()).hexdigest(), []).append(indices)
         finished = {key: batch for key in places if (batch := self.read(key)) is not None}
+        tick(sum(len(indices) for key in finished for indices in places[key]))
         missing = [key for key in places if key not in finished]
         batches = [Batch([requests[i] for i in places[key][0]], int(key[:15], 16)) for key in missing]
         for number, generated in engine.run(batches) if batches else ():
             done = [replace(reply, text=encodable(reply.text)) for reply in generated]
             self.write(missing[number], done, engine.fingerprint)
             finished[missing[number]] = done
+            tick(sum(map(len, places[missing[number]])))
         replies: dict[int, Reply] = {}
         for key, copies in places.items():
             for indices in copies:
                 replies.update(zip(indices, finished[key], strict=True))
-        return [replies[i] for i in range(len(requests))]
+        return [parted(replies[i], request) for i, request in enumerate(requests)]
 
     def path(self, key: str) -> Path:
         return self.folder / key[:2] / f"{key}.json"
@@ -108,6 +166,21 @@ class Store:
 
 
 ANSWERS = TypeAdapter(list[Reply])
+
+
+def parted(reply: Reply, request: Request) -> Reply:
+    """The reply with its thought apart from its text, the answer.
+
+    A thought that does not end, or has more than request.thought_tokens tokens (if any), counts as cut: the finish
+    reason is "thought" and the text empty. Its tokens are its share of the reply's characters, since no engine counts
+    them apart.
+    """
+    thought, answer = thoughts.split(reply.text)
+    bare = thoughts.MARK.sub("", thought).strip()
+    tokens = reply.completion_tokens * len(thought) / max(1, len(reply.text))
+    if answer is None or tokens > request.thought_tokens > 0:
+        return replace(reply, text="", thought=bare, finish_reason="thought")
+    return replace(reply, text=answer, thought=bare)
 
 
 def encodable(text: str) -> str:

@@ -26,10 +26,12 @@ from agentark.engines import Request
 from agentark.engines.replies import text_of
 from agentark.engines.transformers import Transformers
 from agentark.engines.vllm import settings
-from agentark.models.chat import prompt_ids
+from agentark.models.chat import SWITCH, prompt_ids
 from agentark.models.checkpoints import digest, located
 
-KNOWN = {"model", "messages", "temperature", "top_p", "max_tokens", "max_completion_tokens", "seed"}
+KNOWN = {
+    "model", "messages", "temperature", "top_p", "max_tokens", "max_completion_tokens", "seed", "chat_template_kwargs",
+}  # fmt: skip
 # API fields that have no effect at these values; clients send them by default.
 NEUTRAL = {"top_p": 1, "n": 1, "stream": False, "presence_penalty": 0, "frequency_penalty": 0, "logprobs": False,
            "stop": [], "tools": [], "logit_bias": {}, "response_format": {"type": "text"}}  # fmt: skip
@@ -47,14 +49,17 @@ def wanted(body: dict, engine: Transformers) -> Request:
         messages = [{"role": str(m["role"]), "content": message_text(m["content"])} for m in body["messages"]]
         if not messages:
             raise ValueError("no messages")
-        room = engine.window - len(prompt_ids(engine.tokenizer, messages, engine.window - 1))
+        asked = dict(body.get("chat_template_kwargs", {})).get("enable_thinking")
+        thinking = next(name for name, how in SWITCH.items() if how.get("enable_thinking") is asked)
+        room = engine.window - len(prompt_ids(engine.tokenizer, messages, engine.window - 1, thinking))
         request = Request(
             messages,
             float(body.get("temperature", 1.0)),
             int(body.get("max_completion_tokens", body.get("max_tokens", room))),
             int(body.get("seed", secrets.randbelow(2**31))),
+            thinking,
         )
-    except (LookupError, TypeError, ValueError, OverflowError) as error:
+    except (LookupError, TypeError, ValueError, OverflowError, StopIteration) as error:
         raise StudyError(f"not a chat completion's request ({error!r}); see the API's reference") from None
     if not (0 <= request.temperature < inf) or request.max_tokens < 1:
         raise StudyError("messages, a temperature of 0 or more and max_tokens of 1 or more are needed")

@@ -25,24 +25,26 @@ from tenacity import (
 )
 from tenacity.stop import stop_base
 
-from agentark import StudyError
+from agentark import StudyError, deadline
 from agentark.engines import Batch, Reply, Request, replies
 from agentark.engines.replies import Passing
+from agentark.engines.thoughts import MARK
+from agentark.models.chat import SWITCH, without_system
 
 IN_FLIGHT = 128  # concurrent requests: enough to fill a server's batch, few enough for one thread each
 PATIENCE = 20 * 60  # seconds of temporary failures after which a request fails
-TIMEOUT = httpx.Timeout(
-    10 * 60, connect=10
-)  # seconds; long, because a server sends nothing before an answer is complete
+LONGEST_ANSWER = 10 * 60  # seconds; long, because a server sends nothing before an answer is complete
 LONGEST_PAUSE = 30  # seconds between two attempts, unless the server asks for more
 FEW = 5  # attempts if the failure is not known to be temporary
 REDIRECTS = 3  # followed at most, and only within the server's own origin
 # Fields that disable a server's default changes to the distribution, by the owner it lists: vLLM applies a checkpoint's
-# generation settings, llama.cpp its own. Other servers may reject fields that are not in the API.
+# generation settings, llama.cpp its own. Other servers may reject fields that are not in the API. The same servers take
+# chat_template_kwargs, by which thinking is switched.
 PLAIN_SAMPLING = {
     "vllm": {"top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0},
     "sglang": {"top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0},
     "llamacpp": {"top_k": 0, "min_p": 0.0, "repeat_penalty": 1.0},
+    "agentark": {},
 }
 
 
@@ -71,6 +73,7 @@ class Server:
         self.address, self.model, self.where = address, model, where
         self.fingerprint = f"openai-compatible chat, plain sampling: {model}"
         self.extra: dict | None = None  # sampling fields, set by the first `greet`
+        self.switches = False  # whether the server takes chat_template_kwargs, set by the first `greet`
         self.uncounted = False  # whether the warning about missing token counts has been printed
 
     def batches(self, requests: Sequence[Request]) -> list[list[int]]:
@@ -83,7 +86,7 @@ class Server:
         halt = Event()
         failure: BaseException | None = None
         with (
-            httpx.Client(headers=headers, timeout=TIMEOUT, limits=limits) as client,
+            httpx.Client(headers=headers, timeout=timeout(), limits=limits) as client,
             ThreadPoolExecutor(IN_FLIGHT) as pool,
         ):
             if self.extra is None:
@@ -130,8 +133,9 @@ class Server:
             raise StudyError(
                 f"{self.where}: the server has only {', '.join(map(str, served))}; name one of them after #"
             )
-        owner = served.get(self.model)
-        return PLAIN_SAMPLING.get(owner, {}) if isinstance(owner, str) else {}
+        owner = str(served.get(self.model))
+        self.switches = owner in PLAIN_SAMPLING
+        return PLAIN_SAMPLING.get(owner, {})
 
     def models(self, client: httpx.Client) -> httpx.Response:
         """The list of models. Raises Passing while the server is loading or busy."""
@@ -175,18 +179,36 @@ class Server:
             raise StudyError(f"{self.where}: {error}") from None
 
     def once(self, client: httpx.Client, request: Request) -> Reply:
-        """One attempt. Raises Passing, or StudyError if a retry cannot help."""
+        """One attempt. Raises Passing, StudyError if a retry cannot help, or Stopped if the run has to stop."""
+        deadline.check()
         body = {
             "model": self.model,
             "messages": request.messages,
             "temperature": request.temperature,
             "top_p": 1.0,
-            "max_tokens": request.max_tokens,
+            "max_tokens": request.most,
             "seed": request.seed,
             **(self.extra or {}),
         }
+        if request.thinking:
+            if not self.switches:
+                raise StudyError(
+                    f"thinking={request.thinking}: only servers of vLLM, SGLang, llama.cpp and `make serve` are known to "
+                    "have this switch; leave thinking empty, or serve the model by one of them"
+                )
+            body["chat_template_kwargs"] = SWITCH[request.thinking]
+        response = self.post(client, body)
+        if response.status_code == 400 and request.messages[0]["role"] == "system":  # the template may refuse the role
+            response = self.post(client, body | {"messages": without_system(request.messages)})
+        reply = replies.read(response)
+        if request.thinking == "on" and reply.finish_reason == "length" and not MARK.search(reply.text):
+            return replace(reply, text=f"<think>{reply.text}")  # the template opened the thought in the prompt
+        return reply
+
+    def post(self, client: httpx.Client, body: dict) -> httpx.Response:
+        """The response to a chat completion's request. Raises Passing if the connection fails."""
         try:
-            response = client.post(f"{self.address}/chat/completions", json=body)
+            response = client.post(f"{self.address}/chat/completions", json=body, timeout=timeout())
             for _ in range(REDIRECTS):
                 if response.next_request is None:
                     break
@@ -194,7 +216,7 @@ class Server:
                 response = client.send(response.next_request)
         except httpx.RequestError as error:  # transport errors, and bodies not encoded as declared
             raise Passing(str(error) or type(error).__name__) from None
-        return replies.read(response)
+        return response
 
     def check_redirect(self, target: httpx.URL, status: int) -> None:
         """Raise StudyError if a redirect leads to another server, which must not get the key, or changes the method."""
@@ -216,13 +238,19 @@ def api_key() -> str | None:
     return key or None
 
 
+def timeout() -> httpx.Timeout:
+    """The time for an answer, at most until a minute after the end of the run."""
+    return httpx.Timeout(max(1, min(LONGEST_ANSWER, deadline.left() + deadline.GRACE)), connect=10)
+
+
 def pause(state: RetryCallState) -> float:
-    """Seconds to wait: exponential backoff with jitter, and no less than the server asks for.
+    """Seconds to wait: exponential backoff with jitter, no less than the server asks for, until the end of the run.
 
     `Retry-After: 0` does not shorten the wait (kubescape/kubevuln#755: a hot loop on it).
     """
     longest = min(2.0 ** min(state.attempt_number - 1, 30), LONGEST_PAUSE)
-    return max(random.uniform(longest / 2, longest), failure_of(state).pause or 0.0)
+    asked = max(random.uniform(longest / 2, longest), failure_of(state).pause or 0.0)
+    return max(0.0, min(asked, deadline.left()))
 
 
 class StopAfterFew(stop_base):

@@ -10,8 +10,9 @@ from pathlib import Path
 import torch
 from transformers import AutoConfig
 
-from agentark import StudyError
+from agentark import StudyError, deadline
 from agentark.engines import Batch, Reply, Request
+from agentark.engines.thoughts import written
 from agentark.models import loading
 from agentark.models.chat import prompt_ids
 from agentark.models.checkpoints import digest, located
@@ -48,15 +49,16 @@ class VLLM:
         from vllm import SamplingParams
 
         requests = [request for (request,), _ in batches]
-        prompts = [prompt_ids(self.tokenizer, r.messages, self.window - r.max_tokens) for r in requests]
+        prompts = [prompt_ids(self.tokenizer, r.messages, self.window - r.most, r.thinking) for r in requests]
         rendered = self.llm.renderer.render_cmpl([{"prompt_token_ids": p} for p in prompts])
         engine, waiting = self.llm.llm_engine, {str(number): number for number in range(len(requests))}
         start = time.perf_counter()
         try:
             for key, r, prompt in zip(waiting, requests, rendered, strict=True):
-                how = SamplingParams(temperature=r.temperature, max_tokens=r.max_tokens, seed=r.seed, top_p=1, top_k=0)
+                how = SamplingParams(temperature=r.temperature, max_tokens=r.most, seed=r.seed, top_p=1, top_k=0)
                 engine.add_request(key, prompt, how)
             while waiting:
+                deadline.check(late=deadline.GRACE)  # it starts requests by itself: these get the time to end
                 finished = [output for output in engine.step() if output.finished]
                 # The time since the previous replies, so that the shares add up to the wall-clock time.
                 passed = time.perf_counter() - start
@@ -74,7 +76,7 @@ class VLLM:
         if reason not in ("stop", "length"):
             raise StudyError(f"vllm: a request ended with {reason!r}; run the same command again")
         ids = list(generated.token_ids)
-        text = str(self.tokenizer.decode(ids[:-1] if reason == "stop" else ids, skip_special_tokens=True))
+        text = written(self.tokenizer, list(output.prompt_token_ids), ids[:-1] if reason == "stop" else ids)
         return Reply(text, len(output.prompt_token_ids), len(ids), reason, seconds)
 
 

@@ -21,6 +21,7 @@ from agentark.distill import sft, step_labels
 from agentark.distill.reward_model import debate_tokens
 from agentark.distill.settings import Recipe
 from agentark.distill.sft import example_tokens
+from agentark.engines import Chat
 from agentark.evaluate import stats
 from agentark.evaluate.scores import score
 from agentark.evaluate.stats import Estimate
@@ -28,6 +29,7 @@ from agentark.models import checkpoints, loading
 from agentark.models.chat import prompt_ids, solve_prompt
 from agentark.schemas import (
     ANSWERS_ALONE,
+    CONTROLS,
     RIVALS,
     UNITS,
     CheckedTrace,
@@ -53,7 +55,8 @@ def by_protocol(folder: Path) -> dict[str, pd.DataFrame]:
     """Seconds from a folder of notebook 03: of the debate, the vote, and one sample (the vote's first agent)."""
     rows = frame(read_table(folder / "seconds.parquet", Seconds))
     vote = rows[rows["protocol"] == "vote"]
-    return {"debate": rows[rows["protocol"] != "vote"], "vote": vote, "single": vote[vote["agent"] == 1]}
+    debate = rows[~rows["protocol"].isin(["vote", "greedy", *CONTROLS])]
+    return {"debate": debate, "vote": vote, "single": vote[vote["agent"] == 1]}
 
 
 def exact(value: float, n: int) -> Estimate:
@@ -186,9 +189,8 @@ def used(params: dict) -> dict[str, tuple[int, int]]:
         sampled, sampling = None, 0
         if reward.own_samples:  # from the store: the reward model's stage has generated them
             vote = Vote(reward.own_samples, policy.temperature)
-            drawn = run_debates(
-                vote, trained_on, f"{params['engine']}{base}", root() / params["store"], 0, params["max_tokens"]
-            )[0]
+            model, store = f"{params['engine']}{base}", root() / params["store"]
+            drawn = run_debates(vote, trained_on, model, store, 0, params["max_tokens"], Chat.of(params))[0]
             sampled, sampling = texts_of(drawn), sum(t.prompt_tokens + t.completion_tokens for t in drawn)
         debates = step_labels.debates(debated, questions, sampled)
         for method in params["methods"]:

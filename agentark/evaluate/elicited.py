@@ -9,8 +9,10 @@ from pathlib import Path
 import torch
 from transformers import GenerationConfig
 
+from agentark import deadline
 from agentark.models import loading
 from agentark.models.chat import ends_of_turn, prompt_ids, solve_prompt
+from agentark.parallel import progress, tick
 from agentark.schemas import Question, Trace
 from agentark.traces.reading import answer_of
 
@@ -33,19 +35,22 @@ def step_showing(
     )  # fmt: skip
     room = model.config.get_text_config().max_position_embeddings - max_tokens
     traces = []
-    for start in range(0, len(questions), ROWS):
-        asked = questions[start : start + ROWS]
-        prompts = [prompt_ids(tokenizer, solve_prompt(q.text), room) for q in asked]
-        inputs = tokenizer.pad({"input_ids": prompts}, return_tensors="pt", padding_side="left").to(model.device)
-        replies = model.generate(**inputs, generation_config=config)[:, inputs["input_ids"].shape[1] :].tolist()
-        for question, prompt, row in zip(asked, prompts, replies, strict=True):
-            length = next((i for i, token in enumerate(row) if token in ends), len(row))
-            text = str(tokenizer.decode(row[:length], skip_special_tokens=True))
-            traces.append(
-                Trace(
-                    question_id=question.question_id, agent=1, round=1, text=text, answer=answer_of(text, question),
-                    prompt_tokens=len(prompt), completion_tokens=min(length + 1, len(row)),
-                    finish_reason="stop" if length < len(row) else "length",
-                )
-            )  # fmt: skip
+    with progress(len(questions), f"answers of {folder.name}, steps shown", "question"):
+        for start in range(0, len(questions), ROWS):
+            deadline.check()
+            asked = questions[start : start + ROWS]
+            prompts = [prompt_ids(tokenizer, solve_prompt(q.text), room) for q in asked]
+            inputs = tokenizer.pad({"input_ids": prompts}, return_tensors="pt", padding_side="left").to(model.device)
+            replies = model.generate(**inputs, generation_config=config)[:, inputs["input_ids"].shape[1] :].tolist()
+            for question, prompt, row in zip(asked, prompts, replies, strict=True):
+                length = next((i for i, token in enumerate(row) if token in ends), len(row))
+                text = str(tokenizer.decode(row[:length], skip_special_tokens=True))
+                traces.append(
+                    Trace(
+                        question_id=question.question_id, agent=1, round=1, text=text, answer=answer_of(text, question),
+                        prompt_tokens=len(prompt), completion_tokens=min(length + 1, len(row)),
+                        finish_reason="stop" if length < len(row) else "length",
+                    )
+                )  # fmt: skip
+            tick(len(asked))
     return traces

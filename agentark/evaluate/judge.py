@@ -18,10 +18,11 @@ from scipy.stats import spearmanr
 from sklearn.metrics import cohen_kappa_score
 
 from agentark import StudyError
-from agentark.engines import Reply, Request, Store, engine
+from agentark.engines import PLAIN, Chat, Reply, Store, engine, short_name
 from agentark.evaluate import stats
 from agentark.evaluate.scores import STEP_METRICS, score
-from agentark.models.chat import Messages, solve_prompt, without_thinking
+from agentark.models.chat import Messages, solve_prompt
+from agentark.parallel import progress
 from agentark.schemas import Prediction, Question, Row, Score
 
 ASPECTS = {
@@ -86,11 +87,11 @@ def read(reply: Reply) -> tuple[list[int], list[int], str]:
     if it is). A reply with a fault has no marks.
 
     A reply is in form if it is finished and its last four lines are exactly those requested, in their order, with no
-    such line before them. A model's thinking before its reply is ignored.
+    such line before them.
     """
     if reply.finish_reason != "stop":
-        return [], [], {"length": "cut short", "refused": "refused"}[reply.finish_reason]
-    lines = [line.strip() for line in without_thinking(reply.text).strip().split("\n")]
+        return [], [], {"length": "cut short", "refused": "refused", "thought": "cut in thought"}[reply.finish_reason]
+    lines = [line.strip() for line in reply.text.strip().split("\n")]
     marked = [i for i, line in enumerate(lines) if any(form.fullmatch(line) for form in FORM)]
     if not marked:
         return [], [], "no marks"
@@ -102,17 +103,19 @@ def read(reply: Reply) -> tuple[list[int], list[int], str]:
 
 
 def judge(
-    pairs: Iterable[tuple[Question, str, str]], name: str, store: Path, seed: int, max_tokens: int
+    pairs: Iterable[tuple[Question, str, str]], name: str, store: Path, seed: int, max_tokens: int, chat: Chat = PLAIN
 ) -> list[Verdict]:
     """Two verdicts per pair (a question, a system's answer, its rival's answer), one in each order, by the engine of
     that name.
 
-    Decoding is greedy, with at most `max_tokens` tokens per reply; finished replies are kept in `store`. Raises
+    Decoding is greedy, with at most `max_tokens` tokens per reply, and those of a thought in `chat`; finished replies are kept in `store`. Raises
     StudyError if the engine does.
     """
     readings = [(q, own, rival, rival_first) for q, own, rival in pairs for rival_first in (False, True)]
     prompts = [prompt(q.text, *((rival, own) if last else (own, rival))) for q, own, rival, last in readings]
-    replies = Store(store).generate(engine(name), [Request(messages, 0.0, max_tokens, seed) for messages in prompts])
+    requests = [chat.request(messages, 0.0, max_tokens, seed) for messages in prompts]
+    with progress(len(requests), f"verdicts by {short_name(name)}", "call"):
+        replies = Store(store).generate(engine(name), requests)
     verdicts = []
     for (question, _, _, rival_first), reply in zip(readings, replies, strict=True):
         first, second, fault = read(reply)

@@ -9,12 +9,13 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 
-from agentark import StudyError
+from agentark import StudyError, deadline
 from agentark.distill.scorer import LOGITS, ROWS, pad
 from agentark.evaluate import stats
 from agentark.evaluate.scores import by_seed, score
 from agentark.models import loading
 from agentark.models.chat import prompt_ids, solve_prompt
+from agentark.parallel import tick
 from agentark.schemas import Question, Score
 from agentark.traces.reading import in_world, lines_of
 
@@ -45,6 +46,7 @@ def reasoning_nll(folder: Path, questions: Sequence[Question]) -> pd.DataFrame:
     size = max(1, min(ROWS, tokens // max(map(len, rows))))
     found = []
     for start in range(0, len(rows), size):
+        deadline.check()
         some = rows[start : start + size]
         ids = pad(some, tokenizer.pad_token_id).to(model.device)
         mask = pad([[1] * len(row) for row in some], 0).to(model.device)
@@ -52,6 +54,7 @@ def reasoning_nll(folder: Path, questions: Sequence[Question]) -> pd.DataFrame:
         loss = F.cross_entropy(logits.transpose(1, 2), ids[:, 1:], reduction="none")
         for row, token_ids, length in zip(loss, some, lengths[start : start + size], strict=True):
             found.append(float(row[len(token_ids) - 1 - length : len(token_ids) - 1].double().sum()))
+        tick(len(some))
     return pd.DataFrame({"question_id": [q.question_id for q in questions], "nll": found, "tokens": lengths})
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from agentark import StudyError
 from agentark.answers import is_right
 from agentark.evaluate.text_metrics import rouge, token_f1
 from agentark.schemas import Prediction, Question, Trace
@@ -39,13 +40,15 @@ def systems(
     trained: Path,
 ) -> list[System]:  # fmt: skip
     """The teacher, every student's base, and every trained student. `engine`: prefix of students' models, "" or
-    "vllm:"."""
+    "vllm:". Raises StudyError that names the folder of a student that has not been trained."""
     found = [System("", "greedy", 0, teacher)]
     for student in students:
         found.append(System(student, "base", 0, f"{engine}{models / student}"))
-        found += [
-            System(student, m, s, f"{engine}{trained / student / m / f'seed-{s}'}") for m in methods for s in seeds
-        ]
+        for method, seed in itertools.product(methods, seeds):
+            folder = trained / student / method / f"seed-{seed}"
+            if not folder.is_dir():
+                raise StudyError(f"{folder}: no such student; train it, or correct students, methods, seeds or pad")
+            found.append(System(student, method, seed, f"{engine}{folder}"))
     return found
 
 
@@ -120,7 +123,27 @@ def predict(
                 correct=is_right(answer, question),
                 tokens=sum(t.prompt_tokens + t.completion_tokens for t in conversation),
                 calls=len(conversation),
+                cut_in_thought=sum(t.finish_reason == "thought" for t in conversation),
                 **measures,
             )
         )
     return rows
+
+
+def reply_counts(
+    traces: Sequence[Trace], setting: str, method: str, student: str = "", seed: int = 0
+) -> dict[str, str | int]:
+    """A row of reports/replies.csv: how many replies a system made, how many of them state no readable answer, and how
+    many were cut at the limit of tokens, of these without an answer before the cut, and in mid-thought."""
+    cut = [t for t in traces if t.finish_reason == "length"]
+    return {
+        "setting": setting,
+        "method": method,
+        "student": student,
+        "seed": seed,
+        "replies": len(traces),
+        "without_answer": sum(t.answer is None for t in traces),
+        "cut": len(cut),
+        "cut_without_answer": sum(t.answer is None for t in cut),
+        "cut_in_thought": sum(t.finish_reason == "thought" for t in traces),
+    }

@@ -9,7 +9,7 @@ import pandas as pd
 
 from agentark.evaluate import stats
 from agentark.evaluate.predictions import TEXT_METRICS
-from agentark.schemas import Prediction, Score, frame
+from agentark.schemas import CONTROLS, Prediction, Score, frame
 
 STEP_METRICS = {
     "step_presence": ("steps_present", "steps_needed"),
@@ -38,9 +38,9 @@ def scores(
 
     predictions: rows of `Prediction`, optionally with columns of KEYS and FACTS (see conditioned). A trained method has
     one row per seed, with an interval over questions, and one of the mean over seeds ("all"), with an interval over
-    questions and seeds. `baselines(system)` lists
-    how each baseline differs from the system ({"method": "base"}); if the student has no such system, the teacher's is
-    used. Gains are paired by question over the questions that both answered. metrics: those to keep (None: all).
+    questions and seeds. `baselines(system)` lists how each baseline differs from the system ({"method": "base"}); if the
+    student has no such system, the teacher's is used. Gains are paired by question over the questions that both
+    answered. metrics: those to keep (None: all).
     """
     predictions = predictions.astype(dict.fromkeys(("correct", *TEXT_METRICS), float))
     keys = [key for key in KEYS if key in predictions]
@@ -59,6 +59,8 @@ def scores(
             metric: stats.ratio(by_seed(part, count), by_seed(part, whole))
             for metric, (count, whole) in STEP_METRICS.items()
         }
+        if part["cut_in_thought"].any():
+            ratios["cut_in_thought"] = stats.ratio(by_seed(part, "cut_in_thought"), by_seed(part, "calls"))
         rows += [score(fixed, metric, estimate) for metric, estimate in ratios.items() if estimate.n]
         for change in baselines(system):
             rivals = [tuple((system | student | change)[name] for name in keys) for student in ({}, {"student": ""})]
@@ -93,6 +95,18 @@ def conditioned(predictions: Iterable[Prediction], conditions: dict[str, System]
     return table.join(facts, on="label")
 
 
+def by_source(table: pd.DataFrame, sources: Sequence[str]) -> pd.DataFrame:
+    """Predictions in which the method "rsft-SOURCE" becomes R-SFT with that source of its traces, as a condition (label,
+    variant and column `source`); unchanged without sources."""
+    if not sources:
+        return table
+    source = table["method"].map({f"rsft-{name}": name for name in sources}).fillna("")
+    return table.assign(
+        method=table["method"].where(source == "", "rsft"), label=source, variant=source,
+        source=source.where(source != "", table["method"].map({"rsft": "debate"}).fillna("")),
+    )  # fmt: skip
+
+
 def described(system: System, part: pd.DataFrame, study: str, teacher: str, train_task: str) -> dict[str, Any]:
     """The values that all rows of a system share. train_task: "" for a system that was not trained."""
     facts = {name: plain(part[name].iloc[0]) for name in FACTS if name in part}
@@ -125,17 +139,21 @@ def score(fixed: dict[str, Any], metric: str, estimate: stats.Estimate, seed: st
 
 def baselines(system: System) -> list[System]:
     """The baselines of each method of the study. Students: their base, as it is and made to show its steps, answer-only
-    SFT, and the teacher's greedy decoding, single sample and debate. A debate: greedy decoding, one sample, and the vote with the same
-    number of calls."""
+    SFT, the teacher's greedy decoding, single sample and debate, and R-SFT on traces of each control of the debate. A
+    debate: greedy decoding, one sample, and its controls. Those that were not run are left out."""
     students = ["base", "base_steps", "sft", "greedy", "single", "debate"]
     rivals = {
-        "debate": ["greedy", "single", "vote"],
+        "debate": ["greedy", "single", *CONTROLS],
         "vote": ["single"],
         "base_steps": ["base"],
         "sft": ["base"],
         **dict.fromkeys(("rsft", "da", "pad"), students),
     }
-    return [{"method": rival} for rival in rivals.get(system["method"], [])]
+    plain = {"label": ""} if "label" in system else {}
+    found = [{"method": rival} | plain for rival in rivals.get(system["method"], [])]
+    if system["method"] == "rsft" and system.get("label") == "":
+        found += [{"label": source} for source in ("greedy", *CONTROLS)]
+    return found
 
 
 def yields(table: pd.DataFrame, study: str, teacher: str, train_task: str, baseline: str) -> list[Score]:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from scipy.stats import rankdata
 
-from agentark import StudyError, parallel
+from agentark import StudyError, deadline, parallel
 from agentark.distill.scorer import StepScorer, aggregate
 from agentark.evaluate import stats
 from agentark.schemas import CheckedTrace, Score
@@ -51,15 +51,21 @@ def examined(
 ) -> dict[str, stats.Estimate]:
     """The measures of one scorer (see quality), without those whose truth (of steps, or of traces) is unknown."""
     scored = StepScorer(folder, UNTRAINED.get(method))
-    scores = scored([questions[t.question_id] for t in test], [t.text for t in test])
+
+    def scores_of(traces: Sequence[CheckedTrace]) -> list[list[float]]:
+        deadline.check()
+        found = scored([questions[t.question_id] for t in traces], [t.text for t in traces])
+        parallel.tick(len(traces))
+        return found
+
+    scores = scores_of(test)
     found = {}
     if len({t.correct for t in test}) == 2:
         whole = [[aggregate(s, "mean")] for s in scores]
         found["prm_trace_auroc"] = auroc_by_debate(whole, test, [[t.correct] for t in test])
     if all(t.step_right for t in test):
         truth = [t.step_right for t in test]
-        own = scored([questions[t.question_id] for t in train], [t.text for t in train])
-        threshold = best_threshold(own, [t.step_agrees for t in train])
+        threshold = best_threshold(scores_of(train), [t.step_agrees for t in train])
         found["prm_step_auroc"] = auroc_by_debate(scores, test, truth)
         found["prm_step_auroc_within"] = auroc_within_debates(scores, test, truth)
         found["first_error_located"] = stats.mean(first_error_located(scores, truth, threshold))
@@ -93,7 +99,10 @@ def quality(
     shared = dict(train=tuned, test=distinct, questions=questions)
     calls = [dict(method=method, folder=folder, **shared) for (method, _), folder in folders.items()]
     measured: dict[str, dict[int, dict[str, stats.Estimate]]] = {}
-    for (method, seed), found in zip(folders, parallel.run_all(examined, calls), strict=True):
+    traces = len(distinct) + (len(tuned) if all(t.step_right for t in distinct) else 0)
+    with parallel.progress(len(calls) * traces, f"step scores of {len(calls)} models", "trace"):
+        all_found = parallel.run_all(examined, calls)
+    for (method, seed), found in zip(folders, all_found, strict=True):
         if not found:
             raise StudyError(
                 f"{trained.name}: the test traces are all {'right' if distinct[0].correct else 'wrong'}; use more"

@@ -20,45 +20,53 @@ def judged(question: Question, text: str) -> list[tuple[str, bool | None]]:
     return [(step.text, step.right) for step in check(question, text)]
 
 
+KINDS = {
+    "a correction": lambda first, last: not first and last,
+    "a spoiling": lambda first, last: first and not last,
+    "a debate that changed nothing": None,
+}
+
+
+def shown_agent(kind: str, debate: Sequence[Trace], question: Question) -> int | None:
+    """The first agent that makes a debate one of that kind, by the answers of its first and its last trace; None if the
+    debate is of another kind, or ended in round 1."""
+    own: dict[int, list[Trace]] = {}
+    for trace in debate:
+        if trace.agent != SUMMARISER:
+            own.setdefault(trace.agent, []).append(trace)
+    if any(len(traces) == 1 for traces in own.values()):
+        return None
+    ends = {agent: [is_right(t.answer, question) for t in (ts[0], ts[-1])] for agent, ts in own.items()}
+    of_kind = KINDS[kind]
+    if of_kind is None:
+        return 1 if all(first == last for first, last in ends.values()) else None
+    return next((agent for agent, (first, last) in ends.items() if of_kind(first, last)), None)
+
+
 def write_transcripts(
     path: Path, predictions: pd.DataFrame, traces: Sequence[Trace], questions: Sequence[Question],
     shown: tuple[str, str, int],
 ) -> None:  # fmt: skip
-    """Write three worked questions for the report: a debate in which an agent is corrected, and the student's answers
-    to the same question before and after each method. The first three such questions are taken, independently of the
-    student's answers. shown: the task, the student and its seed."""
+    """Write a worked question of each kind (KINDS) for the report: the first whose debate is of that kind, with the
+    student's answers to it before and after each method, whatever they are. shown: the task, the student and its
+    seed."""
     train_task, student, seed = shown
     gold = {q.question_id: q for q in questions if q.task == train_task}
+    in_task = (t for t in traces if t.question_id in gold)
+    debates = {key: list(group) for key, group in itertools.groupby(in_task, key=lambda t: t.question_id)}
     examples = []
-    for key, group in itertools.groupby((t for t in traces if t.question_id in gold), key=lambda t: t.question_id):
-        debate = list(group)
+    for kind in KINDS:
+        agents = ((key, shown_agent(kind, debate, gold[key])) for key, debate in debates.items())
+        key, agent = next(((key, agent) for key, agent in agents if agent is not None), ("", None))
+        if agent is None:
+            continue
         question = gold[key]
-        by_agent: dict[int, list[Trace]] = {}
-        for t in debate:
-            by_agent.setdefault(t.agent, []).append(t)
-        corrected = [
-            agent
-            for agent, own_traces in by_agent.items()
-            if agent != SUMMARISER
-            and not is_right(own_traces[0].answer, question)
-            and is_right(own_traces[-1].answer, question)
-        ]
-        if corrected:
-            own = predictions[(predictions["question_id"] == key) & (predictions["setting"] == "test")]
-            own = own[(own["student"] == student) & own["seed"].isin([0, seed])].drop_duplicates("method")
-            examples.append(
-                {
-                    "question": question.text,
-                    "answer": question.answer,
-                    "agent": corrected[0],
-                    "debate": [{"round": t.round, "agent": t.agent, "lines": judged(question, t.text)} for t in debate],
-                    "student": student,
-                    "answers": [
-                        {"method": m, "lines": judged(question, t)}
-                        for m, t in zip(own["method"], own["text"], strict=True)
-                    ],
-                }
-            )
-        if len(examples) == 3:
-            break
+        own = predictions[(predictions["question_id"] == key) & (predictions["setting"] == "test")]
+        own = own[(own["student"] == student) & own["seed"].isin([0, seed])].drop_duplicates("method")
+        debate = [{"round": t.round, "agent": t.agent, "lines": judged(question, t.text)} for t in debates[key]]
+        answers = [{"method": m, "lines": judged(question, t)} for m, t in zip(own["method"], own["text"], strict=True)]
+        examples.append(
+            {"kind": kind, "question": question.text, "answer": question.answer, "agent": agent, "debate": debate,
+             "student": student, "answers": answers}
+        )  # fmt: skip
     write_json(examples, path)

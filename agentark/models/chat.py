@@ -1,13 +1,22 @@
 """Chats: the first user message, a chat as token ids, and the tokens that end a turn."""
 
+from contextlib import suppress
+
 from jinja2 import TemplateError
 from transformers import GenerationConfig, PreTrainedTokenizerBase
 
 from agentark import StudyError
 
+Messages = list[dict[str, str]]
 
-def prompt_ids(tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]], most: int) -> list[int]:
-    """A chat as token ids by the model's own template.
+# What templates call the switch: Qwen3 and most others enable_thinking, DeepSeek-V3.1 and Granite thinking. Templates
+# ignore names that they do not know.
+SWITCH = {"": {}, **{name: {"enable_thinking": on, "thinking": on} for name, on in (("on", True), ("off", False))}}
+REFUSED = (TemplateError, TypeError, ValueError, KeyError)  # what templates raise
+
+
+def prompt_ids(tokenizer: PreTrainedTokenizerBase, messages: Messages, most: int, thinking: str = "") -> list[int]:
+    """A chat as token ids by the model's own template. thinking: a key of SWITCH.
 
     Raises StudyError if it has more than `most` tokens, or if the template is missing or refuses it
     (huggingface/open-r1#85: a base model without one).
@@ -17,8 +26,8 @@ def prompt_ids(tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]
             f"{tokenizer.name_or_path}: no chat template, as base models have none; name an instruct model"
         )
     try:
-        chat = str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
-    except (TemplateError, TypeError, ValueError, KeyError) as error:
+        chat = rendered(tokenizer, messages, thinking)
+    except REFUSED as error:
         roles = ", ".join(message["role"] for message in messages)
         raise StudyError(
             f"{tokenizer.name_or_path}: its chat template refuses messages of {roles} ({error}); use order=shared or "
@@ -34,18 +43,28 @@ def prompt_ids(tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]
     return ids
 
 
+def rendered(tokenizer: PreTrainedTokenizerBase, messages: Messages, thinking: str) -> str:
+    """A chat in the template's form. A system prompt that it refuses (Gemma 2) or drops goes to the first message."""
+    how = {"tokenize": False, "add_generation_prompt": True, **SWITCH[thinking]}
+    if messages[0]["role"] == "system":
+        with suppress(*REFUSED):
+            chat = str(tokenizer.apply_chat_template(messages, **how))
+            if messages[0]["content"].strip() in chat:
+                return chat
+        messages = without_system(messages)
+    return str(tokenizer.apply_chat_template(messages, **how))
+
+
+def without_system(messages: Messages) -> Messages:
+    """A chat that begins with a system prompt, with its text before that of the first user message instead."""
+    system, first, *rest = messages
+    return [first | {"content": f"{system['content']}\n\n{first['content']}"}, *rest]
+
+
 def ends_of_turn(settings: GenerationConfig, tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """Tokens that end a turn: the tokenizer's, and those in the checkpoint's generation settings (as in Gemma)."""
     ends = settings.eos_token_id
     return sorted({tokenizer.eos_token_id, *(ends if isinstance(ends, list) else [ends])} - {None})
-
-
-Messages = list[dict[str, str]]
-
-
-def without_thinking(trace: str) -> str:
-    """A trace without the marked thinking before it (as in Qwen3), which other agents do not see."""
-    return trace.rpartition("</think>")[2].strip() if "</think>" in trace else trace
 
 
 def solve_prompt(question: str) -> Messages:

@@ -12,7 +12,7 @@ from safetensors import safe_open
 from transformers import AutoConfig
 
 from agentark import StudyError, first_line, root
-from agentark.models import loading
+from agentark.models import gguf, loading
 
 
 def located(name: str) -> Path:
@@ -32,11 +32,15 @@ def located(name: str) -> Path:
 
 
 def fetched(source: str, revision: str, out: Path) -> None:
-    """Put a checkpoint's files into `out`: linked or copied from a local folder, else downloaded from the hub.
+    """Put a checkpoint's files into `out`: linked or copied from a local folder, dequantised from a GGUF file, else
+    downloaded from the hub.
 
     Raises StudyError if the checkpoint is not available.
     """
     folder = root() / source
+    if source.endswith(".gguf"):
+        gguf.unpack(gguf.located(source), out)
+        return
     if folder.is_dir():
         shutil.copytree(folder, out, copy_function=linked, dirs_exist_ok=True)
         return
@@ -86,6 +90,17 @@ def described(folder: Path) -> dict[str, str | int]:
         "precision": str(text.dtype or "not stated").removeprefix("torch."),
         "licence": licence or "not stated",
     }
+
+
+def source_of(name: str) -> str:
+    """What a teacher or student is, for the record of a run: GGUF files with their sums, the source of a fetched
+    checkpoint, else its name."""
+    if name.startswith("llama.cpp:"):
+        files = [gguf.located(part) for part in name.removeprefix("llama.cpp:").split("+")]
+        return " + ".join(f"{file.name} (SHA-256 {gguf.digest(file)})" for file in files)
+    card = root() / where(name) / "card.json"
+    source = json.loads(card.read_text()).get("source", name) if card.is_file() else name
+    return source_of(f"llama.cpp:{source}") if str(source).endswith(".gguf") else str(source)
 
 
 def digest(folder: Path, *facts: str) -> str:

@@ -1,23 +1,50 @@
-"""Conversion between GGUF and the hub's format: unpack a quantised model for training, write a student's LoRA adapter
-for llama.cpp and Ollama.
+"""Conversion between GGUF and the hub's format: unpack a quantised model for training, write a student for llama.cpp and
+Ollama, whole or as a LoRA adapter.
 
 Formats: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md; adapters as llama.cpp's convert_lora_to_gguf.py.
 """
 
+import hashlib
 import json
 import re
+from functools import lru_cache
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from agentark import StudyError
+from agentark import StudyError, root
 from agentark.files import write_atomically
 from agentark.models import loading
 
 MISSING = "llama.cpp: not installed here; add it with `pip install xllamacpp gguf`, or name a model in the hub's format"
+WHOLE = (
+    "llama",
+    "qwen2",
+    "qwen3",
+)  # architectures whose weights differ from the hub's in names and `interleaved` alone
 WEIGHTS = re.compile(r"^base_model\.model\.(.+)\.lora_([AB])\.weight$")  # PEFT's names
+
+
+def located(name: str) -> Path:
+    """The path of a GGUF file, relative to the project's folder or absolute. Raises StudyError if there is none."""
+    file = root() / name
+    if file.is_dir():
+        raise StudyError(f"{name}: a folder; name the GGUF file in it")
+    if not file.is_file():
+        raise StudyError(f"{name}: no such GGUF file; download it, or correct the name")
+    with file.open("rb") as content:
+        if content.read(4) != b"GGUF":
+            raise StudyError(f"{name}: not a GGUF file")
+    return file
+
+
+@lru_cache
+def digest(file: Path) -> str:
+    """SHA-256 of a file."""
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 def unpack(file: Path, out: Path, dtype: torch.dtype = torch.float32) -> None:
@@ -57,10 +84,54 @@ def write_adapter(adapter: Path, base: Path, out: Path) -> None:
         place = places.get_name(found[1]) if found else None
         if found is None or place is None:
             raise StudyError(f"{adapter}: {key} has no counterpart in a GGUF file; train LoRA on linear layers alone")
-        if found[2] == "B" and config.model_type == "llama":
+        if found[2] == "B":
             matrix = interleaved(found[1], matrix, config)
         tensors[f"{place}.weight.lora_{found[2].lower()}"] = matrix.float().numpy()
     write_atomically(out, lambda path: write(gguf, path, config.model_type, float(settings["lora_alpha"]), tensors))
+
+
+def write_model(model: Path, base: Path, out: Path, dtype: torch.dtype = torch.float16) -> None:
+    """Write the model in the folder `model` to the GGUF file `out`, its matrices as `dtype`: float16 or float32.
+
+    `base` is the GGUF file from which the model's base was unpacked. Its tokenizer, chat template and settings are
+    copied. Raises StudyError if the architecture is not one of WHOLE, or if the model lacks a weight of `base`.
+    """
+    gguf = require()
+    reader, config = gguf.GGUFReader(base), AutoConfig.from_pretrained(model)
+    architecture = reader.fields["general.architecture"].contents()
+    if architecture not in WHOLE or architecture != config.model_type:
+        raise StudyError(
+            f"{model}: {config.model_type} for {base.name}, which holds {architecture}; a whole model is written for "
+            f"{', '.join(WHOLE)} alone: write its adapter"
+        )
+    places = gguf.get_tensor_name_map(getattr(gguf.MODEL_ARCH, architecture.upper()), config.num_hidden_layers)
+    weights = {}
+    for file in sorted(model.glob("*.safetensors")):
+        for key, values in load_file(file).items():
+            name, _, kind = key.rpartition(".")
+            weights[f"{places.get_name(name)}.{kind}"] = interleaved(name, values, config)
+    weights.setdefault("output.weight", weights["token_embd.weight"])  # tied
+    kinds = {torch.float16: gguf.LlamaFileType.MOSTLY_F16, torch.float32: gguf.LlamaFileType.ALL_F32}
+    names = [tensor.name for tensor in reader.tensors]
+    if missing := [name for name in names if name not in weights]:
+        raise StudyError(
+            f"{model}: no weights for {missing[0]} of {base.name}; name the file that it was unpacked from"
+        )
+
+    def fill(path: Path) -> None:
+        writer = gguf.GGUFWriter(path, architecture)
+        for name, field in reader.fields.items():
+            if not name.startswith("GGUF.") and name != "general.architecture":
+                array = field.types[-1] if field.types[0] == gguf.GGUFValueType.ARRAY else None
+                writer.add_key_value(name, field.contents(), field.types[0], array)
+        writer.kv_data[0].pop("general.file_type", None)
+        writer.add_file_type(kinds[dtype])
+        for name in names:
+            values = weights[name]
+            writer.add_tensor(name, values.to(dtype if values.dim() > 1 else torch.float32).numpy())
+        finish(writer)
+
+    write_atomically(out, fill)
 
 
 def write(gguf, path: Path, architecture: str, alpha: float, tensors: dict) -> None:
@@ -71,6 +142,11 @@ def write(gguf, path: Path, architecture: str, alpha: float, tensors: dict) -> N
     writer.add_float32(gguf.Keys.Adapter.LORA_ALPHA, alpha)
     for name, values in sorted(tensors.items()):
         writer.add_tensor(name, values)
+    finish(writer)
+
+
+def finish(writer) -> None:
+    """Write a file whose metadata and tensors have been added."""
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -78,15 +154,15 @@ def write(gguf, path: Path, architecture: str, alpha: float, tensors: dict) -> N
 
 
 def interleaved(name: str, matrix: torch.Tensor, config) -> torch.Tensor:
-    """The rows of a query's or key's matrix in llama.cpp's order; other matrices unchanged.
+    """The rows of a query's or key's matrix of Llama in llama.cpp's order; other weights unchanged.
 
     In each head llama.cpp interleaves the two halves whose rows the rotary embedding pairs.
     """
     kind = name.rpartition(".")[2]
-    if kind not in ("q_proj", "k_proj"):
+    if config.model_type != "llama" or kind not in ("q_proj", "k_proj"):
         return matrix
     heads = config.num_attention_heads if kind == "q_proj" else config.num_key_value_heads
-    return matrix.reshape(heads, 2, -1, matrix.shape[1]).swapaxes(1, 2).reshape(matrix.shape).contiguous()
+    return matrix.reshape(heads, 2, -1, *matrix.shape[1:]).swapaxes(1, 2).reshape(matrix.shape).contiguous()
 
 
 def require():

@@ -14,6 +14,7 @@ from agentark import StudyError, root
 from agentark.models import checkpoints
 from agentark.plan.rates import here, size_of
 from agentark.plan.sizes import CARDS, GB
+from agentark.tasks import TASKS
 from agentark.tasks.datasets import DATA_SETS
 from agentark.tasks.questions import asked
 
@@ -63,7 +64,7 @@ def model_checks(params: dict, name: str) -> list[Check]:
 def data_check(params: dict, task: str) -> Check:
     data, what = DATA_SETS.get(task), f"data set {task}"
     if data is None:
-        return Check(what, "ok", "generated here")
+        return Check(what, "ok", "generated here" if task in TASKS else "your own")
     if data.hub:
         return Check(what, "ok", f"{data.licence}; nothing to accept on the hub ({data.hub})")
     note = f"{data.licence}; not on the hub: download its files and set questions.local to their folder"

@@ -20,6 +20,7 @@ from agentark.debate.run import run_debates, texts_of
 from agentark.debate.turns import Protocol
 from agentark.distill import policy, reward_model, sft, step_labels
 from agentark.distill.settings import Recipe
+from agentark.engines import Chat
 from agentark.models import checkpoints, loading
 from agentark.parallel import run_all
 from agentark.plan import sizes
@@ -156,7 +157,7 @@ def run_pilot(params: dict, how: Protocol, questions: Sequence[Question], name: 
     """Traces and seconds of a protocol run by a teacher or student, with the study's store."""
     model = name if name == params["teacher"] else f"{params['engine']}{checkpoints.where(name)}"
     store = root() / params["store"]
-    return run_debates(how, questions, model, store, params["debate"]["seed"], params["max_tokens"])
+    return run_debates(how, questions, model, store, params["debate"]["seed"], params["max_tokens"], Chat.of(params))
 
 
 def rates_of(traces: Sequence[Trace], seconds: Sequence[Seconds]) -> pd.DataFrame:
@@ -215,7 +216,7 @@ def assumed_rates(params: dict, name: str, task: str, assumed: Assumptions, deba
     """
     model, how, agents, computed = size_of(params, name), assumed.replies, params["agents"], 1.0
     question = sizes.question_tokens(task, params["questions"]["room"])
-    length = [how.tokens(k, params["max_tokens"]) for k in range(1, params["rounds"] + 1)]
+    length = [how.tokens(k, params["max_tokens"] + params["thought_tokens"]) for k in range(1, params["rounds"] + 1)]
     table: dict[str, list] = {"kind": ["pass"], "calls": [1], "read": [question], "written": length[:1]}
     if debate:
         counted = pd.read_csv(root() / "reports" / "prompt_order.csv").set_index("order")

@@ -16,7 +16,14 @@ from agentark.tasks.questions import asked
 
 # The paper's own set-up (method, sections 1 and 4).
 PAPER_TEACHER, PAPER_STUDENT = "Qwen/Qwen3-32B", "Qwen/Qwen3-8B"
-PAPER = {"agents": 5, "rounds": 3, "max_tokens": 4096, "debate": {"order": "chat"}, "questions": {"room": 0}}
+PAPER = {
+    "agents": 5,
+    "rounds": 3,
+    "max_tokens": 4096,
+    "thought_tokens": 0,
+    "debate": {"order": "chat"},
+    "questions": {"room": 0},
+}
 PAPER["checkpoints"] = {Path(name).name: {"source": name} for name in (PAPER_TEACHER, PAPER_STUDENT)}
 PAPER_QUESTIONS = {"gsm8k": 7_473, "math": 500, "metamathqa": 151_000, "medmcqa": 183_000}
 PAPER_TRAINING = {"rsft": 1 * 6, "da": 1 * 8, "pad": 8 * 20}  # H100s x hours for an 8B student, table 6

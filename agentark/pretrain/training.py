@@ -10,6 +10,7 @@ from torch.utils.data import IterableDataset
 from transformers import PreTrainedModel, PreTrainedTokenizerFast, Trainer, TrainerCallback, TrainingArguments
 
 from agentark.distill.training import run
+from agentark.parallel import progress
 from agentark.pretrain.examples import Example
 from agentark.pretrain.muon import Muon
 
@@ -96,7 +97,8 @@ def train(
         data_collator=counter.collate,
         optimizers=(Muon(model, learning_rate), None),
     )
-    run(trainer)
+    with progress(steps, f"training on {steps} batches", "step"):
+        run(trainer)
     curve = [{"step": h["step"], "loss": h["loss"]} for h in trainer.state.log_history if "loss" in h]
     return curve, counter.tokens
 

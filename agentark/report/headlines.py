@@ -3,7 +3,7 @@
 import pandas as pd
 
 from agentark.report import controlled, controls
-from agentark.report.sentences import NAMES, named_verdict, one, over_best, select, verdict
+from agentark.report.sentences import NAMES, named_verdict, number, one, over_best, select, verdict
 
 
 def debate(scores: pd.DataFrame, task: str) -> str:
@@ -49,6 +49,22 @@ def sources(table: pd.DataFrame, student: str) -> list[str]:
     return (
         [f"**Source of the traces**, {student}: R-SFT on the debate vs. {'; vs. '.join(clauses)}."] if clauses else []
     )
+
+
+def own_sources(scores: pd.DataFrame, student: str) -> list[str]:
+    """The same from the study's own results, at a scale that trains on the traces of controls; nothing at others."""
+    own = select(scores, metric="accuracy_gain", student=student, variant="", method="rsft", baseline="rsft")
+    own = own[own["test_task"] == own["train_task"]]
+    if own.empty:
+        return []
+    here = dict(metric="accuracy", student=student, method="rsft", test_task=own["test_task"].iloc[0])
+    debate, clauses = one(scores, variant="", **here), []
+    for _, row in own.iterrows():
+        other = one(scores, variant=row["baseline_variant"], **here)
+        clauses.append(f"vs. {NAMES[row['baseline_variant']]} ({other['value']:.3f}) {named_verdict(row)}")
+    return [
+        f"**Source of the traces**, {student}: R-SFT on the debate has an accuracy of {number(debate)}; {'; '.join(clauses)}."
+    ]
 
 
 def specialists(table: pd.DataFrame) -> str:

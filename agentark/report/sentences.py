@@ -146,9 +146,11 @@ def student_findings(scores: pd.DataFrame, student: str, train_task: str, method
         up, down = (list(tasks[tasks["change"] == sign]["test_task"]) for sign in (1, -1))
         own = dict(test_task=train_task, method=method, **where)
         lines.append(
-            f"- **{NAMES[method]}**: {over_best(scores, ('debate',), **own)} All gains: {over_all(scores, **own)}. Of {len(tasks)} tasks out of domain, better than the base on {listed(up)}, "
-            f"worse on {listed(down)}."
+            f"- **{NAMES[method]}**: {over_best(scores, ('debate',), **own)} All gains: {over_all(scores, **own)}."
         )
+        if len(tasks):
+            better, worse = listed(up), listed(down)
+            lines[-1] += f" Of {len(tasks)} tasks out of domain, better than the base on {better}, worse on {worse}."
     if len(outside):
         lines.append(
             f"\nOut of domain, the {len(outside)} comparisons of a method with the base are corrected together (Holm, level 0.05)."
@@ -257,10 +259,12 @@ def marked(trace: dict) -> str:
 
 
 def transcripts(path: Path) -> str:
-    """The worked questions as Markdown: the corrected agent over the rounds, the student before and after training."""
+    """The worked questions as Markdown: one agent over the rounds, the student before and after training."""
     parts = []
-    for i, example in enumerate(json.loads(path.read_text()), start=1):
-        parts.append(f"### Question {i}\n\n{html.escape(example['question'])} *Gold answer: {example['answer']}*")
+    for example in json.loads(path.read_text()):
+        parts.append(
+            f"### {example['kind'].capitalize()}\n\n{html.escape(example['question'])} *Gold answer: {example['answer']}*"
+        )
         parts.append(f"Agent {example['agent']} of the debate, and the summary:")
         for turn in example["debate"]:
             if turn["agent"] in (example["agent"], 0):
@@ -268,7 +272,7 @@ def transcripts(path: Path) -> str:
                 parts.append(f"```\n{who}\n{marked(turn)}\n```")
         parts.append(f"{example['student']}, before and after training:")
         parts += [f"```\n{NAMES[answer['method']]}\n{marked(answer)}\n```" for answer in example["answers"]]
-    return "\n\n".join(parts) or "No agent was corrected in any debate of this run."
+    return "\n\n".join(parts) or "No debate of this run had a second round."
 
 
 def likelihood_findings(found: pd.DataFrame, student: str) -> str:

@@ -21,8 +21,9 @@ from agentark import StudyError, first_line, redacted, root
 def parameters(scale: str) -> dict:
     """`params.yaml` at that scale, independent of the scale chosen in it. Raises StudyError for an unknown scale."""
     params = read_params(root() / "params.yaml")
-    if params["scale"] != scale and not isinstance(params.get(scale), dict):
-        raise StudyError(f"params.yaml: no scale {scale!r}; choose mini or full")
+    scales = [name for name, section in params.items() if isinstance(section, dict) and section.get("scale") == name]
+    if scale not in scales:
+        raise StudyError(f"params.yaml: no scale {scale!r}; choose one of {', '.join(scales)}")
     return params if params["scale"] == scale else params | params[scale]
 
 

@@ -7,24 +7,39 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
+import psutil
 from tqdm import tqdm
 
-from agentark import finish, root
+from agentark import deadline, finish, root
+from agentark.files import write_json
 from agentark.parallel import workers
 
 PIPELINE = "notebooks/grid/dvc.yaml"
 
 
-def drop_broken_lock(project: Path) -> None:
-    """Remove DVC's table of running stages if it is not JSON: DVC does not write it atomically, so a kill can leave it
-    empty, and no DVC command starts then."""
+def runs_dvc(pid: int) -> bool:
+    """Whether a process is a DVC command at work: neither dead, nor killed and not yet waited for (a zombie, which stays
+    in a container without an init process), nor another program that was given the pid since."""
+    try:
+        return any("dvc" in word for word in psutil.Process(pid).cmdline())
+    except psutil.NoSuchProcess:
+        return False
+
+
+def drop_dead_locks(project: Path) -> None:
+    """Remove from DVC's table of running stages what a kill left there, so that the next command starts: the stages of
+    dead processes, and the whole table if it is not JSON (DVC does not write it atomically)."""
     table = project / ".dvc" / "tmp" / "rwlock"
     try:
-        json.loads(table.read_text(encoding="utf-8"))
+        locks = json.loads(table.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        pass
+        return
     except ValueError:
         table.unlink(missing_ok=True)
+        return
+    writers = {path: writer for path, writer in locks.get("write", {}).items() if runs_dvc(writer["pid"])}
+    readers = {path: [one for one in some if runs_dvc(one["pid"])] for path, some in locks.get("read", {}).items()}
+    write_json({"write": writers, "read": {path: some for path, some in readers.items() if some}}, table)
 
 
 def stages() -> list[str]:
@@ -60,19 +75,24 @@ def run(names: Sequence[str], repro: Callable[[str, int], tuple[bool, str]] = re
         for some in kinds.values():
             with ThreadPoolExecutor(workers()) as threads:
                 running = {threads.submit(repro, name, max(1, workers() // len(some))): name for name in some}
-                for future in as_completed(running):
-                    succeeded, output = future.result()
-                    if not succeeded:
-                        threads.shutdown(cancel_futures=True)
-                        print(f"grid: {running[future]} failed\n{output[-2000:]}", flush=True)
-                        return False
-                    bar.set_postfix_str(running[future])
-                    bar.update()
+                try:
+                    for future in as_completed(running):
+                        succeeded, output = future.result()
+                        if not succeeded:
+                            threads.shutdown(cancel_futures=True)
+                            print(f"grid: {running[future]} failed\n{output[-2000:]}", flush=True)
+                            return False
+                        bar.set_postfix_str(running[future])
+                        bar.update()
+                except KeyboardInterrupt:  # running stages heed it too; no other starts
+                    threads.shutdown(cancel_futures=True)
+                    raise
     return True
 
 
 def main() -> int:
-    drop_broken_lock(root())
+    deadline.begin()
+    drop_dead_locks(root())
     return 0 if run(stages()) else 1
 
 

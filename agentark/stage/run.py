@@ -18,19 +18,24 @@ from typing import Any
 
 import psutil
 
-from agentark import StudyError, exit_status, first_line, redacted, root
+from agentark import Stopped, StudyError, deadline, exit_status, first_line, redacted, root
 from agentark.files import staged, write_json
 from agentark.parallel import TERMINAL
 from agentark.stage.outputs import places, recorded
-from agentark.stage.parameters import declared, read, read_params, resolve
+from agentark.stage.parameters import declared, parameters, read, read_params, resolve
 
 SOCKET = 80  # maximum length of the path of a kernel's socket folder; Linux allows 107 characters for a socket's path
+# The kernel and its workers ignore SIGTERM, which a cluster sends to all processes: the stage heeds it, see `deadline`.
+KERNEL = (
+    "import runpy, signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); "
+    "runpy.run_module('ipykernel_launcher', run_name='__main__')"
+)
 KERNEL_ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",  # one single-threaded process per core: two-threaded ones stall when they share a core
     "MALLOC_MMAP_THRESHOLD_": "4000000000",  # keep large tensors in the heap: page faults cost up to 4x in training
     "MALLOC_TRIM_THRESHOLD_": "8000000000",
     "TOKENIZERS_PARALLELISM": "false",
-    "HF_HUB_OFFLINE": "1",  # only scale `full` uses the hub
+    "HF_HUB_OFFLINE": "1",  # scale `mini` does not use the hub
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
@@ -74,15 +79,20 @@ def watched(note: Path):
         write_json(seconds | {"peak_mb": peak[0] / 2**20} | facts, note)
 
 
-def run(name: str, given: dict[str, str]) -> None:
-    """Run one notebook with checked parameters; publish its outputs, and its HTML page beside the report."""
+def run(name: str, given: dict[str, str], scale: str = "") -> None:
+    """Run one notebook with checked parameters, those of `scale` ("": the one chosen in params.yaml); publish its
+    outputs, and its HTML page beside the report.
+
+    Raises StudyError for a faulty parameter or a failed cell, and Stopped at the end of AGENTARK_HOURS or after a signal.
+    """
     top = root()
+    deadline.begin()
     if not re.fullmatch(r"(\w[\w-]*/)?\w[\w-]*", name):
         raise StudyError(
             f"{name!a:.80}: not a notebook's name; give it without .ipynb, as in 03_debate or paper/claims"
         )
     notebook = top / "notebooks" / f"{name}.ipynb"
-    params = read_params(top / "params.yaml")
+    params = parameters(scale) if scale else read_params(top / "params.yaml")
     values = resolve(notebook, params, given)
     outs = [k for k in values if k == "out" or k.startswith("out_")]
     if not outs:
@@ -97,7 +107,7 @@ def run(name: str, given: dict[str, str]) -> None:
     found = places(top, name, named, record, usual)
     pages = [top / "reports" / "notebooks" / f"{label}.html", *(found[k] for k in ("page",) if k in found)]
     executed.parent.mkdir(parents=True, exist_ok=True)
-    hub = {"HF_HUB_OFFLINE": "0"} if params.get("scale") == "full" else {}
+    hub = {"HF_HUB_OFFLINE": "0"} if params.get("scale") != "mini" else {}
     # Progress bars go to the terminal, not into the notebook.
     terminal = os.ttyname(sys.stderr.fileno()) if sys.stderr.isatty() else ""
     os.environ.update(KERNEL_ENVIRONMENT | hub | {TERMINAL: terminal})
@@ -106,7 +116,16 @@ def run(name: str, given: dict[str, str]) -> None:
     with alone(record), watched(record) as facts, staged([*(found[o] for o in outs), *pages]) as stand_ins:
         facts["outs"] = made  # also if this run fails: outputs of earlier runs still belong to this notebook
         stands = dict(zip(outs, (str(p.relative_to(top)) for p in stand_ins), strict=False))
-        execute(notebook, executed, values | stands)
+        with deadline.heeding_signals(notebook.stem):
+            try:
+                deadline.check()
+                execute(notebook, executed, values | stands)
+            except Stopped as stop:
+                finished = len([*(top / values["store"]).glob("??/*.json")]) if "store" in values else 0
+                batches = f", with {finished:,} finished batches in {values['store']}" if finished else ""
+                raise Stopped(
+                    f"{notebook.stem}: {deadline.reason()}; {stop}{batches}; run the same command again to go on"
+                ) from None
         ran = read(executed)
         real = {stands[o]: values[o] for o in outs}
         from agentark.stage.pages import notebook_page
@@ -131,7 +150,7 @@ def alone(record: Path):
 def execute(notebook: Path, executed: Path, values: dict[str, Any]) -> None:
     """Run a notebook with papermill; its printed text and the kept notebook contain no secrets.
 
-    Raises StudyError, in one line, if a cell fails or the kernel ends.
+    Raises StudyError, in one line, if a cell fails or the kernel ends, and Stopped if a cell raises that.
     """
     import papermill  # only after the notebook has been read (see parameters.read) and its parameters are checked
     from nbclient.exceptions import CellTimeoutError, DeadKernelError
@@ -160,6 +179,8 @@ def execute(notebook: Path, executed: Path, values: dict[str, Any]) -> None:
                 config=Config(settings),
             )
         except PapermillExecutionError as error:
+            if error.ename == Stopped.__name__:
+                raise Stopped(error.evalue) from None
             reason = str(error.evalue).strip().splitlines() or [""]
             raise StudyError(
                 f"{notebook.stem}: {error.ename}: {reason[0][:1000]} (the failed notebook is kept: {executed})"
@@ -180,7 +201,7 @@ def kernel_folder():
     """
     place = tempfile.gettempdir()
     with tempfile.TemporaryDirectory(dir=place if len(place) < SOCKET - 20 else "/tmp") as folder:
-        spec = {"argv": [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"], "language": "python"}
+        spec = {"argv": [sys.executable, "-c", KERNEL, "-f", "{connection_file}"], "language": "python"}
         write_json(spec | {"display_name": "Python 3"}, Path(folder) / "kernels" / "python3" / "kernel.json")
         used = {"JUPYTER_PATH": folder, "JUPYTER_RUNTIME_DIR": f"{folder}/runtime", "IPYTHONDIR": f"{folder}/ipython"}
         earlier = {name: os.environ.get(name) for name in used}
@@ -225,12 +246,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m agentark.stage", description=__doc__.splitlines()[0])
     parser.add_argument("name", help="a notebook below notebooks/, without .ipynb")
     parser.add_argument("parameters", nargs="*", metavar="name=value")
+    parser.add_argument("--scale", default="", help="a scale of params.yaml, in place of the one chosen there")
     chosen = parser.parse_args(arguments)
 
     def checked() -> None:
         for pair in chosen.parameters:
             if "=" not in pair:
                 raise StudyError(f"{chosen.name}: {pair!a:.80} is not of the form name=value")
-        run(chosen.name, dict(pair.split("=", 1) for pair in chosen.parameters))
+        run(chosen.name, dict(pair.split("=", 1) for pair in chosen.parameters), chosen.scale)
 
     return exit_status(checked)

@@ -1,6 +1,6 @@
 """The study's questions, from the generated world or from published data sets, in one table."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,7 +9,7 @@ import pandas as pd
 from agentark import StudyError, parallel
 from agentark.schemas import Question, Split
 from agentark.tasks import TASKS
-from agentark.tasks.datasets import DATA_SETS, Part, instructions, load
+from agentark.tasks.datasets import DATA_SETS, DataSet, Part, instructions, load, own, own_data_set
 from agentark.tasks.datasets.fit import fit
 from agentark.tasks.datasets.overlap import draw, separate
 
@@ -41,19 +41,32 @@ def collect(
     room: int,
     student: Path,
     local: Path | None = None,
+    columns: Mapping[str, str] | None = None,
 ) -> Drawn:
-    """Draw the study's questions, all from the generated world or all from published data sets.
+    """Draw the study's questions, all from the generated world or none of them.
 
-    Published questions come from the hub, or from the folder `local` with one folder per data set. Training questions
+    A task is a family of the generated world, a published data set, or the place of a user's own questions, whose task
+    is then named after the file (own.task_of) and whose columns may have other names (`columns`). Published questions
+    come from the hub, or from the folder `local` with one folder per data set. Training questions
     that also occur in a test set are removed, questions longer than `room` tokens (by `student`'s tokenizer) are
     shortened, and each question ends with an instruction on the form of the answer. Raises StudyError for an unknown
     task, for a mixture of both kinds, and if there are too few questions.
     """
-    unknown = [name for name in (train_task, *tasks) if name not in {**TASKS, **DATA_SETS}]
+    places = {own.task_of(task): task for task in tasks if own.is_own(task)}
+    tasks = [own.task_of(task) for task in tasks]
+    if twice := [
+        name for name in tasks if tasks.count(name) > 1 or (name in places and name in {**TASKS, **DATA_SETS})
+    ]:
+        raise StudyError(f"task {twice[0]!r} has the name of another task; rename the file or folder")
+    unknown = [name for name in (train_task, *tasks) if name not in {**TASKS, **DATA_SETS, **places}]
     if unknown or train_task not in tasks:
         raise StudyError(
             f"task {(unknown or [train_task])[0]!r} is "
-            + (f"unknown; choose from {', '.join([*TASKS, *DATA_SETS])}" if unknown else "not among `tasks`; add it")
+            + (
+                f"unknown; choose from {', '.join([*TASKS, *DATA_SETS])}, or name a file of your own questions in `tasks`"
+                if unknown
+                else "not among `tasks`; add it"
+            )
         )
     if all(name in TASKS for name in tasks):
         return Drawn(generated(tasks, train_task, counts, seed), pd.DataFrame(columns=["task", "what", "n"]))
@@ -65,7 +78,8 @@ def collect(
         (train_task, "test"): counts.test,
         **{(name, "test"): counts.test_other for name in tasks if name != train_task},
     }
-    return published(wanted, seed, room, student, local)
+    sets = {name: own_data_set(places[name], columns or {}) if name in places else DATA_SETS[name] for name in tasks}
+    return published(wanted, sets, seed, room, student, local)
 
 
 def generated(tasks: Sequence[str], train_task: str, counts: Counts, seed: int) -> list[Question]:
@@ -85,7 +99,14 @@ def _questions(task: str, **call) -> list[Question]:
     return TASKS[task].questions(**call)
 
 
-def published(wanted: dict[tuple[str, Split], int], seed: int, room: int, student: Path, local: Path | None) -> Drawn:
+def published(
+    wanted: dict[tuple[str, Split], int],
+    sets: Mapping[str, DataSet],
+    seed: int,
+    room: int,
+    student: Path,
+    local: Path | None,
+) -> Drawn:
     """Published questions: the wanted number of each data set and split, and the account of how they were obtained."""
     from agentark.models import loading  # imported here, since generated questions need no tokenizer
 
@@ -93,9 +114,9 @@ def published(wanted: dict[tuple[str, Split], int], seed: int, room: int, studen
         (name, "test" if split == "test" else "train") for name, split in wanted
     )
     loaded = {
-        (name, part): load(name, local / name if local else "", part)
+        (name, part): load(sets[name], local / name if local and name in DATA_SETS else "", part)
         for name, part in parts
-        if part in DATA_SETS[name].parts
+        if part in sets[name].parts
     }
     pool, shared = separate([q for found in loaded.values() for q in found.questions])
     rows = [dict(task=name, what=f"{part} questions loaded", n=len(l.questions)) for (name, part), l in loaded.items()]
@@ -127,8 +148,12 @@ def pick(questions: Iterable[Question], use: str, train_task: str) -> list[Quest
     "train", "validation" and "in_domain" (its test questions) belong to the training task, "hard" too, at harder
     levels. "test" is every task's test questions. Raises StudyError for an unknown task or use.
     """
-    if train_task not in {**TASKS, **DATA_SETS}:
+    questions = list(questions)
+    held = dict.fromkeys(q.task for q in questions)
+    if train_task not in {**TASKS, **DATA_SETS, **held}:
         raise StudyError(f"task {train_task!r} is unknown; choose one of {', '.join([*TASKS, *DATA_SETS])}")
+    if held and train_task not in held:
+        raise StudyError(f"the table has no questions of train_task {train_task!r}, only of {', '.join(held)}")
     hard = TASKS[train_task].hard if train_task in TASKS else ()
     chosen = {
         "train": lambda q: q.split == "train" and q.task == train_task,
@@ -146,5 +171,6 @@ def asked(params: dict, split: str) -> dict[str, int]:
     """The number of questions per task in a split, named as in `pick`."""
     drawn, main = params["questions"], params["train_task"]
     if split == "test":
-        return {task: drawn["test"] if task == main else drawn["test_other"] for task in drawn["tasks"]}
+        tasks = map(own.task_of, drawn["tasks"])
+        return {task: drawn["test"] if task == main else drawn["test_other"] for task in tasks}
     return {main: drawn[{"train": "train", "in_domain": "test", "hard": "test_hard"}[split]]}

@@ -5,6 +5,7 @@ Ratios, not seconds, because machines differ and are shared. Results: `reports/b
 
 import json
 import multiprocessing
+import os
 import platform
 import random
 import re
@@ -22,6 +23,7 @@ from typing import Any
 from unittest import mock
 
 import pandas as pd
+import pytest
 import torch
 from datasets import Dataset
 from trl import SFTConfig, SFTTrainer
@@ -31,10 +33,11 @@ from agentark.debate.prompts import revise_prompt
 from agentark.debate.run import run_debates
 from agentark.distill import launch, policy, sft, training
 from agentark.distill.settings import SFT, Recipe
-from agentark.engines import Request, Store, batching
+from agentark.engines import Batch, Engine, Request, Store, batching
+from agentark.engines.llama_cpp import LlamaCpp
 from agentark.engines.transformers import ROWS, Transformers
 from agentark.evaluate.likelihood import reasoning_nll
-from agentark.models import loading
+from agentark.models import gguf, loading
 from agentark.models.chat import solve_prompt
 from agentark.plan.rates import protocol
 from agentark.plan.training_log import measure_training
@@ -42,6 +45,7 @@ from agentark.pretrain.training import MAX_TOKENS
 from agentark.schemas import Question, write_csv
 from agentark.stage.parameters import parameters
 from agentark.tasks import task
+from tests.weights import smollm2
 
 REPEATS = 3
 TEACHER, STUDENT = "data/models/teacher", "data/models/qwen3-small"
@@ -94,6 +98,34 @@ def generation(questions: list[Question]) -> list[dict]:
         spread("debate: one call at a time / ours", alone, f"{calls} calls; single calls timed on {len(few)} of them"),
         spread("debate: plain batched generate / ours", batched, f"{calls} calls, plain batches of {ROWS}"),
     ]
+
+
+def engines() -> list[dict]:
+    """Tokens generated per second by transformers and by llama.cpp, one process each, from one GGUF file: SmolLM2's, or
+    the one that BENCH_GGUF names. Nothing if the weights of SmolLM2 are not to be had."""
+    try:
+        file = Path(os.environ.get("BENCH_GGUF") or smollm2()).absolute()
+    except pytest.skip.Exception as why:
+        print(f"llama.cpp beside transformers: skipped, {why}")
+        return []
+    asked = [Request(solve_prompt(f"{n} hens lay 2 eggs each. How many eggs?"), 0.0, 32, 0) for n in range(16)]
+    with tempfile.TemporaryDirectory() as folder:
+        gguf.unpack(file, Path(folder), torch.bfloat16)
+        ours: list[Engine] = [Transformers(Path(folder)), LlamaCpp(str(file))]
+        rates = [[tokens_per_second(engine, asked) for engine in ours] for _ in range(REPEATS)]
+    note = f"{file.stem}, {len(asked)} prompts, one core"
+    return [
+        spread("tokens/s: transformers, one batch", [a for a, _ in rates], note),
+        spread("tokens/s: llama.cpp, one by one", [b for _, b in rates], note),
+        spread("tokens/s: llama.cpp / transformers", [b / a for a, b in rates], note),
+    ]
+
+
+def tokens_per_second(engine: Engine, requests: list[Request]) -> float:
+    batches = [Batch([requests[i] for i in batch], 0) for batch in engine.batches(requests)]
+    start = time.perf_counter()
+    replies = [reply for _, batch in engine.run(batches) for reply in batch]
+    return sum(reply.completion_tokens for reply in replies) / (time.perf_counter() - start)
 
 
 def leaving(questions: list[Question]) -> list[dict]:
@@ -209,6 +241,7 @@ def main() -> None:
     questions, rows = task("word").questions(700, "train", 0), []
     parts = (
         lambda: generation(questions[:64]),
+        engines,
         lambda: leaving(task("equation").questions(128, "validation", 0)),
         starts,
         lambda: supervised(questions),

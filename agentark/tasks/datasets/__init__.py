@@ -14,7 +14,7 @@ hub, so revisions are not pinned by default. Pin one with `revision`.
 """
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,10 +22,10 @@ from typing import Literal
 
 from pydantic import ValidationError
 
-from agentark import StudyError
+from agentark import StudyError, root
 from agentark.answers import gradable
 from agentark.schemas import AnswerKind, Question, Split
-from agentark.tasks.datasets import formats
+from agentark.tasks.datasets import formats, own
 from agentark.tasks.datasets.rows import Raw, read_rows
 from agentark.tasks.splits import split_of
 
@@ -113,20 +113,31 @@ class Loaded:
     set_aside: list[SetAside]
 
 
-def load(name: str, source: str | Path = "", split: Part = "test", revision: str | None = None) -> Loaded:
+def own_data_set(source: str, columns: Mapping[str, str]) -> DataSet:
+    """The data set of a user's own questions at `source`. Raises StudyError for a column that no question has."""
+    parts: dict[Part, str] = {"train": "train", "test": "test"}
+    return DataSet(own.task_of(source), source, None, "the user's", "own questions", "text", parts, own.parser(columns))
+
+
+def load(name: str | DataSet, source: str | Path = "", split: Part = "test", revision: str | None = None) -> Loaded:
     """The questions of a data set's training or test part, and the rows set aside.
 
-    `source` is a hub name (by default the data set's own), a folder with a copy of a hub data set, or a file or folder
+    `name` is that of a published data set, or a data set of own questions; of their single file a part has the
+    questions that their hash gives to it. `source` is a hub name (by default the data set's own), a folder with a copy of a hub data set, or a file or folder
     in the original format; a single file is used whole. `revision` pins the hub's version: a commit, tag or branch. Ids
     count all questions of the part, including those set aside, so they are stable for one version. Raises StudyError
     for an unknown name or split, for an unreadable source, and if no row gives a question.
     """
-    if name not in DATA_SETS:
+    if isinstance(name, str) and name not in DATA_SETS:
         raise StudyError(f"data set {name!r} is unknown; choose one of {', '.join(DATA_SETS)}")
-    data_set = DATA_SETS[name]
+    data_set = DATA_SETS[name] if isinstance(name, str) else name
+    name = data_set.name
     if split not in data_set.parts:
         raise StudyError(f"{name} has no part for {split!r} here; choose from {', '.join(data_set.parts)}")
     source = source or data_set.hub
+    if data_set.name not in DATA_SETS and (root() / source).exists():
+        source = root() / source  # notebooks have another working folder
+    whole = data_set.name not in DATA_SETS and Path(source).is_file()
     if not source:
         raise StudyError(f"{name} is not on the hub; download its files and name one as `source`")
     part = data_set.parts[split]
@@ -139,11 +150,17 @@ def load(name: str, source: str | Path = "", split: Part = "test", revision: str
             if raw.problem:
                 raise StudyError(raw.problem)
             question = question_of(data_set, raw.data, f"{name}-{part}-{number:06d}", split)
+            if whole and (split_of(question.content) == "test") != (split == "test"):
+                continue
             read.add(raw, question)
             questions.append(question)
         except StudyError as error:
             set_aside.append(SetAside(raw.file, raw.row, raw.key, str(error)))
     read.check()
+    if not questions and not set_aside:
+        raise StudyError(
+            f"{source}: too few questions for the part {split!r}; add questions, or name a folder with one file per part"
+        )
     if not questions:
         first = set_aside[0]
         raise StudyError(f"{first.file}: no row is a {name} question; row {first.row}: {first.reason}")

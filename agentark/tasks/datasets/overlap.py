@@ -43,5 +43,5 @@ def draw(questions: Sequence[Question], name: str, n: int, split: Split, seed: i
     """A random sample of `n` questions of one data set and split. Raises StudyError if there are fewer."""
     found = [q for q in questions if (q.task, q.split) == (name, split)]
     if len(found) < n:
-        raise StudyError(f"{name}: only {len(found)} questions in {split}, not {n}")
+        raise StudyError(f"{name}: only {len(found)} questions in {split}, not {n}; lower questions.{split}")
     return random.Random(f"{name}|{split}|{seed}").sample(found, n)

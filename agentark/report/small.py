@@ -1,0 +1,106 @@
+"""The page of a run with real models (scale `small`): its findings, and the same contrasts in the generated world."""
+
+from collections.abc import Mapping
+
+import pandas as pd
+
+from agentark.report.sentences import NAMES, named_verdict, number, one, over_best, select, signed, verdict
+
+MINI_TASK, MINI_TEAM, MINI_STUDENT = "equation", "teacher", "qwen3-small"
+# The contrasts of the page: what is claimed, the system, its baseline, the table of the generated world that has the
+# contrast, and there the conditions of the system and of the baseline.
+CONTRASTS = [
+    ("The debate beats greedy decoding", "debate", "greedy", "ablation_controls", MINI_TEAM, ""),
+    ("The debate beats the vote at equal calls", "debate", "vote", "ablation_controls", MINI_TEAM, ""),
+    ("The debate beats self-revision", "debate", "self_revision", "ablation_controls", MINI_TEAM, ""),
+    ("Communication helps", "debate", "debate_off", "ablation_controls", MINI_TEAM, ""),
+    ("R-SFT on the debate beats the base", "rsft", "base", "scores", "", ""),
+    ("... R-SFT on greedy traces", "rsft", "rsft", "ablation_sources", "debate, verified", "greedy"),
+    ("... R-SFT on self-revised traces", "rsft", "rsft", "ablation_sources", "debate, verified", "self_revision"),
+    ("... R-SFT on communication-off traces", "rsft", "rsft", "ablation_sources", "debate, verified", "debate_off"),
+    ("DA beats the base", "da", "base", "scores", "", ""),
+    ("PAD beats the base", "pad", "base", "scores", "", ""),
+]
+
+
+def debate_findings(scores: pd.DataFrame, task: str) -> list[str]:
+    """The debate beside its best baseline, then over each control."""
+    where = dict(setting="test", test_task=task, student="", method="debate", variant="")
+    gains = select(scores, metric="accuracy_gain", **where)
+    others = "; ".join(f"vs. {NAMES[row['baseline']]} {named_verdict(row)}" for _, row in gains.iterrows())
+    return [f"**Debate**: {over_best(scores, (), **where)}", f"All gains: {others}."]
+
+
+def round_finding(rounds: pd.DataFrame) -> str:
+    """What revision changes, from the table of rounds."""
+    first, last = rounds.iloc[0], rounds.iloc[-1]
+    return (
+        f"From round 1 to round {last['round']:.0f} the accuracy of one agent changes from {first['single']:.3f} to "
+        f"{last['single']:.3f}, that of the agents' vote from {first['vote']:.3f} to {last['vote']:.3f}. "
+        f"{last['corrected']:.1%} of the agents are corrected, {last['spoilt']:.1%} spoilt (n = {last['n']:.0f} debates)."
+    )
+
+
+def student_findings(scores: pd.DataFrame, student: str, task: str) -> list[str]:
+    """Each trained student over its base, in domain."""
+    where = dict(test_task=task, student=student, setting="test")
+    lines = [
+        f"The base of **{student}** has an accuracy of {number(one(scores, metric='accuracy', method='base', **where))}."
+    ]
+    trained = select(scores, metric="accuracy", **where)
+    for _, row in trained[trained["method"] != "base"].iterrows():
+        own = select(scores, metric="accuracy_gain", method=row["method"], variant=row["variant"], **where)
+        gain = own[(own["baseline"] == "base") & (own["baseline_variant"] == "")].iloc[0]
+        source = f" on traces of {NAMES[row['variant']]}" if row["variant"] else ""
+        lines.append(f"{NAMES[row['method']]}{source}: {number(row)}; vs. the base {named_verdict(gain)}.")
+    return lines
+
+
+def beside(scores: pd.DataFrame, task: str, student: str, mini: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """A row for each of CONTRASTS: its gain with real models and in the generated world, with intervals and verdicts.
+
+    mini: the tables of the generated world by name. A contrast that a run lacks is "not run".
+    """
+    rows = []
+    for what, method, baseline, name, here, there in CONTRASTS:
+        real = dict(method=method, baseline=baseline, baseline_variant=there, variant="", test_task=task)
+        world = dict(method=method, baseline=baseline, variant=here, test_task=MINI_TASK)
+        world["baseline_variant"] = f"{there}, verified" if there else ""
+        rows.append(
+            {
+                "claim": what,
+                "real models": outcome(scores, student=student if method in ("rsft", "da", "pad") else "", **real),
+                "generated world": outcome(
+                    mini[name], student=MINI_STUDENT if method in ("rsft", "da", "pad") else "", **world
+                ),
+            }
+        )
+    return pd.DataFrame(rows).set_index("claim")
+
+
+def outcome(table: pd.DataFrame, **where: str) -> str:
+    """A paired gain in a cell of a table: value, interval, verdict and n."""
+    rows = select(table, metric="accuracy_gain", setting="test", **where) if len(table) else table
+    if "level" in rows and len(rows):
+        rows = rows[rows["level"].isna()]
+    return f"{signed(rows.iloc[0])}, n = {rows.iloc[0]['n']}: {verdict(rows.iloc[0])}" if len(rows) else "not run"
+
+
+def unread(replies: pd.DataFrame) -> str:
+    """How many replies of a run state no answer that the checker reads, and why."""
+    total = replies[["replies", "without_answer", "cut", "cut_without_answer"]].sum()
+    return (
+        f"Of {total['replies']:,} replies to test questions {total['without_answer']:,} "
+        f"({total['without_answer'] / total['replies']:.1%}) state no answer that the checker reads; "
+        f"{total['cut_without_answer']:,} of these are cut at the limit of tokens."
+    )
+
+
+def marked(sampled: pd.DataFrame, marks: pd.DataFrame) -> str:
+    """On how many of the replies marked by hand the checker agrees: reads the same answer, and gives the same verdict.
+
+    sampled, marks: tables with columns `reply`, `answer` ("" for none) and `right`.
+    """
+    both = sampled.merge(marks, on="reply", suffixes=("", "_by_hand"))
+    same = (both["right"] == both["right_by_hand"]) & ((both["answer"] == "") == (both["answer_by_hand"] == ""))
+    return f"A reader marked {len(both)} random replies by hand; the checker agrees on {same.sum()} of them ({same.mean():.3f})."

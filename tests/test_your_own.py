@@ -1,0 +1,90 @@
+"""docs/your-own.md, followed word by word in a copy of the project with real weights, ends in a report."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from small_study import PROJECT, call, copy_of_project, environment, stage
+from test_docs import YOUR_OWN, blocks, commands
+from weights import smollm2
+
+from agentark import StudyError
+from agentark.engines import Batch, Request, engine
+from agentark.evaluate.predictions import systems
+from agentark.models.checkpoints import fetched
+from agentark.tasks.datasets import load, own_data_set
+
+EXAMPLE = PROJECT / "docs" / "my_questions"
+
+
+@pytest.fixture(scope="module")
+def followed(tmp_path_factory) -> Path:
+    file, folder = smollm2(), copy_of_project(tmp_path_factory.mktemp("mine"))
+    (folder / "data" / "mine").mkdir()
+    shutil.copy(file, folder / "data" / "mine" / "smollm2.gguf")
+    for command in commands([YOUR_OWN]):
+        call(folder, *command.replace("python", sys.executable, 1).split())
+    for code in blocks(YOUR_OWN, "python"):
+        subprocess.run([sys.executable, "-c", code], cwd=folder, env=environment(folder), check=True)
+    return folder
+
+
+@pytest.mark.long
+def test_the_page_ends_in_a_report(followed):
+    page = (followed / "reports" / "mine" / "index.html").read_text(encoding="utf-8")
+    assert "What a student learned from a debate on my questions" in page and "Of 0 tasks" not in page
+    assert "R-SFT" in page and "smollm2" in page and page.count("<figure>") == 5
+    scores = pd.read_csv(followed / "reports" / "mine" / "scores.csv", keep_default_na=False)
+    assert {"base", "rsft", "greedy", "single", "vote", "debate"} == set(scores["method"])
+    made = [file.name for file in (followed / "data" / "runs").glob("*.ipynb")]
+    pages = [f"reports/notebooks/{Path(name).stem}.html" for name in made]
+    ignored = call(followed, "git", "check-ignore", "data/mine/x", "reports/mine/x", *pages).stdout.splitlines()
+    assert len(ignored) == len(pages) + 2 and len(made) == 8
+
+
+@pytest.mark.long
+def test_the_student_is_the_same_whole_and_as_an_adapter(followed):
+    mine = followed / "data" / "mine"
+    asked = [Request([{"role": "user", "content": f"What is {n} plus {n}?"}], 0.0, 4, 0) for n in range(3)]
+    names = (f"{mine}/student.gguf", f"{mine}/smollm2.gguf+{mine}/adapter.gguf")
+    texts = [
+        [reply.text for _, (reply,) in engine(f"llama.cpp:{name}").run([Batch([r], 0) for r in asked])]
+        for name in names
+    ]
+    assert sum(one == other for one, other in zip(*texts, strict=True)) >= 2
+
+
+def test_the_rows_shown_are_rows_of_the_example():
+    (shown,) = blocks(YOUR_OWN, "json")
+    rows = [json.loads(line) for line in (EXAMPLE / "train.jsonl").read_text().splitlines()]
+    assert all(json.loads(line) in rows for line in shown.splitlines())
+    assert {q.kind for q in load(own_data_set("docs/my_questions", {}), split="train").questions} == {
+        "number", "text", "choice"
+    }  # fmt: skip
+
+
+def test_questions_are_found_from_a_notebook_s_folder(monkeypatch):
+    monkeypatch.chdir(PROJECT / "notebooks")
+    assert len(load(own_data_set("docs/my_questions", {}), split="test").questions) == 8
+
+
+def test_a_file_or_a_student_that_is_not_there_is_told(tmp_path):
+    with pytest.raises(StudyError, match=r"none\.gguf: no such GGUF file; download it, or correct the name"):
+        fetched("data/none.gguf", "main", tmp_path / "out")
+    with pytest.raises(StudyError, match=r"mine/pad/seed-0: no such student; .* pad"):
+        systems("teacher", ["mine"], ["pad"], [0], "", Path("data/models"), tmp_path)
+
+
+def test_questions_of_another_task_are_told_before_a_debate(tmp_path):
+    folder = copy_of_project(tmp_path / "study")
+    stage(folder, "01_questions", "tasks=[docs/my_questions]", "train_task=my_questions", "train=2", "validation=0",
+          "test=2", "room=1000", "out=data/mine/questions")  # fmt: skip
+    done = stage(folder, "03_debate", "questions=data/mine/questions", "out=data/mine/debates/train", check=False)
+    assert "has no questions of train_task 'equation', only of my_questions" in done.stderr
+    done = stage(folder, "01_questions", "tasks=[docs/my_questions]", "train_task=my_questions", "room=1000",
+                 "out=data/mine/more", check=False)  # fmt: skip
+    assert "questions in train, not 40; lower questions.train" in done.stderr
