@@ -11,7 +11,15 @@ from agentark import StudyError, finish, root
 from agentark.files import write_atomically
 
 VALUES = ("value", "lo", "hi", "n", "tokens_per_question", "calls_per_question")  # all other columns identify a row
-TRACKED = ("scores.csv", "reasoning.csv", "extraction.csv", "rounds.csv", "curves.csv", "replies.csv", "transcripts.json")
+TRACKED = (
+    "scores.csv",
+    "reasoning.csv",
+    "extraction.csv",
+    "rounds.csv",
+    "curves.csv",
+    "replies.csv",
+    "transcripts.json",
+)
 NAMES = {
     "base": "base", "base_steps": "base, steps shown", "sft": "answer-only SFT", "rsft": "R-SFT", "da": "DA", "pad": "PAD", "greedy": "greedy decoding",
     "single": "one sample", "vote": "vote", "debate": "debate",
