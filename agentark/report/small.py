@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from agentark.report.sentences import NAMES, named_verdict, number, one, over_best, select, signed, verdict
+from agentark.report.sentences import NAMES, named_verdict, number, one, select, signed, verdict
 
 MINI_TASK, MINI_TEAM, MINI_STUDENT = "equation", "teacher", "qwen3-small"
 # The contrasts of the page: what is claimed, the system, its baseline, the table of the generated world that has the
@@ -21,14 +21,6 @@ CONTRASTS = [
     ("DA beats the base", "da", "base", "scores", "", ""),
     ("PAD beats the base", "pad", "base", "scores", "", ""),
 ]
-
-
-def debate_findings(scores: pd.DataFrame, task: str) -> list[str]:
-    """The debate beside its best baseline, then over each control."""
-    where = dict(setting="test", test_task=task, student="", method="debate", variant="")
-    gains = select(scores, metric="accuracy_gain", **where)
-    others = "; ".join(f"vs. {NAMES[row['baseline']]} {named_verdict(row)}" for _, row in gains.iterrows())
-    return [f"**Debate**: {over_best(scores, (), **where)}", f"All gains: {others}."]
 
 
 def round_finding(rounds: pd.DataFrame) -> str:
