@@ -66,7 +66,7 @@ test-vllm: env .venv-vllm/ready  ## test the engines with vLLM on the CPU, and a
 	VLLM_ENABLE_V1_MULTIPROCESSING=0 VLLM_CPU_OMP_THREADS_BIND=nobind VLLM_CPU_KVCACHE_SPACE=1 VLLM_NO_USAGE_STATS=1 \
 	PYTHONPATH=. STUDY_PYTHON=$(CURDIR)/$(BIN)/python \
 	.venv-vllm/bin/python -m pytest --override-ini addopts=-q \
-	tests/test_conformance.py tests/test_prefixes.py tests/test_adapters.py
+	tests/test_conformance.py tests/test_prefixes.py tests/test_adapters.py tests/test_int8.py
 
 lint: env  ## run the checks of .pre-commit-config.yaml on all files
 	ruff check .

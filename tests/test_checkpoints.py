@@ -3,7 +3,7 @@
 import pytest
 from test_pad import BASE, QUESTIONS, SETTINGS, judge
 
-from agentark.distill import policy, reward_model, sft, step_labels, training
+from agentark.distill import launch, policy, reward_model, sft, step_labels, training
 from agentark.distill.settings import SFT, RewardModel
 
 PAIRS = [(q.text, q.solution) for q in QUESTIONS]
@@ -21,7 +21,7 @@ class Killed(BaseException):
 @pytest.fixture
 def project(tmp_path, monkeypatch):
     """Checkpoints are kept below this folder."""
-    monkeypatch.setattr(training, "root", lambda: tmp_path)
+    monkeypatch.setattr(launch, "root", lambda: tmp_path)
     return tmp_path
 
 
@@ -70,7 +70,27 @@ def test_a_killed_training_ends_in_the_same_weights(project, monkeypatch, capsys
     assert train(project / "resumed", steps=2) == curve
     assert (project / "resumed" / WEIGHTS).read_bytes() == (project / "whole" / WEIGHTS).read_bytes()
     assert ("training continues after step" in capsys.readouterr().out) == (at > 2)
+
+
+def test_a_finished_seed_of_a_stopped_stage_is_not_trained_again(project, monkeypatch, capfd):
+    settings = SFT(steps=7, batch_size=4, learning_rate=0.002, save_steps=2)
+    shared = dict(base=BASE, pairs=PAIRS, settings=settings, method="rsft")
+    sft.train(out=project / "stopped" / "seed-0", seed=0, **shared)
+    with monkeypatch.context() as patch:
+        killed_after(patch, 5)
+        with pytest.raises(Killed):
+            sft.train(out=project / "stopped" / "seed-1", seed=1, **shared)
+    capfd.readouterr()
+    curves = launch.train_seeds(sft.train, [0, 1], project / "again", **shared)
+    told = capfd.readouterr().out
+    assert "continues after step 7," in told and "continues after step 4," in told
     assert not list((project / "data" / "checkpoints").iterdir())
+    whole = launch.train_seeds(
+        sft.train, [0, 1], project / "whole", **shared | {"settings": settings.but(save_steps=0)}
+    )
+    assert curves.equals(whole)
+    for seed in ("seed-0", "seed-1"):
+        assert (project / "again" / seed / WEIGHTS).read_bytes() == (project / "whole" / seed / WEIGHTS).read_bytes()
 
 
 def test_no_training_continues_from_another_s_checkpoint(project, monkeypatch, capsys):

@@ -92,6 +92,15 @@ COMMANDS: dict[str, str | list[str]] = {
     'python -m agentark.engines.store data/store "bad gateway" --remove': (
         "test_store.py::test_answers_are_listed_and_removed_by_words_and_no_others"
     ),
+    "python -m agentark.stage 02_checkpoint name=coder source=models/qwen2.5-coder-1.5b-instruct-q4_k_m.gguf "
+    "out=data/models/coder": "test_your_own.py::test_the_page_ends_in_a_report",
+    "python -m agentark.models.int8 data/models/coder data/models/coder-int8": (
+        "test_int8.py::test_what_is_no_checkpoint_is_one_line_and_writes_nothing"
+    ),
+    "OMP_NUM_THREADS=1 VLLM_CPU_KVCACHE_SPACE=1 VLLM_CPU_OMP_THREADS_BIND=nobind PYTHONPATH=. .venv-vllm/bin/python "
+    "-m agentark.engines.serve data/models/coder-int8 8000": (
+        "test_conformance.py::test_a_greedy_debate_is_the_same_through_every_engine"
+    ),
     **dict.fromkeys(commands([YOUR_OWN]), "test_your_own.py::test_the_page_ends_in_a_report"),
     **dict.fromkeys(
         (f"hf download Qwen/Qwen2.5-Coder-{size}B-Instruct-GGUF qwen2.5-coder-{size.lower()}b-instruct-q4_k_m.gguf "

@@ -34,6 +34,15 @@ def test_the_debate_is_compared_with_its_best_baseline(best, gain, words):
     assert f"]({words})".replace("](", "] (") in line
 
 
+@pytest.mark.parametrize("control", sentences.NOT_CHEAPER[1:])
+def test_a_control_of_equal_or_higher_cost_is_no_cheaper_baseline(control):
+    rows = system("debate", 0.5, {control: -0.2, "greedy": 0.1, "vote": 0.2})
+    rows += [row("accuracy", 0.7, control), row("accuracy", 0.4, "greedy"), row("accuracy", 0.3, "vote")]
+    line = sentences.debate_findings(frame(rows), "word")
+    assert "with no more calls is greedy decoding (0.400)" in line
+    assert f"vs. {sentences.NAMES[control]} -0.200" in line
+
+
 @pytest.mark.parametrize(("gain", "words"), OUTCOMES)
 def test_a_student_is_compared_with_the_best_use_of_one_call(gain, words):
     own = dict(student="s")

@@ -8,7 +8,7 @@ import yaml
 
 from agentark import StudyError, root
 from agentark.distill.settings import SFT, Policy, Recipe, RewardModel
-from agentark.stage.parameters import resolve
+from agentark.stage.parameters import read_params, resolve
 
 PARAMS = yaml.safe_load((root() / "params.yaml").read_text())
 NOTEBOOKS = sorted((root() / "notebooks").rglob("*.ipynb"))
@@ -20,6 +20,13 @@ def test_the_sections_of_params_yaml_are_settings(scale):
     recipe = Recipe.of(PARAMS | PARAMS[scale])
     assert recipe.policy.max_tokens == PARAMS[scale]["max_tokens"]
     assert recipe.optimiser_steps("pad") > recipe.optimiser_steps("rsft") == recipe.sft.steps
+
+
+@pytest.mark.parametrize("scale", ["mini", "small", "small_cpu", "full"])
+def test_a_scale_that_is_chosen_in_params_yaml_is_read(scale, tmp_path):
+    file = tmp_path / "params.yaml"
+    file.write_text((root() / "params.yaml").read_text().replace("\n<<: *mini\n", f"\n<<: *{scale}\n"))
+    assert read_params(file)["scale"] == scale
 
 
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: f"{path.parent.name}/{path.stem}")

@@ -79,8 +79,8 @@ def run_debates(
     """Run `protocol` on every question, continuing from the finished batches in `store`.
 
     `model` is a name for `engines.engine`, of every agent, or a list of names that the agents take in turn (see
-    run_group); `max_tokens` limits a reply. A trace's text is the answer; its thought is apart. With transformers, groups of questions run in parallel on the cores; an
-    engine that batches internally gets all questions of a round at once.
+    run_group); `max_tokens` limits a reply. A trace's text is the answer; its thought is apart. With transformers, groups
+    of questions run in parallel on the cores; an engine that batches internally gets all questions of a round at once.
     """
     models = [model] if isinstance(model, str | Path) else list(model)
     call: dict[str, Any] = dict(

@@ -6,11 +6,14 @@ use, because the trainer otherwise spreads a batch over all visible GPUs.
 """
 
 import contextlib
+import hashlib
 import importlib.util
 import io
+import json
 import os
 import pickle
 import queue
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -22,7 +25,7 @@ from typing import Any
 
 import pandas as pd
 
-from agentark import Stopped, StudyError, parallel
+from agentark import Stopped, StudyError, parallel, root
 from agentark.distill.settings import Recipe, Settings
 
 PRELOADED = ("agentark.distill.students", "agentark.distill.step_credit", "agentark.distill.training")
@@ -78,7 +81,18 @@ def run_all(function: Callable, calls: Iterable[dict[str, Any]], processes: int 
         for call in calls
     ]
     with parallel.progress(sum(counts), f"{len(calls)} trainings", "step"):
-        return _run_all(function, calls, processes)
+        results = _run_all(function, calls, processes)
+    for provenance in (file for call in calls if "out" in call for file in call["out"].rglob("provenance.json")):
+        shutil.rmtree(checkpoints_of(json.loads(provenance.read_text())), ignore_errors=True)
+    return results
+
+
+def checkpoints_of(provenance: dict[str, Any]) -> Path:
+    """The folder for the checkpoints of the training with this `provenance.json`.
+
+    Its name is a hash, so no training continues from another's checkpoint. It lies outside the outputs of all stages.
+    """
+    return root() / "data" / "checkpoints" / hashlib.sha256(json.dumps(provenance).encode()).hexdigest()[:32]
 
 
 def _run_all(function: Callable, calls: list[dict[str, Any]], processes: int) -> list:

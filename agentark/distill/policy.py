@@ -4,6 +4,8 @@ The training libraries are imported in the functions that train; see sft.
 """
 
 import importlib.util
+import os
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -54,7 +56,7 @@ def train(
     import torch
 
     from agentark.distill.students import save
-    from agentark.distill.training import arguments, checkpoints_of, forget, run, trainable
+    from agentark.distill.training import arguments, checkpoints_of, run, trainable
     from agentark.engines import batching
 
     by_step = settings.aggregate == "step"
@@ -83,7 +85,8 @@ def train(
     )  # fmt: skip
     run(training, checkpoints)
     save(training.model, tokenizer, out, made_from)
-    forget(checkpoints or out / "checkpoints")
+    if not checkpoints and os.environ.get("RANK", "0") == "0":  # those of the early stop, in the first process
+        shutil.rmtree(out / "checkpoints", ignore_errors=True)
     return learning_curve(training.state.log_history, training.state.best_global_step or settings.steps)
 
 

@@ -132,7 +132,7 @@ def train(base: Path, debates: Sequence[DebateSteps], out: Path, seed: int, sett
     both stages: step, loss, stage. Raises StudyError if no debate holds both agreeing and disagreeing steps.
     """
     from agentark.distill.students import Origin, save
-    from agentark.distill.training import checkpoints_of, curve, forget, run
+    from agentark.distill.training import checkpoints_of, curve, run
 
     if settings.nll_weight and settings.score != "likelihood":
         raise StudyError(f"{settings.section}: nll_weight needs score=likelihood; set it to 0 for a head")
@@ -148,16 +148,15 @@ def train(base: Path, debates: Sequence[DebateSteps], out: Path, seed: int, sett
     last = f"layers.{model.config.get_text_config().num_hidden_layers - 1}."
     trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     history: list[dict] = []
-    folders: list[Path | None] = []
     for stage, steps in ((1, settings.stage_1_steps), (2, settings.stage_2_steps)):
         for name, parameter in trained:
             parameter.requires_grad = stage == 2 or any(part in name for part in (last, "score.", "projection."))
         parameters = settings.recorded() | {"stage": stage, "steps": steps}
         origin = Origin("reward model", seed, {"base": base}, [asdict(d) for d in mixed], parameters)
-        folders.append(checkpoints_of(origin, settings))
-        config = stage_arguments(seed, steps, settings, folders[-1])
+        checkpoints = checkpoints_of(origin, settings)
+        config = stage_arguments(seed, steps, settings, checkpoints)
         trainer = stage_trainer(model, config, encoded_debates, projection, settings, tokenizer.pad_token_id)
-        run(trainer, folders[-1])
+        run(trainer, checkpoints)
         start = history[-1]["step"] if history else 0
         history += [
             {"step": start + h["step"], "loss": h["loss"], "stage": stage}
@@ -167,8 +166,6 @@ def train(base: Path, debates: Sequence[DebateSteps], out: Path, seed: int, sett
         save(model, tokenizer, out / "stage-1" if stage == 1 else out, origin)
         if projection is not None:
             model.projection = projection
-    for folder in folders:
-        forget(folder)
     return history
 
 

@@ -31,9 +31,9 @@ METHODS = ("sft", "rsft", "da")
 def examples(trajectories: Sequence[Trajectory], method: str) -> list[tuple[str, str]]:
     """(question, target) pairs for a method.
 
-    sft: the bare answer, -log p(y* | x). rsft: the verified traces that extraction kept, one per question or all. da: a question's diverse traces, with
-    the likelihood averaged over them: traces are repeated so that all questions have equal weight. Raises StudyError
-    for an unknown method, or if extraction kept no trace for it.
+    sft: the bare answer, -log p(y* | x). rsft: the verified traces that extraction kept, one per question or all.
+    da: a question's diverse traces, with the likelihood averaged over them: traces are repeated so that all questions
+    have equal weight. Raises StudyError for an unknown method, or if extraction kept no trace for it.
     """
     if method not in METHODS:
         raise StudyError(f"method {method!r} is unknown; choose one of {', '.join(METHODS)}")
@@ -58,14 +58,14 @@ def train(
     """Fine-tune `base` on question-target pairs, with loss on the target only, and save the student to `out`.
 
     If the pairs do not divide evenly among several processes, an epoch's last step is filled up with its first pairs.
-    With settings.save_steps a training that was killed continues from its last checkpoint, and ends in the same weights.
+    With settings.save_steps a killed training continues from its last checkpoint, and ends in the same weights.
     Returns the learning curve: step, loss (nats per token), mean_token_accuracy.
     """
     from datasets import Dataset
     from trl import SFTConfig
 
     from agentark.distill.students import Origin, save
-    from agentark.distill.training import WholeBatches, arguments, checkpoints_of, curve, forget, run, trainable
+    from agentark.distill.training import WholeBatches, arguments, checkpoints_of, curve, run, trainable
 
     origin = Origin(method, seed, {"base": base}, pairs, settings.recorded())
     checkpoints = checkpoints_of(origin, settings)
@@ -87,7 +87,6 @@ def train(
     training = WholeBatches(model, config, train_dataset=Dataset.from_list(chats), processing_class=tokenizer)
     run(training, checkpoints)
     save(training.model, tokenizer, out, origin)
-    forget(checkpoints)
     return curve(training.state.log_history, "loss", "mean_token_accuracy")
 
 

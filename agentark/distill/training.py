@@ -1,11 +1,9 @@
 """Functions common to all trainings: trainable models, trainer arguments, division of a batch among processes."""
 
 import os
-import shutil
 from pathlib import Path
 from typing import Any
 
-import joblib
 import torch
 from accelerate.utils import broadcast_object_list
 from datasets import Dataset
@@ -22,7 +20,8 @@ from transformers import (
 from transformers.trainer_pt_utils import LengthGroupedSampler
 from trl import SFTTrainer
 
-from agentark import Stopped, StudyError, deadline, root
+from agentark import Stopped, StudyError, deadline
+from agentark.distill import launch
 from agentark.distill.launch import route
 from agentark.distill.settings import Settings
 from agentark.distill.students import Origin
@@ -220,18 +219,9 @@ def divided(examples: int, at_once: int) -> dict[str, int]:
 
 
 def checkpoints_of(origin: Origin, chosen: Settings) -> Path | None:
-    """The folder for a training's checkpoints, below data/checkpoints; None without `save_steps`.
-
-    Its name is a hash of the training's origin, so no training continues from another's checkpoint. It lies outside the
-    outputs of a notebook, which are removed when the notebook fails.
-    """
-    return root() / "data" / "checkpoints" / joblib.hash(origin.provenance()) if chosen.save_steps else None
-
-
-def forget(checkpoints: Path | None) -> None:
-    """Delete the checkpoints of a finished training, in the first process."""
-    if checkpoints and os.environ.get("RANK", "0") == "0":
-        shutil.rmtree(checkpoints, ignore_errors=True)
+    """The folder for a training's checkpoints; None without `save_steps`. `launch.run_all` deletes it after all of its
+    trainings have finished, so that a finished one is not repeated if another is killed."""
+    return launch.checkpoints_of(origin.provenance()) if chosen.save_steps else None
 
 
 def last_of(checkpoints: Path) -> str | None:

@@ -7,7 +7,7 @@ import seaborn as sns
 from scipy.stats import spearmanr
 
 from agentark.report import charts
-from agentark.report.sentences import NAMES, against, number, one, select, verdict
+from agentark.report.sentences import NAMES, NOT_CHEAPER, against, number, one, select, verdict
 
 POINT = ["variant", "test_task", "temperature", "agents", "level"]  # these columns identify a point of the map
 MARKS = "osD^v"  # of teams
@@ -49,7 +49,7 @@ def best_baseline(table: pd.DataFrame, debate: pd.Series) -> tuple[pd.Series, pd
         table, metric="accuracy_gain", **{key: debate[key] for key in ("variant", "test_task", "method")},
         temperature=debate["temperature"], agents=debate["agents"],
     )  # fmt: skip
-    gains = gains[gains["level"].isna() & ~gains["baseline"].isin(["debate_off", "debate_other", "vote_tokens"])]
+    gains = gains[gains["level"].isna() & ~gains["baseline"].isin(NOT_CHEAPER)]
     best = None
     for _, gain in gains.iterrows():
         team = gain["baseline_variant"] or gain["variant"]

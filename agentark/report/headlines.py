@@ -8,7 +8,7 @@ from agentark.report.sentences import NAMES, named_verdict, number, one, over_be
 
 def debate(scores: pd.DataFrame, task: str) -> str:
     """What the study's debate gains over its best baseline."""
-    found = over_best(scores, (), setting="test", test_task=task, student="", method="debate")
+    found = over_best(scores, setting="test", test_task=task, student="", method="debate")
     return f"**Debate** on `{task}`: {found}"
 
 
@@ -34,11 +34,7 @@ def students(scores: pd.DataFrame, task: str, student: str, methods: list[str]) 
     """What a student gains by each method over the best baseline with one call."""
     where = dict(setting="test", test_task=task, student=student)
     labels = {"rsft": "R-SFT", "da": "DA", "pad": "PAD, which uses no gold answer"}
-    return [
-        f"**{student}, {labels[m]}**: {over_best(scores, ('debate',), method=m, **where)}"
-        for m in methods
-        if m in labels
-    ]
+    return [f"**{student}, {labels[m]}**: {over_best(scores, method=m, **where)}" for m in methods if m in labels]
 
 
 def sources(table: pd.DataFrame, student: str) -> list[str]:

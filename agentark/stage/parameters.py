@@ -38,7 +38,9 @@ class Loader(yaml.SafeLoader):
     """YAML with the numbers of YAML 1.2 (`dvc exp run -S` writes 1e-05, which YAML 1.1 reads as text:
     treeverse/dvc#5971), which rejects duplicate keys instead of keeping the last one."""
 
-    def construct_mapping(self, node, deep=False):
+    def compose_mapping_node(self, anchor):
+        # Checked before construction, which writes the merged keys of an anchored mapping into its node.
+        node = super().compose_mapping_node(anchor)
         seen = set()
         for key, _ in node.value:
             if key.tag != "tag:yaml.org,2002:merge" and isinstance(key.value, str):
@@ -47,7 +49,7 @@ class Loader(yaml.SafeLoader):
                         None, None, f"the key {key.value} appears twice", key.start_mark
                     )
                 seen.add(key.value)
-        return super().construct_mapping(node, deep)
+        return node
 
 
 Loader.add_implicit_resolver(

@@ -111,20 +111,23 @@ def engines() -> list[dict]:
     asked = [Request(solve_prompt(f"{n} hens lay 2 eggs each. How many eggs?"), 0.0, 32, 0) for n in range(16)]
     with tempfile.TemporaryDirectory() as folder:
         gguf.unpack(file, Path(folder), torch.bfloat16)
-        ours: list[Engine] = [Transformers(Path(folder)), LlamaCpp(str(file))]
-        rates = [[tokens_per_second(engine, asked) for engine in ours] for _ in range(REPEATS)]
-    note = f"{file.stem}, {len(asked)} prompts, one core"
-    return [
-        spread("tokens/s: transformers, one batch", [a for a, _ in rates], note),
-        spread("tokens/s: llama.cpp, one by one", [b for _, b in rates], note),
-        spread("tokens/s: llama.cpp / transformers", [b / a for a, b in rates], note),
-    ]
+        plain, quantised = Transformers(Path(folder)), LlamaCpp(str(file))
+        rates: dict[str, list[float]] = {"transformers, one by one": [], "transformers, one batch": [], "llama.cpp": []}
+        for _ in range(REPEATS):
+            rates["transformers, one by one"].append(tokens_per_second(plain, [[request] for request in asked[:4]]))
+            rates["transformers, one batch"].append(tokens_per_second(plain, [asked]))
+            rates["llama.cpp"].append(tokens_per_second(quantised, [[request] for request in asked]))
+    note = f"{file.stem}, one core"
+    rows = [spread(f"tokens/s: {name}", values, note) for name, values in rates.items()]
+    for name in ("one by one", "one batch"):
+        ratios = [a / b for a, b in zip(rates["llama.cpp"], rates[f"transformers, {name}"], strict=True)]
+        rows.append(spread(f"tokens/s: llama.cpp / transformers, {name}", ratios, note))
+    return rows
 
 
-def tokens_per_second(engine: Engine, requests: list[Request]) -> float:
-    batches = [Batch([requests[i] for i in batch], 0) for batch in engine.batches(requests)]
+def tokens_per_second(engine: Engine, batches: list[list[Request]]) -> float:
     start = time.perf_counter()
-    replies = [reply for _, batch in engine.run(batches) for reply in batch]
+    replies = [reply for _, batch in engine.run([Batch(batch, 0) for batch in batches]) for reply in batch]
     return sum(reply.completion_tokens for reply in replies) / (time.perf_counter() - start)
 
 
