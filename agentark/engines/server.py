@@ -33,7 +33,8 @@ from agentark.models.chat import SWITCH, without_system
 
 IN_FLIGHT = 128  # concurrent requests: enough to fill a server's batch, few enough for one thread each
 PATIENCE = 20 * 60  # seconds of temporary failures after which a request fails
-LONGEST_ANSWER = 10 * 60  # seconds; long, because a server sends nothing before an answer is complete
+# Seconds. A server sends nothing before an answer is complete, and one on a CPU may take over ten minutes for 128 at once.
+LONGEST_ANSWER = 60 * 60
 LONGEST_PAUSE = 30  # seconds between two attempts, unless the server asks for more
 FEW = 5  # attempts if the failure is not known to be temporary
 REDIRECTS = 3  # followed at most, and only within the server's own origin
