@@ -83,6 +83,9 @@ COMMANDS: dict[str, str | list[str]] = {
     "python -m agentark.stage choices/plan scale=full card=H100 replies=high out=reports/plan-full.csv": (
         "test_plan.py::test_a_plan_without_gpu_is_assumed_throughout_and_has_every_stage"
     ),
+    "python -m agentark.stage choices/plan scale=small_cpu out=reports/plan-small.csv": (
+        "test_plan_cores.py::test_the_plan_of_a_scale_for_cores_has_all_its_stages_in_core_hours"
+    ),
     "python -m agentark.stage paper/judge marker=vllm:Qwen/Qwen2.5-72B-Instruct": (
         "test_judge.py::test_every_pair_is_read_in_both_orders_and_a_bad_form_is_no_mark"
     ),

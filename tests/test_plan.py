@@ -112,15 +112,22 @@ def test_the_training_of_all_seeds_is_planned():
     params = parameters.parameters("mini")
     values = dict(student="qwen3-small", method="pad", examples=128, tokens=6000, written=2000, seconds=3.0)
     step = pd.Series(values | {"basis": "measured"})
-    row = stages.training_stage(params, step)
+    rates = pd.DataFrame(
+        [("qwen3-small", "equation", False, 0.0, "pass", 1, 10, 5, 0.5, 8, "measured")], columns=COLUMNS
+    )
+    row = stages.training_stage(params, rates, step, "H200")
     assert (params["policy"]["steps"], params["policy"]["held_out"], params["policy"]["eval_steps"]) == (60, 100, 10)
     times = (60 + 6 * 200 / 128) * len(params["seeds"])  # six evaluations of two outputs to each held-out question
     assert (row["stage"], row["calls"]) == ("policy@qwen3-small", round(128 * times))
     assert row["hours"] == pytest.approx(3 * times / 3600)
     assert (row["tokens_read"], row["tokens_written"]) == (round(4000 * times), round(2000 * times))
-    judge = stages.training_stage(params, pd.Series(step.to_dict() | {"method": "reward_model", "written": 0}))
-    assert judge["calls"] == 0
-    assert judge["tokens_read"] == 6000 * (60 + 500) * len(params["seeds"])
+    judge = stages.training_stage(
+        params, rates, pd.Series(step.to_dict() | {"method": "reward_model", "written": 0}), "H200"
+    )
+    times = (60 + 500) * len(params["seeds"])
+    assert judge["calls"] == 4 * 1600  # its samples of the student, drawn once for all seeds
+    assert (judge["tokens_read"], judge["tokens_written"]) == (6000 * times + 6400 * 10, 6400 * 5)
+    assert judge["hours"] * 3600 == pytest.approx(3 * times + 6400 * 0.5)
     assert judge["disk_gb"] == pytest.approx(2 * row["disk_gb"])
 
 
@@ -209,7 +216,7 @@ def test_a_plan_without_gpu_is_assumed_throughout_and_has_every_stage():
     assert len(names) == len(set(names))
     students = params["students"]
     assert set(names) == {
-        "fetch@qwen3-32b", *(f"fetch@{s}" for s in students), "debate@train", "debate@test", "evaluate",
+        "fetch@qwen3-32b", *(f"fetch@{s}" for s in students), "debate@train", "debate@test", "controls@test", "evaluate",
         *(f"distill@{s}-{m}" for s in students for m in params["methods"]),
         *(f"reward_model@{s}" for s in students), *(f"policy@{s}" for s in students),
     }  # fmt: skip

@@ -12,8 +12,9 @@ import torch
 
 from agentark import StudyError, root
 from agentark.models import checkpoints
-from agentark.plan.rates import here, size_of
-from agentark.plan.sizes import CARDS, GB
+from agentark.plan.cores import card_of
+from agentark.plan.rates import files, here, size_of
+from agentark.plan.sizes import FILES, GB
 from agentark.tasks import TASKS
 from agentark.tasks.datasets import DATA_SETS
 from agentark.tasks.questions import asked
@@ -48,7 +49,16 @@ def model_checks(params: dict, name: str) -> list[Check]:
     except StudyError as error:
         return [Check(f"model {label}", "not ok", str(error))]
     source = params["checkpoints"].get(label, {}).get("source", folder)
-    place = f"in {folder}" if here(name) else f"to be fetched from {source}, {size.disk_gb:.1f} GB"
+    parts = [part for part in files(name) or [source] if part.endswith(".gguf") and not (root() / part).is_file()]
+    if parts and not here(name):
+        file, known = Path(parts[0]), FILES.get(Path(parts[0]).name)
+        where = f"`hf download {known[0]}-GGUF {file.name} --local-dir {file.parent}`" if known else "download it"
+        return [Check(f"model {label}", "not ok", f"{file} is not here; {where}")]
+    place = (
+        f"in {folder.removeprefix('llama.cpp:')}"
+        if here(name)
+        else f"to be fetched from {source}, {size.disk_gb:.1f} GB"
+    )
     card = root() / folder / "card.json"
     if card.is_file() and "tokens_read" in json.loads(card.read_text()):  # written by notebook 02
         verdict, note = "ok", "trained here, the project's own"
@@ -72,19 +82,21 @@ def data_check(params: dict, task: str) -> Check:
 
 
 def memory_check(params: dict, rows: pd.DataFrame, card: str) -> Check:
-    """The stage that needs most memory against this machine's (mini), its GPU's, or else the planned card's."""
+    """The stage that needs most memory against this machine's (mini, and on cores), its GPU's, or else the planned
+    card's."""
     if rows["memory_gb"].isna().all():
         return Check("memory", "not known", "no peak is recorded; run `make bench` after a study")
     most, what, verdict = rows.loc[rows["memory_gb"].idxmax()], "GPU memory", "ok"
-    if params["scale"] == "mini":
+    if params["scale"] == "mini" or card == "core":
         what, room, whose = "memory", psutil.virtual_memory().total / GB, "this machine"
     elif torch.cuda.is_available():
         room, whose = torch.cuda.get_device_properties(0).total_memory / GB, "this GPU"
     else:
-        room, whose, verdict = CARDS[card].memory, f"the planned {card} (there is no GPU here)", "not known"
+        room, whose, verdict = card_of(card).memory, f"the planned {card} (there is no GPU here)", "not known"
     note = f"{most['stage']} needs {most['memory_gb']:.1f} GB, {whose} has {room:.0f}"
     if most["memory_gb"] > room:
-        return Check(what, "not ok", f"{note}; use more or larger cards, LoRA (lora_rank) or a smaller student")
+        use = "AGENTARK_WORKERS=1, a smaller per_device_batch_size" if what == "memory" else "more or larger cards"
+        return Check(what, "not ok", f"{note}; use {use}, LoRA (lora_rank) or a smaller student")
     return Check(what, verdict, note)
 
 

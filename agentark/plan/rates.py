@@ -1,12 +1,13 @@
 """Rates for a plan: tokens and seconds of a question and of an optimiser step.
 
 Rates are measured if the teacher can run here: debates and replies to validation questions, a few steps of each
-training. Otherwise they are computed from the assumptions in `agentark.plan.sizes`. Every rate states which.
+training. Otherwise they are computed from the assumptions in `agentark.plan.sizes`, for a GPU or for one core of this
+machine. Every rate states which.
 """
 
 import importlib.util
 from collections.abc import Callable, Sequence
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,18 +35,36 @@ from agentark.traces.reading import SUMMARISER
 from agentark.traces.selection import select
 
 SMALL = 1e8  # weights; steps of smaller students are measured, because they take only seconds
-COLUMNS = ["model", "task", "hard", "temperature", "kind", "calls", "read", "written", "seconds", "n"]
+COLUMNS = ["model", "task", "hard", "temperature", "kind", "calls", "read", "written", "seconds", "n", "basis"]
+
+
+def files(name: str) -> list[str]:
+    """The GGUF files of a teacher that llama.cpp runs, a model and perhaps an adapter; none for other names."""
+    return name.removeprefix("llama.cpp:").split("+") if name.startswith("llama.cpp:") else []
 
 
 def here(name: str) -> bool:
-    """Whether a teacher or student can run: its folder exists, or it is on a server."""
+    """Whether a teacher or student can run: its folder or files exist, or it is on a server."""
+    if needed := files(name):
+        return all((root() / file).is_file() for file in needed)
     return name.startswith("http") or (root() / checkpoints.where(name)).is_dir()
 
 
 def size_of(params: dict, name: str) -> Checkpoint:
-    """The size of a teacher or student, here or still to fetch. Raises StudyError if it is unknown."""
+    """The size of a teacher or student, here or still to fetch. Raises StudyError if it is unknown.
+
+    A student that is still to be fetched from a GGUF file has 32 bits a weight then.
+    """
+    if needed := files(name):
+        return sizes.checkpoint(needed[0])
     source = params["checkpoints"].get(Path(name).name, {}).get("source", "")
-    return sizes.checkpoint(source if source and not here(name) else checkpoints.where(name))
+    size = sizes.checkpoint(source if source and not here(name) else checkpoints.where(name))
+    return replace(size, bytes=4, quantised=False) if size.quantised else size
+
+
+def engine_name(params: dict, name: str) -> str:
+    """The name of a teacher or student for `engines.engine`."""
+    return name if name == params["teacher"] else f"{params['engine']}{checkpoints.where(name)}"
 
 
 def debate_rates(rates: pd.DataFrame, hard: bool, temperature: float) -> pd.DataFrame:
@@ -71,23 +90,34 @@ def trained(params: dict, rates: pd.DataFrame, student: str, method: str) -> pd.
 
 def obstacle(params: dict) -> str:
     """Why nothing can be measured here; "" if a pilot can run."""
-    teacher = params["teacher"]
+    teacher, task = params["teacher"], params["train_task"]
     if not here(teacher):
         return f"{teacher} is not here"
-    if teacher.startswith("vllm:") and importlib.util.find_spec("vllm") is None:
+    if lacking := lacks(teacher):
+        return lacking
+    return "" if pilot_questions(params, task, 1, False) else f"no validation question of {task} is drawn"
+
+
+def lacks(model: str) -> str:
+    """What an engine (a model's name for `engines.engine`) lacks on this machine; "" if nothing."""
+    if model.startswith("vllm:") and importlib.util.find_spec("vllm") is None:
         return "vLLM is not installed"
-    no_gpu = params["scale"] != "mini" and not teacher.startswith("http") and not torch.cuda.is_available()
-    return "there is no GPU" if no_gpu else ""
+    if model.startswith("vllm:") and not torch.cuda.is_available():
+        return "there is no GPU"
+    if model.startswith("llama.cpp:") and importlib.util.find_spec("xllamacpp") is None:
+        return "llama.cpp is not installed"
+    return ""
 
 
 def rates(params: dict, pilot_main: int, pilot_other: int, assumed: Assumptions) -> pd.DataFrame:
     """A row per model, setting and kind of call: "round 1", "round 2", ..., "summary" (debate) or "pass" (greedy).
 
     calls: per question; read, written: tokens per call; seconds: of a core or a GPU, per call; n: questions of the
-    pilot, 0 where the rate is assumed. The pilot has `pilot_main` questions of the training task and `pilot_other` of
-    each other task. It has no vote, whose calls are like those of round 1.
+    pilot, 0 where there was none; basis: measured or assumed. The pilot has `pilot_main` questions of the training task
+    and `pilot_other` of each other task. It has no vote, whose calls are like those of round 1. A task without
+    validation questions has the rates of the training task, if these are measured.
     """
-    teacher, found = params["teacher"], []
+    teacher, main, found = params["teacher"], params["train_task"], []
     settings = {
         (task, d["split"] == "hard", d["temperature"])
         for d in params["debates"].values()
@@ -95,17 +125,35 @@ def rates(params: dict, pilot_main: int, pilot_other: int, assumed: Assumptions)
         if n
     }
     calls = [(teacher, *setting, protocol(params, setting[-1])) for setting in sorted(settings)]
-    models = (teacher, *params["students"])
+    models, known = (teacher, *params["students"]), {}
     calls += [(name, task, False, 0.0, Vote(1, 0.0)) for task in asked(params, "test") for name in models]
-    for name, task, hard, temperature, how in calls:
-        n = pilot_main if task == params["train_task"] else pilot_other
-        possible = not obstacle(params) and here(name)
+    for name, task, hard, temperature, how in sorted(calls, key=lambda call: call[1] != main):
+        n, alone = pilot_main if task == main else pilot_other, isinstance(how, Vote)
+        setting = name, hard, temperature, alone
+        possible = not obstacle(params) and here(name) and not lacks(engine_name(params, name))
         if questions := pilot_questions(params, task, n, hard) if possible else []:
             part = rates_of(*run_pilot(params, how, questions, name))
+            known[setting] = part = in_full_batches(params, name, part, assumed)
+        elif setting in known:
+            part = known[setting].assign(n=0, basis="assumed")
         else:
-            part = assumed_rates(params, name, task, assumed, debate=not isinstance(how, Vote))
+            part = assumed_rates(params, name, task, assumed, debate=not alone).assign(basis="assumed")
         found.append(part.assign(model=name, task=task, hard=hard, temperature=temperature))
     return pd.concat(found, ignore_index=True)[COLUMNS]
+
+
+def in_full_batches(params: dict, name: str, part: pd.DataFrame, assumed: Assumptions) -> pd.DataFrame:
+    """The measured rates of a model, with computed seconds if it is a large one that transformers runs on cores.
+
+    Its time is that of reading its weights, which the few questions of a pilot share among fewer sequences.
+    """
+    if not assumed.card.core or engine_name(params, name).startswith(("llama.cpp:", "http")):
+        return part
+    if (size := size_of(params, name)).weights < SMALL:
+        return part
+    pairs = zip(part["read"], part["written"], strict=True)
+    seconds = [sizes.call_seconds(size, assumed.card, read, written) for read, written in pairs]
+    return part.assign(seconds=seconds, basis="measured and assumed")
 
 
 def steps(params: dict, rates: pd.DataFrame, pilot_main: int, assumed: Assumptions) -> pd.DataFrame:
@@ -121,6 +169,12 @@ def steps(params: dict, rates: pd.DataFrame, pilot_main: int, assumed: Assumptio
         else:
             found[student] = assumed_steps(params, rates, student, assumed)
     return pd.concat(found, names=["student", "method"]).reset_index()
+
+
+def supervised(params: dict) -> list[str]:
+    """The supervised trainings: every method, and R-SFT on the traces of each of `sources`, rsft-SOURCE. Those are
+    taken to be as long as the debate's."""
+    return [*params["methods"], *(f"rsft-{source}" for source in params["sources"])]
 
 
 def step_sizes(recipe: Recipe, lengths: dict[str, float], read: float, written: float) -> pd.DataFrame:
@@ -155,8 +209,7 @@ def protocol(params: dict, temperature: float) -> Protocol:
 
 def run_pilot(params: dict, how: Protocol, questions: Sequence[Question], name: str):
     """Traces and seconds of a protocol run by a teacher or student, with the study's store."""
-    model = name if name == params["teacher"] else f"{params['engine']}{checkpoints.where(name)}"
-    store = root() / params["store"]
+    model, store = engine_name(params, name), root() / params["store"]
     return run_debates(how, questions, model, store, params["debate"]["seed"], params["max_tokens"], Chat.of(params))
 
 
@@ -168,7 +221,7 @@ def rates_of(traces: Sequence[Trace], seconds: Sequence[Seconds]) -> pd.DataFram
     table.loc[summary, "kind"] = "summary"
     columns = {"read": "prompt_tokens", "written": "completion_tokens", "seconds": "seconds"}
     means = table.groupby("kind").agg(calls=("kind", "size"), **{k: (c, "mean") for k, c in columns.items()})
-    return means.assign(calls=means["calls"] / n, n=n).reset_index()
+    return means.assign(calls=means["calls"] / n, n=n, basis="measured").reset_index()
 
 
 def step_seconds(train: Callable, **call: Any) -> float:
@@ -189,7 +242,7 @@ def measured_steps(params: dict, rates: pd.DataFrame, student: str, pilot_main: 
     debate = protocol(params, params["debates"]["train"]["temperature"])
     checked = check_traces(run_pilot(params, debate, questions, params["teacher"])[0], questions)
     trajectories, _ = select(checked, questions, params["extract"]["most_diverse"])
-    pairs = {method: sft.examples(trajectories, method) for method in params["methods"]}
+    pairs = {method: sft.examples(trajectories, method.partition("-")[0]) for method in supervised(params)}
     sampled = None
     if recipe.reward_model.own_samples:
         vote = Vote(recipe.reward_model.own_samples, recipe.policy.temperature)
@@ -220,7 +273,8 @@ def assumed_rates(params: dict, name: str, task: str, assumed: Assumptions, deba
     table: dict[str, list] = {"kind": ["pass"], "calls": [1], "read": [question], "written": length[:1]}
     if debate:
         counted = pd.read_csv(root() / "reports" / "prompt_order.csv").set_index("order")
-        computed = float(counted.loc[params["debate"]["order"], "share_block_16"])
+        block = "share_block_1" if assumed.card.core else "share_block_16"  # llama.cpp and transformers have no blocks
+        computed = float(counted.loc[params["debate"]["order"], block])
         reached = [how.share(k) for k in range(1, params["rounds"] + 1)]
         ended = [now - then for now, then in zip(reached, [*reached[1:], 0], strict=True)]
         last = sum(e * written for e, written in zip(ended, length, strict=True))
@@ -240,11 +294,14 @@ def assumed_steps(params: dict, rates: pd.DataFrame, student: str, assumed: Assu
     model, task, recipe, card = size_of(params, student), params["train_task"], Recipe.of(params), assumed.card
     read, written = passes(rates, params["teacher"]).loc[task, ["read", "written"]]
     debate = debate_rates(rates, False, params["debates"]["train"]["temperature"]).loc[task]
-    lengths = {m: read + (sizes.ANSWER if m == "sft" else written) for m in params["methods"]}
+    lengths = {m: read + (sizes.ANSWER if m == "sft" else written) for m in supervised(params)}
     lengths["reward_model"] = (debate["calls"] * (read + debate["written"])).sum()
     table = step_sizes(recipe, lengths, read, written)
-    seconds, pad = table["tokens"].map(partial(sizes.train_seconds, model, card)), table.loc["pad"]
-    flop = 6 + 2 + (2 if recipe.policy.beta else 0)  # trained on, scored by the reward model, read by the reference
-    seconds["pad"] = sizes.train_seconds(model, card, pad["tokens"], flop)
-    seconds["pad"] += pad["examples"] * sizes.call_seconds(model, card, read, written)
+    ranks = dict.fromkeys(table.index, recipe.sft.lora_rank)
+    ranks |= {"reward_model": recipe.reward_model.lora_rank, "pad": recipe.policy.lora_rank}
+    flop = table.index.to_series().map(lambda method: sizes.training_flop(card, ranks[method]))
+    flop["pad"] += 2 + (2 if recipe.policy.beta else 0)  # scored by the reward model, read by the reference
+    seconds, pad = table["tokens"] * flop * sizes.train_seconds(model, card, 1, 1), table.loc["pad"]
+    most = sizes.SEQUENCES if not card.core else int(pad["examples"])
+    seconds["pad"] += pad["examples"] * sizes.call_seconds(model, card, read, written, most=most)
     return table.assign(seconds=seconds, basis="assumed")

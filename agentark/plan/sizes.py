@@ -1,15 +1,21 @@
 """Sizes of models, cards and texts, from which a plan computes what it cannot measure.
 
 Generation: 2 FLOP per weight and token read; a decoding step reads all weights once, and the keys and values of every
-sequence in the batch. Training: 6 FLOP per weight and token. Speeds are fractions of those in a card's data sheet.
+sequence in the batch. Training: 6 FLOP per weight and token. Speeds are fractions of those in a GPU's data sheet, or of
+those measured on one core (agentark.plan.cores).
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
 
 from transformers import AutoConfig
 
-from agentark import StudyError, root
+from agentark import StudyError, first_line, root
+from agentark.debate.run import GROUP
+from agentark.engines.llama_cpp import WINDOW
+from agentark.models import gguf
 from agentark.models.checkpoints import described
 
 GB = 1e9
@@ -17,11 +23,13 @@ GB = 1e9
 
 @dataclass(frozen=True)
 class Card:
-    """A GPU: memory in GB, dense bf16 matrix rate in TFLOP/s, memory bandwidth in TB/s."""
+    """A GPU or one core: memory in GB, matrix rate in TFLOP/s (dense bf16 of a GPU, fp32 of a core), memory bandwidth
+    in TB/s. On a core weights, keys and values have 32 bits, or those of a GGUF file."""
 
     memory: float
     tflops: float
     bandwidth: float
+    core: bool = False
 
 
 CARDS = {  # NVIDIA's data sheets, SXM versions, rates without sparsity
@@ -34,11 +42,19 @@ MFU = 0.4  # fraction of the matrix rate: 38 to 43 % in training on H100s (Llama
 MBU = 0.6
 VLLM_MEMORY = 0.9  # vLLM's default `gpu_memory_utilization`
 SEQUENCES = 256  # in a batch; vLLM's default `max_num_seqs` has been 256 or more
+# Fractions of one core's fp32 matrix rate, measured in CPU time on a Xeon with AVX-512 and AMX of two cores, while other
+# programs ran. Reading by transformers: 1.0 of a model of 1.5e9 weights; decoding 64 sequences: 0.5 (0.5e9 weights).
+CORE_MFU = 0.7
+TRAINING_MFU = 0.4  # LoRA of 0.5e9 weights, 4 examples of 256 tokens
+QUANTISED_MFU = 0.4  # reading by llama.cpp (4 bits, published wheel): 0.5 of 1.5e9 weights, 0.3 of 0.5e9
+# Its decoding of one sequence has 0.6 of the bandwidth, as MBU.
+PROCESS_GB = 0.5  # of a Python process with torch and transformers, measured
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A model's size and licence. gated: the licence must be accepted on the hub; bytes: per weight on disk."""
+    """A model's size and licence. gated: the licence must be accepted on the hub; bytes: per weight on disk; quantised:
+    a GGUF file, which llama.cpp runs as it is, one sequence at a time."""
 
     weights: float
     layers: int
@@ -48,7 +64,8 @@ class Checkpoint:
     vocabulary: int
     licence: str
     gated: bool = False
-    bytes: int = 2
+    bytes: float = 2
+    quantised: bool = False
 
     @property
     def disk_gb(self) -> float:
@@ -66,13 +83,26 @@ CHECKPOINTS = {  # model cards and config.json on the hub
     "Qwen/Qwen3-8B": Checkpoint(8.2e9, 36, 4096, 8, 128, 151_936, "apache-2.0"),
     "Qwen/Qwen3-1.7B": Checkpoint(1.7e9, 28, 2048, 8, 128, 151_936, "apache-2.0"),
     "Qwen/Qwen3-0.6B": Checkpoint(0.6e9, 28, 1024, 8, 128, 151_936, "apache-2.0"),
+    "Qwen/Qwen2.5-Coder-1.5B-Instruct": Checkpoint(1.54e9, 28, 1536, 2, 128, 151_936, "apache-2.0"),
+    "Qwen/Qwen2.5-Coder-0.5B-Instruct": Checkpoint(0.494e9, 24, 896, 2, 64, 151_936, "apache-2.0"),
     "meta-llama/Meta-Llama-3-8B-Instruct": Checkpoint(8.03e9, 32, 4096, 8, 128, 128_256, "llama3", gated=True),
     "google/gemma-3-27b-it": Checkpoint(27.4e9, 62, 5376, 16, 128, 262_208, "gemma", gated=True),
 }
 
 
+FILES = {  # GGUF files on the hub, in the folder MODEL-GGUF: model and bytes
+    "qwen2.5-coder-1.5b-instruct-q4_k_m.gguf": ("Qwen/Qwen2.5-Coder-1.5B-Instruct", 1_117_320_768),
+    "qwen2.5-coder-0.5b-instruct-q4_k_m.gguf": ("Qwen/Qwen2.5-Coder-0.5B-Instruct", 491_400_064),
+}
+
+
 def checkpoint(where: str) -> Checkpoint:
-    """Size and licence of the model in a folder, or of an entry in CHECKPOINTS. Raises StudyError if it is neither."""
+    """Size and licence of the model in a folder or GGUF file, or of an entry in CHECKPOINTS or FILES.
+
+    Raises StudyError if it is none of them.
+    """
+    if where.endswith(".gguf"):
+        return quantised(where)
     folder = root() / where
     if not folder.is_dir():
         if where not in CHECKPOINTS:
@@ -87,45 +117,119 @@ def checkpoint(where: str) -> Checkpoint:
     return Checkpoint(float(stated["weights"]), *shape, str(stated["licence"]), bytes=size)
 
 
+def quantised(where: str) -> Checkpoint:
+    """Size and licence of a GGUF file. Raises StudyError if it is neither here nor in FILES, and if package gguf is
+    missing."""
+    model, size = FILES.get(Path(where).name, ("", 0))
+    if model and not (root() / where).is_file():
+        return replace(CHECKPOINTS[model], bytes=size / CHECKPOINTS[model].weights, quantised=True)
+    found = of_file(gguf.located(where))
+    return replace(found, licence=CHECKPOINTS[model].licence) if model else found
+
+
+@lru_cache
+def of_file(file: Path) -> Checkpoint:
+    """What a GGUF file says of its model's size and licence. Raises StudyError if it is damaged.
+
+    weights: those that a token is multiplied with, so without a table of embeddings that is not the output's too.
+    """
+    package = gguf.require()
+    try:
+        reader = package.GGUFReader(file)
+        facts = {key.split(".", 1)[-1]: field for key, field in reader.fields.items()}
+        layers, hidden, heads = (
+            int(facts[key].contents()) for key in ("block_count", "embedding_length", "attention.head_count")
+        )
+        kv_heads = int(facts["attention.head_count_kv"].contents()) if "attention.head_count_kv" in facts else heads
+        width = int(facts["attention.key_length"].contents()) if "attention.key_length" in facts else hidden // heads
+        counts = {tensor.name: int(tensor.n_elements) for tensor in reader.tensors}
+        vocabulary = counts["token_embd.weight"] // hidden
+    except Exception as error:  # a damaged file makes the reader raise errors of many types
+        raise StudyError(f"{file}: not a readable GGUF file ({first_line(error)}); fetch it again") from None
+    weights = sum(counts.values()) - (counts["token_embd.weight"] if "output.weight" in counts else 0)
+    licence = facts["license"].contents() if "license" in facts else "not stated"
+    shape = layers, hidden, kv_heads, width, vocabulary
+    return Checkpoint(weights, *shape, licence, bytes=file.stat().st_size / weights, quantised=True)
+
+
+def held_bytes(model: Checkpoint, card: Card) -> float:
+    """Bytes of a model's weights in memory: of a GGUF file its own, else 16 bits each on a GPU and 32 on a core."""
+    return model.weights * (model.bytes if model.quantised else 4 if card.core else 2)
+
+
+def kv_bytes(model: Checkpoint, card: Card) -> int:
+    """Bytes of one token's keys and values: in 16 bits (llama.cpp too), in 32 by transformers on a core."""
+    return model.kv_bytes * (2 if card.core and not model.quantised else 1)
+
+
+def matrix_rate(model: Checkpoint, card: Card) -> float:
+    """FLOP per second of generation, by multiplications of matrices."""
+    fraction = (QUANTISED_MFU if model.quantised else CORE_MFU) if card.core else MFU
+    return card.tflops * 1e12 * fraction
+
+
 def cards_for(model: Checkpoint, card: Card) -> int:
-    """Number of cards that hold a model's weights in 16 bits plus a tenth for keys and values."""
-    return math.ceil(1.1 * 2 * model.weights / GB / (card.memory * VLLM_MEMORY))
+    """Number of cards that hold a model's weights plus a tenth for keys and values; one core."""
+    return 1 if card.core else math.ceil(1.1 * held_bytes(model, card) / GB / (card.memory * VLLM_MEMORY))
 
 
-def batch_of(model: Checkpoint, card: Card, tokens: float) -> int:
-    """Number of sequences of `tokens` tokens in a batch."""
-    room = cards_for(model, card) * card.memory * VLLM_MEMORY * GB - 2 * model.weights
-    return max(1, min(SEQUENCES, int(room / (model.kv_bytes * tokens))))
+def batch_of(model: Checkpoint, card: Card, tokens: float, most: int = SEQUENCES) -> int:
+    """Number of sequences of `tokens` tokens in a batch. On a core it does not depend on the memory: llama.cpp has one,
+    transformers as many as there are questions in a group."""
+    if model.quantised:
+        return 1
+    if card.core:
+        return min(most, GROUP)
+    room = cards_for(model, card) * card.memory * VLLM_MEMORY * GB - held_bytes(model, card)
+    return max(1, min(most, int(room / (kv_bytes(model, card) * tokens))))
 
 
-def call_seconds(model: Checkpoint, card: Card, read: float, written: float, computed: float = 1.0) -> float:
-    """GPU-seconds of one call in a full batch. computed: share of the prompt tokens outside the prefix cache."""
-    rate, bandwidth = card.tflops * 1e12 * MFU, card.bandwidth * 1e12 * MBU
-    batch, cards = batch_of(model, card, read + written), cards_for(model, card)
-    moved = 2 * model.weights + batch * model.kv_bytes * (read + written / 2)
+def call_seconds(
+    model: Checkpoint, card: Card, read: float, written: float, computed: float = 1.0, most: int = SEQUENCES
+) -> float:
+    """Seconds of a GPU or core of one call in a full batch, of at most `most` sequences. computed: share of the prompt
+    tokens outside the prefix cache."""
+    rate, bandwidth = matrix_rate(model, card), card.bandwidth * 1e12 * MBU
+    batch, cards = batch_of(model, card, read + written, most), cards_for(model, card)
+    moved = held_bytes(model, card) + batch * kv_bytes(model, card) * (read + written / 2)
     step = max(moved / bandwidth, 2 * model.weights * batch / rate) / cards
     return 2 * model.weights * read * computed / rate + cards * written * step / batch
 
 
 def train_seconds(model: Checkpoint, card: Card, tokens: float, flop: int = 6) -> float:
-    """GPU-seconds for `flop` FLOP per weight and token: 2 forward, 4 backward (arXiv 2001.08361)."""
-    return flop * model.weights * tokens / (card.tflops * 1e12 * MFU)
+    """Seconds of a GPU or core for `flop` FLOP per weight and token: 2 forward, 4 backward (arXiv 2001.08361)."""
+    return flop * model.weights * tokens / (card.tflops * 1e12 * (TRAINING_MFU if card.core else MFU))
+
+
+def training_flop(card: Card, lora_rank: int) -> int:
+    """FLOP of a training per weight and token.
+
+    6, or 4 by LoRA on a core: the gradients of frozen weights are not computed, those of activations are. On a GPU LoRA
+    was no faster (reports/gpu.csv).
+    """
+    return 4 if card.core and lora_rank else 6
 
 
 def generation_gb(model: Checkpoint, card: Card, tokens: float) -> float:
-    """GB of GPU memory of generation over all its cards: weights, and keys and values of the batch."""
-    return (2 * model.weights + batch_of(model, card, tokens) * model.kv_bytes * tokens) / GB
+    """GB of memory of generation: weights, and keys and values of the batch. On GPUs over all cards; on a core with the
+    process's own, and llama.cpp's room for a whole window."""
+    sequence = WINDOW if model.quantised else tokens
+    cache = batch_of(model, card, tokens) * kv_bytes(model, card) * sequence
+    return (held_bytes(model, card) + cache) / GB + (PROCESS_GB if card.core else 0)
 
 
-def training_gb(model: Checkpoint, tokens: float, lora_rank: int, frozen: int) -> float:
-    """Lower bound in GB on the GPU memory of a training with one example of `tokens` tokens at a time.
+def training_gb(model: Checkpoint, tokens: float, lora_rank: int, frozen: int, core: bool = False) -> float:
+    """Lower bound in GB on the memory of a training with `tokens` tokens at a time: one example on a GPU.
 
     Bytes per weight: 16 with Adam in mixed precision (arXiv 1910.02054), 2 with LoRA, 2 for each of the `frozen`
     models. Per token: 34 bytes of activations per layer and unit of width (arXiv 2205.05198, attention in blocks); 8
-    bytes of logits and their gradient per vocabulary entry.
+    bytes of logits and their gradient per vocabulary entry. On a core in 32 bits, so all twice but Adam's 16, and with
+    the process's own. Measured there: 10 GB where this is 7 (0.5e9 weights, 1,024 tokens).
     """
-    states = model.weights * ((2 if lora_rank else 16) + 2 * frozen)
-    return (states + tokens * (34 * model.layers * model.hidden + 8 * model.vocabulary)) / GB
+    wide = 2 if core else 1
+    states = model.weights * ((2 * wide if lora_rank else 16) + 2 * wide * frozen)
+    activations = tokens * wide * (34 * model.layers * model.hidden + 8 * model.vocabulary)
+    return (states + activations) / GB + (PROCESS_GB if core else 0)
 
 
 # Mean characters per question, and characters per token in Qwen's vocabulary of 151,643 entries (Qwen2.5's, which Qwen3

@@ -3,15 +3,19 @@
 import math
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
-from agentark import root
+from agentark import StudyError, root
 from agentark.distill.policy import EVAL_GENERATIONS
-from agentark.distill.settings import Recipe
+from agentark.distill.settings import Recipe, Settings
 from agentark.evaluate.cost import break_even
 from agentark.plan import sizes
-from agentark.plan.rates import assumed_rates, debate_rates, here, passes, size_of, trained
-from agentark.plan.sizes import CARDS, GB, REPLIES, Assumptions
+from agentark.plan.cores import at_once, calls_of, card_of, wall_share
+from agentark.plan.rates import assumed_rates, debate_rates, here, passes, size_of, supervised, trained
+from agentark.plan.sizes import GB, REPLIES, Assumptions
+from agentark.stage.parameters import parsed
+from agentark.tasks import TASKS
 from agentark.tasks.questions import asked
 
 # The paper's own set-up (method, sections 1 and 4).
@@ -39,15 +43,20 @@ def totals(parts: pd.DataFrame) -> dict[str, float]:
 def generating(params: dict, name: str, notebook: str, questions: int, parts: pd.DataFrame, card: str) -> dict:
     """A stage that generates; parts: rates with `questions`. Text is kept twice, in the store and in a table.
 
-    Memory is that of the teacher, the largest model that generates; at scale mini, of all processes.
+    Memory is that of the teacher, the largest model that generates; on cores of every process, each with the model
+    that needs most, which is a student if the teacher is quantised; at scale mini the last peak of all processes.
     """
-    sums = totals(parts)
-    if params["scale"] == "mini" or params["teacher"].startswith("http"):
+    sums, on, teacher = totals(parts), card_of(card), params["teacher"]
+    if params["scale"] == "mini":
         memory = measured_memory(notebook)
+    elif teacher.startswith("http"):
+        memory = math.nan
     else:
         longest = (parts["read"] + parts["written"]).max()
-        memory = sizes.generation_gb(size_of(params, params["teacher"]), CARDS[card], longest)
-    basis = " and ".join(sorted({"measured" if n else "assumed" for n in parts["n"]}))
+        models = [teacher, *(params["students"] if name == "evaluate" and on.core else ())]
+        processes = at_once(calls_of(params, name, questions)) if on.core else 1
+        memory = processes * max(sizes.generation_gb(size_of(params, model), on, longest) for model in models)
+    basis = " and ".join(sorted({word for words in parts["basis"] for word in words.split(" and ")}))
     disk = 2 * (sums["calls"] * sizes.CALL_BYTES + sums["written"] * sizes.TOKEN_BYTES) / GB
     counts = [round(sums[key]) for key in ("calls", "read", "written")]
     return dict(zip(COLUMNS, (name, questions, *counts, sums["seconds"] / 3600, disk, memory, basis), strict=True))
@@ -60,18 +69,22 @@ def measured_memory(notebook: str) -> float:
 
 
 def stages(params: dict, rates: pd.DataFrame, steps: pd.DataFrame, card: str) -> pd.DataFrame:
-    """The plan: a row for each model to fetch and each stage that generates or trains; other stages take seconds.
+    """The plan: a row for each model to fetch, each stage that generates or trains, and the controls of each debate,
+    which its stage runs too; other stages take seconds. card: "core" or one of CARDS.
 
-    hours: of a core at scale mini, else of a GPU; disk_gb: without DVC's cache; memory_gb: of all processes in the last
-    run (mini), else a lower bound on GPU memory.
+    hours: of a core at scale mini and on cores, else of a GPU; disk_gb: without DVC's cache; memory_gb: of all
+    processes in the last run (mini), else a lower bound on the memory of all processes or on GPU memory.
     """
     rows = []
     for name in dict.fromkeys([params["teacher"], *params["students"]]):
         if not here(name):
             own = {"stage": f"fetch@{Path(name).name}", "disk_gb": size_of(params, name).disk_gb, "basis": "assumed"}
             rows.append(dict.fromkeys(COLUMNS, 0) | own)
-    rows += [debate_stage(params, rates, key, card) for key in params["debates"]]
-    rows += [training_stage(params, step) for _, step in steps.iterrows()]
+    for key in params["debates"]:
+        rows.append(debate_stage(params, rates, key, card))
+        if control_names(params, key):
+            rows.append(controls_stage(params, rates, key, card))
+    rows += [training_stage(params, rates, step, card) for _, step in steps.iterrows()]
     return pd.DataFrame([*rows, evaluate_stage(params, rates, card)])
 
 
@@ -87,47 +100,115 @@ def debate_stage(params: dict, rates: pd.DataFrame, key: str, card: str) -> dict
     return generating(params, f"debate@{key}", f"03_debate-{key}", sum(counts.values()), parts, card)
 
 
+def control_names(params: dict, key: str) -> list[str]:
+    """The controls of a debate, without the vote of test questions, which `debate_stage` counts."""
+    named = parsed("list[str]", params["debates"][key]["controls"])
+    return [name for name in named if name != "vote" or params["debates"][key]["split"] == "train"]
+
+
+def control_rates(params: dict, debate: pd.DataFrame, alone: pd.DataFrame, name: str) -> pd.DataFrame:
+    """Rates of one of debate.controls. debate, alone: of the debate and of the teacher's pass, by task.
+
+    What the store holds already, the first answers of a debate without communication, takes no time. One agent that
+    revises reads its last trace too, and writes as much as at first. Raises StudyError for an unknown name.
+    """
+    first = debate[debate["kind"] == "round 1"]
+    if name == "greedy":
+        return alone
+    if name == "vote":
+        return first.assign(calls=params["agents"] * params["rounds"] + 1)
+    if name == "vote_tokens":
+        tokens = (debate["calls"] * (debate["read"] + debate["written"])).groupby(level=0).sum()
+        return first.assign(calls=np.ceil(tokens / (first["read"] + first["written"])))
+    if name == "self_revision":
+        read = alone["read"] + alone["written"]
+        longer = (read + alone["written"]) / (alone["read"] + alone["written"])
+        more = alone.assign(kind="revision", calls=params["rounds"], read=read, seconds=alone["seconds"] * longer)
+        return pd.concat([alone, more])
+    if name in ("debate_off", "debate_other"):
+        return debate.assign(seconds=debate["seconds"].where(debate["kind"] != "round 1", 0.0))
+    raise StudyError(f"controls: {name!r} is unknown; see debate/controls.py")
+
+
+def controls_stage(params: dict, rates: pd.DataFrame, key: str, card: str) -> dict:
+    """The controls of a debate. Greedy decoding, with which self-revision begins, takes its time once."""
+    split, temperature = params["debates"][key]["split"], params["debates"][key]["temperature"]
+    counts, names = asked(params, split), control_names(params, key)
+    debate, alone = debate_rates(rates, split == "hard", temperature), passes(rates, params["teacher"])
+    debate, alone = (part[part.index.isin(counts)] for part in (debate, alone))
+    found = []
+    for name in names:
+        part = control_rates(params, debate, alone, name)
+        if name == "self_revision" and "greedy" in names:
+            part = part.assign(seconds=part["seconds"].where(part["kind"] != "pass", 0.0))
+        found.append(part)
+    parts = pd.concat(found).assign(questions=pd.Series(counts))
+    return generating(params, f"controls@{key}", f"03_debate-{key}", sum(counts.values()), parts, card)
+
+
 def training_name(student: str, method: str) -> str:
     names = {"reward_model": f"reward_model@{student}", "pad": f"policy@{student}"}
     return names.get(method, f"distill@{student}-{method}")
 
 
-def training_stage(params: dict, step: pd.Series) -> dict:
-    """A training of all seeds, from a row of `rates.steps`. Of the reward model both stages are saved."""
+def training_stage(params: dict, rates: pd.DataFrame, step: pd.Series, card: str) -> dict:
+    """A training of all seeds, from a row of `rates.steps`. Of the reward model both stages are saved; its samples of
+    the student are drawn once."""
     student, method, recipe, seeds = step["student"], step["method"], Recipe.of(params), len(params["seeds"])
-    size, copies, frozen = size_of(params, student), 1, 0
-    notebook, rank, times = f"05_distill-{student}-{method}", recipe.sft.lora_rank, seeds * recipe.sft.steps
+    size, copies, frozen, core = size_of(params, student), 1, 0, card_of(card).core
+    settings: Settings = recipe.sft
+    notebook, times = f"05_distill-{student}-{method}", float(seeds * recipe.sft.steps)
+    questions, sampled = asked(params, "train"), dict.fromkeys(("calls", "read", "written", "seconds"), 0.0)
     if method == "reward_model":
-        notebook, rank, copies = f"06_reward_model-{student}", recipe.reward_model.lora_rank, 2
-        times = seeds * (recipe.reward_model.stage_1_steps + recipe.reward_model.stage_2_steps)
+        notebook, settings, copies = f"06_reward_model-{student}", recipe.reward_model, 2
+        times, own = seeds * settings.optimiser_steps, recipe.reward_model.own_samples
+        alone = passes(rates, student)
+        sampled = totals(alone[alone.index.isin(questions)].assign(questions=pd.Series(questions) * own))
     elif method == "pad":
-        notebook, rank, frozen = f"07_policy-{student}-pad", recipe.policy.lora_rank, 2
-        evaluated = recipe.policy.steps // recipe.policy.eval_steps * recipe.policy.held_out * EVAL_GENERATIONS
-        times = seeds * (
-            recipe.policy.steps + evaluated / step["examples"]
-        )  # an evaluation takes no longer than training
-    least = sizes.training_gb(size, step["tokens"] / step["examples"], rank, frozen)
+        notebook, settings, frozen = f"07_policy-{student}-pad", recipe.policy, 2
+        evaluations = recipe.policy.steps // recipe.policy.eval_steps
+        evaluated = evaluations * recipe.policy.held_out * EVAL_GENERATIONS
+        times = seeds * (settings.optimiser_steps + evaluated / step["examples"])  # both take as long an output
+    tokens, together = step["tokens"] / step["examples"], settings.per_device_batch_size or step["examples"]
+    if core:
+        tokens *= min(together, step["examples"])
+    least = sizes.training_gb(size, tokens, settings.lora_rank, frozen, core)
     return dict(
         stage=training_name(student, method),
-        questions=asked(params, "train")[params["train_task"]],
-        calls=round(times * step["examples"]) if step["written"] else 0,
-        tokens_read=round(times * (step["tokens"] - step["written"])),
-        tokens_written=round(times * step["written"]),
-        hours=times * step["seconds"] / 3600,
+        questions=questions[params["train_task"]],
+        calls=round((times * step["examples"] if step["written"] else 0) + sampled["calls"]),
+        tokens_read=round(times * (step["tokens"] - step["written"]) + sampled["read"]),
+        tokens_written=round(times * step["written"] + sampled["written"]),
+        hours=(times * step["seconds"] + sampled["seconds"]) / 3600,
         disk_gb=seeds * copies * size.disk_gb,
-        memory_gb=measured_memory(notebook) if params["scale"] == "mini" else least,
+        memory_gb=measured_memory(notebook) if params["scale"] == "mini" else least * (at_once(seeds) if core else 1),
         basis=step["basis"],
     )
 
 
 def evaluate_stage(params: dict, rates: pd.DataFrame, card: str) -> dict:
-    """Every test question once to the teacher, every base and every trained student."""
+    """Every test question once to the teacher, every base and every trained student; in the generated world to every
+    base once more, made to show its steps.
+
+    The teacher's greedy answers take no time where a control of the debates has them already.
+    """
     counts, seeds = pd.Series(asked(params, "test")), len(params["seeds"])
     parts = [passes(rates, name).assign(questions=counts) for name in (params["teacher"], *params["students"])]
+    for key, debate in params["debates"].items():
+        if debate["split"] in ("test", "in_domain") and {"greedy", "self_revision"} & set(control_names(params, key)):
+            parts[0].loc[parts[0].index.isin(asked(params, debate["split"])), "seconds"] = 0.0
     for student in params["students"]:
-        for method in (*params["methods"], "pad"):
+        for method in (*supervised(params), "pad"):
             parts.append(trained(params, rates, student, method).assign(questions=counts * seeds))
+        if all(task in TASKS for task in counts.index):
+            parts.append(trained(params, rates, student, "base_steps").assign(questions=counts))
     return generating(params, "evaluate", "08_evaluate", int(counts.sum()), pd.concat(parts), card)
+
+
+def wall_hours(params: dict, rows: pd.DataFrame) -> pd.Series:
+    """Wall-clock hours of each stage on this machine's cores, from its core-hours and what runs side by side."""
+    pairs = zip(rows["stage"], rows["questions"], strict=True)
+    return rows["hours"] * [wall_share(calls_of(params, stage, questions)) for stage, questions in pairs]
 
 
 def table(rows: pd.DataFrame, params: dict, card: str) -> pd.DataFrame:
@@ -171,7 +252,7 @@ def paper(card: str) -> pd.DataFrame:
         return totals(pd.concat(r.assign(questions=share) for r, share in zip(rates, shares, strict=True)))
 
     for label, replies in REPLIES.items():
-        assumed = Assumptions(CARDS[card], replies)
+        assumed = Assumptions(card_of(card), replies)
         talk, own = mean(PAPER_TEACHER, assumed, True), mean(PAPER_STUDENT, assumed, False)["seconds"]
         tokens, debate, debates = talk["read"] + talk["written"], talk["seconds"], n * talk["seconds"] / 3600
         for method, training in PAPER_TRAINING.items():

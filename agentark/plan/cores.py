@@ -1,0 +1,79 @@
+"""A plan for cores: the speed and memory of one, measured here, and how much runs side by side."""
+
+import math
+import time
+from collections.abc import Callable
+from functools import lru_cache
+
+import psutil
+import torch
+
+from agentark import StudyError
+from agentark.debate.run import GROUP
+from agentark.parallel import workers
+from agentark.plan.sizes import CARDS, GB, Card
+
+SIDE, FLOATS = 1024, 2**25  # of the matrices that are multiplied; in the copied block, which no cache holds
+TIMES = 8  # a measurement is the fastest of so many
+
+
+@lru_cache
+def core() -> Card:
+    """One core of this machine, measured in about a second: the fp32 matrix rate of a product by torch, the bandwidth
+    of a copy (each byte is read and written), both of one thread in CPU time, so that other programs disturb less.
+    Memory: the machine's, divided by the number of processes."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        matrix, block, other = torch.rand(SIDE, SIDE), torch.zeros(FLOATS), torch.zeros(FLOATS)
+        multiplied, copied = fastest(lambda: matrix @ matrix), fastest(lambda: other.copy_(block))
+    finally:
+        torch.set_num_threads(threads)
+    memory = psutil.virtual_memory().total / GB / workers()
+    return Card(memory, 2 * SIDE**3 / multiplied / 1e12, 2 * 4 * FLOATS / copied / 1e12, core=True)
+
+
+def fastest(work: Callable) -> float:
+    """The least CPU seconds of this thread for `work`."""
+    seconds = []
+    for _ in range(TIMES):
+        start = time.thread_time()
+        work()
+        seconds.append(time.thread_time() - start)
+    return min(seconds)
+
+
+def on_cores(params: dict) -> bool:
+    """Whether models run on this machine's cores: there is no GPU, and neither teacher nor students need vLLM."""
+    names = params["teacher"], params["engine"]
+    return not torch.cuda.is_available() and not any(name.startswith("vllm:") for name in names)
+
+
+def card_of(name: str) -> Card:
+    """A GPU of CARDS, or "core". Raises StudyError for another name."""
+    if name != "core" and name not in CARDS:
+        raise StudyError(f"card {name!r:.80} is unknown; choose one of {', '.join(CARDS)}")
+    return core() if name == "core" else CARDS[name]
+
+
+def calls_of(params: dict, stage: str, questions: int) -> int:
+    """The number of independent calls of a stage of the plan: groups of questions, systems to evaluate, or seeds."""
+    kind, seeds = stage.partition("@")[0], len(params["seeds"])
+    if kind in ("debate", "controls"):
+        return max(1, math.ceil(questions / GROUP))
+    if kind == "evaluate":
+        trainings = len(params["methods"]) + 1 + len(params["sources"])
+        return 1 + len(params["students"]) * (1 + trainings * seeds)
+    return seeds
+
+
+def at_once(calls: int) -> int:
+    """The number of processes that run `calls` calls side by side, as parallel.run_all chooses it."""
+    cores = workers()
+    return calls if cores < calls < 2 * cores else min(calls, cores)
+
+
+def wall_share(calls: int) -> float:
+    """Wall-clock time over core time of equal calls: 1 / cores, or more if some core is idle."""
+    cores = workers()
+    return 1 / cores if cores < calls < 2 * cores else math.ceil(calls / cores) / calls
