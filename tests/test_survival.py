@@ -81,7 +81,7 @@ def test_a_stage_cut_short_ends_in_the_same_tables(copied, name):
         _, told = process.communicate()
         if number == signal.SIGKILL:
             assert process.returncode == -number and ended(copied)
-        else:
+        elif name != "debate" or process.returncode:  # a debate ends if its last batches are in flight
             assert process.returncode == STOPPED, told
             assert f"stopped by {signal.Signals(number).name}; " in told.splitlines()[-1]
             assert told.endswith("run the same command again to go on\n")
