@@ -32,17 +32,25 @@ def workers() -> int:
     return int(os.environ.get("AGENTARK_WORKERS", len(os.sched_getaffinity(0))))
 
 
+def crowded_workers(calls: int) -> int:
+    """The number of processes that run `calls` calls side by side: all of them if there are fewer than two per core.
+
+    Three long calls then share two cores; otherwise the third would run alone with one core idle.
+    """
+    cores = workers()
+    return calls if cores < calls < 2 * cores else min(calls, cores)
+
+
 def run_all(function: Callable, calls: Iterable[dict[str, Any]], crowded: bool = False) -> list:
     """Run `function(**call)` for every call and return the results in the order of the calls.
 
     An error in a worker is raised here and ends the other workers; if a worker stops because the run has to, the others
     may finish what is in flight. Workers are forked (Linux), so they reuse the parent's imports, which saves up to
-    twelve seconds each. crowded: if there are fewer than two calls per core, all run at once. Three long calls then
-    share two cores; otherwise the third would run alone with one core idle. Raises StudyError if a worker is killed.
+    twelve seconds each. crowded: as many run at once as crowded_workers allows. Raises StudyError if a worker is
+    killed.
     """
-    calls, processes = list(calls), workers()
-    if crowded and processes < len(calls) < 2 * processes:
-        processes = len(calls)
+    calls = list(calls)
+    processes = crowded_workers(len(calls)) if crowded else workers()
     if processes == 1 or len(calls) < 2:
         return [function(**call) for call in calls]
     others = set(multiprocessing.active_children())

@@ -14,7 +14,7 @@ from agentark import StudyError
 from agentark.debate.controls import chosen
 from agentark.debate.run import GROUP, run_debates
 from agentark.models.gguf import require
-from agentark.parallel import workers
+from agentark.parallel import crowded_workers, workers
 from agentark.plan import checks, cores, rates, sizes, stages
 from agentark.plan.rates import COLUMNS, debate_rates, passes, rates_of, size_of
 from agentark.plan.sizes import REPLIES, Assumptions
@@ -205,7 +205,7 @@ def test_the_plan_of_a_scale_for_cores_has_all_its_stages_in_core_hours(monkeypa
 def test_cores_idle_where_calls_do_not_divide_among_them(cores_, calls, share, monkeypatch):
     monkeypatch.setenv("AGENTARK_WORKERS", str(cores_))
     assert cores.wall_share(calls) == pytest.approx(share)
-    assert cores.at_once(calls) <= max(2 * cores_ - 1, 1)
+    assert crowded_workers(calls) <= max(2 * cores_ - 1, 1)
 
 
 def debated(tmp_path, names: list[str]) -> tuple[dict, pd.DataFrame, dict[str, int], int]:

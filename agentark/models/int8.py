@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
-from agentark import StudyError
+from agentark import StudyError, finish
 from agentark.files import staged
 
 EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
@@ -35,8 +35,9 @@ QUANTISATION = {
 
 def quantised(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """The 8-bit weights and the scales of a matrix: a row is its 8-bit weights times its scale, to half a scale."""
-    scale = (weight.float().abs().amax(1, keepdim=True).clamp(min=1e-8) / 127).to(torch.bfloat16)
-    return (weight.float() / scale.float()).round().clamp(-127, 127).to(torch.int8), scale
+    weight = weight.float()
+    scale = (weight.abs().amax(1, keepdim=True).clamp(min=1e-8) / 127).to(torch.bfloat16)
+    return (weight / scale.float()).round().clamp(-127, 127).to(torch.int8), scale
 
 
 def convert(folder: Path, out: Path) -> None:
@@ -66,10 +67,11 @@ def convert(folder: Path, out: Path) -> None:
         (partial / "config.json").write_text(json.dumps(config, indent=2) + "\n")
 
 
-if __name__ == "__main__":
+def main() -> None:
     if len(sys.argv) != 3:
-        sys.exit("error: name the folder of a checkpoint and the folder to write")
-    try:
-        convert(Path(sys.argv[1]), Path(sys.argv[2]))
-    except StudyError as error:
-        sys.exit(f"error: {error}")
+        raise StudyError("name the folder of a checkpoint and the folder to write")
+    convert(Path(sys.argv[1]), Path(sys.argv[2]))
+
+
+if __name__ == "__main__":
+    finish(main)

@@ -10,7 +10,7 @@ import torch
 
 from agentark import StudyError
 from agentark.debate.run import GROUP
-from agentark.parallel import workers
+from agentark.parallel import crowded_workers, workers
 from agentark.plan.sizes import CARDS, GB, Card
 
 SIDE, FLOATS = 1024, 2**25  # of the matrices that are multiplied; in the copied block, which no cache holds
@@ -67,13 +67,7 @@ def calls_of(params: dict, stage: str, questions: int) -> int:
     return seeds
 
 
-def at_once(calls: int) -> int:
-    """The number of processes that run `calls` calls side by side, as parallel.run_all chooses it."""
-    cores = workers()
-    return calls if cores < calls < 2 * cores else min(calls, cores)
-
-
 def wall_share(calls: int) -> float:
     """Wall-clock time over core time of equal calls: 1 / cores, or more if some core is idle."""
     cores = workers()
-    return 1 / cores if cores < calls < 2 * cores else math.ceil(calls / cores) / calls
+    return 1 / cores if crowded_workers(calls) > cores else math.ceil(calls / cores) / calls

@@ -127,10 +127,11 @@ def rates(params: dict, pilot_main: int, pilot_other: int, assumed: Assumptions)
     calls = [(teacher, *setting, protocol(params, setting[-1])) for setting in sorted(settings)]
     models, known = (teacher, *params["students"]), {}
     calls += [(name, task, False, 0.0, Vote(1, 0.0)) for task in asked(params, "test") for name in models]
+    hindered = obstacle(params)
     for name, task, hard, temperature, how in sorted(calls, key=lambda call: call[1] != main):
         n, alone = pilot_main if task == main else pilot_other, isinstance(how, Vote)
         setting = name, hard, temperature, alone
-        possible = not obstacle(params) and here(name) and not lacks(engine_name(params, name))
+        possible = not hindered and here(name) and not lacks(engine_name(params, name))
         if questions := pilot_questions(params, task, n, hard) if possible else []:
             part = rates_of(*run_pilot(params, how, questions, name))
             known[setting] = part = in_full_batches(params, name, part, assumed)

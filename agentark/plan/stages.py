@@ -10,8 +10,9 @@ from agentark import StudyError, root
 from agentark.distill.policy import EVAL_GENERATIONS
 from agentark.distill.settings import Recipe, Settings
 from agentark.evaluate.cost import break_even
+from agentark.parallel import crowded_workers
 from agentark.plan import sizes
-from agentark.plan.cores import at_once, calls_of, card_of, wall_share
+from agentark.plan.cores import calls_of, card_of, wall_share
 from agentark.plan.rates import assumed_rates, debate_rates, here, passes, size_of, supervised, trained
 from agentark.plan.sizes import GB, REPLIES, Assumptions
 from agentark.stage.parameters import parsed
@@ -54,7 +55,7 @@ def generating(params: dict, name: str, notebook: str, questions: int, parts: pd
     else:
         longest = (parts["read"] + parts["written"]).max()
         models = [teacher, *(params["students"] if name == "evaluate" and on.core else ())]
-        processes = at_once(calls_of(params, name, questions)) if on.core else 1
+        processes = crowded_workers(calls_of(params, name, questions)) if on.core else 1
         memory = processes * max(sizes.generation_gb(size_of(params, model), on, longest) for model in models)
     basis = " and ".join(sorted({word for words in parts["basis"] for word in words.split(" and ")}))
     disk = 2 * (sums["calls"] * sizes.CALL_BYTES + sums["written"] * sizes.TOKEN_BYTES) / GB
@@ -88,15 +89,19 @@ def stages(params: dict, rates: pd.DataFrame, steps: pd.DataFrame, card: str) ->
     return pd.DataFrame([*rows, evaluate_stage(params, rates, card)])
 
 
+def vote_rates(params: dict, debate: pd.DataFrame) -> pd.DataFrame:
+    """Rates of the vote: as many calls as the longest debate has, like round 1's."""
+    return debate[debate["kind"] == "round 1"].assign(calls=params["agents"] * params["rounds"] + 1)
+
+
 def debate_stage(params: dict, rates: pd.DataFrame, key: str, card: str) -> dict:
-    """A debate and, except on training questions, the vote: as many calls as the longest debate has, like round 1's."""
+    """A debate and, except on training questions, the vote."""
     split, temperature = params["debates"][key]["split"], params["debates"][key]["temperature"]
     counts = asked(params, split)
     parts = debate_rates(rates, split == "hard", temperature)
     parts = parts[parts.index.isin(counts)].assign(questions=pd.Series(counts))
     if split != "train":
-        most = params["agents"] * params["rounds"] + 1
-        parts = pd.concat([parts, parts[parts["kind"] == "round 1"].assign(calls=most)])
+        parts = pd.concat([parts, vote_rates(params, parts)])
     return generating(params, f"debate@{key}", f"03_debate-{key}", sum(counts.values()), parts, card)
 
 
@@ -116,7 +121,7 @@ def control_rates(params: dict, debate: pd.DataFrame, alone: pd.DataFrame, name:
     if name == "greedy":
         return alone
     if name == "vote":
-        return first.assign(calls=params["agents"] * params["rounds"] + 1)
+        return vote_rates(params, debate)
     if name == "vote_tokens":
         tokens = (debate["calls"] * (debate["read"] + debate["written"])).groupby(level=0).sum()
         return first.assign(calls=np.ceil(tokens / (first["read"] + first["written"])))
@@ -181,7 +186,9 @@ def training_stage(params: dict, rates: pd.DataFrame, step: pd.Series, card: str
         tokens_written=round(times * step["written"] + sampled["written"]),
         hours=(times * step["seconds"] + sampled["seconds"]) / 3600,
         disk_gb=seeds * copies * size.disk_gb,
-        memory_gb=measured_memory(notebook) if params["scale"] == "mini" else least * (at_once(seeds) if core else 1),
+        memory_gb=measured_memory(notebook)
+        if params["scale"] == "mini"
+        else least * (crowded_workers(seeds) if core else 1),
         basis=step["basis"],
     )
 
