@@ -70,6 +70,8 @@ def test_a_killed_training_ends_in_the_same_weights(project, monkeypatch, capsys
     assert train(project / "resumed", steps=2) == curve
     assert (project / "resumed" / WEIGHTS).read_bytes() == (project / "whole" / WEIGHTS).read_bytes()
     assert ("training continues after step" in capsys.readouterr().out) == (at > 2)
+    launch.forget(project / "resumed")
+    assert not list((project / "data" / "checkpoints").iterdir())
 
 
 def test_a_finished_seed_of_a_stopped_stage_is_not_trained_again(project, monkeypatch, capfd):

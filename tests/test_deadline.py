@@ -17,7 +17,7 @@ from test_pad import SETTINGS
 from agentark import STOPPED, Stopped, deadline, root
 from agentark.debate.protocols import Debate
 from agentark.debate.run import run_debates
-from agentark.distill import policy, ppo, sft
+from agentark.distill import launch, policy, ppo, sft
 from agentark.distill.settings import SFT
 from agentark.engines import Request, Store, engine, server
 from agentark.evaluate.elicited import step_showing
@@ -197,6 +197,7 @@ def test_a_training_that_stopped_ends_in_the_same_weights(project, monkeypatch, 
     assert train(project / "resumed", steps=1000) == curve
     assert "training continues after step" in capsys.readouterr().out
     assert (project / "resumed" / WEIGHTS).read_bytes() == (project / "whole" / WEIGHTS).read_bytes()
+    launch.forget(project / "resumed")
     assert not list((project / "data" / "checkpoints").iterdir())
 
 

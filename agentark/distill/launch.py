@@ -82,9 +82,16 @@ def run_all(function: Callable, calls: Iterable[dict[str, Any]], processes: int 
     ]
     with parallel.progress(sum(counts), f"{len(calls)} trainings", "step"):
         results = _run_all(function, calls, processes)
-    for provenance in (file for call in calls if "out" in call for file in call["out"].rglob("provenance.json")):
-        shutil.rmtree(checkpoints_of(json.loads(provenance.read_text())), ignore_errors=True)
+    for call in calls:
+        if "out" in call:
+            forget(call["out"])
     return results
+
+
+def forget(out: Path) -> None:
+    """Delete the checkpoints of the finished training whose result is in `out`."""
+    for provenance in out.rglob("provenance.json"):
+        shutil.rmtree(checkpoints_of(json.loads(provenance.read_text())), ignore_errors=True)
 
 
 def checkpoints_of(provenance: dict[str, Any]) -> Path:
