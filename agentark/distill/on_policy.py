@@ -1,0 +1,249 @@
+"""On-policy distillation by TRL: the student samples, and teachers that may read more than the student score its tokens.
+
+The methods differ only in the teachers and in what each of them reads (`contexts`):
+
+OPD      one teacher reads the question (GKD, arXiv 2306.13649);
+MAD-OPD  each agent of a debate reads the debate, and counts by its confidence (arXiv 2605.01347);
+SDFT     the teacher is the student itself, which reads the debate (TRL's SDFTTrainer; see OnPolicy.update_rate).
+
+TRL's DistillationTrainer has one teacher, which reads what the student reads, and its SDFTTrainer has no other teacher
+than the student. So the loss here is a subclass of the former, with the divergence of TRL's GKDTrainer.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import ClassVar
+
+import torch
+from datasets import Dataset
+from pydantic import Field
+from transformers import TrainerCallback
+from trl import DistillationConfig, DistillationTrainer
+from trl.experimental.gkd import GKDTrainer
+from trl.trainer.callbacks import SyncRefModelCallback
+from trl.trainer.utils import pad
+
+from agentark import StudyError
+from agentark.distill.settings import Settings
+from agentark.distill.students import Origin, save
+from agentark.distill.training import arguments, checkpoints_of, run, trainable
+from agentark.engines import batching
+from agentark.models import loading
+from agentark.models.chat import SWITCH, Messages, prompt_ids, solve_prompt
+
+ROWS = 64  # of a batch for confidences
+
+
+class OnPolicy(Settings):
+    """On-policy distillation. batch_size counts questions, each with one output."""
+
+    section: ClassVar[str] = "on_policy"
+
+    steps: int = Field(gt=0)  # at most; `training_tokens` normally ends a training earlier
+    training_tokens: int = Field(gt=0)  # of prompts and outputs, so that methods are compared at equal training
+    max_tokens: int = Field(gt=0)  # of an output
+    temperature: float = Field(gt=0)  # of the outputs, and of both distributions in the loss
+    divergence: float = Field(ge=0, le=1)  # 0: KL to the teacher, 1: reverse KL, between: generalised Jensen-Shannon
+    update_rate: float = Field(0.0, ge=0, le=1)  # of a teacher that follows the student (SDFT's "ema"); 0: fixed
+
+    @property
+    def optimiser_steps(self) -> int:
+        return self.steps
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """A question, what each teacher reads before it scores an output to it, and the teachers' weights (sum 1)."""
+
+    question: str
+    contexts: Sequence[Messages]
+    weights: Sequence[float]
+
+
+def train(
+    base: Path, teachers: Sequence[Path], lessons: Sequence[Lesson], out: Path, seed: int, settings: OnPolicy
+) -> list[dict]:
+    """Train a student from `base` on its own outputs to the lessons' questions, and save it to `out`.
+
+    The loss is the mean over output tokens of sum_k w_k D(student, teacher_k), where the student reads the question and
+    teacher k its context. No output is filtered and no gold answer is used.
+
+    Returns the learning curve: step, loss (nats per token), length (tokens per output), tokens (trained so far). Raises
+    StudyError if a teacher has another vocabulary than the student, if a prompt leaves no room for an output, and for
+    incompatible settings.
+    """
+    if settings.update_rate and (settings.lora_rank or settings.save_steps):
+        raise StudyError(
+            "on_policy.update_rate: a teacher that follows the student needs lora_rank 0, since it holds whole weights, "
+            "and save_steps 0, since checkpoints do not hold it"
+        )
+    roles = {f"teacher {k}": teacher for k, teacher in enumerate(teachers, start=1)}
+    origin = Origin("on-policy", seed, {"base": base, **roles}, list(map(asdict, lessons)), settings.recorded())
+    checkpoints = checkpoints_of(origin, settings)
+    model, tokenizer = trainable(base, seed, settings)
+    if not torch.cuda.is_available():  # on a CPU the faster generation is bit-identical
+        whole = model.get_base_model() if settings.lora_rank else model
+        whole.generate = partial(batching.generate, whole)
+    config = DistillationConfig(
+        **arguments(settings, seed, settings.batch_size, f"on-policy {base.name} seed {seed}", checkpoints),
+        max_steps=settings.steps,
+        max_completion_length=settings.max_tokens,
+        temperature=settings.temperature,
+        beta=settings.divergence,
+        chat_template_kwargs=SWITCH["off"],
+        logging_steps=max(1, settings.steps // 40),
+    )
+    readers = [Reader(teacher, tokenizer) for teacher in teachers]
+    training = PrivateContext(
+        model, readers, settings, args=config, processing_class=tokenizer, train_dataset=rows(lessons)
+    )
+    run(training, checkpoints)
+    save(training.model, tokenizer, out, origin)
+    return learning_curve(training.state.log_history)
+
+
+def rows(lessons: Sequence[Lesson]) -> Dataset:
+    """The lessons as a data set for TRL: `prompt`, `contexts`, `weights`."""
+    return Dataset.from_list(
+        [
+            {
+                "prompt": solve_prompt(lesson.question),
+                "contexts": list(lesson.contexts),
+                "weights": list(lesson.weights),
+            }
+            for lesson in lessons
+        ]
+    )
+
+
+class Reader:
+    """A teacher with its tokenizer. Raises StudyError if its vocabulary is not that of the student's tokenizer."""
+
+    def __init__(self, folder: Path, of_student):
+        self.model, self.tokenizer = loading.load(folder)
+        self.model.to(loading.device()).eval().requires_grad_(False)
+        self.window = loading.window(folder)
+        if self.tokenizer.get_vocab() != of_student.get_vocab():
+            raise StudyError(f"{folder}: its vocabulary is not the student's; choose a teacher of the same family")
+
+    def prompts(self, contexts: Sequence[Messages], max_tokens: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Chats as left-padded ids and their mask, of shape (chats, tokens). Raises StudyError if a chat leaves no room
+        for a reply of `max_tokens`."""
+        most = self.window - max_tokens
+        return self.padded([prompt_ids(self.tokenizer, chat, most, "off") for chat in contexts], "left")
+
+    def padded(self, tokens: Sequence[Sequence[int]], side: str) -> tuple[torch.Tensor, torch.Tensor]:
+        """Sequences of tokens as padded ids and their mask, of shape (sequences, tokens), on the model's device."""
+        rows = [torch.tensor(own, device=self.model.device) for own in tokens]
+        ids = pad(rows, padding_value=self.tokenizer.pad_token_id, padding_side=side)
+        return ids, pad([torch.ones_like(row) for row in rows], padding_value=0, padding_side=side)
+
+    @torch.inference_mode()
+    def confidences(self, contexts: Sequence[Messages], replies: Sequence[str]) -> list[float]:
+        """The teacher's confidence in each reply to its context, from 0 to 1: the geometric mean of the probabilities of
+        the reply's tokens and of the end of turn after them."""
+        end = self.tokenizer.eos_token_id
+        found: list[float] = []
+        for start in range(0, len(contexts), ROWS):
+            tokens = [
+                [*self.tokenizer(reply, add_special_tokens=False).input_ids, end]
+                for reply in replies[start : start + ROWS]
+            ]
+            outputs, mask = self.padded(tokens, "right")
+            read = self.prompts(contexts[start : start + ROWS], outputs.shape[1])
+            log_p = logits_of(self.model, *read, outputs, mask).log_softmax(-1)
+            of_token = log_p.gather(-1, outputs[..., None])[..., 0] * mask
+            found += (of_token.sum(1) / mask.sum(1)).exp().tolist()
+        return found
+
+
+class PrivateContext(DistillationTrainer):
+    """A DistillationTrainer with several teachers, each of which reads its own context before the student's output.
+
+    The learning rate decays linearly with the tokens trained on, and the training ends after `training_tokens`.
+    """
+
+    def __init__(self, model, readers: Sequence[Reader], settings: OnPolicy, **named):
+        super().__init__(model, None, **named)
+        self.readers, self.settings = readers, settings
+        self.add_callback(TokenBudget(lambda: self.state.num_input_tokens_seen, settings.training_tokens))
+        if settings.update_rate:
+            self.add_callback(Follow(self, settings.update_rate))
+
+    def create_scheduler(self, num_training_steps: int, optimizer=None):
+        """A schedule over tokens in place of the one over steps."""
+        self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer or self.optimizer, self.rest)
+        return self.lr_scheduler
+
+    def rest(self, _step: int) -> float:
+        """The share of the tokens that is left."""
+        return max(0.0, 1 - self.state.num_input_tokens_seen / self.settings.training_tokens)
+
+    def _generate_and_score_completions(self, inputs: list[dict]) -> dict:
+        found = super()._generate_and_score_completions(inputs)
+        device = self.accelerator.device
+        for k, reader in enumerate(self.readers):
+            read = reader.prompts([row["contexts"][k] for row in inputs], self.settings.max_tokens)
+            found |= zip((f"teacher_ids_{k}", f"teacher_mask_{k}"), read, strict=True)
+        return found | {"weights": torch.tensor([row["weights"] for row in inputs], device=device)}
+
+    def _compute_loss(self, unwrapped_student, inputs: dict, num_items_in_batch) -> tuple:
+        outputs, mask = inputs["completion_ids"], inputs["completion_mask"]
+        own = logits_of(unwrapped_student, inputs["prompt_ids"], inputs["prompt_mask"], outputs, mask)
+        loss = own.new_zeros(())
+        for k, reader in enumerate(self.readers):
+            read = inputs[f"teacher_ids_{k}"], inputs[f"teacher_mask_{k}"]
+            with torch.no_grad():
+                target = logits_of(reader.model, *read, outputs, mask)
+            of_token = GKDTrainer.generalized_jsd_loss(
+                own, target, beta=self.beta, temperature=self.temperature, reduction="none"
+            ).sum(-1)
+            loss = loss + (inputs["weights"][:, k, None] * of_token * mask).sum()
+        if num_items_in_batch is None:
+            num_items_in_batch = mask.sum().clamp(min=1)
+        log_p = own.detach().log_softmax(-1)
+        entropy = -((log_p.exp() * log_p).sum(-1) * mask).sum()
+        return loss / num_items_in_batch, entropy, mask.sum()
+
+
+def logits_of(model, prompts, prompt_mask, outputs, output_mask) -> torch.Tensor:
+    """The logits of a batch's output tokens after its left-padded prompts, of shape (outputs, tokens, vocabulary)."""
+    ids, mask = torch.cat([prompts, outputs], dim=1), torch.cat([prompt_mask, output_mask], dim=1)
+    places = (mask.cumsum(1) - 1).clamp(min=0)
+    kept = outputs.shape[1] + 1
+    logits = model(input_ids=ids, attention_mask=mask, position_ids=places, logits_to_keep=kept, use_cache=False).logits
+    return logits[:, -kept:-1].float()
+
+
+class TokenBudget(TrainerCallback):
+    """Ends a training after the step at which `used` reaches `tokens`."""
+
+    def __init__(self, used: Callable[[], int], tokens: int):
+        self.used, self.tokens = used, tokens
+
+    def on_step_end(self, arguments, state, control, **_) -> None:
+        control.should_training_stop |= self.used() >= self.tokens
+
+
+class Follow(TrainerCallback):
+    """After every step, move each teacher towards the student by the share `rate` (TRL's "ema" teacher)."""
+
+    def __init__(self, trainer: PrivateContext, rate: float):
+        self.trainer, self.rate = trainer, rate
+
+    def on_step_end(self, arguments, state, control, **_) -> None:
+        student = self.trainer.accelerator.unwrap_model(self.trainer.model)
+        for reader in self.trainer.readers:
+            SyncRefModelCallback.sync_target_model(student, reader.model, self.rate)
+
+
+def learning_curve(history: Sequence[dict]) -> list[dict]:
+    """The learning curve in a trainer's log, one row per logged step: step, loss, length, tokens."""
+    names = {"loss": "loss", "completions/mean_length": "length", "num_tokens": "tokens"}
+    return [
+        {"step": entry["step"], **{name: float(entry[key]) for key, name in names.items()}}
+        for entry in history
+        if all(key in entry for key in names)
+    ]
