@@ -10,9 +10,8 @@ TRL's DistillationTrainer has one teacher, which reads what the student reads, a
 than the student. So the loss here is a subclass of the former, with the divergence of TRL's GKDTrainer.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
@@ -26,10 +25,10 @@ from trl.trainer.callbacks import SyncRefModelCallback
 from trl.trainer.utils import pad
 
 from agentark import StudyError
+from agentark.distill.own_outputs import TokenBudget, curve, generating_fast
 from agentark.distill.settings import Settings
 from agentark.distill.students import Origin, save
 from agentark.distill.training import arguments, checkpoints_of, run, trainable
-from agentark.engines import batching
 from agentark.models import loading
 from agentark.models.chat import SWITCH, Messages, prompt_ids, solve_prompt
 
@@ -83,9 +82,6 @@ def train(
     origin = Origin("on-policy", seed, {"base": base, **roles}, list(map(asdict, lessons)), settings.recorded())
     checkpoints = checkpoints_of(origin, settings)
     model, tokenizer = trainable(base, seed, settings)
-    if not torch.cuda.is_available():  # on a CPU the faster generation is bit-identical
-        whole = model.get_base_model() if settings.lora_rank else model
-        whole.generate = partial(batching.generate, whole)
     config = DistillationConfig(
         **arguments(settings, seed, settings.batch_size, f"on-policy {base.name} seed {seed}", checkpoints),
         max_steps=settings.steps,
@@ -97,11 +93,16 @@ def train(
     )
     readers = [Reader(teacher, tokenizer) for teacher in teachers]
     training = PrivateContext(
-        model, readers, settings, args=config, processing_class=tokenizer, train_dataset=rows(lessons)
+        generating_fast(model, settings),
+        readers,
+        settings,
+        args=config,
+        processing_class=tokenizer,
+        train_dataset=rows(lessons),
     )
     run(training, checkpoints)
     save(training.model, tokenizer, out, origin)
-    return learning_curve(training.state.log_history)
+    return curve(training.state.log_history, loss="loss", length="completions/mean_length", tokens="num_tokens")
 
 
 def rows(lessons: Sequence[Lesson]) -> Dataset:
@@ -160,26 +161,14 @@ class Reader:
 
 
 class PrivateContext(DistillationTrainer):
-    """A DistillationTrainer with several teachers, each of which reads its own context before the student's output.
-
-    The learning rate decays linearly with the tokens trained on, and the training ends after `training_tokens`.
-    """
+    """A DistillationTrainer with several teachers, each of which reads its own context before the student's output."""
 
     def __init__(self, model, readers: Sequence[Reader], settings: OnPolicy, **named):
         super().__init__(model, None, **named)
         self.readers, self.settings = readers, settings
-        self.add_callback(TokenBudget(lambda: self.state.num_input_tokens_seen, settings.training_tokens))
+        TokenBudget(self, settings.training_tokens)
         if settings.update_rate:
             self.add_callback(Follow(self, settings.update_rate))
-
-    def create_scheduler(self, num_training_steps: int, optimizer=None):
-        """A schedule over tokens in place of the one over steps."""
-        self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer or self.optimizer, self.rest)
-        return self.lr_scheduler
-
-    def rest(self, _step: int) -> float:
-        """The share of the tokens that is left."""
-        return max(0.0, 1 - self.state.num_input_tokens_seen / self.settings.training_tokens)
 
     def _generate_and_score_completions(self, inputs: list[dict]) -> dict:
         found = super()._generate_and_score_completions(inputs)
@@ -217,16 +206,6 @@ def logits_of(model, prompts, prompt_mask, outputs, output_mask) -> torch.Tensor
     return logits[:, -kept:-1].float()
 
 
-class TokenBudget(TrainerCallback):
-    """Ends a training after the step at which `used` reaches `tokens`."""
-
-    def __init__(self, used: Callable[[], int], tokens: int):
-        self.used, self.tokens = used, tokens
-
-    def on_step_end(self, arguments, state, control, **_) -> None:
-        control.should_training_stop |= self.used() >= self.tokens
-
-
 class Follow(TrainerCallback):
     """After every step, move each teacher towards the student by the share `rate` (TRL's "ema" teacher)."""
 
@@ -237,13 +216,3 @@ class Follow(TrainerCallback):
         student = self.trainer.accelerator.unwrap_model(self.trainer.model)
         for reader in self.trainer.readers:
             SyncRefModelCallback.sync_target_model(student, reader.model, self.rate)
-
-
-def learning_curve(history: Sequence[dict]) -> list[dict]:
-    """The learning curve in a trainer's log, one row per logged step: step, loss, length, tokens."""
-    names = {"loss": "loss", "completions/mean_length": "length", "num_tokens": "tokens"}
-    return [
-        {"step": entry["step"], **{name: float(entry[key]) for key, name in names.items()}}
-        for entry in history
-        if all(key in entry for key in names)
-    ]

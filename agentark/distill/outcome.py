@@ -1,0 +1,111 @@
+"""Reinforcement learning from outcomes by TRL's GRPOTrainer, without a reward model.
+
+The reward is a right answer, or, without gold, the answer that the majority of the debate gives (self-consistency as a
+reward, arXiv 2509.15172). `imad` adds rewards that change during the training.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import ClassVar
+
+from pydantic import Field
+from trl import GRPOConfig, GRPOTrainer
+
+from agentark import StudyError
+from agentark.answers import same
+from agentark.distill.own_outputs import TokenBudget, curve
+from agentark.distill.policy import prompts
+from agentark.distill.rewards import outcome_reward
+from agentark.distill.settings import Settings
+from agentark.distill.students import Origin, save
+from agentark.distill.training import arguments, checkpoints_of, run, trainable
+from agentark.models.chat import SWITCH
+from agentark.schemas import Question
+from agentark.traces.reading import answer_of
+
+
+class Outcome(Settings):
+    """Reinforcement learning from outcomes. batch_size counts questions."""
+
+    section: ClassVar[str] = "outcome"
+
+    steps: int = Field(gt=0)  # at most; `training_tokens` normally ends a training earlier
+    training_tokens: int = Field(gt=0)  # of prompts and outputs, so that methods are compared at equal training
+    num_generations: int = Field(gt=1)  # outputs per question
+    max_tokens: int = Field(gt=0)  # of an output
+    temperature: float = Field(gt=0)
+    beta: float = Field(ge=0)  # weight of the KL divergence to the base
+
+    @property
+    def optimiser_steps(self) -> int:
+        return self.steps
+
+
+def train(
+    base: Path,
+    questions: Sequence[Question],
+    rewards: Callable[[Callable[[], float]], Sequence[Callable]],
+    out: Path,
+    seed: int,
+    settings: Outcome,
+    method: str = "outcome",
+) -> list[dict]:
+    """Train a student from `base` by GRPO on the sum of reward functions, and save it to `out`.
+
+    rewards: called with a function that returns the share of the training that is over, from 0 to 1; returns TRL's
+    reward functions.
+
+    Returns the learning curve: step, reward, length (tokens per output), tokens (trained so far).
+    """
+    asked = [(q.text, q.answer) for q in questions]
+    origin = Origin(method, seed, {"base": base}, asked, settings.recorded())
+    checkpoints = checkpoints_of(origin, settings)
+    outputs = settings.batch_size * settings.num_generations
+    model, tokenizer = trainable(base, seed, settings)
+    config = GRPOConfig(
+        **arguments(settings, seed, outputs, f"{method} {base.name} seed {seed}", checkpoints),
+        max_steps=settings.steps,
+        num_generations=settings.num_generations,
+        max_completion_length=settings.max_tokens,
+        temperature=settings.temperature,
+        beta=settings.beta,
+        chat_template_kwargs=SWITCH["off"],
+        loss_type="grpo",  # as PAD's: mean over each output's tokens, then over outputs
+        logging_steps=max(1, settings.steps // 40),
+    )
+    functions = rewards(lambda: budget.share)
+    training = GRPOTrainer(model, list(functions), config, train_dataset=prompts(questions), processing_class=tokenizer)
+    budget = TokenBudget(training, settings.training_tokens)
+    run(training, checkpoints)
+    save(training.model, tokenizer, out, origin)
+    return curve(training.state.log_history, reward="reward", length="completions/mean_length", tokens="num_tokens")
+
+
+def agreement_reward(questions: Sequence[Question], agreed: Mapping[str, str]) -> Callable:
+    """1 for the answer of the question's debate in `agreed` (question_id -> answer), else 0. Uses no gold answer."""
+    asked = {q.question_id: q for q in questions}
+
+    def agreement(prompts, completions, question_id, **_) -> list[float]:
+        stated = [answer_of(c[0]["content"], asked[key]) for c, key in zip(completions, question_id, strict=True)]
+        return [
+            float(a is not None and same(a, agreed[key], asked[key].kind))
+            for a, key in zip(stated, question_id, strict=True)
+        ]
+
+    return agreement
+
+
+def consensus(
+    base: Path, questions: Sequence[Question], agreed: Mapping[str, str], out: Path, seed: int, settings: Outcome
+) -> list[dict]:
+    """Train a student by `train` on agreement with the debates' answers in `agreed`; questions without one are left
+    out. Raises StudyError if none is left."""
+    debated = [q for q in questions if q.question_id in agreed]
+    if not debated:
+        raise StudyError("no debate agrees on an answer, so there is nothing to reward; debate the training questions")
+    return train(base, debated, lambda _over: [agreement_reward(debated, agreed)], out, seed, settings, "consensus")
+
+
+def gold(base: Path, questions: Sequence[Question], out: Path, seed: int, settings: Outcome) -> list[dict]:
+    """Train a student by `train` on right answers."""
+    return train(base, questions, lambda _over: [outcome_reward(questions)], out, seed, settings, "outcome")

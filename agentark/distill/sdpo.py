@@ -1,0 +1,92 @@
+"""SDPO (arXiv 2601.20802) by TRL: the student's own successful outputs take the place of a debate.
+
+The teacher is the student itself, which reads a right output of the same group before it scores the others. This is the
+control of SDFT with debates: if any right solution does as well, the debate is not needed.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import ClassVar
+
+import torch
+from pydantic import Field
+from trl.experimental.sdpo import SDPOConfig, SDPOTrainer
+
+from agentark import StudyError
+from agentark.debate.prompts import wording
+from agentark.distill.outcome import Outcome
+from agentark.distill.own_outputs import TokenBudget, curve, generating_fast
+from agentark.distill.policy import prompts
+from agentark.distill.rewards import outcome_reward
+from agentark.distill.students import Origin, save
+from agentark.distill.training import arguments, checkpoints_of, run, trainable
+from agentark.models import loading
+from agentark.models.chat import SWITCH
+from agentark.schemas import Question
+
+
+class SDPO(Outcome):
+    """Self-distillation from the student's own right outputs."""
+
+    section: ClassVar[str] = "sdpo"
+
+    divergence: float = Field(ge=0, le=1)  # 0: KL to the teacher, 1: reverse KL, between: generalised Jensen-Shannon
+    update_rate: float = Field(0.0, ge=0, le=1)  # of a teacher that follows the student ("ema"); 0: the base
+
+
+class CountsTokens(SDPOTrainer):
+    """SDPOTrainer that counts the tokens of prompts and outputs, as TRL's other trainers on own outputs do."""
+
+    def _generate(self, prompt_ids: list[list[int]]) -> tuple[list[list[int]], list[list[int]]]:
+        asked, outputs = super()._generate(prompt_ids)
+        counted = torch.tensor(sum(map(len, asked)) + sum(map(len, outputs)), device=self.accelerator.device)
+        self.state.num_input_tokens_seen += int(self.accelerator.gather(counted).sum())
+        self._metrics["train"]["num_tokens"] = [self.state.num_input_tokens_seen]
+        return asked, outputs
+
+
+def train(base: Path, questions: Sequence[Question], out: Path, seed: int, settings: SDPO) -> list[dict]:
+    """Train a student from `base` on its own outputs, scored by itself after it has read a right one, and save it.
+
+    Outputs to a question without another right output are not trained on. Gold answers tell which outputs are right.
+
+    Returns the learning curve: step, loss, tokens (trained so far). Raises StudyError for settings with LoRA, whose base
+    TRL cannot keep as a teacher of its own.
+    """
+    if settings.lora_rank and settings.update_rate:
+        raise StudyError("sdpo.update_rate: a teacher that follows the student needs lora_rank 0; set one of them to 0")
+    asked = [(q.text, q.answer) for q in questions]
+    origin = Origin("sdpo", seed, {"base": base}, asked, settings.recorded())
+    checkpoints = checkpoints_of(origin, settings)
+    model, tokenizer = trainable(base, seed, settings)
+    words = wording(questions[0])
+    outputs = settings.batch_size * settings.num_generations
+    config = SDPOConfig(
+        **arguments(settings, seed, outputs, f"sdpo {base.name} seed {seed}", checkpoints),
+        max_steps=settings.steps,
+        num_generations=settings.num_generations,
+        max_completion_length=settings.max_tokens,
+        max_prompt_length=None,
+        max_reprompt_len=loading.window(base) - settings.max_tokens,
+        temperature=settings.temperature,
+        beta=settings.beta,
+        distillation_mode="full_logits",
+        distillation_alpha=settings.divergence,
+        teacher_model_kind="ema" if settings.update_rate else "base",
+        teacher_update_rate=settings.update_rate,
+        reprompt_template=words.revise.format(question="{prompt}", traces="{solution}", i=1),
+        solution_template=words.agent.format(i=1, trace="{successful_previous_attempt}"),
+        chat_template_kwargs=SWITCH["off"],
+        logging_steps=max(1, settings.steps // 40),
+    )
+    training = CountsTokens(
+        generating_fast(model, settings),
+        outcome_reward(questions),
+        config,
+        train_dataset=prompts(questions),
+        processing_class=tokenizer,
+    )
+    TokenBudget(training, settings.training_tokens)
+    run(training, checkpoints)
+    save(training.model, tokenizer, out, origin)
+    return curve(training.state.log_history, loss="loss", tokens="num_tokens")
