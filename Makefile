@@ -14,7 +14,7 @@ export DVC_NO_ANALYTICS = 1
 unexport PYTHONDONTWRITEBYTECODE
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: study report ablations grid test test-long test-vllm lint models search plan bench gpu-bench prompt-order serve lab env
+.PHONY: study report ablations grid leaderboard test test-long test-vllm lint models search plan bench gpu-bench prompt-order serve lab env
 
 env: .venv/ready
 
@@ -48,12 +48,19 @@ ablations: env  ## run the ablations (controls, sources, pad, data, protocols, a
 	dvc repro notebooks/ablations/dvc.yaml
 
 grid: env  ## run the paper's grid of teachers, students, tasks and methods; resumes after an interruption
-	python -m agentark.stage.pipeline
+	python -m agentark.stage.pipeline grid
+
+leaderboard: env  ## run every method of the leaderboard after the study; resumes after an interruption
+	python -m agentark.stage.pipeline leaderboard
 
 test: env lint  ## run the linters and all tests, among them a whole small study
 	python -m pytest
 
-test-long: env  ## test scale `full` from end to end with tiny checkpoints, every training route, byte equality, a killed grid
+.venv/cluster: requirements-cluster.lock .venv/ready
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-compile --no-deps --requirement requirements-cluster.lock
+	touch $@
+
+test-long: env .venv/cluster  ## test scale `full` from end to end with tiny checkpoints, every training route, byte equality, a killed grid, a cluster of three nodes
 	python -m pytest -m long
 
 # vLLM pins some packages at other versions than the study, so it has its own environment.

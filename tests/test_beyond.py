@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 from agentark import StudyError, root
-from agentark.distill import imad, outcome, preference, sdpo
+from agentark.distill import imad, outcome, preference, sdpo, sft
 from agentark.distill.settings import SFT
+from agentark.evaluate.leaderboard import contexts
 from agentark.schemas import CheckedTrace, Question, Trace
 from agentark.tasks import TASKS
 from agentark.traces.check import check_traces
@@ -43,6 +44,7 @@ def debate(question: Question, turns: Sequence[tuple[int, int, bool]]) -> list[C
     return check_traces(read, [question])
 
 
+FORMS = "{prompt}\n{solution}revise agent 1", "agent 1\n{successful_previous_attempt}\n"
 CORRECTED = [(1, 1, False), (2, 1, True), (1, 2, True), (2, 2, True), (0, 3, True)]
 
 
@@ -113,14 +115,14 @@ def test_a_question_without_a_debate_is_not_trained_on_by_consensus(tmp_path):
 def test_a_transcript_is_a_debate_that_ends_in_its_right_summary():
     question = QUESTIONS[0]
     checked = debate(question, [*CORRECTED[:1], (3, 1, True), *CORRECTED[1:]])
-    ((asked, text),) = imad.transcripts(checked, ASKED, 2)
+    ((asked, text),) = contexts.transcripts(checked, ASKED, 2)
     assert asked == question.text and text.endswith(question.solution) and "agent 3" not in text
     assert [line for line in text.split("\n") if line.startswith("agent")] == ["agent 1", "agent 2"] * 2
-    assert imad.is_debate(text, question) and not imad.is_debate(question.solution, question)
-    assert not imad.is_debate(f"agent 1\n{question.solution}", question)
+    assert imad.is_debate(text, "agent ") and not imad.is_debate(question.solution, "agent ")
+    assert not imad.is_debate(f"agent 1\n{question.solution}", "agent ")
     for spoilt in ([*CORRECTED[:4], (0, 3, False)], CORRECTED[:4]):
         with pytest.raises(StudyError, match="no debate has a right summary"):
-            imad.transcripts(debate(question, spoilt), ASKED, 2)
+            contexts.transcripts(debate(question, spoilt), ASKED, 2)
 
 
 @pytest.mark.parametrize(("over", "expected"), [(0.0, [2.0, 1.0, 1.0]), (0.5, [0.5, 0.0, 1.0]), (1.0, [0.0, 0.0, 1.0])])
@@ -129,7 +131,7 @@ def test_the_form_of_a_debate_counts_less_and_less_and_the_limit_shrinks(over, e
     settings = imad.Internalise.read(OWN | {"max_tokens": 100, "last_limit": 20})
     written = f"agent 1\nanswer : 0\nagent 2\nanswer : 0\n{question.solution}"
     texts, lengths = [written, question.solution, question.solution], [80, 90, 20]
-    functions = imad.rewards([question], settings)(lambda: over)
+    functions = imad.rewards([question], settings, "agent ")(lambda: over)
     given = dict(
         prompts=None, completions=[[{"content": text}] for text in texts], completion_ids=[[0] * n for n in lengths],
         question_id=[question.question_id] * 3,
@@ -139,27 +141,26 @@ def test_the_form_of_a_debate_counts_less_and_less_and_the_limit_shrinks(over, e
 
 def test_imad_trains_in_two_stages(tmp_path):
     checked = [t for q in QUESTIONS for t in debate(q, CORRECTED)]
-    written = imad.transcripts(checked, ASKED, 2)
-    stages = (
-        SFT.read({"steps": 2, "batch_size": 4, "learning_rate": 0.001}),
-        imad.Internalise.read(OWN | {"max_tokens": 60, "last_limit": 40}),
-    )
-    curve = imad.train(BASE, written, QUESTIONS, tmp_path, 0, stages)
+    written = contexts.transcripts(checked, ASKED, 2)
+    first = SFT.read({"steps": 2, "batch_size": 4, "learning_rate": 0.001})
+    second = imad.Internalise.read(OWN | {"max_tokens": 60, "last_limit": 40})
+    sft.train(BASE, written, tmp_path / "first", 0, first, "imad")
+    curve = imad.train(tmp_path / "first", QUESTIONS, "agent ", tmp_path / "second", 0, second)
     assert [row["step"] for row in curve] == [1, 2, 3]
-    assert not same(tmp_path, tmp_path / "stage-1") and not same(BASE, tmp_path / "stage-1")
+    assert not same(tmp_path / "first", tmp_path / "second") and not same(BASE, tmp_path / "first")
 
 
 @pytest.mark.parametrize("rate", [0.0, 0.5])
 def test_sdpo_trains_where_a_group_has_another_right_output(tmp_path, rate):
     settings = sdpo.SDPO.read(OWN | {"divergence": 1.0, "update_rate": rate})
-    curve = sdpo.train(BASE, QUESTIONS, tmp_path / "out", 0, settings)
+    curve = sdpo.train(BASE, QUESTIONS, FORMS, tmp_path / "out", 0, settings)
     assert [row["step"] for row in curve] == [1, 2, 3]
     assert curve[0]["tokens"] < curve[-1]["tokens"]
-    again = sdpo.train(BASE, QUESTIONS, tmp_path / "again", 0, settings)
+    again = sdpo.train(BASE, QUESTIONS, FORMS, tmp_path / "again", 0, settings)
     assert curve == again and same(tmp_path / "out", tmp_path / "again")
 
 
 def test_sdpo_with_an_adapter_cannot_have_a_teacher_that_follows(tmp_path):
     settings = sdpo.SDPO.read(OWN | {"divergence": 1.0, "update_rate": 0.5, "lora_rank": 4})
     with pytest.raises(StudyError, match=r"sdpo\.update_rate"):
-        sdpo.train(BASE, QUESTIONS, tmp_path / "out", 0, settings)
+        sdpo.train(BASE, QUESTIONS, FORMS, tmp_path / "out", 0, settings)

@@ -14,7 +14,7 @@ from agentark.paper import claims, experiments
 
 PIPELINES = [
     Path("dvc.yaml"),
-    *(Path("notebooks") / name / "dvc.yaml" for name in ("ablations", "choices", "grid", "specialists")),
+    *(Path("notebooks") / name / "dvc.yaml" for name in ("ablations", "choices", "grid", "specialists", "leaderboard")),
 ]
 # Base models take an hour each. What only measures a finished model, or answers for other kinds of models, does not
 # change its weights.

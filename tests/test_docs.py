@@ -110,6 +110,13 @@ COMMANDS: dict[str, str | list[str]] = {
          "--local-dir models" for size in ("1.5", "0.5")),
         "test_settings.py::test_the_files_of_scale_small_cpu_are_those_that_its_page_fetches",
     ),
+    "dvc repro -s notebooks/leaderboard/dvc.yaml:homogeneous_method@agreed": (
+        "test_leaderboard.py::test_the_entry_of_the_docs_is_scored"
+    ),
+    "pip install -e .[cluster]": "test_cluster.py::test_a_debate_is_the_same_as_without_ray",
+    "python -m agentark.stage 03_debate teacher=ray:data/models/teacher out=data/debates/try": (
+        "test_cluster.py::test_a_debate_is_the_same_as_without_ray"
+    ),
     "pip install xllamacpp gguf": "test_llama_cpp.py::test_a_debate_is_held_by_processes_and_taken_up_from_the_store",
     "pip install -e .[gpu]": "test_docs.py::test_the_gpu_extra_has_unsloth_and_vllm",
     **dict.fromkeys(

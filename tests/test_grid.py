@@ -140,11 +140,11 @@ def test_stages_of_a_kind_run_together_and_a_bar_counts_them(monkeypatch, capsys
     monkeypatch.setenv("AGENTARK_WORKERS", "2")
     names, started = ["debate@a", "cell@a", "cell@b", "cell@c", "scores"], []
 
-    def repro(name: str, cores: int) -> tuple[bool, str]:
+    def repro(_pipeline: str, name: str, cores: int) -> tuple[bool, str]:
         started.append((name, cores))
         return True, ""
 
-    assert pipeline.run(names, repro)
+    assert pipeline.run("grid", names, repro)
     assert dict(started) == {"debate@a": 2, "cell@a": 1, "cell@b": 1, "cell@c": 1, "scores": 2}
     assert started[0][0] == "debate@a" and started[-1][0] == "scores"
     shown = capsys.readouterr().err
@@ -152,7 +152,7 @@ def test_stages_of_a_kind_run_together_and_a_bar_counts_them(monkeypatch, capsys
 
 
 def test_nothing_starts_after_a_stage_that_fails(capsys):
-    assert not pipeline.run(["base_models@nobody", "scores"])
+    assert not pipeline.run("grid", ["base_models@nobody", "scores"])
     shown = capsys.readouterr().out
     assert shown.startswith("grid: base_models@nobody failed") and "nobody" in shown.partition("\n")[2]
 
@@ -219,12 +219,12 @@ def test_a_grid_killed_twice_ends_in_the_same_bytes(tmp_path):
             shutil.copytree(folder / "data" / "models" / stand_in, folder / "data" / "grid" / "models" / name)
         models = [f"notebooks/grid/dvc.yaml:base_models@{name}" for name in MODELS]
         call(folder, "dvc", "commit", "--force", "--quiet", *models)
-    call(whole, "dvc", "repro", pipeline.PIPELINE)
+    call(whole, "dvc", "repro", pipeline.file_of("grid"))
     rng = random.Random(1)
     for mark in sorted(rng.sample(range(tables(whole)), 2)):
         with open(tmp_path / "output", "w") as output:
             process = subprocess.Popen(
-                [sys.executable, "-m", "agentark.stage.pipeline"], cwd=cut, env=environment(cut),
+                [sys.executable, "-m", "agentark.stage.pipeline", "grid"], cwd=cut, env=environment(cut),
                 start_new_session=True, stdout=output, stderr=output,
             )  # fmt: skip
         while tables(cut) < mark and process.poll() is None:
@@ -238,10 +238,10 @@ def test_a_grid_killed_twice_ends_in_the_same_bytes(tmp_path):
     kept = {
         table: table.stat().st_mtime for out in outs for table in ([out] if out.is_file() else out.glob("*.parquet"))
     }
-    shown = call(cut, sys.executable, "-m", "agentark.stage.pipeline").stderr
+    shown = call(cut, sys.executable, "-m", "agentark.stage.pipeline", "grid").stderr
     assert "grid: 100%" in shown and "7/7" in shown
     assert kept and all(table.stat().st_mtime == at for table, at in kept.items())
     made = ("data/grid/cells", "data/grid/debates", "data/grid/questions", "reports/grid.csv")
     assert digests(whole, *made) == digests(cut, *made) and len(digests(whole, "data/grid/cells")) == 1
-    waiting = json.loads(call(cut, "dvc", "status", "--json", pipeline.PIPELINE).stdout)
-    assert waiting == {f"{pipeline.PIPELINE}:scores": ["always changed"]}
+    waiting = json.loads(call(cut, "dvc", "status", "--json", pipeline.file_of("grid")).stdout)
+    assert waiting == {f"{pipeline.file_of('grid')}:scores": ["always changed"]}

@@ -12,8 +12,9 @@ from safetensors.torch import load_file
 from agentark import StudyError, root
 from agentark.debate.prompts import revise_prompt
 from agentark.debate.protocols import Debate
-from agentark.distill import contexts, on_policy
+from agentark.distill import on_policy
 from agentark.distill.on_policy import Lesson, OnPolicy, Reader
+from agentark.evaluate.leaderboard import contexts
 from agentark.models import loading
 from agentark.models.chat import solve_prompt
 from agentark.schemas import Trace
@@ -185,6 +186,6 @@ def test_confidence_is_the_geometric_mean_of_the_tokens_probabilities():
 def test_teachers_count_by_the_softmax_of_their_confidence():
     lessons = contexts.after(DEBATE, traces(["a", "b", "c"]), QUESTIONS, [1, 2])
     replies = [[q.solution, "answer : 3"] for q in QUESTIONS]
-    for lesson in contexts.by_confidence(lessons, [TEACHER, TEACHER], replies):
+    for lesson in on_policy.by_confidence(lessons, [TEACHER, TEACHER], replies):
         sure, unsure = lesson.weights
         assert sure + unsure == pytest.approx(1) and 0.5 < sure < math.e / (1 + math.e)

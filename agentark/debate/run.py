@@ -2,12 +2,24 @@
 
 import importlib
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from agentark.debate.independent import Vote
 from agentark.debate.turns import Protocol, Turn
-from agentark.engines import PLAIN, Chat, Engine, Reply, Store, batches_itself, engine, inheritable, short_name
+from agentark.engines import (
+    PLAIN,
+    Chat,
+    Engine,
+    Reply,
+    Store,
+    batches_itself,
+    engine,
+    inheritable,
+    on_cluster,
+    short_name,
+)
 from agentark.parallel import isolated, progress, run_all, tick, workers
 from agentark.schemas import Question, Seconds, Trace
 from agentark.traces.reading import answer_of
@@ -115,6 +127,13 @@ def run_debates(
 def _results(questions: Sequence[Question], call: dict[str, Any]) -> list[list[tuple[str, Turn, Reply]]]:
     """The turns and replies of all groups of questions."""
     models = call["models"]
+    groups = [questions[i : i + GROUP] for i in range(0, len(questions), GROUP)]
+    if any(map(on_cluster, models)):
+        for model in models:
+            engine(model)  # the threads below find it loaded
+        groups = [questions] if all(map(batches_itself, models)) else groups
+        with ThreadPoolExecutor(len(groups)) as threads:
+            return list(threads.map(lambda group: _group(**call, questions=group), groups))
     if any(str(model).startswith("vllm:") for model in models):  # frees the GPU's memory for the next model
         return [isolated(_group, **call, questions=questions)]
     if all(map(batches_itself, models)):
@@ -122,7 +141,6 @@ def _results(questions: Sequence[Question], call: dict[str, Any]) -> list[list[t
     for model in models:
         if inheritable(model) and not batches_itself(model):
             engine(model)  # loaded once here and inherited by the workers
-    groups = [questions[i : i + GROUP] for i in range(0, len(questions), GROUP)]
     return run_all(_group, [dict(**call, questions=group) for group in groups], crowded=True)
 
 
@@ -158,6 +176,9 @@ def greedy_answers(
         dict(model=model, settings=settings, store=store, max_tokens=max_tokens, chat=chat) for model in models
     ]
     with progress(len(calls) * sum(map(len, settings.values())), f"greedy answers of {len(calls)} models", "call"):
+        if any(map(on_cluster, models)):
+            with ThreadPoolExecutor(len(calls)) as threads:
+                return list(threads.map(lambda call: _answers(**call), calls))
         if len(calls) < workers() or any(map(batches_itself, models)):
             return [_answers(**call) for call in calls]
         importlib.import_module("agentark.engines.transformers")  # imported once here and inherited by the workers

@@ -5,22 +5,17 @@ Stage 1 is supervised training on transcripts: the traces of all agents and roun
 tokens that shrinks until the debate is no longer written out.
 """
 
-import itertools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import ClassVar
 
 from pydantic import Field
 
-from agentark import StudyError
 from agentark.answers import is_right
-from agentark.debate.prompts import wording
-from agentark.distill import sft
 from agentark.distill.outcome import Outcome
 from agentark.distill.outcome import train as reinforce
-from agentark.distill.settings import SFT
-from agentark.schemas import CheckedTrace, Question
-from agentark.traces.reading import SUMMARISER, answer_of
+from agentark.schemas import Question
+from agentark.traces.reading import answer_of
 
 
 class Internalise(Outcome):
@@ -31,43 +26,24 @@ class Internalise(Outcome):
     last_limit: int = Field(gt=0)  # tokens of an output at the end of the training
 
 
-def transcripts(
-    checked: Iterable[CheckedTrace], questions: Mapping[str, Question], agents: int
-) -> list[tuple[str, str]]:
-    """(question, transcript) of every debate whose summary is right: the traces of its first `agents` agents, round by
-    round, each under its agent's name, then the summary. Raises StudyError if there is none."""
-    found = []
-    for key, group in itertools.groupby(checked, key=lambda t: t.question_id):
-        debate, question = list(group), questions[key]
-        if not debate[-1].correct or debate[-1].agent != SUMMARISER:
-            continue
-        said = [t for t in debate if 0 < t.agent <= agents]
-        form = wording(question).agent
-        blocks = "".join(form.format(i=t.agent, trace=t.text) for t in sorted(said, key=lambda t: (t.round, t.agent)))
-        found.append((question.text, f"{blocks}{debate[-1].text}"))
-    if not found:
-        raise StudyError("no debate has a right summary, so there are no transcripts; debate easier questions")
-    return found
-
-
-def is_debate(text: str, question: Question) -> bool:
-    """Whether a text has the form of a transcript: at least two agents by name, then a solution."""
-    header = wording(question).agent.split("{i}")[0]
+def is_debate(text: str, header: str) -> bool:
+    """Whether a text has the form of a transcript: it begins with an agent's name, which is `header` and a number, and
+    at least one other agent follows."""
     parts = text.split(header)
     return len(parts) > 2 and not parts[0].strip() and {part.split()[0] for part in parts[1:] if part.split()} > {"1"}
 
 
 def rewards(
-    questions: Sequence[Question], settings: Internalise
+    questions: Sequence[Question], settings: Internalise, header: str
 ) -> Callable[[Callable[[], float]], Sequence[Callable]]:
-    """The rewards of stage 2, for `outcome.train`."""
+    """The rewards of stage 2, for `outcome.train`. header: see `is_debate`."""
     asked = {q.question_id: q for q in questions}
 
     def both(over: Callable[[], float]) -> Sequence[Callable]:
         def form(prompts, completions, question_id, **_) -> list[float]:
             texts = [c[0]["content"] for c in completions]
             weight = 1 - over()
-            return [weight * is_debate(text, asked[key]) for text, key in zip(texts, question_id, strict=True)]
+            return [weight * is_debate(text, header) for text in texts]
 
         def short(prompts, completions, completion_ids, question_id, **_) -> list[float]:
             limit = settings.max_tokens - over() * (settings.max_tokens - settings.last_limit)
@@ -82,17 +58,7 @@ def rewards(
 
 
 def train(
-    base: Path,
-    written: Sequence[tuple[str, str]],
-    questions: Sequence[Question],
-    out: Path,
-    seed: int,
-    settings: tuple[SFT, Internalise],
+    base: Path, questions: Sequence[Question], header: str, out: Path, seed: int, settings: Internalise
 ) -> list[dict]:
-    """Train a student from `base` in both stages, and save it to `out`, that of stage 1 to `out`/stage-1.
-
-    written: transcripts. Returns the learning curve of stage 2, see `outcome.train`.
-    """
-    first, second = settings
-    sft.train(base, written, out / "stage-1", seed, first, "imad")
-    return reinforce(out / "stage-1", questions, rewards(questions, second), out, seed, second, "imad")
+    """Stage 2 from the student of stage 1 in `base`. Returns the learning curve, see `outcome.train`."""
+    return reinforce(base, questions, rewards(questions, settings, header), out, seed, settings, "imad")

@@ -1,6 +1,6 @@
 """On-policy distillation by TRL: the student samples, and teachers that may read more than the student score its tokens.
 
-The methods differ only in the teachers and in what each of them reads (`contexts`):
+The methods differ only in the teachers and in what each of them reads:
 
 OPD      one teacher reads the question (GKD, arXiv 2306.13649);
 MAD-OPD  each agent of a debate reads the debate, and counts by its confidence (arXiv 2605.01347);
@@ -10,8 +10,9 @@ TRL's DistillationTrainer has one teacher, which reads what the student reads, a
 than the student. So the loss here is a subclass of the former, with the divergence of TRL's GKDTrainer.
 """
 
+import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -33,6 +34,7 @@ from agentark.models import loading
 from agentark.models.chat import SWITCH, Messages, prompt_ids, solve_prompt
 
 ROWS = 64  # of a batch for confidences
+TAU = 1.0  # MAD-OPD: temperature of the softmax over confidences
 
 
 class OnPolicy(Settings):
@@ -69,7 +71,8 @@ def train(
     The loss is the mean over output tokens of sum_k w_k D(student, teacher_k), where the student reads the question and
     teacher k its context. No output is filtered and no gold answer is used.
 
-    Returns the learning curve: step, loss (nats per token), length (tokens per output), tokens (trained so far). Raises
+    Returns the learning curve: step, loss (nats per token), length (tokens per output), tokens (trained so far),
+    teacher_tokens (read by the teachers so far, without those before a checkpoint that the training continues from). Raises
     StudyError if a teacher has another vocabulary than the student, if a prompt leaves no room for an output, and for
     incompatible settings.
     """
@@ -166,6 +169,7 @@ class PrivateContext(DistillationTrainer):
     def __init__(self, model, readers: Sequence[Reader], settings: OnPolicy, **named):
         super().__init__(model, None, **named)
         self.readers, self.settings = readers, settings
+        self.scored = 0  # tokens that the teachers have read, outputs included
         TokenBudget(self, settings.training_tokens)
         if settings.update_rate:
             self.add_callback(Follow(self, settings.update_rate))
@@ -176,6 +180,8 @@ class PrivateContext(DistillationTrainer):
         for k, reader in enumerate(self.readers):
             read = reader.prompts([row["contexts"][k] for row in inputs], self.settings.max_tokens)
             found |= zip((f"teacher_ids_{k}", f"teacher_mask_{k}"), read, strict=True)
+            self.scored += int(self.accelerator.gather(read[1].sum() + found["completion_mask"].sum()).sum())
+        self._metrics["train"]["teacher_tokens"] = [self.scored]
         return found | {"weights": torch.tensor([row["weights"] for row in inputs], device=device)}
 
     def _compute_loss(self, unwrapped_student, inputs: dict, num_items_in_batch) -> tuple:
@@ -216,3 +222,23 @@ class Follow(TrainerCallback):
         student = self.trainer.accelerator.unwrap_model(self.trainer.model)
         for reader in self.trainer.readers:
             SyncRefModelCallback.sync_target_model(student, reader.model, self.rate)
+
+
+def by_confidence(
+    lessons: Sequence[Lesson], teachers: Sequence[Path], replies: Sequence[Sequence[str]]
+) -> list[Lesson]:
+    """The lessons with weights softmax(c_k / TAU) of the teachers' confidences in their replies to their contexts.
+
+    replies: of each lesson, one per teacher. MAD-OPD asks the teachers for a number between 0 and 100 and divides it by
+    100. The models of the generated world cannot state one, so it is measured: see `Reader.confidences`. Raises
+    StudyError like `Reader`.
+    """
+    measured = []
+    for k, teacher in enumerate(teachers):
+        reader = Reader(teacher, loading.load_tokenizer(teacher))
+        measured.append(reader.confidences([lesson.contexts[k] for lesson in lessons], [own[k] for own in replies]))
+    weighted = []
+    for lesson, own in zip(lessons, zip(*measured, strict=True), strict=True):
+        shares = [math.exp(c / TAU) for c in own]
+        weighted.append(replace(lesson, weights=[share / sum(shares) for share in shares]))
+    return weighted

@@ -9,6 +9,7 @@ from transformers import TrainerCallback
 from agentark.distill.settings import Settings
 from agentark.engines import batching
 from agentark.models.loading import Model
+from agentark.parallel import tick
 
 
 def generating_fast(model: Model, settings: Settings) -> Model:
@@ -45,7 +46,10 @@ class TokenBudget(TrainerCallback):
         return self.trainer.lr_scheduler
 
     def on_step_end(self, arguments, state, control, **_) -> None:
-        control.should_training_stop |= self.share == 1
+        if self.share == 1 and not control.should_training_stop:
+            control.should_training_stop = True
+            if state.is_world_process_zero:
+                tick(state.max_steps - state.global_step)  # steps that are not needed
 
 
 def curve(history: Sequence[dict], **keys: str) -> list[dict]:

@@ -13,7 +13,6 @@ from pydantic import Field
 from trl.experimental.sdpo import SDPOConfig, SDPOTrainer
 
 from agentark import StudyError
-from agentark.debate.prompts import wording
 from agentark.distill.outcome import Outcome
 from agentark.distill.own_outputs import TokenBudget, curve, generating_fast
 from agentark.distill.policy import prompts
@@ -45,8 +44,13 @@ class CountsTokens(SDPOTrainer):
         return asked, outputs
 
 
-def train(base: Path, questions: Sequence[Question], out: Path, seed: int, settings: SDPO) -> list[dict]:
+def train(
+    base: Path, questions: Sequence[Question], forms: tuple[str, str], out: Path, seed: int, settings: SDPO
+) -> list[dict]:
     """Train a student from `base` on its own outputs, scored by itself after it has read a right one, and save it.
+
+    forms: what the teacher reads, with the fields {prompt} and {solution}, and the form of that solution, with the field
+    {successful_previous_attempt}.
 
     Outputs to a question without another right output are not trained on. Gold answers tell which outputs are right.
 
@@ -59,7 +63,6 @@ def train(base: Path, questions: Sequence[Question], out: Path, seed: int, setti
     origin = Origin("sdpo", seed, {"base": base}, asked, settings.recorded())
     checkpoints = checkpoints_of(origin, settings)
     model, tokenizer = trainable(base, seed, settings)
-    words = wording(questions[0])
     outputs = settings.batch_size * settings.num_generations
     config = SDPOConfig(
         **arguments(settings, seed, outputs, f"sdpo {base.name} seed {seed}", checkpoints),
@@ -74,8 +77,8 @@ def train(base: Path, questions: Sequence[Question], out: Path, seed: int, setti
         distillation_alpha=settings.divergence,
         teacher_model_kind="ema" if settings.update_rate else "base",
         teacher_update_rate=settings.update_rate,
-        reprompt_template=words.revise.format(question="{prompt}", traces="{solution}", i=1),
-        solution_template=words.agent.format(i=1, trace="{successful_previous_attempt}"),
+        reprompt_template=forms[0],
+        solution_template=forms[1],
         chat_template_kwargs=SWITCH["off"],
         logging_steps=max(1, settings.steps // 40),
     )

@@ -13,18 +13,23 @@ from agentark.engines.requests import PLAIN, Batch, Chat, Engine, Reply, Request
 
 __all__ = [
     "PLAIN", "Batch", "Chat", "Engine", "Reply", "Request", "Store", "batches_itself", "engine", "inheritable",
-    "short_name",
+    "on_cluster", "short_name",
 ]  # fmt: skip
 
 
 def short_name(name: str | Path) -> str:
     """A model's short name for tables: its folder's, its name on the hub or its name at a server."""
-    return re.split("[/#]", str(name))[-1]
+    return re.split("[/#]", str(name).removeprefix("ray:"))[-1]
 
 
 def batches_itself(name: str | Path) -> bool:
     """Whether the engine schedules any number of requests itself, so that one process is enough."""
-    return str(name).startswith(("http://", "https://", "vllm:"))
+    return str(name).removeprefix("ray:").startswith(("http://", "https://", "vllm:"))
+
+
+def on_cluster(name: str | Path) -> bool:
+    """Whether the engine runs on a Ray cluster, whose connection only the process that opened it can use."""
+    return str(name).startswith("ray:")
 
 
 def inheritable(name: str | Path) -> bool:
@@ -40,8 +45,13 @@ def engine(name: str | Path) -> Engine:
     vllm:data/models/teacher         vLLM, in this process; a folder or a name on the hub
     llama.cpp:models/file.gguf       llama.cpp, in this process; a GGUF file, or MODEL.gguf+ADAPTER.gguf
     http://127.0.0.1:8000/v1#model   an OpenAI-compatible server and one of its models
+    ray:data/models/teacher          any of these on all nodes of a Ray cluster
     """
     name = str(name)
+    if name.startswith("ray:"):
+        from agentark.engines.cluster import Cluster
+
+        return Cluster(name.removeprefix("ray:"))
     if name.startswith(("http://", "https://")):
         from agentark.engines.server import Server
 

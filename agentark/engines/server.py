@@ -1,16 +1,18 @@
-"""Generation by an OpenAI-compatible server: concurrent chat completions, with retries.
+"""Generation by OpenAI-compatible servers: concurrent chat completions, with retries.
 
 Protocol: https://platform.openai.com/docs/api-reference/chat. If the server needs a key, it is read from the
 environment variable OPENAI_API_KEY and used only in the request's header.
 """
 
+import contextlib
+import math
 import os
 import random
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import replace
-from threading import Event
+from threading import Event, Lock
 from urllib.parse import urlsplit
 
 import httpx
@@ -31,12 +33,13 @@ from agentark.engines.replies import Passing
 from agentark.engines.thoughts import MARK
 from agentark.models.chat import SWITCH, without_system
 
-IN_FLIGHT = 128  # concurrent requests: enough to fill a server's batch, few enough for one thread each
+IN_FLIGHT = 128  # concurrent requests per address: enough to fill a server's batch, few enough for one thread each
 PATIENCE = 20 * 60  # seconds of temporary failures after which a request fails
 # Seconds. A server sends nothing before an answer is complete, and one on a CPU may take over ten minutes for 128 at once.
 LONGEST_ANSWER = 60 * 60
 LONGEST_PAUSE = 30  # seconds between two attempts, unless the server asks for more
 FEW = 5  # attempts if the failure is not known to be temporary
+AVOIDED = 10  # seconds for which other addresses are preferred after a failure
 REDIRECTS = 3  # followed at most, and only within the server's own origin
 # Fields that disable a server's default changes to the distribution, by the owner it lists: vLLM applies a checkpoint's
 # generation settings, llama.cpp its own. Other servers may reject fields that are not in the API. The same servers take
@@ -50,31 +53,27 @@ PLAIN_SAMPLING = {
 
 
 class Server:
-    """One model of a server at `address`, which usually ends in /v1.
+    """One model of a server at `address`, which usually ends in /v1, or of several servers, separated by commas.
 
-    The fingerprint is the model's name without the address: a server may move, and two servers of the same model share
+    Of several, each request goes to the one with the fewest requests in flight, so that faster ones get more, and
+    rather not to one that has just failed.
+
+    The fingerprint is the model's name without the address: a server may move, and servers of the same model share
     finished generations. So a name must identify one set of weights (`make serve` includes a digest). Raises StudyError
     for an invalid address or a missing model name.
     """
 
     def __init__(self, address: str, model: str):
-        address = address.strip().rstrip("/")
-        try:
-            parts = urlsplit(address)
-            port = parts.port
-        except ValueError:
-            raise StudyError("the server's address is not one; write it as in http://127.0.0.1:8000/v1#name") from None
-        if parts.username or parts.password or parts.query:
-            raise StudyError("the address contains a user, key or query and would be stored; use OPENAI_API_KEY")
-        if not parts.hostname or port == 0:
-            raise StudyError(f"{address}: no host; write the address as in http://127.0.0.1:8000/v1#name")
-        where = f"{address}#{model}"
+        addresses = [valid_address(part) for part in address.split(",")]
+        where = f"{','.join(addresses)}#{model}"
         if not model:
             raise StudyError(f"{where}: which model? add its name, as in http://127.0.0.1:8000/v1#name")
-        self.address, self.model, self.where = address, model, where
+        self.model, self.where = model, where
+        self.in_flight = dict.fromkeys(addresses, 0)
+        self.failed = dict.fromkeys(addresses, -math.inf)  # when an address last failed
+        self.lock = Lock()
         self.fingerprint = f"openai-compatible chat, plain sampling: {model}"
-        self.extra: dict | None = None  # sampling fields, set by the first `greet`
-        self.switches = False  # whether the server takes chat_template_kwargs, set by the first `greet`
+        self.owners: dict[str, str] = {}  # of the model, by address, set by `greet`
         self.uncounted = False  # whether the warning about missing token counts has been printed
 
     def batches(self, requests: Sequence[Request]) -> list[list[int]]:
@@ -83,15 +82,15 @@ class Server:
     def run(self, batches: Sequence[Batch]) -> Iterator[tuple[int, list[Reply]]]:
         key = api_key()
         headers = {"Authorization": f"Bearer {key}"} if key else {}
-        limits = httpx.Limits(max_connections=IN_FLIGHT)
+        most = IN_FLIGHT * len(self.in_flight)
+        limits = httpx.Limits(max_connections=most)
         halt = Event()
         failure: BaseException | None = None
         with (
             httpx.Client(headers=headers, timeout=timeout(), limits=limits) as client,
-            ThreadPoolExecutor(IN_FLIGHT) as pool,
+            ThreadPoolExecutor(most) as pool,
         ):
-            if self.extra is None:
-                self.extra = self.greet(client)
+            self.greet_all(client)
             calls = {pool.submit(self.ask, client, b.requests[0], halt): i for i, b in enumerate(batches)}
             start = time.perf_counter()
             try:
@@ -115,38 +114,66 @@ class Server:
         if failure:
             raise failure
 
-    def greet(self, client: httpx.Client) -> dict:
-        """The fields for plain sampling on this server.
+    def greet_all(self, client: httpx.Client) -> None:
+        """Greet every address that was not greeted before. Raises StudyError if none of them answers."""
+        silent = []
+        for address in [a for a in self.in_flight if a not in self.owners]:
+            try:
+                self.greet(client, address)
+            except Silent as error:
+                self.failed[address] = time.monotonic()
+                silent.append(error)
+        if silent and not self.owners:
+            raise silent[0]
+        for failure in silent:
+            print(f"{failure}; the other servers are used meanwhile", flush=True)
 
-        Waits for a server that is still loading its model. Raises StudyError at once if no server answers, since the
-        address is probably misspelt, or if the model is not listed.
+    def greet(self, client: httpx.Client, address: str) -> None:
+        """Note who owns the model at an address, which decides on the fields for plain sampling.
+
+        Waits for a server that is still loading its model, if it is the only one. Raises Silent at once if no server
+        answers, since the address is probably misspelt, and StudyError if the model is not listed.
         """
+        where = f"{address}#{self.model}"
         try:
-            response = self.retried(self.models, client)
-        except httpx.RequestError as error:
+            only = len(self.in_flight) == 1
+            response = self.retried(self.models, client, address) if only else self.models(client, address)
+        except (httpx.RequestError, Passing) as error:
             reason = str(error) or type(error).__name__
-            raise StudyError(f"{self.where}: no server answers ({reason}); start one with `make serve`") from None
+            raise Silent(f"{where}: no server answers ({reason}); start one with `make serve`") from None
         try:
             served = {m["id"]: m.get("owned_by") for m in response.json()["data"]}
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
-            return {}  # no list of models: the first request shows whether the server has this one
+            served = {}  # no list of models: the first request shows whether the server has this one
         if served and self.model not in served:  # a gateway may list nothing (BerriAI/litellm#2837)
-            raise StudyError(
-                f"{self.where}: the server has only {', '.join(map(str, served))}; name one of them after #"
-            )
-        owner = str(served.get(self.model))
-        self.switches = owner in PLAIN_SAMPLING
-        return PLAIN_SAMPLING.get(owner, {})
+            raise StudyError(f"{where}: the server has only {', '.join(map(str, served))}; name one of them after #")
+        self.owners[address] = str(served.get(self.model))
 
-    def models(self, client: httpx.Client) -> httpx.Response:
+    def models(self, client: httpx.Client, address: str) -> httpx.Response:
         """The list of models. Raises Passing while the server is loading or busy."""
         try:
-            response = client.get(f"{self.address}/models", timeout=30)
+            response = client.get(f"{address}/models", timeout=30)
         except httpx.DecodingError as error:
             raise Passing(str(error), few=True) from None
         if response.status_code in (401, 403, *replies.PASSING) or response.status_code >= 500:
             replies.failed(response.status_code, replies.content(response), replies.asked_pause(response))
         return response
+
+    @contextlib.contextmanager
+    def address(self) -> Iterator[str]:
+        """The address for one request: of those that have not just failed, the one with the fewest in flight."""
+        with self.lock:
+            recent = time.monotonic() - AVOIDED
+            chosen = min(self.in_flight, key=lambda a: (self.failed[a] > recent, self.in_flight[a]))
+            self.in_flight[chosen] += 1
+        try:
+            yield chosen
+        except Passing:
+            self.failed[chosen] = time.monotonic()
+            raise
+        finally:
+            with self.lock:
+                self.in_flight[chosen] -= 1
 
     def ask(self, client: httpx.Client, request: Request, halt: Event) -> Reply:
         """One answer, retried on temporary failures. Raises StudyError after PATIENCE or for a faulty request."""
@@ -182,6 +209,23 @@ class Server:
     def once(self, client: httpx.Client, request: Request) -> Reply:
         """One attempt. Raises Passing, StudyError if a retry cannot help, or Stopped if the run has to stop."""
         deadline.check()
+        with self.address() as address:
+            if address not in self.owners:
+                try:
+                    self.greet(client, address)
+                except Silent as error:
+                    raise Passing(str(error)) from None
+            response = self.post(client, address, self.body(request, self.owners[address]))
+            if response.status_code == 400 and request.messages[0]["role"] == "system":  # refused by the template
+                plain = replace(request, messages=without_system(request.messages))
+                response = self.post(client, address, self.body(plain, self.owners[address]))
+            reply = replies.read(response)
+        if request.thinking == "on" and reply.finish_reason == "length" and not MARK.search(reply.text):
+            return replace(reply, text=f"<think>{reply.text}")  # the template opened the thought in the prompt
+        return reply
+
+    def body(self, request: Request, owner: str) -> dict:
+        """The body of a chat completion's request. Raises StudyError if the server is not known to switch thinking."""
         body = {
             "model": self.model,
             "messages": request.messages,
@@ -189,43 +233,55 @@ class Server:
             "top_p": 1.0,
             "max_tokens": request.most,
             "seed": request.seed,
-            **(self.extra or {}),
+            **PLAIN_SAMPLING.get(owner, {}),
         }
-        if request.thinking:
-            if not self.switches:
-                raise StudyError(
-                    f"thinking={request.thinking}: only servers of vLLM, SGLang, llama.cpp and `make serve` are known to "
-                    "have this switch; leave thinking empty, or serve the model by one of them"
-                )
-            body["chat_template_kwargs"] = SWITCH[request.thinking]
-        response = self.post(client, body)
-        if response.status_code == 400 and request.messages[0]["role"] == "system":  # the template may refuse the role
-            response = self.post(client, body | {"messages": without_system(request.messages)})
-        reply = replies.read(response)
-        if request.thinking == "on" and reply.finish_reason == "length" and not MARK.search(reply.text):
-            return replace(reply, text=f"<think>{reply.text}")  # the template opened the thought in the prompt
-        return reply
+        if request.thinking and owner not in PLAIN_SAMPLING:
+            raise StudyError(
+                f"thinking={request.thinking}: only servers of vLLM, SGLang, llama.cpp and `make serve` are known to "
+                "have this switch; leave thinking empty, or serve the model by one of them"
+            )
+        return body | ({"chat_template_kwargs": SWITCH[request.thinking]} if request.thinking else {})
 
-    def post(self, client: httpx.Client, body: dict) -> httpx.Response:
+    def post(self, client: httpx.Client, address: str, body: dict) -> httpx.Response:
         """The response to a chat completion's request. Raises Passing if the connection fails."""
         try:
-            response = client.post(f"{self.address}/chat/completions", json=body, timeout=timeout())
+            response = client.post(f"{address}/chat/completions", json=body, timeout=timeout())
             for _ in range(REDIRECTS):
                 if response.next_request is None:
                     break
-                self.check_redirect(response.next_request.url, response.status_code)
+                check_redirect(address, response.next_request.url, response.status_code)
                 response = client.send(response.next_request)
         except httpx.RequestError as error:  # transport errors, and bodies not encoded as declared
             raise Passing(str(error) or type(error).__name__) from None
         return response
 
-    def check_redirect(self, target: httpx.URL, status: int) -> None:
-        """Raise StudyError if a redirect leads to another server, which must not get the key, or changes the method."""
-        origin = httpx.URL(self.address)
-        same = (target.scheme, target.host, target.port) == (origin.scheme, origin.host, origin.port)
-        if not same or status not in (307, 308):
-            shown = target.copy_with(username=None, password=None, query=None)
-            raise StudyError(f"the server redirects to {shown}; if that is the right place, use its address")
+
+class Silent(StudyError):
+    """No server answers at an address."""
+
+
+def valid_address(address: str) -> str:
+    """A server's address without blanks and a slash at its end. Raises StudyError if it is invalid."""
+    address = address.strip().rstrip("/")
+    try:
+        parts = urlsplit(address)
+        port = parts.port
+    except ValueError:
+        raise StudyError("the server's address is not one; write it as in http://127.0.0.1:8000/v1#name") from None
+    if parts.username or parts.password or parts.query:
+        raise StudyError("the address contains a user, key or query and would be stored; use OPENAI_API_KEY")
+    if not parts.hostname or port == 0:
+        raise StudyError(f"{address}: no host; write the address as in http://127.0.0.1:8000/v1#name")
+    return address
+
+
+def check_redirect(address: str, target: httpx.URL, status: int) -> None:
+    """Raise StudyError if a redirect leads to another server, which must not get the key, or changes the method."""
+    origin = httpx.URL(address)
+    same = (target.scheme, target.host, target.port) == (origin.scheme, origin.host, origin.port)
+    if not same or status not in (307, 308):
+        shown = target.copy_with(username=None, password=None, query=None)
+        raise StudyError(f"the server redirects to {shown}; if that is the right place, use its address")
 
 
 def api_key() -> str | None:

@@ -95,6 +95,7 @@ def described(folder: Path) -> dict[str, str | int]:
 def source_of(name: str) -> str:
     """What a teacher or student is, for the record of a run: GGUF files with their sums, the source of a fetched
     checkpoint, else its name."""
+    name = name.removeprefix("ray:")
     if name.startswith("llama.cpp:"):
         files = [gguf.located(part) for part in name.removeprefix("llama.cpp:").split("+")]
         return " + ".join(f"{file.name} (SHA-256 {gguf.digest(file)})" for file in files)
@@ -120,5 +121,5 @@ def digest(folder: Path, *facts: str) -> str:
 
 def where(name: str) -> str:
     """The folder of a teacher or student named in `params.yaml`: `vllm:data/models/x` and `x` are data/models/x."""
-    own = name.removeprefix("vllm:")
+    own = name.removeprefix("ray:").removeprefix("vllm:")
     return own if "/" in own else str(Path("data", "models", own))

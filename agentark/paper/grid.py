@@ -1,7 +1,7 @@
 """The paper's grid (section 4, Tables 8-13, Figure 3) in the generated world: one cell, and all cells together.
 
 A cell is a teacher, a student and a training family. Its students, one per method and seed, answer the same test
-questions of all families in every cell. `make grid` (`python -m agentark.stage.pipeline`) runs all cells and shows the
+questions of all families in every cell. `make grid` (`python -m agentark.stage.pipeline grid`) runs all cells and shows the
 progress.
 """
 

@@ -17,7 +17,10 @@ from agentark import StudyError
 
 KEPT = ("data/store", "data/runs", "data/published", "reports/notebooks")  # never a stage's `out`
 # .yaml and .lock
-PIPELINES = ("dvc", *(f"notebooks/{name}/dvc" for name in ("ablations", "choices", "grid", "specialists")))
+PIPELINES = (
+    "dvc",
+    *(f"notebooks/{name}/dvc" for name in ("ablations", "choices", "grid", "specialists", "leaderboard")),
+)
 NOTEBOOK = re.compile(r"agentark\.stage\s+(\S+)")
 
 

@@ -1,5 +1,6 @@
-"""`make grid`: the stages of notebooks/grid/dvc.yaml, as many in parallel as there are cores."""
+"""`make grid`, `make leaderboard`: the stages of notebooks/NAME/dvc.yaml, as many in parallel as there are cores."""
 
+import argparse
 import json
 import os
 import subprocess
@@ -14,7 +15,7 @@ from agentark import deadline, finish, root
 from agentark.files import write_json
 from agentark.parallel import workers
 
-PIPELINE = "notebooks/grid/dvc.yaml"
+NAMES = ("grid", "leaderboard")
 
 
 def runs_dvc(pid: int) -> bool:
@@ -42,27 +43,35 @@ def drop_dead_locks(project: Path) -> None:
     write_json({"write": writers, "read": {path: some for path, some in readers.items() if some}}, table)
 
 
-def stages() -> list[str]:
-    """The names of the grid's stages, in the order of the pipeline."""
+def file_of(pipeline: str) -> str:
+    return f"notebooks/{pipeline}/dvc.yaml"
+
+
+def stages(pipeline: str) -> list[str]:
+    """The names of a pipeline's stages, in its order."""
     listed = subprocess.run(
-        ["dvc", "stage", "list", "--name-only", PIPELINE], cwd=root(), capture_output=True, text=True, check=True
+        ["dvc", "stage", "list", "--name-only", file_of(pipeline)],
+        cwd=root(),
+        capture_output=True,
+        text=True,
+        check=True,
     )
     return [line.partition(":")[2] for line in listed.stdout.split()]
 
 
-def repro(name: str, cores: int) -> tuple[bool, str]:
+def repro(pipeline: str, name: str, cores: int) -> tuple[bool, str]:
     """Bring one stage up to date. Returns whether that succeeded, and its output."""
     done = subprocess.run(
-        ["dvc", "--wait-for-lock", "repro", "--single-item", f"{PIPELINE}:{name}"],
+        ["dvc", "--wait-for-lock", "repro", "--single-item", f"{file_of(pipeline)}:{name}"],
         cwd=root(), env=os.environ | {"AGENTARK_WORKERS": str(cores)},
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
     return done.returncode == 0, done.stdout
 
 
-def run(names: Sequence[str], repro: Callable[[str, int], tuple[bool, str]] = repro) -> bool:
-    """Bring stages up to date, one kind after another (base models, questions, debates, cells), with as many of a kind
-    in parallel as there are cores. `dvc repro` runs one stage at a time, and a stage on two cores sometimes leaves one
+def run(pipeline: str, names: Sequence[str], repro: Callable[[str, str, int], tuple[bool, str]] = repro) -> bool:
+    """Bring stages up to date, one kind after another (in the grid base models, questions, debates, cells), with as many
+    of a kind in parallel as there are cores. `dvc repro` runs one stage at a time, and a stage on two cores sometimes leaves one
     idle.
 
     A progress bar shows the finished stages and the time left. Returns whether all stages succeeded. After a failure
@@ -71,16 +80,16 @@ def run(names: Sequence[str], repro: Callable[[str, int], tuple[bool, str]] = re
     kinds: dict[str, list[str]] = {}
     for name in names:
         kinds.setdefault(name.partition("@")[0], []).append(name)
-    with tqdm(total=len(names), desc="grid", unit=" stage") as bar:
+    with tqdm(total=len(names), desc=pipeline, unit=" stage") as bar:
         for some in kinds.values():
             with ThreadPoolExecutor(workers()) as threads:
-                running = {threads.submit(repro, name, max(1, workers() // len(some))): name for name in some}
+                running = {threads.submit(repro, pipeline, name, max(1, workers() // len(some))): name for name in some}
                 try:
                     for future in as_completed(running):
                         succeeded, output = future.result()
                         if not succeeded:
                             threads.shutdown(cancel_futures=True)
-                            print(f"grid: {running[future]} failed\n{output[-2000:]}", flush=True)
+                            print(f"{pipeline}: {running[future]} failed\n{output[-2000:]}", flush=True)
                             return False
                         bar.set_postfix_str(running[future])
                         bar.update()
@@ -91,9 +100,12 @@ def run(names: Sequence[str], repro: Callable[[str, int], tuple[bool, str]] = re
 
 
 def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m agentark.stage.pipeline", description=__doc__)
+    parser.add_argument("pipeline", choices=NAMES)
+    pipeline = parser.parse_args().pipeline
     deadline.begin()
     drop_dead_locks(root())
-    return 0 if run(stages()) else 1
+    return 0 if run(pipeline, stages(pipeline)) else 1
 
 
 if __name__ == "__main__":

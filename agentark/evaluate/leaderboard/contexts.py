@@ -1,21 +1,15 @@
 """What teachers read before they score a student's output: the question alone, or a debate about it (MAD-OPD, SDFT)."""
 
 import itertools
-import math
-from collections.abc import Sequence
-from dataclasses import replace
-from pathlib import Path
+from collections.abc import Iterable, Mapping, Sequence
 
 from agentark import StudyError
-from agentark.debate.prompts import revise_prompt
+from agentark.debate.prompts import revise_prompt, wording
 from agentark.debate.protocols import Debate
-from agentark.distill.on_policy import Lesson, Reader
-from agentark.models import loading
+from agentark.distill.on_policy import Lesson
 from agentark.models.chat import solve_prompt
-from agentark.schemas import Question, Trace
+from agentark.schemas import CheckedTrace, Question, Trace
 from agentark.traces.reading import SUMMARISER
-
-TAU = 1.0  # MAD-OPD: temperature of the softmax over confidences
 
 
 def alone(questions: Sequence[Question], teachers: int = 1) -> list[Lesson]:
@@ -46,6 +40,14 @@ def after(
     return lessons
 
 
+def exchanged(traces: Sequence[Trace], questions: Sequence[Question]) -> list[Trace]:
+    """The traces of each question as if they were about the question before it (of the first: about the last). The
+    control for what a debate tells about its question (arXiv 2608.09228)."""
+    keys = [q.question_id for q in questions]
+    before = dict(zip(keys, [keys[-1], *keys[:-1]], strict=True))
+    return [t.model_copy(update={"question_id": before[t.question_id]}) for t in traces]
+
+
 def last_traces(traces: Sequence[Trace]) -> dict[str, list[str]]:
     """question_id -> the last trace of each agent, by agent."""
     found = {}
@@ -55,21 +57,20 @@ def last_traces(traces: Sequence[Trace]) -> dict[str, list[str]]:
     return found
 
 
-def by_confidence(
-    lessons: Sequence[Lesson], teachers: Sequence[Path], replies: Sequence[Sequence[str]]
-) -> list[Lesson]:
-    """The lessons with weights softmax(c_k / TAU) of the teachers' confidences in their replies to their contexts.
-
-    replies: of each lesson, one per teacher. MAD-OPD asks the teachers for a number between 0 and 100 and divides it by
-    100. The models of the generated world cannot state one, so it is measured: see `Reader.confidences`. Raises
-    StudyError like `Reader`.
-    """
-    measured = []
-    for k, teacher in enumerate(teachers):
-        reader = Reader(teacher, loading.load_tokenizer(teacher))
-        measured.append(reader.confidences([lesson.contexts[k] for lesson in lessons], [own[k] for own in replies]))
-    weighted = []
-    for lesson, own in zip(lessons, zip(*measured, strict=True), strict=True):
-        shares = [math.exp(c / TAU) for c in own]
-        weighted.append(replace(lesson, weights=[share / sum(shares) for share in shares]))
-    return weighted
+def transcripts(
+    checked: Iterable[CheckedTrace], questions: Mapping[str, Question], agents: int
+) -> list[tuple[str, str]]:
+    """(question, transcript) of every debate whose summary is right: the traces of its first `agents` agents, round by
+    round, each under its agent's name, then the summary (IMAD). Raises StudyError if there is none."""
+    found = []
+    for key, group in itertools.groupby(checked, key=lambda t: t.question_id):
+        debate, question = list(group), questions[key]
+        if not debate[-1].correct or debate[-1].agent != SUMMARISER:
+            continue
+        shown = sorted((t for t in debate if 0 < t.agent <= agents), key=lambda t: (t.round, t.agent))
+        form = wording(question).agent
+        blocks = "".join(form.format(i=t.agent, trace=t.text) for t in shown)
+        found.append((question.text, f"{blocks}{debate[-1].text}"))
+    if not found:
+        raise StudyError("no debate has a right summary, so there are no transcripts; debate easier questions")
+    return found

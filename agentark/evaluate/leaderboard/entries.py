@@ -1,0 +1,238 @@
+"""The leaderboard's methods: one function each, from what all of them are given (`Material`) to a trained student.
+
+A method is any function of this form, in any module; its section in params.yaml names it (docs/leaderboard.md). The
+annotation of `settings` is the class that its section is read into. Every method trains on about `training_tokens`
+tokens, prompts included, in all of its stages together.
+"""
+
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from importlib import import_module
+from pathlib import Path
+from typing import Any, ClassVar, Self, get_type_hints
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from agentark import StudyError
+from agentark.debate.prompts import wording
+from agentark.distill import imad, on_policy, outcome, preference, sdpo, sft
+from agentark.distill.on_policy import OnPolicy
+from agentark.distill.outcome import Outcome
+from agentark.distill.settings import SFT, Settings
+from agentark.distill.step_labels import agreed_answers
+from agentark.evaluate.leaderboard import contexts
+from agentark.evaluate.leaderboard.material import Material
+from agentark.models import loading
+from agentark.parallel import tick
+from agentark.schemas import Trace
+from agentark.traces.selection import select
+
+GUESS = 48  # tokens of an example, for the total of a progress bar
+Method = Callable[..., list[dict]]  # (material, out, seed, settings) -> learning curve, its last row with "tokens"
+
+
+def method_of(section: Mapping[str, Any]) -> tuple[Method, Settings]:
+    """The function and the settings of a method's section. Raises StudyError if it names no such function, or has
+    settings that it does not take."""
+    file, name = section.get("file", "agentark/evaluate/leaderboard/entries.py"), section["function"]
+    try:
+        function = getattr(import_module(file.removesuffix(".py").replace("/", ".")), name)
+        kind = get_type_hints(function)["settings"]
+    except (ImportError, AttributeError, KeyError, TypeError) as error:
+        raise StudyError(
+            f"leaderboard: {name!r} in {file} is not a method ({error}); name a function with the parameters material, "
+            "out, seed and annotated settings"
+        ) from None
+    return function, kind.read(dict(section["settings"]))
+
+
+class Supervised(Settings):
+    """Supervised training on traces of one source, for about `training_tokens` tokens."""
+
+    section: ClassVar[str] = "supervised"
+
+    training_tokens: int = Field(gt=0)
+    source: str = "debate"
+
+    @property
+    def optimiser_steps(self) -> int:
+        return self.steps(GUESS)
+
+    def steps(self, tokens: float) -> int:
+        """The number of steps with about `training_tokens` tokens, for examples of `tokens` tokens."""
+        return max(1, round(self.training_tokens / self.batch_size / tokens))
+
+
+def fit(
+    pairs: Sequence[tuple[str, str]], method: str, base: Path, out: Path, seed: int, settings: Supervised
+) -> list[dict]:
+    """Supervised training on (question, target) pairs. Returns the learning curve with `tokens`."""
+    each = sft.example_tokens(pairs, loading.load_tokenizer(base))
+    chosen = SFT.read(common(settings) | {"steps": settings.steps(each)})
+    tick(settings.optimiser_steps - chosen.steps)  # the progress bar's total is a guess
+    curve = sft.train(base, pairs, out, seed, chosen, method)
+    return [row | {"tokens": row["step"] * each * chosen.batch_size} for row in curve]
+
+
+def common(settings: Settings) -> dict[str, Any]:
+    """The values that all trainings have."""
+    return {name: getattr(settings, name) for name in Settings.model_fields}
+
+
+def rsft(material: Material, out: Path, seed: int, settings: Supervised) -> list[dict]:
+    """R-SFT on the verified traces of a source (method, section 3)."""
+    kept, _ = select(material.source(settings.source), material.questions, 1)
+    return fit(sft.examples(kept, "rsft"), "rsft", material.student, out, seed, settings)
+
+
+def da(material: Material, out: Path, seed: int, settings: Supervised) -> list[dict]:
+    """DA on up to three diverse traces a question (method, section 3)."""
+    kept, _ = select(material.source(settings.source), material.questions, 3)
+    return fit(sft.examples(kept, "da"), "da", material.student, out, seed, settings)
+
+
+class Distillation(OnPolicy):
+    """On-policy distillation by teachers that read a debate, or the question alone."""
+
+    source: str = ""  # the traces that the teachers read; "": the question alone; "other": the next question's debate
+    by_confidence: bool = False  # MAD-OPD's weights of the teachers; False: equal weights
+
+
+def lessons(material: Material, settings: Distillation, teachers: int) -> list[on_policy.Lesson]:
+    """What the first `teachers` agents read before they score a student's output."""
+    if not settings.source:
+        return contexts.alone(material.questions, teachers)
+    agents = range(1, teachers + 1)
+    off = replace(material.debate, communication="off")
+    debate = off if settings.source == "debate_off" else material.debate
+    traces: Sequence[Trace] = material.source("debate" if settings.source == "other" else settings.source)
+    if settings.source == "other":
+        traces = contexts.exchanged(traces, material.questions)
+    found = contexts.after(debate, traces, material.questions, agents)
+    if not settings.by_confidence:
+        return found
+    last = contexts.last_traces(traces)
+    replies = [last[q.question_id][:teachers] for q in material.questions]
+    return on_policy.by_confidence(found, cast_of(material, teachers), replies)
+
+
+def cast_of(material: Material, teachers: int) -> list[Path]:
+    """The models of the first `teachers` agents."""
+    return list(itertools.islice(itertools.cycle(material.teachers), teachers))
+
+
+def opd(material: Material, out: Path, seed: int, settings: Distillation) -> list[dict]:
+    """On-policy distillation by the last teacher, the debate's summariser; MAD-OPD's baseline OPD."""
+    teacher = material.teachers[-1:]
+    return on_policy.train(material.student, teacher, contexts.alone(material.questions), out, seed, settings)
+
+
+def mad_opd(material: Material, out: Path, seed: int, settings: Distillation) -> list[dict]:
+    """MAD-OPD: two teachers, or all models of the debate if there are more, read the debate; with `source` "" they read
+    the question alone, which is its baseline MT-OPD."""
+    teachers = max(2, len(material.teachers))
+    read = lessons(material, settings, teachers)
+    return on_policy.train(material.student, cast_of(material, teachers), read, out, seed, settings)
+
+
+def sdft(material: Material, out: Path, seed: int, settings: Distillation) -> list[dict]:
+    """SDFT: the student itself, in the place of the agent that its model plays (or the first), reads the debate."""
+    own = material.teachers.index(material.student) if material.student in material.teachers else 0
+    read = [replace(x, contexts=x.contexts[own:], weights=[1.0]) for x in lessons(material, settings, own + 1)]
+    return on_policy.train(material.student, [material.student], read, out, seed, settings)
+
+
+def sdpo_own(material: Material, out: Path, seed: int, settings: sdpo.SDPO) -> list[dict]:
+    """SDPO: the student's own right outputs in place of a debate."""
+    words = wording(material.questions[0])
+    forms = (
+        words.revise.format(question="{prompt}", traces="{solution}", i=1),
+        words.agent.format(i=1, trace="{successful_previous_attempt}"),
+    )
+    return sdpo.train(material.student, material.questions, forms, out, seed, settings)
+
+
+class Preferences(Supervised):
+    """DPO for about `training_tokens` tokens, of both traces of a pair."""
+
+    section: ClassVar[str] = "preferences"
+
+    beta: float = Field(gt=0)  # see preference.DPO
+    sft_weight: float = Field(0.0, ge=0)
+
+
+def dpo(material: Material, out: Path, seed: int, settings: Preferences) -> list[dict]:
+    """DPO on an agent's corrected trace over its wrong one (D&R without the tree)."""
+    pairs = preference.pairs(material.source(settings.source), material.asked)
+    tokenizer = loading.load_tokenizer(material.student)
+    sides = [(pair.question, text) for pair in pairs for text in (pair.chosen, pair.rejected)]
+    steps = settings.steps(2 * sft.example_tokens(sides, tokenizer))
+    tick(settings.optimiser_steps - steps)
+    chosen = preference.DPO.read(
+        common(settings) | {"steps": steps, "beta": settings.beta, "sft_weight": settings.sft_weight}
+    )
+    return preference.train(material.student, pairs, out, seed, chosen)
+
+
+def consensus_rl(material: Material, out: Path, seed: int, settings: Outcome) -> list[dict]:
+    """GRPO with agreement with the debate's majority as the reward; no gold answer is used."""
+    agreed = agreed_answers(material.source("debate"), material.asked)
+    return outcome.consensus(material.student, material.questions, agreed, out, seed, settings)
+
+
+def gold_rl(material: Material, out: Path, seed: int, settings: Outcome) -> list[dict]:
+    """GRPO with right answers as the reward, without a debate: the control of consensus_rl."""
+    return outcome.gold(material.student, material.questions, out, seed, settings)
+
+
+class Two(BaseModel):
+    """The settings of a method in two stages."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    first: dict[str, Any]
+    second: dict[str, Any]
+
+    @classmethod
+    def read(cls, values: dict[str, Any]) -> Self:
+        """The settings in `values`. Raises StudyError unless there are exactly two sections."""
+        if set(values) != {"first", "second"}:
+            raise StudyError(
+                f"leaderboard: a method in two stages has settings first and second, not {', '.join(values)}"
+            )
+        return cls(**values)
+
+    @property
+    def optimiser_steps(self) -> int:
+        return sum(method_of(section)[1].optimiser_steps for section in (self.first, self.second))
+
+
+def two_stages(material: Material, out: Path, seed: int, settings: Two) -> list[dict]:
+    """One method, then another from its student. Each stage is a section of its own, with `function` and `settings`."""
+    (first, its), (second, others) = map(method_of, (settings.first, settings.second))
+    before = first(material, out / "first", seed, its)
+    curve = second(replace(material, student=out / "first"), out, seed, others)
+    used = before[-1]["tokens"]
+    return [row | {"tokens": row["tokens"] + used} for row in curve]
+
+
+class Internalised(imad.Internalise):
+    """IMAD in both stages, half of the tokens each."""
+
+    agents: int = Field(gt=1)  # whose traces a transcript has
+    supervised: dict[str, Any]  # stage 1: see Supervised
+
+    @property
+    def optimiser_steps(self) -> int:
+        return self.steps + Supervised.read(self.supervised).optimiser_steps
+
+
+def imad_rl(material: Material, out: Path, seed: int, settings: Internalised) -> list[dict]:
+    """IMAD: whole transcripts, then reinforcement learning with a fading form and a shrinking limit."""
+    written = contexts.transcripts(material.source("debate"), material.asked, settings.agents)
+    first = Supervised.read(settings.supervised)
+    before = fit(written, "imad", material.student, out / "stage-1", seed, first)
+    header = wording(material.questions[0]).agent.partition("{i}")[0]
+    curve = imad.train(out / "stage-1", material.questions, header, out, seed, settings)
+    return [row | {"tokens": row["tokens"] + before[-1]["tokens"]} for row in curve]

@@ -1,0 +1,108 @@
+"""The leaderboard: one row per setting and method, from the predictions and the costs of every method.
+
+Accuracy and gains have 95 % intervals over questions and seeds. A method's baseline is the best row of equal or lower
+cost that uses no debate. Cost is the number of tokens that a method needs before its student can answer: those that the
+teachers read and generate for its traces, those that they read to score outputs, and those that the student trains on.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from agentark import StudyError
+from agentark.evaluate import stats
+from agentark.evaluate.scores import by_seed
+
+COSTS = ("trace_tokens", "teacher_tokens", "training_tokens")
+ESTIMATES = ("value", "lo", "hi", "n")
+FAIR = 0.05  # how far the training tokens of a row may be from those of its class
+
+
+# Pairs of methods that differ in one thing, with the question that a pair answers.
+PAIRS = {
+    "communication": (("mad_opd", "mad_opd_off"), ("sdft", "sdft_off"), ("rsft", "rsft_off")),
+    "the debate of this question": (("mad_opd", "mad_opd_other"), ("sdft", "sdft_other")),
+    "a debate beside the question alone": (("mad_opd", "mt_opd"), ("rsft_mad_opd", "rsft_opd")),
+    "a debate beside any right solution": (("sdft", "sdpo"),),
+    "training on own outputs beside traces": (("opd", "rsft_greedy"), ("mad_opd", "rsft")),
+    "gold answers": (("gold_rl", "consensus_rl"),),
+    "a second stage": (("rsft_opd", "rsft"), ("rsft_mad_opd", "rsft"), ("rsft_dpo", "rsft"), ("rsft_consensus_rl", "rsft")),
+}  # fmt: skip
+
+
+def row(name: str, about: Mapping[str, Any], predictions: pd.DataFrame, task: str) -> dict[str, Any]:
+    """The row of one method: its facts, accuracy on `task` and on all other tasks (`other_`), tokens per answer.
+
+    about: setting, family (class of methods), student, source, gold_used, and COSTS, each the mean over seeds.
+    """
+    found = {"method": name, **about}
+    for prefix, part in (
+        ("", predictions[predictions["task"] == task]),
+        ("other_", predictions[predictions["task"] != task]),
+    ):
+        if len(part):
+            estimate = stats.mean(by_seed(part.astype({"correct": float}), "correct"))
+            found |= {prefix + key: getattr(estimate, key) for key in ESTIMATES}
+    inside = predictions[predictions["task"] == task]
+    return found | {"seeds": inside["seed"].nunique(), "tokens_per_question": float(inside["tokens"].mean())}
+
+
+def untrained(setting: str, method: str, student: str) -> dict[str, Any]:
+    """The facts of a row without training: a use of the teachers, or a student's base."""
+    return {
+        "setting": setting, "family": "no training", "student": student, "source": "", "gold_used": False,
+        "uses_debate": method == "debate", **dict.fromkeys(COSTS, 0.0),
+    }  # fmt: skip
+
+
+def ranked(rows: Sequence[Mapping[str, Any]], predictions: Mapping[tuple[str, str], pd.DataFrame]) -> pd.DataFrame:
+    """The leaderboard: rows with their gain over the best baseline of equal or lower cost, best first in each setting.
+
+    predictions: of the task in domain, by (setting, method). A row without such a baseline has an empty one.
+    """
+    table = pd.DataFrame(rows)
+    table["cost"] = table[list(COSTS)].sum(axis=1)
+    gains = []
+    for one in table.itertuples():
+        others = table[
+            (table["setting"] == one.setting) & (table["method"] != one.method) & (table["cost"] <= one.cost)
+            & ~table["uses_debate"]
+        ]  # fmt: skip
+        if others.empty:
+            gains.append({"baseline": "", **dict.fromkeys(("gain", "gain_lo", "gain_hi"), np.nan)})
+            continue
+        best = others.loc[others["value"].idxmax(), "method"]
+        own, rival = (predictions[one.setting, name].astype({"correct": float}) for name in (one.method, best))
+        gain = stats.gain(by_seed(own, "correct"), by_seed(rival, "correct"))
+        gains.append({"baseline": best, "gain": gain.value, "gain_lo": gain.lo, "gain_hi": gain.hi})
+    table = pd.concat([table, pd.DataFrame(gains)], axis=1)
+    return table.sort_values(["setting", "value"], ascending=[True, False], kind="stable").reset_index(drop=True)
+
+
+def check_fairness(table: pd.DataFrame) -> None:
+    """Raise StudyError if a row's training tokens differ by more than FAIR from the median of its class in its setting."""
+    trained = table[table["training_tokens"] > 0]
+    middle = trained.groupby(["setting", "family"])["training_tokens"].transform("median")
+    unequal = trained[(trained["training_tokens"] / middle - 1).abs() > FAIR]
+    if len(unequal):
+        first = unequal.iloc[0]
+        raise StudyError(
+            f"leaderboard: {first['method']} in {first['setting']} trained on {first['training_tokens']:,.0f} tokens, but "
+            f"its class {first['family']!r} on {middle[unequal.index[0]]:,.0f}; set its training_tokens in params.yaml"
+        )
+
+
+def pairs(predictions: Mapping[tuple[str, str], pd.DataFrame]) -> pd.DataFrame:
+    """The paired gain of the first method of every pair over the second, in each setting that has both."""
+    rows = []
+    for setting in dict.fromkeys(setting for setting, _ in predictions):
+        for question, compared in PAIRS.items():
+            for first, second in compared:
+                if (setting, first) in predictions and (setting, second) in predictions:
+                    sides = [predictions[setting, name].astype({"correct": float}) for name in (first, second)]
+                    gain = stats.gain(*(by_seed(side, "correct") for side in sides))
+                    about = {"setting": setting, "question": question, "method": first, "baseline": second}
+                    rows.append(about | {key: getattr(gain, key) for key in ESTIMATES})
+    return pd.DataFrame(rows)

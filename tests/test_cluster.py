@@ -1,0 +1,185 @@
+"""Generation on a Ray cluster of three nodes with one core each: same bytes, lost and added nodes, a poisonous request."""
+
+import os
+import shutil
+import signal
+import threading
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from agentark import StudyError
+from agentark.debate.protocols import Debate
+from agentark.debate.run import greedy_answers, run_debates
+from agentark.engines import Request, Store, engine
+from agentark.models.chat import solve_prompt
+from agentark.schemas import Trace
+from agentark.tasks import TASKS
+
+ray = pytest.importorskip("ray", reason="ray is not installed; `make test-long` installs it")
+from ray.cluster_utils import Cluster  # noqa: E402
+
+from agentark.engines import cluster  # noqa: E402
+
+pytestmark = pytest.mark.long
+TEACHER = "data/models/teacher"
+QUESTIONS = TASKS["equation"].questions(300, "test", 0)
+DEBATE = Debate(3, 2, 1.0, 0.2, "shared")
+
+
+@pytest.fixture(scope="module")
+def nodes():
+    """A cluster of three nodes, which tests remove and add."""
+    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    for _ in range(2):
+        made.add_node(num_cpus=1)
+    ray.init(address=made.address, log_to_driver=False, configure_logging=False)
+    yield made
+    cluster.POOL.clear()
+    ray.shutdown()
+    made.shutdown()
+
+
+def traces_of(model: str, folder: Path, questions=QUESTIONS) -> tuple[list[Trace], float]:
+    engine.cache_clear()
+    start = time.perf_counter()
+    found, _ = run_debates(DEBATE, questions, model, folder, 0, 72)
+    return found, time.perf_counter() - start
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory) -> tuple[list[Trace], Path]:
+    """The same debate without Ray."""
+    folder = tmp_path_factory.mktemp("plain")
+    return traces_of(TEACHER, folder)[0], folder
+
+
+def replies(folder: Path) -> dict[str, list[tuple]]:
+    """The finished batches of a store, without seconds."""
+    store = Store(folder)
+    return {
+        path.stem: [
+            (r.text, r.prompt_tokens, r.completion_tokens, r.finish_reason) for r in store.read(path.stem) or ()
+        ]
+        for path in folder.rglob("*.json")
+    }
+
+
+def test_a_debate_is_the_same_as_without_ray(nodes, plain, tmp_path):
+    found, _ = traces_of(f"ray:{TEACHER}", tmp_path)
+    assert found == plain[0] and replies(tmp_path) == replies(plain[1])
+
+
+def test_a_killed_and_an_added_node_change_nothing_and_nothing_finished_is_generated_again(nodes, plain, tmp_path):
+    written = []
+    write = Store.write
+
+    def noted(store, key, *rest):
+        written.append(key)
+        write(store, key, *rest)
+
+    def disturb():
+        while len(written) < 5:
+            time.sleep(0.05)
+        lost = nodes.list_all_nodes[-1]
+        nodes.remove_node(lost, allow_graceful=False)
+        nodes.add_node(num_cpus=1)
+
+    disturber = threading.Thread(target=disturb)
+    disturber.start()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Store, "write", noted)
+        found, _ = traces_of(f"ray:{TEACHER}", tmp_path)
+    disturber.join()
+    assert found == plain[0] and replies(tmp_path) == replies(plain[1])
+    assert len(written) == len(set(written)) == len(replies(tmp_path))
+
+
+def test_a_killed_worker_loses_only_what_it_had_in_flight(nodes, plain, tmp_path):
+    def kill():
+        while True:
+            workers = [
+                p for p in psutil.process_iter(["cmdline"]) if "ray::Worker" in " ".join(p.info["cmdline"] or ())
+            ]
+            if workers and len(list(tmp_path.rglob("*.json"))) > 3:
+                os.kill(workers[0].pid, signal.SIGKILL)
+                return
+            time.sleep(0.05)
+
+    killer = threading.Thread(target=kill, daemon=True)
+    killer.start()
+    found, _ = traces_of(f"ray:{TEACHER}", tmp_path)
+    assert found == plain[0] and replies(tmp_path) == replies(plain[1])
+    assert not killer.is_alive()
+
+
+def test_an_interrupted_debate_goes_on_without_ray_and_the_other_way_round(nodes, plain, tmp_path):
+    shutil.copytree(plain[1], tmp_path / "half")
+    for path in sorted((tmp_path / "half").rglob("*.json"))[::2]:
+        path.unlink()
+    found, _ = traces_of(f"ray:{TEACHER}", tmp_path / "half")
+    assert found == plain[0] and replies(tmp_path / "half") == replies(plain[1])
+
+
+def test_several_models_answer_side_by_side_as_without_ray(nodes, tmp_path):
+    models = [TEACHER, "data/models/llama-small", "data/models/qwen3-small"]
+    asked = {"test": QUESTIONS[:70]}
+    engine.cache_clear()
+    plain, ours = (
+        greedy_answers([f"{prefix}{model}" for model in models], asked, tmp_path / (prefix or "plain"), 72)
+        for prefix in ("", "ray:")
+    )
+    for one, other in zip(plain, ours, strict=True):
+        assert one["test"][0] == other["test"][0]
+
+
+class Poisoned:
+    """An engine that kills its process over one request."""
+
+    fingerprint = "poisoned"
+
+    def batches(self, requests):
+        return [list(range(i, min(i + 4, len(requests)))) for i in range(0, len(requests), 4)]
+
+    def run(self, batches):
+        for number, (requests, _) in enumerate(batches):
+            if any("poison" in request.messages[-1]["content"] for request in requests):
+                os._exit(1)
+            yield number, [cluster.Reply(r.messages[-1]["content"], 1, 1, "stop", 0.0) for r in requests]
+
+
+@pytest.fixture
+def poisoned(nodes, monkeypatch):
+    """Workers whose engine is Poisoned."""
+
+    class Worker(cluster.Worker):
+        def fingerprint(self, name):
+            return Poisoned.fingerprint
+
+        def batches(self, name, requests):
+            return Poisoned().batches(requests)
+
+        def run(self, name, batches):
+            yield from Poisoned().run(batches)
+
+    monkeypatch.setattr(cluster, "Worker", Worker)
+    monkeypatch.setattr(cluster, "POOL", [])
+    engine.cache_clear()
+    yield f"ray:{TEACHER}"
+    engine.cache_clear()
+
+
+def test_a_request_that_kills_its_workers_is_set_aside_and_named_and_the_rest_is_answered(poisoned, tmp_path, capsys):
+    texts = [f"question {i}" if i != 5 else "poison in a question" for i in range(12)]
+    requests = [Request(solve_prompt(text), 0.0, 8, 0) for text in texts]
+    answers = Store(tmp_path).generate(engine(poisoned), requests)
+    assert [r.text for r in answers] == [text if "poison" not in text else "" for text in texts]
+    assert [r.finish_reason for r in answers].count("refused") == 1
+    assert "lost over the request 'poison in a question'" in capsys.readouterr().out
+
+
+def test_an_error_of_the_study_comes_as_itself(nodes):
+    with pytest.raises(StudyError, match="no model here"):
+        engine("ray:data/models/nobody")

@@ -1,0 +1,181 @@
+"""The leaderboard: its rows, rules and sentences from made-up tables; every method once, small; the entry of the docs."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from small_study import call, copy_of_project, stage
+
+from agentark import StudyError, root
+from agentark.evaluate.leaderboard import entries, table
+from agentark.evaluate.leaderboard.material import Material, read_material
+from agentark.report import leaderboard
+from agentark.stage.parameters import read_params
+
+SECTIONS = read_params(root() / "params.yaml")["leaderboard"]
+SETTINGS = ("homogeneous", "specialists")
+
+
+def answers(share: float, seeds: int = 3, n: int = 400, task: str = "equation", tokens: int = 30) -> pd.DataFrame:
+    """Predictions of which the first `share` are right, the same in every seed but two questions."""
+    right = np.arange(n) < share * n
+    return pd.DataFrame(
+        [
+            dict(
+                question_id=f"{task}{i}",
+                task=task,
+                seed=seed,
+                correct=bool(right[i]) ^ (i in (seed, n - 1 - seed)),
+                tokens=tokens,
+            )
+            for seed in range(seeds)
+            for i in range(n)
+        ]
+    )
+
+
+def facts(setting: str = "homogeneous", student: str = "small", **chosen) -> dict:
+    about = table.untrained(setting, "", student) | {"family": "supervised", "training_tokens": 1000.0}
+    return about | chosen
+
+
+def board(shares: dict[str, float], debates: tuple[str, ...] = ("ours",), **tokens: float) -> pd.DataFrame:
+    """A leaderboard of trained methods beside a debate with an accuracy of 0.9."""
+    predictions = {("homogeneous", name): answers(share) for name, share in shares.items()}
+    rows = [
+        table.row(
+            name,
+            facts(uses_debate=name in debates, training_tokens=tokens.get(name, 1000.0)),
+            predictions[key],
+            "equation",
+        )
+        for key in predictions
+        for name in key[1:]
+    ]
+    predictions["homogeneous", "debate"] = answers(0.9, 1, tokens=900)
+    debate = table.untrained("homogeneous", "debate", "")
+    rows.append(table.row("debate", debate, predictions["homogeneous", "debate"], "equation"))
+    return table.ranked(rows, predictions)
+
+
+def test_a_row_counts_the_task_in_domain_and_the_other_tasks_apart():
+    both = pd.concat([answers(0.75), answers(0.5, task="word", tokens=99)])
+    row = table.row("ours", facts(), both, "equation")
+    assert row["value"] == pytest.approx(0.75, abs=0.01) and row["other_value"] == pytest.approx(0.5, abs=0.01)
+    assert row["lo"] < row["value"] < row["hi"] and row["n"] == 400 and row["seeds"] == 3
+    assert row["tokens_per_question"] == 30
+
+
+def test_a_baseline_is_the_best_row_of_equal_or_lower_cost_without_a_debate():
+    found = board({"ours": 0.8, "cheap": 0.6, "same": 0.7, "dear": 0.9}, cheap=10.0, dear=2000.0).set_index("method")
+    assert found.loc["ours", "baseline"] == "same" and found.loc["ours", "gain"] == pytest.approx(0.1, abs=0.01)
+    assert found.loc["dear", "baseline"] == "same" and found.loc["cheap", "baseline"] == ""
+    assert list(found.index)[:2] == ["dear", "debate"] or list(found.index)[:2] == ["debate", "dear"]
+
+
+def test_what_the_page_finds_turns_with_the_table():
+    won, lost = board({"ours": 0.85, "base": 0.6}), board({"ours": 0.6, "base": 0.6})
+    better, none = (leaderboard.baseline_finding(one, "homogeneous") for one in (won, lost))
+    assert "1 of the 1 methods that use a debate are better" in better and "ours over base, +0.250" in better
+    assert "None of the 1 methods" in none
+    near, far = (leaderboard.gap_finding(one, "homogeneous") for one in (won, board({"ours": 0.3, "base": 0.2})))
+    assert "The best method is ours: 0.85" in near and "30 times the tokens" in near
+    assert "The best method is ours: 0.30" in far and "+0.6" in far
+
+
+def test_pairs_tell_what_each_pair_differs_in():
+    predictions = {("specialists", "mad_opd"): answers(0.9), ("specialists", "mad_opd_off"): answers(0.2)}
+    (line,) = leaderboard.pair_findings(table.pairs(predictions))
+    assert line.startswith("**Communication**, specialists: mad_opd vs. mad_opd_off +0.700") and "better" in line
+    turned = dict(zip(predictions, reversed(predictions.values()), strict=True))
+    assert "-0.700" in leaderboard.pair_findings(table.pairs(turned))[0]
+
+
+def test_unequal_training_within_a_family_is_refused():
+    fair = board({"a": 0.5, "b": 0.5, "c": 0.5}, a=960.0, c=1049.0)
+    table.check_fairness(fair)
+    with pytest.raises(
+        StudyError, match="b in homogeneous trained on 1,100 tokens, but its class 'supervised' on 1,000"
+    ):
+        table.check_fairness(board({"a": 0.5, "b": 0.5, "c": 0.5}, b=1100.0))
+
+
+def test_the_methods_compared_are_on_the_leaderboard():
+    assert {name for pairs in table.PAIRS.values() for pair in pairs for name in pair} <= set(SECTIONS)
+    ours = {"sft", "rsft", "rsft_off", "rsft_vote", "rsft_greedy", "da"}
+    assert len(set(SECTIONS) - ours) >= 9
+
+
+@pytest.mark.parametrize("setting", SETTINGS)
+@pytest.mark.parametrize("name", SECTIONS)
+def test_a_section_names_a_method_and_settings_that_it_takes(name, setting):
+    section = SECTIONS[name] | SECTIONS[name].get(setting, {})
+    function, settings = entries.method_of(section)
+    assert callable(function) and settings.optimiser_steps > 0
+    assert {"file", "function", "family", "gold", "source", "settings"} <= set(section)
+    own = section["settings"]
+    assert own.get("source", section["source"]) == section["source"] or name.startswith("rsft_")
+
+
+def test_a_section_that_names_no_method_is_refused():
+    for wrong in ({"function": "nothing"}, {"file": "no/such/file.py"}, {"function": "GUESS"}):
+        with pytest.raises(StudyError, match="is not a method"):
+            entries.method_of(SECTIONS["opd"] | wrong)
+    with pytest.raises(StudyError, match="settings first and second"):
+        entries.method_of(SECTIONS["rsft_opd"] | {"settings": {"first": {}}})
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory) -> Path:
+    """A copy of the project in which the setting of specialists is given, small."""
+    folder = tmp_path_factory.mktemp("leaderboard") / "project"
+    copy_of_project(folder)
+    stage(folder, "leaderboard/specialists", "train=40", "test=20")
+    return folder
+
+
+def small(values: dict) -> dict:
+    """Settings with a few steps."""
+    changes = {"training_tokens": 1500, "batch_size": 4, "num_generations": 2, "steps": 3}
+    found = {k: small(v) if isinstance(v, dict) else changes.get(k, v) for k, v in values.items()}
+    return found
+
+
+FUNCTIONS = {section["function"]: name for name, section in reversed(SECTIONS.items())}
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_every_method_trains_a_student_and_counts_its_tokens(project, tmp_path, monkeypatch, function):
+    monkeypatch.setattr("agentark.evaluate.leaderboard.material.root", lambda: project)
+    material: Material = read_material(project / "data/leaderboard/specialists/given")
+    section = SECTIONS[FUNCTIONS[function]]
+    train, settings = entries.method_of(section | {"settings": small(section["settings"])})
+    curve = train(material, tmp_path / "out", 0, settings)
+    assert curve[-1]["tokens"] > 0 and (tmp_path / "out/model.safetensors").is_file()
+
+
+def blocks() -> dict[str, str]:
+    text = (root() / "docs/leaderboard.md").read_text()
+    return dict(re.findall(r"<!-- (\S+) -->\n```\w+\n(.*?)```", text, re.DOTALL))
+
+
+def test_the_entry_of_the_docs_is_scored(project):
+    method, section = blocks()["my_method.py"], blocks()["params.yaml"]
+    assert len(method.splitlines()) <= 30
+    (project / "my_method.py").write_text(method)
+    shorter = section.replace("training_tokens: 450000", "training_tokens: 20000")
+    with (project / "params.yaml").open("a") as file:
+        file.write(shorter)
+    assert "agreed" in yaml.safe_load((project / "params.yaml").read_text())["leaderboard"]
+    listed = call(project, "dvc", "stage", "list", "--names-only", "notebooks/leaderboard/dvc.yaml").stdout
+    assert "homogeneous_method@agreed" in listed and "specialists_method@agreed" in listed
+    stage(project, "leaderboard/method", "setting=specialists", "method=agreed",
+          "out=data/leaderboard/specialists/agreed")  # fmt: skip
+    made = project / "data/leaderboard/specialists/agreed"
+    assert {path.name for path in made.iterdir()} == {"curve.csv", "facts.json", "predictions.parquet", "seconds.json"}
+    told = yaml.safe_load((made / "facts.json").read_text())
+    assert told["family"] == "supervised" and not told["gold_used"] and told["uses_debate"]
+    assert told["training_tokens"] == pytest.approx(20000, rel=0.05)
