@@ -105,7 +105,13 @@ def train(
     )
     run(training, checkpoints)
     save(training.model, tokenizer, out, origin)
-    return curve(training.state.log_history, loss="loss", length="completions/mean_length", tokens="num_tokens")
+    return curve(
+        training.state.log_history,
+        loss="loss",
+        length="completions/mean_length",
+        tokens="num_tokens",
+        teacher_tokens="teacher_tokens",
+    )
 
 
 def rows(lessons: Sequence[Lesson]) -> Dataset:
