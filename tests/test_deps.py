@@ -20,7 +20,7 @@ PIPELINES = [
 # change its weights.
 MEASURES = ("answers/", "evaluate/", "traces/", "schemas.py", "distill/launch.py", "distill/once.py", "distill/training.py",
             "distill/settings.py", "models/checkpoints.py", "models/heads.py", "models/gguf.py", "debate/__init__.py",
-            "distill/__init__.py", "models/__init__.py", "engines/__init__.py", "engines/llama_cpp.py", "engines/replies.py",
+            "distill/__init__.py", "models/__init__.py", "engines/__init__.py", "engines/cluster.py", "engines/llama_cpp.py", "engines/replies.py",
             "engines/server.py", "engines/vllm.py")  # fmt: skip
 
 
