@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+import sys
 import threading
 import time
 from pathlib import Path
@@ -24,6 +25,7 @@ from ray.cluster_utils import Cluster  # noqa: E402
 from agentark.engines import cluster  # noqa: E402
 
 pytestmark = pytest.mark.long
+ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import this file
 TEACHER = "data/models/teacher"
 QUESTIONS = TASKS["equation"].questions(300, "test", 0)
 DEBATE = Debate(3, 2, 1.0, 0.2, "shared")
@@ -150,6 +152,14 @@ class Poisoned:
             yield number, [cluster.Reply(r.messages[-1]["content"], 1, 1, "stop", 0.0) for r in requests]
 
 
+def end_workers() -> None:
+    """End the workers of this process, which hold all cores of the cluster."""
+    while cluster.POOL:
+        free = cluster.POOL.pop().free
+        while not free.empty():
+            ray.kill(free.get())
+
+
 @pytest.fixture
 def poisoned(nodes, monkeypatch):
     """Workers whose engine is Poisoned."""
@@ -164,10 +174,11 @@ def poisoned(nodes, monkeypatch):
         def run(self, name, batches):
             yield from Poisoned().run(batches)
 
+    end_workers()
     monkeypatch.setattr(cluster, "Worker", Worker)
-    monkeypatch.setattr(cluster, "POOL", [])
     engine.cache_clear()
     yield f"ray:{TEACHER}"
+    end_workers()
     engine.cache_clear()
 
 

@@ -13,7 +13,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from agentark import StudyError, deadline
+from agentark import StudyError, deadline, first_line
 from agentark.engines import Batch, Reply, Request, batches_itself, engine
 
 PREFIX = "ray:"
@@ -98,19 +98,21 @@ class Cluster:
         self.fingerprint = self.ask("fingerprint")
 
     def ask(self, method: str, *given):
-        """The answer of any worker; a lost worker is replaced."""
-        while True:
+        """The answer of any worker; a lost worker is replaced. Raises StudyError if one after another is lost."""
+        for _ in range(ATTEMPTS):
             worker = self.pool.take()
             try:
                 answer = self.pool.ray.get(getattr(worker, method).remote(self.name, *given))
-            except self.pool.ray.exceptions.RayActorError:
+            except self.pool.ray.exceptions.RayActorError as error:
                 self.pool.lost()
+                reason = first_line(error)
                 continue
             except self.pool.ray.exceptions.RayTaskError as error:
                 self.pool.free.put(worker)
                 raise error.cause from None
             self.pool.free.put(worker)
             return answer
+        raise StudyError(f"ray: {ATTEMPTS} workers were lost, one after another ({reason}); see Ray's own log")
 
     def batches(self, requests: Sequence[Request]) -> list[list[int]]:
         return self.ask("batches", requests)
