@@ -26,32 +26,24 @@ from trl.trainer.callbacks import SyncRefModelCallback
 from trl.trainer.utils import pad
 
 from agentark import StudyError
-from agentark.distill.own_outputs import TokenBudget, curve, generating_fast
-from agentark.distill.settings import Settings
+from agentark.distill.own_outputs import OwnOutputs, TokenBudget, curve, prepared
 from agentark.distill.students import Origin, save
-from agentark.distill.training import arguments, checkpoints_of, run, trainable
+from agentark.distill.training import run
 from agentark.models import loading
-from agentark.models.chat import SWITCH, Messages, prompt_ids, solve_prompt
+from agentark.models.chat import Messages, prompt_ids, solve_prompt
 
 ROWS = 64  # of a batch for confidences
 TAU = 1.0  # MAD-OPD: temperature of the softmax over confidences
 
 
-class OnPolicy(Settings):
-    """On-policy distillation. batch_size counts questions, each with one output."""
+class OnPolicy(OwnOutputs):
+    """On-policy distillation, with one output to a question. `temperature` is also that of both distributions in the
+    loss."""
 
     section: ClassVar[str] = "on_policy"
 
-    steps: int = Field(gt=0)  # at most; `training_tokens` normally ends a training earlier
-    training_tokens: int = Field(gt=0)  # of prompts and outputs, so that methods are compared at equal training
-    max_tokens: int = Field(gt=0)  # of an output
-    temperature: float = Field(gt=0)  # of the outputs, and of both distributions in the loss
     divergence: float = Field(ge=0, le=1)  # 0: KL to the teacher, 1: reverse KL, between: generalised Jensen-Shannon
     update_rate: float = Field(0.0, ge=0, le=1)  # of a teacher that follows the student (SDFT's "ema"); 0: fixed
-
-    @property
-    def optimiser_steps(self) -> int:
-        return self.steps
 
 
 @dataclass(frozen=True)
@@ -83,20 +75,11 @@ def train(
         )
     roles = {f"teacher {k}": teacher for k, teacher in enumerate(teachers, start=1)}
     origin = Origin("on-policy", seed, {"base": base, **roles}, list(map(asdict, lessons)), settings.recorded())
-    checkpoints = checkpoints_of(origin, settings)
-    model, tokenizer = trainable(base, seed, settings)
-    config = DistillationConfig(
-        **arguments(settings, seed, settings.batch_size, f"on-policy {base.name} seed {seed}", checkpoints),
-        max_steps=settings.steps,
-        max_completion_length=settings.max_tokens,
-        temperature=settings.temperature,
-        beta=settings.divergence,
-        chat_template_kwargs=SWITCH["off"],
-        logging_steps=max(1, settings.steps // 40),
-    )
+    model, tokenizer, shared, checkpoints = prepared(origin, settings, settings.batch_size)
+    config = DistillationConfig(**shared, beta=settings.divergence)
     readers = [Reader(teacher, tokenizer) for teacher in teachers]
     training = PrivateContext(
-        generating_fast(model, settings),
+        model,
         readers,
         settings,
         args=config,

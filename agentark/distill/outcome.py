@@ -13,32 +13,27 @@ from trl import GRPOConfig, GRPOTrainer
 
 from agentark import StudyError
 from agentark.answers import same
-from agentark.distill.own_outputs import TokenBudget, curve
+from agentark.distill.own_outputs import OwnOutputs, TokenBudget, curve, prepared
 from agentark.distill.policy import prompts
 from agentark.distill.rewards import outcome_reward
-from agentark.distill.settings import Settings
 from agentark.distill.students import Origin, save
-from agentark.distill.training import arguments, checkpoints_of, run, trainable
-from agentark.models.chat import SWITCH
+from agentark.distill.training import run
 from agentark.schemas import Question
 from agentark.traces.reading import answer_of
 
 
-class Outcome(Settings):
-    """Reinforcement learning from outcomes. batch_size counts questions."""
+class Outcome(OwnOutputs):
+    """Reinforcement learning from outcomes."""
 
     section: ClassVar[str] = "outcome"
 
-    steps: int = Field(gt=0)  # at most; `training_tokens` normally ends a training earlier
-    training_tokens: int = Field(gt=0)  # of prompts and outputs, so that methods are compared at equal training
     num_generations: int = Field(gt=1)  # outputs per question
-    max_tokens: int = Field(gt=0)  # of an output
-    temperature: float = Field(gt=0)
     beta: float = Field(ge=0)  # weight of the KL divergence to the base
 
     @property
-    def optimiser_steps(self) -> int:
-        return self.steps
+    def outputs(self) -> int:
+        """Outputs per step."""
+        return self.batch_size * self.num_generations
 
 
 def train(
@@ -59,19 +54,12 @@ def train(
     """
     asked = [(q.text, q.answer) for q in questions]
     origin = Origin(method, seed, {"base": base}, asked, settings.recorded())
-    checkpoints = checkpoints_of(origin, settings)
-    outputs = settings.batch_size * settings.num_generations
-    model, tokenizer = trainable(base, seed, settings)
+    model, tokenizer, shared, checkpoints = prepared(origin, settings, settings.outputs)
     config = GRPOConfig(
-        **arguments(settings, seed, outputs, f"{method} {base.name} seed {seed}", checkpoints),
-        max_steps=settings.steps,
+        **shared,
         num_generations=settings.num_generations,
-        max_completion_length=settings.max_tokens,
-        temperature=settings.temperature,
         beta=settings.beta,
-        chat_template_kwargs=SWITCH["off"],
         loss_type="grpo",  # as PAD's: mean over each output's tokens, then over outputs
-        logging_steps=max(1, settings.steps // 40),
     )
     functions = rewards(lambda: budget.share)
     training = GRPOTrainer(model, list(functions), config, train_dataset=prompts(questions), processing_class=tokenizer)

@@ -1,23 +1,56 @@
 """Shared by the methods in which a student trains on its own outputs: generation, equal training, the learning curve."""
 
-from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
+from typing import Any
 
 import torch
-from transformers import TrainerCallback
+from pydantic import Field
+from transformers import PreTrainedTokenizerFast, TrainerCallback
 
+from agentark.distill import training
 from agentark.distill.settings import Settings
+from agentark.distill.students import Origin
 from agentark.engines import batching
+from agentark.models.chat import SWITCH
 from agentark.models.loading import Model
 from agentark.parallel import tick
 
 
-def generating_fast(model: Model, settings: Settings) -> Model:
-    """The model, whose `generate` on a CPU is the faster one of `batching`, with bit-identical outputs."""
+class OwnOutputs(Settings):
+    """Settings of all methods in which a student trains on its own outputs. batch_size counts questions."""
+
+    steps: int = Field(gt=0)  # at most; `training_tokens` normally ends a training earlier
+    training_tokens: int = Field(gt=0)  # of prompts and outputs, so that methods are compared at equal training
+    max_tokens: int = Field(gt=0)  # of an output
+    temperature: float = Field(gt=0)  # of the outputs
+
+    @property
+    def optimiser_steps(self) -> int:
+        return self.steps
+
+
+def prepared(
+    origin: Origin, settings: OwnOutputs, outputs: int
+) -> tuple[Model, PreTrainedTokenizerFast, dict[str, Any], Path | None]:
+    """What TRL's trainers on own outputs need: model, tokenizer, shared arguments, the folder for checkpoints.
+
+    outputs: of a step. On a CPU the model's `generate` is the faster one of `batching`, with bit-identical outputs.
+    """
+    checkpoints = training.checkpoints_of(origin, settings)
+    model, tokenizer = training.trainable(origin.base, origin.seed, settings)
     if not torch.cuda.is_available():
         whole = model.get_base_model() if settings.lora_rank else model
         whole.generate = partial(batching.generate, whole)
-    return model
+    label = f"{origin.method} {origin.base.name} seed {origin.seed}"
+    shared = training.arguments(settings, origin.seed, outputs, label, checkpoints) | {
+        "max_steps": settings.steps,
+        "max_completion_length": settings.max_tokens,
+        "temperature": settings.temperature,
+        "chat_template_kwargs": SWITCH["off"],
+        "logging_steps": max(1, settings.steps // 40),
+    }
+    return model, tokenizer, shared, checkpoints
 
 
 class TokenBudget(TrainerCallback):
@@ -52,10 +85,7 @@ class TokenBudget(TrainerCallback):
                 tick(state.max_steps - state.global_step)  # steps that are not needed
 
 
-def curve(history: Sequence[dict], **keys: str) -> list[dict]:
-    """The learning curve in a trainer's log: step, and under each name the value of its key, of the entries with all."""
-    return [
-        {"step": entry["step"], **{name: float(entry[key]) for name, key in keys.items()}}
-        for entry in history
-        if all(key in entry for key in keys.values())
-    ]
+def curve(history: list[dict], **keys: str) -> list[dict]:
+    """`training.curve` with its columns under other names: name=key."""
+    rows = training.curve(history, *keys.values())
+    return [{"step": row["step"], **{name: row[key] for name, key in keys.items()}} for row in rows]

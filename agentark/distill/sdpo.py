@@ -14,13 +14,12 @@ from trl.experimental.sdpo import SDPOConfig, SDPOTrainer
 
 from agentark import StudyError
 from agentark.distill.outcome import Outcome
-from agentark.distill.own_outputs import TokenBudget, curve, generating_fast
+from agentark.distill.own_outputs import TokenBudget, curve, prepared
 from agentark.distill.policy import prompts
 from agentark.distill.rewards import outcome_reward
 from agentark.distill.students import Origin, save
-from agentark.distill.training import arguments, checkpoints_of, run, trainable
+from agentark.distill.training import run
 from agentark.models import loading
-from agentark.models.chat import SWITCH
 from agentark.schemas import Question
 
 
@@ -61,17 +60,12 @@ def train(
         raise StudyError("sdpo.update_rate: a teacher that follows the student needs lora_rank 0; set one of them to 0")
     asked = [(q.text, q.answer) for q in questions]
     origin = Origin("sdpo", seed, {"base": base}, asked, settings.recorded())
-    checkpoints = checkpoints_of(origin, settings)
-    model, tokenizer = trainable(base, seed, settings)
-    outputs = settings.batch_size * settings.num_generations
+    model, tokenizer, shared, checkpoints = prepared(origin, settings, settings.outputs)
     config = SDPOConfig(
-        **arguments(settings, seed, outputs, f"sdpo {base.name} seed {seed}", checkpoints),
-        max_steps=settings.steps,
+        **shared,
         num_generations=settings.num_generations,
-        max_completion_length=settings.max_tokens,
         max_prompt_length=None,
         max_reprompt_len=loading.window(base) - settings.max_tokens,
-        temperature=settings.temperature,
         beta=settings.beta,
         distillation_mode="full_logits",
         distillation_alpha=settings.divergence,
@@ -79,11 +73,9 @@ def train(
         teacher_update_rate=settings.update_rate,
         reprompt_template=forms[0],
         solution_template=forms[1],
-        chat_template_kwargs=SWITCH["off"],
-        logging_steps=max(1, settings.steps // 40),
     )
     training = CountsTokens(
-        generating_fast(model, settings),
+        model,
         outcome_reward(questions),
         config,
         train_dataset=prompts(questions),

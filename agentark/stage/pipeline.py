@@ -51,11 +51,8 @@ def stages(pipeline: str) -> list[str]:
     """The names of a pipeline's stages, in its order."""
     listed = subprocess.run(
         ["dvc", "stage", "list", "--name-only", file_of(pipeline)],
-        cwd=root(),
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+        cwd=root(), capture_output=True, text=True, check=True,
+    )  # fmt: skip
     return [line.partition(":")[2] for line in listed.stdout.split()]
 
 
@@ -71,8 +68,8 @@ def repro(pipeline: str, name: str, cores: int) -> tuple[bool, str]:
 
 def run(pipeline: str, names: Sequence[str], repro: Callable[[str, str, int], tuple[bool, str]] = repro) -> bool:
     """Bring stages up to date, one kind after another (in the grid base models, questions, debates, cells), with as many
-    of a kind in parallel as there are cores. `dvc repro` runs one stage at a time, and a stage on two cores sometimes leaves one
-    idle.
+    of a kind in parallel as there are cores. `dvc repro` runs one stage at a time, and a stage on two cores sometimes
+    leaves one idle.
 
     A progress bar shows the finished stages and the time left. Returns whether all stages succeeded. After a failure
     the end of the stage's output is printed, running stages finish, and no other starts.
