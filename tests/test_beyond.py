@@ -104,6 +104,9 @@ def test_a_policy_learns_from_outcomes_within_its_token_budget(tmp_path):
     budget = settings.but(training_tokens=int(curve[0]["tokens"]) + 1)
     shorter = outcome.consensus(BASE, QUESTIONS, agreed, tmp_path / "short", 0, budget)
     assert [row["step"] for row in shorter] == [1, 2] and shorter[0] == curve[0]
+    # With 1,000 steps only each 25th is logged, and the last one.
+    seldom = outcome.consensus(BASE, QUESTIONS, agreed, tmp_path / "seldom", 0, budget.but(steps=1000))
+    assert [(row["step"], row["tokens"]) for row in seldom] == [(2, shorter[-1]["tokens"])]
 
 
 def test_a_question_without_a_debate_is_not_trained_on_by_consensus(tmp_path):

@@ -248,7 +248,8 @@ def run(trainer, checkpoints: Path | None = None) -> None:
 
 
 class Ticks(TrainerCallback):
-    """After every optimiser step, advance the progress bar (in the first process) and stop if the run has to.
+    """After every optimiser step, advance the progress bar (in the first process) and stop if the run has to. The last
+    step is logged, so that the learning curve ends where the training does.
 
     A checkpoint also keeps what the trainer has not logged yet, so that the learning curve does not depend on stops.
     """
@@ -270,6 +271,7 @@ class Ticks(TrainerCallback):
     def on_step_end(self, arguments, state, control, **_) -> None:
         if state.is_world_process_zero:
             tick()
+        control.should_log |= control.should_training_stop
         # The first process decides for all, since a step of several processes needs them all.
         self.stops = state.global_step < state.max_steps and broadcast_object_list([deadline.left() <= 0])[0]
         if self.stops and (arguments.save_strategy == "no" or arguments.save_only_model):
