@@ -32,21 +32,31 @@ PAIRS = {
 }  # fmt: skip
 
 
-def row(name: str, about: Mapping[str, Any], predictions: pd.DataFrame, task: str) -> dict[str, Any]:
+def row(
+    name: str, about: Mapping[str, Any], predictions: pd.DataFrame, task: str, base: pd.DataFrame | None = None
+) -> dict[str, Any]:
     """The row of one method: its facts, accuracy on `task` and on all other tasks (`other_`), tokens per answer.
 
-    about: setting, family (class of methods), student, source, gold_used, and COSTS, each the mean over seeds.
+    about: setting, family (class of methods), student, source, gold_used, and COSTS, each the mean over seeds. base: the
+    untrained student's predictions, for the paired gain on other tasks (`other_gain`).
     """
-    found = {"method": name, **about}
-    for prefix, part in (
-        ("", predictions[predictions["task"] == task]),
-        ("other_", predictions[predictions["task"] != task]),
-    ):
-        if len(part):
-            estimate = stats.mean(by_seed(part.astype({"correct": float}), "correct"))
-            found |= {prefix + key: getattr(estimate, key) for key in ESTIMATES}
-    inside = predictions[predictions["task"] == task]
+    inside, outside = (predictions[(predictions["task"] == task) == here] for here in (True, False))
+    found = {"method": name, **about} | estimated("", stats.mean(right(inside)))
+    if len(outside):
+        found |= estimated("other_", stats.mean(right(outside)))
+        if base is not None:
+            found |= estimated("other_gain_", stats.gain(right(outside), right(base[base["task"] != task])))
     return found | {"seeds": inside["seed"].nunique(), "tokens_per_question": float(inside["tokens"].mean())}
+
+
+def right(predictions: pd.DataFrame) -> np.ndarray:
+    """Which predictions are right, see `by_seed`."""
+    return by_seed(predictions.astype({"correct": float}), "correct")
+
+
+def estimated(prefix: str, estimate: stats.Estimate) -> dict[str, float]:
+    """An estimate as columns."""
+    return {prefix + key: getattr(estimate, key) for key in ESTIMATES}
 
 
 def untrained(setting: str, method: str, student: str) -> dict[str, Any]:
@@ -74,8 +84,7 @@ def ranked(rows: Sequence[Mapping[str, Any]], predictions: Mapping[tuple[str, st
             gains.append({"baseline": "", **dict.fromkeys(("gain", "gain_lo", "gain_hi"), np.nan)})
             continue
         best = others.loc[others["value"].idxmax(), "method"]
-        own, rival = (predictions[one.setting, name].astype({"correct": float}) for name in (one.method, best))
-        gain = stats.gain(by_seed(own, "correct"), by_seed(rival, "correct"))
+        gain = stats.gain(*(right(predictions[one.setting, name]) for name in (one.method, best)))
         gains.append({"baseline": best, "gain": gain.value, "gain_lo": gain.lo, "gain_hi": gain.hi})
     table = pd.concat([table, pd.DataFrame(gains)], axis=1)
     return table.sort_values(["setting", "value"], ascending=[True, False], kind="stable").reset_index(drop=True)
@@ -101,8 +110,7 @@ def pairs(predictions: Mapping[tuple[str, str], pd.DataFrame]) -> pd.DataFrame:
         for question, compared in PAIRS.items():
             for first, second in compared:
                 if (setting, first) in predictions and (setting, second) in predictions:
-                    sides = [predictions[setting, name].astype({"correct": float}) for name in (first, second)]
-                    gain = stats.gain(*(by_seed(side, "correct") for side in sides))
+                    gain = stats.gain(*(right(predictions[setting, name]) for name in (first, second)))
                     about = {"setting": setting, "question": question, "method": first, "baseline": second}
-                    rows.append(about | {key: getattr(gain, key) for key in ESTIMATES})
+                    rows.append(about | estimated("", gain))
     return pd.DataFrame(rows)
