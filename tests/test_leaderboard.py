@@ -10,7 +10,7 @@ import yaml
 from small_study import call, copy_of_project, stage
 
 from agentark import StudyError, root
-from agentark.evaluate.leaderboard import entries, table
+from agentark.evaluate.leaderboard import entries, errors, table
 from agentark.evaluate.leaderboard.material import Material, read_material
 from agentark.report import leaderboard
 from agentark.stage.parameters import read_params
@@ -71,7 +71,7 @@ def test_a_row_counts_the_task_in_domain_and_the_other_tasks_apart():
 
 def test_a_baseline_is_the_best_row_of_equal_or_lower_cost_without_a_debate():
     found = board({"ours": 0.8, "cheap": 0.6, "same": 0.7, "dear": 0.9}, cheap=10.0, dear=2000.0).set_index("method")
-    assert found.loc["ours", "baseline"] == "same" and found.loc["ours", "gain"] == pytest.approx(0.1, abs=0.01)
+    assert found.loc["ours", "baseline"] == "same" and found.loc["ours", "gain_value"] == pytest.approx(0.1, abs=0.01)
     assert found.loc["dear", "baseline"] == "same" and found.loc["cheap", "baseline"] == ""
     assert list(found.index)[:2] == ["dear", "debate"] or list(found.index)[:2] == ["debate", "dear"]
 
@@ -84,6 +84,57 @@ def test_what_the_page_finds_turns_with_the_table():
     near, far = (leaderboard.gap_finding(one, "homogeneous") for one in (won, board({"ours": 0.3, "base": 0.2})))
     assert "The best method is ours: 0.85" in near and "30 times the tokens" in near
     assert "The best method is ours: 0.30" in far and "+0.6" in far
+
+
+def prediction(
+    i: int, answer: str | None = "7", present: int = 2, errors: int = 0, mended: int = 0, correct=False
+) -> dict:
+    """A prediction of two needed steps."""
+    counts = {"steps_needed": 2, "steps_present": present, "errors": errors, "errors_mended": mended}
+    return {"question_id": f"q{i}", "seed": 0, "answer": answer, "correct": correct} | counts
+
+
+def test_every_wrong_answer_has_one_kind_of_error():
+    made = pd.DataFrame(
+        [
+            prediction(0, None, present=0, errors=1),
+            prediction(1, errors=2, mended=1),
+            prediction(2, errors=1, mended=1),
+            prediction(3, present=1),
+            prediction(4, present=1, errors=1, correct=True),
+        ]
+    )
+    assert list(errors.kinds(made)) == ["no answer", "wrong step", "wrong conclusion", "missing step", ""]
+    found = errors.shares({("specialists", "ours"): made})
+    assert found["value"].sum() + made["correct"].mean() == pytest.approx(1)
+
+
+def test_sentences_on_errors_follow_the_table():
+    rows = board({"ours": 0.8, "theirs": 0.7})
+    base = pd.DataFrame([prediction(i, errors=i % 2) for i in range(40)])
+    fewer = pd.DataFrame([prediction(i, errors=int(i == 0), correct=i > 0) for i in range(40)])
+    kinds = {("homogeneous", name): one for name, one in (("base", base), ("ours", fewer), ("theirs", base))}
+    (line,) = [one for one in leaderboard.error_findings(errors.shares(kinds), rows) if one.startswith("**Wrong step")]
+    assert "0.500" in line and "between 0.025 (ours) and 0.500 (theirs)" in line
+    shown = leaderboard.error_table(errors.shares(kinds), "homogeneous")
+    assert shown.loc["ours", "wrong step"].startswith("0.025") and list(shown.columns) == list(errors.KINDS)
+
+
+def test_sentences_on_other_tasks_follow_the_table():
+    untrained = answers(0.5, 1, task="word")
+    lines = []
+    for share in (0.8, 0.2):
+        both = pd.concat([answers(0.75), answers(share, task="word")])
+        row = table.row("ours", facts(), both, "equation", untrained)
+        lines.append(leaderboard.other_tasks_finding(pd.DataFrame([row])))
+    assert "1 of 1 methods are better than their untrained student: ours +0.3" in lines[0] and "(n = 400)" in lines[0]
+    assert "1 of 1 methods are worse than their untrained student: ours -0.3" in lines[1]
+    assert leaderboard.other_tasks_finding(board({"ours": 0.8})) == "No method was tested on other tasks."
+
+
+def test_the_methods_that_no_cheaper_one_beats_are_listed():
+    rows = board({"a": 0.5, "b": 0.4, "c": 0.8}, a=1e5, b=2e5, c=3e5)
+    assert leaderboard.efficiency_finding(rows, "homogeneous").endswith("a 0.500 at 0.10; c 0.800 at 0.30.")
 
 
 def test_pairs_tell_what_each_pair_differs_in():

@@ -1,15 +1,16 @@
-"""Sentences, a table and a figure of the leaderboard, from its rows (evaluate/leaderboard/table.py)."""
+"""Sentences, tables and figures of the leaderboard, from its rows and errors (evaluate/leaderboard)."""
 
 import matplotlib.pyplot as plt
 import pandas as pd
+import seaborn as sns
 
 from agentark.report import charts
-from agentark.report.sentences import signed, verdict
+from agentark.report.sentences import listed, number, signed, verdict
 
 
-def gained(one: pd.Series) -> pd.Series:
-    """A row's gain over its baseline, in the form that sentences read."""
-    return pd.Series({"value": one["gain"], "lo": one["gain_lo"], "hi": one["gain_hi"]})
+def gained(one: pd.Series, prefix: str = "gain_") -> pd.Series:
+    """A row's gain over its baseline, or the one in the columns with that prefix, in the form that sentences read."""
+    return pd.Series({name: one[prefix + name] for name in ("value", "lo", "hi")})
 
 
 def pair_findings(table: pd.DataFrame) -> list[str]:
@@ -27,24 +28,22 @@ def shown(table: pd.DataFrame, setting: str) -> pd.DataFrame:
     """The rows of a setting as a table to read, best first."""
     rows = table[table["setting"] == setting]
 
-    def interval(prefix: str, value: str) -> list[str]:
-        return [
-            "" if pd.isna(one[value]) else f"{one[value]:.3f} [{one[prefix + 'lo']:.3f}, {one[prefix + 'hi']:.3f}]"
-            for _, one in rows.iterrows()
-        ]
+    def interval(prefix: str) -> list[str]:
+        estimates = (gained(one, prefix) for _, one in rows.iterrows())
+        return ["" if pd.isna(e["value"]) else f"{e['value']:.3f} [{e['lo']:.3f}, {e['hi']:.3f}]" for e in estimates]
 
     columns = {
         "method": rows["method"],
         "student": rows["student"],
         "family": rows["family"],
         "gold": rows["gold_used"],
-        "accuracy": interval("", "value"),
-        "other tasks": interval("other_", "other_value") if "other_value" in rows else [""] * len(rows),
+        "accuracy": interval(""),
+        "other tasks": interval("other_") if "other_value" in rows else [""] * len(rows),
         "tokens per question": rows["tokens_per_question"].round(0).astype(int),
         "training tokens": rows["training_tokens"].round(0).astype(int),
         "all tokens": rows["cost"].round(0).astype(int),
         "best cheaper baseline": rows["baseline"],
-        "gain over it": interval("gain_", "gain"),
+        "gain over it": interval("gain_"),
     }
     return pd.DataFrame(columns).set_index("method")
 
@@ -57,6 +56,73 @@ def figure(table: pd.DataFrame, setting: str) -> plt.Figure:
     debate = table[(table["setting"] == setting) & (table["method"] == "debate")]["value"].iloc[0]
     made.axes[0].axvline(debate, linestyle="--", color="0.4")
     return made
+
+
+def cost_figure(table: pd.DataFrame, setting: str) -> plt.Figure:
+    """Accuracy against all tokens that a method needs before its student can answer, a colour per family."""
+    charts.style()
+    rows = table[(table["setting"] == setting) & (table["training_tokens"] > 0)]
+    traces = rows["uses_debate"].map({True: "debate", False: "no debate"})
+    made, axis = plt.subplots(figsize=(charts.WIDTH, 4), layout="constrained")
+    sns.scatterplot(
+        rows.assign(traces=traces),
+        x="cost",
+        y="value",
+        hue="family",
+        style="traces",
+        s=60,
+        palette="colorblind",
+        ax=axis,
+    )
+    axis.set(xscale="log", xlabel="all tokens before the student can answer", ylabel="accuracy")
+    sns.move_legend(axis, "upper left", bbox_to_anchor=(1, 1), frameon=False, fontsize=8, title="")
+    return made
+
+
+def other_tasks_finding(table: pd.DataFrame) -> str:
+    """Which methods change the accuracy on tasks that no student was trained on, beside the untrained student."""
+    rows = table[table["other_gain_value"].notna()] if "other_gain_value" in table else table[:0]
+    if not len(rows):
+        return "No method was tested on other tasks."
+    verdicts = rows.apply(lambda one: verdict(gained(one, "other_gain_")), axis=1)
+    clauses = []
+    for word in ("better", "worse"):
+        own = rows[verdicts == word].sort_values("other_gain_value", ascending=word == "worse")
+        named = listed([f"{one['method']} {one['other_gain_value']:+.3f}" for _, one in own.iterrows()])
+        clauses.append(f"{len(own)} of {len(rows)} methods are {word} than their untrained student: {named}")
+    return f"**Other tasks** (n = {rows['other_n'].iloc[0]:.0f}). {'. '.join(clauses)}."
+
+
+def efficiency_finding(table: pd.DataFrame, setting: str) -> str:
+    """The best accuracy at each cost: the methods than which no cheaper one is more accurate, from the cheapest on."""
+    rows = table[(table["setting"] == setting) & (table["training_tokens"] > 0)].sort_values("cost", kind="stable")
+    best = rows[rows["value"] > rows["value"].cummax().shift(fill_value=-1)]
+    steps = "; ".join(f"{one['method']} {one['value']:.3f} at {one['cost'] / 1e6:.2f}" for _, one in best.iterrows())
+    return f"**Accuracy per token**, {setting}. The best at each cost, in millions of all tokens: {steps}."
+
+
+def error_table(errors: pd.DataFrame, setting: str) -> pd.DataFrame:
+    """Methods by kind of error: the share of questions with it, with half the width of its interval."""
+    rows = errors[errors["setting"] == setting]
+    half = (rows["hi"] - rows["lo"]) / 2
+    cells = [f"{value:.3f} ± {width:.3f}" for value, width in zip(rows["value"], half, strict=True)]
+    return rows.assign(cell=cells).pivot_table("cell", "method", "error", aggfunc="first", sort=False)
+
+
+def error_findings(errors: pd.DataFrame, table: pd.DataFrame) -> list[str]:
+    """Per setting and kind of error: how often the untrained student makes it, and which method leaves least and most of
+    it."""
+    lines = []
+    for (setting, kind), part in errors.groupby(["setting", "error"], sort=False):
+        trained = set(table[(table["setting"] == setting) & (table["training_tokens"] > 0)]["method"])
+        base = part[part["method"].isin(["base_steps", "base"])].iloc[-1]
+        own = part[part["method"].isin(trained)].sort_values("value", kind="stable")
+        least, most = own.iloc[0], own.iloc[-1]
+        lines.append(
+            f"**{str(kind).capitalize()}**, {setting}: {number(base)}, without training ({base['method']}). After "
+            f"training between {least['value']:.3f} ({least['method']}) and {most['value']:.3f} ({most['method']})."
+        )
+    return lines
 
 
 def findings(table: pd.DataFrame) -> list[str]:

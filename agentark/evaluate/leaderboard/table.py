@@ -81,11 +81,11 @@ def ranked(rows: Sequence[Mapping[str, Any]], predictions: Mapping[tuple[str, st
             & ~table["uses_debate"]
         ]  # fmt: skip
         if others.empty:
-            gains.append({"baseline": "", **dict.fromkeys(("gain", "gain_lo", "gain_hi"), np.nan)})
+            gains.append({"baseline": ""} | estimated("gain_", stats.Estimate(np.nan, np.nan, np.nan, 0)))
             continue
         best = others.loc[others["value"].idxmax(), "method"]
         gain = stats.gain(*(right(predictions[one.setting, name]) for name in (one.method, best)))
-        gains.append({"baseline": best, "gain": gain.value, "gain_lo": gain.lo, "gain_hi": gain.hi})
+        gains.append({"baseline": best} | estimated("gain_", gain))
     table = pd.concat([table, pd.DataFrame(gains)], axis=1)
     return table.sort_values(["setting", "value"], ascending=[True, False], kind="stable").reset_index(drop=True)
 
