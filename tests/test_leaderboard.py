@@ -132,6 +132,12 @@ def test_sentences_on_other_tasks_follow_the_table():
     assert leaderboard.other_tasks_finding(board({"ours": 0.8})) == "No method was tested on other tasks."
 
 
+def test_methods_without_a_row_are_listed():
+    rows = board({"a": 0.5})
+    assert leaderboard.waiting(rows, ["a", "b"]) == ["**homogeneous.** 1 of 2 methods have not been run yet: b."]
+    assert not leaderboard.waiting(rows, ["a"])
+
+
 def test_the_methods_that_no_cheaper_one_beats_are_listed():
     rows = board({"a": 0.5, "b": 0.4, "c": 0.8}, a=1e5, b=2e5, c=3e5)
     assert leaderboard.efficiency_finding(rows, "homogeneous").endswith("a 0.500 at 0.10; c 0.800 at 0.30.")

@@ -1,5 +1,7 @@
 """Sentences, tables and figures of the leaderboard, from its rows and errors (evaluate/leaderboard)."""
 
+from collections.abc import Iterable
+
 import matplotlib.pyplot as plt
 import pandas as pd
 import seaborn as sns
@@ -24,9 +26,9 @@ def pair_findings(table: pd.DataFrame) -> list[str]:
     return lines
 
 
-def shown(table: pd.DataFrame, setting: str) -> pd.DataFrame:
-    """The rows of a setting as a table to read, best first."""
-    rows = table[table["setting"] == setting]
+def shown(table: pd.DataFrame, seconds: pd.DataFrame, setting: str) -> pd.DataFrame:
+    """The rows of a setting as a table to read, best first. seconds: of a training, by setting and method."""
+    rows = table[table["setting"] == setting].merge(seconds, "left", ["setting", "method"])
 
     def interval(prefix: str) -> list[str]:
         estimates = (gained(one, prefix) for _, one in rows.iterrows())
@@ -41,11 +43,25 @@ def shown(table: pd.DataFrame, setting: str) -> pd.DataFrame:
         "other tasks": interval("other_") if "other_value" in rows else [""] * len(rows),
         "tokens per question": rows["tokens_per_question"].round(0).astype(int),
         "training tokens": rows["training_tokens"].round(0).astype(int),
+        "seconds": [f"{one:.0f}" if one == one else "" for one in rows["seconds"]],
+        "calls of teachers per training question": rows["generations"].round(1),
         "all tokens": rows["cost"].round(0).astype(int),
         "best cheaper baseline": rows["baseline"],
         "gain over it": interval("gain_"),
     }
     return pd.DataFrame(columns).set_index("method")
+
+
+def waiting(table: pd.DataFrame, names: Iterable[str]) -> list[str]:
+    """A line per setting that lists the methods of params.yaml without a row yet."""
+    names, lines = list(names), []
+    for setting, rows in table.groupby("setting", sort=False):
+        missing = [name for name in names if name not in set(rows["method"])]
+        if missing:
+            lines.append(
+                f"**{setting}.** {len(missing)} of {len(names)} methods have not been run yet: {listed(missing)}."
+            )
+    return lines
 
 
 def figure(table: pd.DataFrame, setting: str) -> plt.Figure:

@@ -13,6 +13,7 @@ import pandas as pd
 
 from agentark import StudyError
 from agentark.evaluate import stats
+from agentark.evaluate.leaderboard.material import Material
 from agentark.evaluate.scores import by_seed
 
 COSTS = ("trace_tokens", "teacher_tokens", "training_tokens")
@@ -63,8 +64,14 @@ def untrained(setting: str, method: str, student: str) -> dict[str, Any]:
     """The facts of a row without training: a use of the teachers, or a student's base."""
     return {
         "setting": setting, "family": "no training", "student": student, "source": "", "gold_used": False,
-        "uses_debate": method == "debate", **dict.fromkeys(COSTS, 0.0),
+        "uses_debate": method == "debate", "generations": 0.0, **dict.fromkeys(COSTS, 0.0),
     }  # fmt: skip
+
+
+def generations(material: Material, source: str) -> float:
+    """Calls of the teachers per training question for a method's source of traces: those of the debate and its controls."""
+    used = material.traces.get("debate" if source == "other" else source, [])
+    return len(used) / len(material.questions)
 
 
 def ranked(rows: Sequence[Mapping[str, Any]], predictions: Mapping[tuple[str, str], pd.DataFrame]) -> pd.DataFrame:
