@@ -28,6 +28,8 @@ PAIRS = {
     "a debate beside the question alone": (("mad_opd", "mt_opd"), ("rsft_mad_opd", "rsft_opd")),
     "a debate beside any right solution": (("sdft", "sdpo"),),
     "training on own outputs beside traces": (("opd", "rsft_greedy"), ("mad_opd", "rsft")),
+    "the divergence from the teachers": (("mad_opd", "mad_opd_jsd"),),
+    "twice the training tokens": (("rsft_long", "rsft"),),
     "gold answers": (("gold_rl", "consensus_rl"),),
     "a second stage": (("rsft_opd", "rsft"), ("rsft_mad_opd", "rsft"), ("rsft_dpo", "rsft"), ("rsft_consensus_rl", "rsft")),
 }  # fmt: skip
