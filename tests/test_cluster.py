@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -11,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from agentark import StudyError
+from agentark import StudyError, root
 from agentark.debate.protocols import Debate
 from agentark.debate.run import greedy_answers, run_debates
 from agentark.engines import Request, Store, engine
@@ -157,7 +158,7 @@ def end_workers() -> None:
     while cluster.POOL:
         free = cluster.POOL.pop().free
         while not free.empty():
-            ray.kill(free.get())
+            ray.kill(free.get()[0])
 
 
 @pytest.fixture
@@ -189,6 +190,39 @@ def test_a_request_that_kills_its_workers_is_set_aside_and_named_and_the_rest_is
     assert [r.text for r in answers] == [text if "poison" not in text else "" for text in texts]
     assert [r.finish_reason for r in answers].count("refused") == 1
     assert "lost over the request 'poison in a question'" in capsys.readouterr().out
+
+
+GPUS = """
+import ray
+from agentark.engines import cluster
+
+ray.init(num_cpus=8, num_gpus=8, include_dashboard=False, log_to_driver=False, configure_logging=False)
+
+class Worker(cluster.Worker):
+    def fingerprint(self, name):
+        return f"{name} on {len(ray.get_gpu_ids())} GPUs of {id(self)}"
+
+ray.cloudpickle.register_pickle_by_value(__import__("sys").modules["__main__"])
+cluster.Worker, cluster.cards = Worker, lambda ray, name: 2 if "32b" in name else 1
+pool = cluster.pool("vllm:qwen3-32b")
+print(pool.size, pool.unit, cluster.Cluster("vllm:qwen3-32b").fingerprint.split(" of ")[0])
+print(cluster.Cluster("vllm:qwen3-8b").fingerprint.split(" of ")[0], pool.size)
+held = {held for _, held in pool.free.queue}
+print(sorted(held))
+cluster.POOL[0].each = 1
+try:
+    cluster.Cluster("vllm:qwen3-32b")
+except cluster.StudyError as error:
+    print(error)
+"""
+
+
+def test_a_model_that_one_gpu_cannot_hold_takes_several_of_the_cluster_s():
+    """Ray counts GPUs that are not there."""
+    done = subprocess.run([sys.executable, "-c", GPUS], capture_output=True, text=True, cwd=root())
+    first, second, held, refused = done.stdout.splitlines()
+    assert first == "4 GPU vllm:qwen3-32b on 2 GPUs" and second == "vllm:qwen3-8b on 2 GPUs 4"
+    assert held == "['', 'vllm:qwen3-32b', 'vllm:qwen3-8b']" and "needs 2 GPUs, but the workers" in refused
 
 
 def test_an_error_of_the_study_comes_as_itself(nodes):

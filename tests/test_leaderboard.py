@@ -132,6 +132,11 @@ def test_sentences_on_other_tasks_follow_the_table():
     assert leaderboard.other_tasks_finding(board({"ours": 0.8})) == "No method was tested on other tasks."
 
 
+def test_the_calls_for_a_source_are_counted(tmp_path):
+    pd.DataFrame({"question_id": ["a"] * 5 + ["b"] * 3}).to_parquet(tmp_path / "traces-debate.parquet")
+    assert [table.generations(tmp_path, source) for source in ("debate", "other", "")] == [4.0, 4.0, 0.0]
+
+
 def test_methods_without_a_row_are_listed():
     rows = board({"a": 0.5})
     assert leaderboard.waiting(rows, ["a", "b"]) == ["**homogeneous.** 1 of 2 methods have not been run yet: b."]

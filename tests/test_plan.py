@@ -8,11 +8,16 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 import torch
+import yaml
 from examples import shared_data
+from hypothesis import given
+from hypothesis import strategies as st
 from small_study import SMALL, shrunk, stage
+from transformers import Qwen3Config
 
 from agentark import StudyError
 from agentark.distill import training
+from agentark.engines import vllm
 from agentark.evaluate import cost
 from agentark.plan import checks, sizes, stages
 from agentark.plan import rates as rates_
@@ -179,7 +184,7 @@ def test_a_longer_context_leaves_room_for_fewer_sequences():
     assert batches[0] == sizes.SEQUENCES and batches[-1] == 1
     assert batches == sorted(batches, reverse=True)
     for tokens in (1_000, 10_000, 100_000):
-        assert sizes.generation_gb(LARGE, H200, tokens) <= H200.memory * sizes.VLLM_MEMORY
+        assert sizes.generation_gb(LARGE, H200, tokens) <= H200.memory * vllm.MEMORY
 
 
 def test_what_one_card_does_not_hold_takes_two():
@@ -188,6 +193,31 @@ def test_what_one_card_does_not_hold_takes_two():
     assert sizes.training_gb(small, 500, 0, 0) > 16 * 8.2
     assert sizes.training_gb(small, 500, 32, 0) < H100.memory
     assert sizes.training_gb(small, 500, 32, 2) - sizes.training_gb(small, 500, 32, 0) == pytest.approx(4 * 8.2)
+
+
+def test_the_teacher_of_full_starts_on_eight_cards_two_a_copy(tmp_path, monkeypatch):
+    """A file with a hole stands for 66 GB of weights, as many bytes as the hub's."""
+    Qwen3Config(num_hidden_layers=64, hidden_size=5120, num_attention_heads=64, dtype="bfloat16").save_pretrained(
+        tmp_path
+    )
+    with (tmp_path / "model.safetensors").open("wb") as file:
+        file.truncate(int(2 * LARGE.weights))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: SimpleNamespace(total_memory=80e9))
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 8)
+    assert vllm.settings(tmp_path) == {"dtype": "bfloat16", "tensor_parallel_size": 2, "max_model_len": -1}
+    full = yaml.safe_load(Path("params.yaml").read_text().replace("<<: *mini", "<<: *full"))
+    assert full["teacher"] == "ray:vllm:data/models/qwen3-32b" and 8 // vllm.cards(str(tmp_path)) == 4
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(StudyError, match=r"66 GB of weights and needs 2 GPUs like these, but there are 1; choose"):
+        vllm.cards(str(tmp_path))
+
+
+@given(st.floats(1e6, 1e13), st.sampled_from([24e9, 80e9, 141e9]))
+def test_as_few_cards_as_hold_the_weights_and_a_power_of_two(weights, memory):
+    number = vllm.cards_for(weights, memory)
+    assert number & (number - 1) == 0 and number * memory * vllm.MEMORY >= vllm.ROOM * weights * (1 - 1e-9)
+    assert number == 1 or number / 2 * memory * vllm.MEMORY < vllm.ROOM * weights * (1 + 1e-9)
 
 
 def test_a_models_folder_tells_its_size():

@@ -176,8 +176,8 @@ def greedy_answers(
         dict(model=model, settings=settings, store=store, max_tokens=max_tokens, chat=chat) for model in models
     ]
     with progress(len(calls) * sum(map(len, settings.values())), f"greedy answers of {len(calls)} models", "call"):
-        if any(map(on_cluster, models)):
-            with ThreadPoolExecutor(len(calls)) as threads:
+        if any(map(on_cluster, models)):  # engines that schedule requests themselves take the whole cluster in turn
+            with ThreadPoolExecutor(1 if all(map(batches_itself, models)) else len(calls)) as threads:
                 return list(threads.map(lambda call: _answers(**call), calls))
         if len(calls) < workers() or any(map(batches_itself, models)):
             return [_answers(**call) for call in calls]

@@ -1,6 +1,6 @@
 """Generation on a Ray cluster: `ray:` before any other engine's name.
 
-Workers, one per core or per GPU of the cluster, load the engine and generate the same batches as one process would, so
+Workers, one per core or per GPU of the cluster (or per group of GPUs that hold a model in vLLM), load the engine and generate the same batches as one process would, so
 the store and the bytes are those of a run without Ray. The driver writes every batch when it comes. A worker or node
 that is lost loses what it had in flight, which goes to another one; nodes that join get workers. A request that crashes
 its worker again and again is set aside: its reply is empty, with finish reason "refused", and a line names it.
@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from agentark import StudyError, deadline, first_line
-from agentark.engines import Batch, Reply, Request, batches_itself, engine
+from agentark.engines import Batch, Reply, Request, batches_itself, engine, vllm
 
 PREFIX = "ray:"
 ADDRESS = "RAY_ADDRESS"  # Ray's own variable: a cluster to join; without it Ray starts on this machine
@@ -38,20 +38,32 @@ class Worker:
         yield from engine(name).run(batches)
 
 
-class Pool:
-    """The workers of the cluster: as many as its cores, or its GPUs, allow at any time."""
+def joined():
+    """The module ray, connected to a cluster. Raises StudyError if it is not installed."""
+    try:
+        import ray
+    except ImportError:
+        raise StudyError(MISSING) from None
+    if not ray.is_initialized():
+        own = {} if os.environ.get(ADDRESS) else {"include_dashboard": False}
+        ray.init(log_to_driver=False, configure_logging=False, **own)
+    return ray
 
-    def __init__(self) -> None:
-        try:
-            import ray
-        except ImportError:
-            raise StudyError(MISSING) from None
-        self.ray = ray
-        if not ray.is_initialized():
-            own = {} if os.environ.get(ADDRESS) else {"include_dashboard": False}
-            ray.init(log_to_driver=False, configure_logging=False, **own)
+
+def cards(ray, name: str) -> int:
+    """GPUs of the cluster that a worker needs for an engine: those that vLLM needs, as a GPU's node counts them; else 1."""
+    if not name.startswith("vllm:") or not ray.cluster_resources().get("GPU"):
+        return 1
+    return ray.get(ray.remote(num_gpus=1)(vllm.cards).remote(name.removeprefix("vllm:")))
+
+
+class Pool:
+    """The workers of the cluster: as many as its cores allow at any time, or its GPUs with `each` of them to a worker."""
+
+    def __init__(self, ray, each: int = 1) -> None:
+        self.ray, self.each = ray, each
         self.unit = "GPU" if ray.cluster_resources().get("GPU") else "CPU"
-        self.kind = ray.remote(num_cpus=1, num_gpus=int(self.unit == "GPU"), max_restarts=0)(Worker)
+        self.kind = ray.remote(num_cpus=1, num_gpus=each if self.unit == "GPU" else 0, max_restarts=0)(Worker)
         self.free: queue.Queue = queue.Queue()
         self.size, self.lock = 0, threading.Lock()
         self.grow()
@@ -59,19 +71,29 @@ class Pool:
     def grow(self) -> None:
         """Start workers for all cores or GPUs of the cluster that have none."""
         with self.lock:
-            while self.size < int(self.ray.cluster_resources().get(self.unit, 0)):
+            while self.size < int(self.ray.cluster_resources().get(self.unit, 0)) // self.each:
                 self.size += 1
-                self.free.put(self.kind.remote())
+                self.free.put((self.kind.remote(), ""))
 
-    def take(self):
-        """A free worker. Raises StudyError if the cluster has no workers for GONE seconds."""
+    def take(self, name: str):
+        """A free worker for the engine `name`. One that holds another model in vLLM is replaced, which frees its GPUs.
+        Raises StudyError if the cluster has no workers for GONE seconds."""
         for waited in itertools.count():
             try:
-                return self.free.get(timeout=PATIENCE)
+                worker, held = self.free.get(timeout=PATIENCE)
             except queue.Empty:
                 self.grow()
+            else:
+                if held in ("", name):
+                    return worker
+                self.ray.kill(worker)
+                return self.kind.remote()
             if not self.size and waited * PATIENCE > GONE:
                 raise StudyError("ray: the cluster has no nodes left; start some, and run the same command again")
+
+    def give_back(self, worker, name: str) -> None:
+        """A worker is free again; with vLLM it holds the engine `name`."""
+        self.free.put((worker, name if name.startswith("vllm:") else ""))
 
     def lost(self) -> None:
         """A worker is dead."""
@@ -83,9 +105,17 @@ class Pool:
 POOL: list[Pool] = []  # of this process, started by the first engine
 
 
-def pool() -> Pool:
+def pool(name: str) -> Pool:
+    """The pool, with workers that can load the engine `name`. Raises StudyError if the pool's have too few GPUs."""
+    ray = joined()
+    needed = cards(ray, name)
     if not POOL:
-        POOL.append(Pool())
+        POOL.append(Pool(ray, needed))
+    if POOL[0].each < needed:
+        raise StudyError(
+            f"ray: {name} needs {needed} GPUs, but the workers of this run have {POOL[0].each}; name it before smaller "
+            "models, or give each model a server"
+        )
     return POOL[0]
 
 
@@ -93,14 +123,14 @@ class Cluster:
     """The engine `name` on the workers of the cluster. Raises StudyError if Ray is not installed."""
 
     def __init__(self, name: str):
-        self.name, self.pool = name, pool()
+        self.name, self.pool = name, pool(name)
         self.many = CHUNK if batches_itself(name) else 1  # batches that a worker gets at once
         self.fingerprint = self.ask("fingerprint")
 
     def ask(self, method: str, *given):
         """The answer of any worker; a lost worker is replaced. Raises StudyError if one after another is lost."""
         for _ in range(ATTEMPTS):
-            worker = self.pool.take()
+            worker = self.pool.take(self.name)
             try:
                 answer = self.pool.ray.get(getattr(worker, method).remote(self.name, *given))
             except self.pool.ray.exceptions.RayActorError as error:
@@ -108,9 +138,9 @@ class Cluster:
                 reason = first_line(error)
                 continue
             except self.pool.ray.exceptions.RayTaskError as error:
-                self.pool.free.put(worker)
+                self.pool.give_back(worker, self.name)
                 raise error.cause from None
-            self.pool.free.put(worker)
+            self.pool.give_back(worker, self.name)
             return answer
         raise StudyError(f"ray: {ATTEMPTS} workers were lost, one after another ({reason}); see Ray's own log")
 
@@ -166,7 +196,7 @@ class Cluster:
         """What one worker finishes of the batches: all of them, unless it is lost."""
         numbers, exceptions = tuple(numbers), self.pool.ray.exceptions
         deadline.check()
-        worker = self.pool.take()
+        worker = self.pool.take(self.name)
         try:
             stream = worker.run.options(num_returns="streaming").remote(self.name, [batches[i] for i in numbers])
             for part in stream:
@@ -175,10 +205,10 @@ class Cluster:
         except exceptions.RayActorError:
             self.pool.lost()
         except exceptions.RayTaskError as error:
-            self.pool.free.put(worker)
+            self.pool.give_back(worker, self.name)
             raise error.cause from None
         else:
-            self.pool.free.put(worker)
+            self.pool.give_back(worker, self.name)
 
 
 def set_aside(request: Request) -> Reply:

@@ -1,8 +1,11 @@
 """Generation by vLLM, in this process, with continuous batching and prefix caching.
 
-For several GPUs, quantisation and other options, start vLLM's own server and use its address instead.
+A model that one GPU cannot hold is divided among several of them (tensor parallelism). `ray:` before the engine's name
+generates with as many copies as the GPUs hold. For quantisation and other options, start vLLM's own server and use its
+address instead.
 """
 
+import math
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -21,6 +24,35 @@ MISSING = (
     "vllm: not installed here; add it with `pip install -e .[gpu]` (on a CPU see `make test-vllm`), "
     "or name the model without `vllm:`"
 )
+
+
+MEMORY = 0.9  # vLLM's default `gpu_memory_utilization`
+WHAT_FITS = -1  # vLLM's value of `max_model_len` for a window that fits into the memory
+ROOM = 1.1  # of the weights: a tenth for keys and values
+
+
+def cards_for(weights: float, memory: float) -> int:
+    """Number of GPUs of `memory` bytes that hold `weights` bytes and some keys and values: a power of two, since vLLM
+    gives each GPU as many attention heads as the others."""
+    return 2 ** max(0, math.ceil(math.log2(ROOM * weights / (memory * MEMORY))))
+
+
+def cards(name: str) -> int:
+    """Number of this machine's GPUs that one copy of a checkpoint takes; 1 without a GPU.
+
+    Raises StudyError if there are not so many, before anything is loaded.
+    """
+    if not torch.cuda.is_available():
+        return 1
+    folder = located(name)
+    weights = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+    needed, there = cards_for(weights, torch.cuda.get_device_properties(0).total_memory), torch.cuda.device_count()
+    if needed > there:
+        raise StudyError(
+            f"vllm: {name} has {weights / 1e9:.0f} GB of weights and needs {needed} GPUs like these, but there are {there}; "
+            "choose a smaller model, or a server on several machines"
+        )
+    return needed
 
 
 class VLLM:
@@ -83,9 +115,13 @@ class VLLM:
 def settings(folder: Path) -> dict[str, object]:
     """Options that differ from vLLM's defaults.
 
-    The checkpoint's own precision, since `auto` reduces 32-bit weights to 16 bits. On a CPU no compilation, which takes
+    The checkpoint's own precision, since `auto` reduces 32-bit weights to 16 bits. On GPUs as many of them as the weights
+    need, and the longest window, up to the model's own, for which the memory suffices. On a CPU no compilation, which takes
     minutes for little gain, and no chunked prefill, which crashes vLLM 0.32 on seeded requests.
     """
-    precision, cuda = AutoConfig.from_pretrained(folder).get_text_config().dtype, torch.cuda.is_available()
-    on_cpu = {} if cuda else {"enforce_eager": True, "enable_chunked_prefill": False}
-    return {"dtype": str(precision or "auto").removeprefix("torch."), **on_cpu}
+    precision = AutoConfig.from_pretrained(folder).get_text_config().dtype
+    if torch.cuda.is_available():
+        divided = {"tensor_parallel_size": cards(str(folder)), "max_model_len": WHAT_FITS}
+    else:
+        divided = {"enforce_eager": True, "enable_chunked_prefill": False}
+    return {"dtype": str(precision or "auto").removeprefix("torch."), **divided}

@@ -46,7 +46,7 @@ def fastest(work: Callable) -> float:
 def on_cores(params: dict) -> bool:
     """Whether models run on this machine's cores: there is no GPU, and neither teacher nor students need vLLM."""
     names = params["teacher"], params["engine"]
-    return not torch.cuda.is_available() and not any(name.startswith("vllm:") for name in names)
+    return not torch.cuda.is_available() and not any(name.removeprefix("ray:").startswith("vllm:") for name in names)
 
 
 def card_of(name: str) -> Card:

@@ -21,7 +21,7 @@ from agentark.debate.run import run_debates, texts_of
 from agentark.debate.turns import Protocol
 from agentark.distill import policy, reward_model, sft, step_labels
 from agentark.distill.settings import Recipe
-from agentark.engines import Chat
+from agentark.engines import Chat, on_cluster
 from agentark.models import checkpoints, loading
 from agentark.parallel import run_all
 from agentark.plan import sizes
@@ -100,6 +100,9 @@ def obstacle(params: dict) -> str:
 
 def lacks(model: str) -> str:
     """What an engine (a model's name for `engines.engine`) lacks on this machine; "" if nothing."""
+    if on_cluster(model) and importlib.util.find_spec("ray") is None:
+        return "Ray is not installed"
+    model = model.removeprefix("ray:")
     if model.startswith("vllm:") and importlib.util.find_spec("vllm") is None:
         return "vLLM is not installed"
     if model.startswith("vllm:") and not torch.cuda.is_available():

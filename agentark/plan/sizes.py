@@ -5,7 +5,6 @@ sequence in the batch. Training: 6 FLOP per weight and token. Speeds are fractio
 those measured on one core (agentark.plan.cores).
 """
 
-import math
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -14,6 +13,7 @@ from transformers import AutoConfig
 
 from agentark import StudyError, first_line, root
 from agentark.debate.run import GROUP
+from agentark.engines import vllm
 from agentark.engines.llama_cpp import WINDOW
 from agentark.models import gguf
 from agentark.models.checkpoints import described
@@ -40,7 +40,6 @@ CARDS = {  # NVIDIA's data sheets, SXM versions, rates without sparsity
 MFU = 0.4  # fraction of the matrix rate: 38 to 43 % in training on H100s (Llama 3, arXiv 2407.21783, table 4)
 # Fraction of the bandwidth in decoding: about 60 % on H100s (MosaicML, LLM inference performance engineering, 2023).
 MBU = 0.6
-VLLM_MEMORY = 0.9  # vLLM's default `gpu_memory_utilization`
 SEQUENCES = 256  # in a batch; vLLM's default `max_num_seqs` has been 256 or more
 # Fractions of one core's fp32 matrix rate, measured in CPU time on a Xeon with AVX-512 and AMX of two cores, while other
 # programs ran. Reading by transformers: 1.0 of a model of 1.5e9 weights; decoding 64 sequences: 0.5 (0.5e9 weights).
@@ -169,8 +168,8 @@ def matrix_rate(model: Checkpoint, card: Card) -> float:
 
 
 def cards_for(model: Checkpoint, card: Card) -> int:
-    """Number of cards that hold a model's weights plus a tenth for keys and values; one core."""
-    return 1 if card.core else math.ceil(1.1 * held_bytes(model, card) / GB / (card.memory * VLLM_MEMORY))
+    """Number of cards that one copy of a model takes in vLLM; one core."""
+    return 1 if card.core else vllm.cards_for(held_bytes(model, card), card.memory * GB)
 
 
 def batch_of(model: Checkpoint, card: Card, tokens: float, most: int = SEQUENCES) -> int:
@@ -180,7 +179,7 @@ def batch_of(model: Checkpoint, card: Card, tokens: float, most: int = SEQUENCES
         return 1
     if card.core:
         return min(most, GROUP)
-    room = cards_for(model, card) * card.memory * VLLM_MEMORY * GB - held_bytes(model, card)
+    room = cards_for(model, card) * card.memory * vllm.MEMORY * GB - held_bytes(model, card)
     return max(1, min(most, int(room / (kv_bytes(model, card) * tokens))))
 
 

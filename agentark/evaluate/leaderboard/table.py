@@ -6,6 +6,7 @@ teachers read and generate for its traces, those that they read to score outputs
 """
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,6 @@ import pandas as pd
 
 from agentark import StudyError
 from agentark.evaluate import stats
-from agentark.evaluate.leaderboard.material import Material
 from agentark.evaluate.scores import by_seed
 
 COSTS = ("trace_tokens", "teacher_tokens", "training_tokens")
@@ -70,10 +70,14 @@ def untrained(setting: str, method: str, student: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def generations(material: Material, source: str) -> float:
-    """Calls of the teachers per training question for a method's source of traces: those of the debate and its controls."""
-    used = material.traces.get("debate" if source == "other" else source, [])
-    return len(used) / len(material.questions)
+def generations(given: Path, source: str) -> float:
+    """Calls of the teachers per training question for a method's source of traces, from the folder of what methods are
+    given. 0 without a source."""
+    if not source:
+        return 0.0
+    name = "debate" if source == "other" else source
+    asked = pd.read_parquet(given / f"traces-{name}.parquet", columns=["question_id"])["question_id"]
+    return len(asked) / asked.nunique()
 
 
 def ranked(rows: Sequence[Mapping[str, Any]], predictions: Mapping[tuple[str, str], pd.DataFrame]) -> pd.DataFrame:
