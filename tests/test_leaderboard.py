@@ -1,18 +1,27 @@
 """The leaderboard: its rows, rules and sentences from made-up tables; every method once, small; the entry of the docs."""
 
+import os
+import random
 import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from small_study import call, copy_of_project, stage
+from small_study import PROJECT, call, copy_of_project, digests, environment, shrunk, stage
 
 from agentark import StudyError, root
+from agentark.distill import launch
 from agentark.evaluate.leaderboard import entries, errors, table
 from agentark.evaluate.leaderboard.material import Material, read_material
 from agentark.report import leaderboard
+from agentark.stage import pipeline
 from agentark.stage.parameters import read_params
 
 SECTIONS = read_params(root() / "params.yaml")["leaderboard"]
@@ -176,7 +185,7 @@ def test_the_methods_compared_are_on_the_leaderboard():
 def test_a_section_names_a_method_and_settings_that_it_takes(name, setting):
     section = SECTIONS[name] | SECTIONS[name].get(setting, {})
     function, settings = entries.method_of(section)
-    assert callable(function) and settings.optimiser_steps > 0
+    assert callable(function) and settings.optimiser_steps > 0 and "all weights" in launch.route(settings)[1]
     assert {"file", "function", "family", "gold", "source", "settings"} <= set(section)
     own = section["settings"]
     assert own.get("source", section["source"]) == section["source"] or name.startswith("rsft_")
@@ -241,3 +250,68 @@ def test_the_entry_of_the_docs_is_scored(project):
     told = yaml.safe_load((made / "facts.json").read_text())
     assert told["family"] == "supervised" and not told["gold_used"] and told["uses_debate"]
     assert told["training_tokens"] == pytest.approx(20000, rel=0.05)
+
+
+def rows_of(folder: Path) -> dict[Path, float]:
+    """The finished rows of the leaderboard in a copy, and when they were made."""
+    facts = (folder / "data" / "leaderboard").glob("*/*/facts.json")
+    return {file.relative_to(folder): file.stat().st_mtime for file in facts if "partial" not in str(file)}
+
+
+def copy_with(folder: Path, given: Path, methods: tuple[str, ...]) -> Path:
+    """A copy of the project whose leaderboard has some methods, small, and in both settings what is given in `given`."""
+    sections = {name: SECTIONS[name] | {"settings": small(SECTIONS[name]["settings"])} for name in methods}
+    for section in sections.values():
+        section.pop("specialists", None)
+    params = shrunk(yaml.safe_load((PROJECT / "params.yaml").read_text()), {"seeds": [0]})
+    params |= {"leaderboard": sections, "train_tasks": dict.fromkeys(SETTINGS, "clinic")}
+    if not folder.exists():
+        copy_of_project(folder, params)
+        shutil.rmtree(folder / "data/leaderboard", ignore_errors=True)
+        for setting in SETTINGS:
+            shutil.copytree(given, folder / "data/leaderboard" / setting / "given")
+        file = folder / pipeline.file_of("leaderboard")
+        listed = yaml.safe_load(file.read_text())
+        for setting in SETTINGS:
+            del listed["stages"][setting]
+        file.write_text(yaml.safe_dump(listed, sort_keys=False))
+        file.with_suffix(".lock").unlink(missing_ok=True)
+    (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+    return folder
+
+
+@pytest.mark.long
+def test_a_leaderboard_killed_twice_ends_in_the_same_bytes_and_a_new_method_runs_nothing_old_again(project, tmp_path):
+    given, methods = project / "data/leaderboard/specialists/given", ("rsft", "rsft_off")
+    whole, cut = (copy_with(tmp_path / name, given, methods) for name in ("whole", "cut"))
+    command = [sys.executable, "-m", "agentark.stage.pipeline", "leaderboard"]
+    call(whole, *command)
+    rng = random.Random(3)
+    for mark in (0, 2):
+        process = subprocess.Popen(
+            command, cwd=cut, env=environment(cut), start_new_session=True,
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        while len(rows_of(cut)) < mark and process.poll() is None:
+            time.sleep(0.1)
+        time.sleep(rng.uniform(3, 8))
+        assert process.poll() is None
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    kept = rows_of(cut)
+    call(cut, *command)
+    made = (
+        "data/leaderboard",
+        "reports/leaderboard.csv",
+        "reports/leaderboard_pairs.csv",
+        "reports/leaderboard_errors.csv",
+    )
+    unrepeatable = {name for name in digests(whole, *made) if name.endswith("seconds.json")}
+    one, other = ({k: v for k, v in digests(at, *made).items() if k not in unrepeatable} for at in (whole, cut))
+    assert one == other and len(rows_of(cut)) == 4
+    before = rows_of(cut)
+    call(copy_with(cut, given, (*methods, "dpo")), *command)
+    after = rows_of(cut)
+    assert len(after) == 6 and all(after[file] == at for file, at in before.items())
+    assert kept and all(after[file] == at for file, at in kept.items())
+    assert "dpo" in (cut / "reports/leaderboard.csv").read_text()

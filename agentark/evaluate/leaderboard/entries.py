@@ -204,8 +204,26 @@ class Two(BaseModel):
         return cls(**values)
 
     @property
+    def stages(self) -> list[Settings]:
+        """The settings of both stages."""
+        return [method_of(section)[1] for section in (self.first, self.second)]
+
+    @property
     def optimiser_steps(self) -> int:
-        return sum(method_of(section)[1].optimiser_steps for section in (self.first, self.second))
+        return sum(settings.optimiser_steps for settings in self.stages)
+
+    @property
+    def trainer(self) -> str:
+        """Both stages are trained by the route of the first, as are `lora_rank` and `four_bit` (see launch.route)."""
+        return self.stages[0].trainer
+
+    @property
+    def lora_rank(self) -> int:
+        return self.stages[0].lora_rank
+
+    @property
+    def four_bit(self) -> bool:
+        return self.stages[0].four_bit
 
 
 def two_stages(material: Material, out: Path, seed: int, settings: Two) -> list[dict]:
