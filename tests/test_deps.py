@@ -3,6 +3,7 @@
 import ast
 import json
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -115,3 +116,22 @@ def test_a_new_file_makes_no_finished_training_stale(tmp_path):
     before = code_of("agentark.distill.sft")
     assert not any(file.name in ("ppo.py", "reward_model.py") for file in before)
     assert all("agentark/distill" not in stage["deps"] for _, stage in STAGES)
+
+
+MODELS = ("teacher", "qwen3-small", "llama-small")
+SPECIALISTS = ("drugs", "illnesses", "novice")
+
+
+@pytest.mark.parametrize(
+    ("pipeline", "stages"),
+    [
+        ("dvc.yaml", [f"base_models@{name}" for name in MODELS]),
+        ("notebooks/specialists/dvc.yaml", [f"models@{name}" for name in SPECIALISTS]),
+    ],
+)
+def test_a_clone_does_not_train_its_base_models_again(pipeline, stages):
+    """They are in git and take an hour each. After a change of code that they depend on and that leaves their weights as
+    they are, `dvc commit --force STAGE` records it."""
+    names = [name if pipeline == "dvc.yaml" else f"{pipeline}:{name}" for name in stages]
+    shown = subprocess.run(["dvc", "status", *names], cwd=root(), capture_output=True, text=True, check=True).stdout
+    assert "changed" not in shown, shown
