@@ -85,6 +85,14 @@ def test_a_baseline_is_the_best_row_of_equal_or_lower_cost_without_a_debate():
     assert list(found.index)[:2] == ["dear", "debate"] or list(found.index)[:2] == ["debate", "dear"]
 
 
+def test_a_baseline_s_answers_are_no_longer():
+    predictions = {("homogeneous", name): answers(share, tokens=tokens) for name, share, tokens in (
+        ("ours", 0.6, 30), ("long", 0.8, 40), ("short", 0.5, 31)
+    )}  # fmt: skip
+    rows = [table.row(name, facts(), predictions[key], "equation") for key in predictions for name in key[1:]]
+    assert table.ranked(rows, predictions).set_index("method").loc["ours", "baseline"] == "short"
+
+
 def test_what_the_page_finds_turns_with_the_table():
     won, lost = board({"ours": 0.85, "base": 0.6}), board({"ours": 0.6, "base": 0.6})
     better, none = (leaderboard.baseline_finding(one, "homogeneous") for one in (won, lost))

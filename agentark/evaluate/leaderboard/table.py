@@ -1,8 +1,9 @@
 """The leaderboard: one row per setting and method, from the predictions and the costs of every method.
 
-Accuracy and gains have 95 % intervals over questions and seeds. A method's baseline is the best row of equal or lower
-cost that uses no debate. Cost is the number of tokens that a method needs before its student can answer: those that the
-teachers read and generate for its traces, those that they read to score outputs, and those that the student trains on.
+Accuracy and gains have 95 % intervals over questions and seeds. A method's baseline is the best row without a debate that
+costs no more, before its first answer and per answer. Cost is the number of tokens that a method needs before its student
+can answer: those that the teachers read and generate for its traces, those that they read to score outputs, and those that
+the student trains on.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,6 +19,7 @@ from agentark.evaluate.scores import by_seed
 
 COSTS = ("trace_tokens", "teacher_tokens", "training_tokens")
 ESTIMATES = ("value", "lo", "hi", "n")
+MARGIN = 1.1  # a baseline's tokens per answer, relative to a row's: answers of equal form differ by a few percent
 FAIR = 0.05  # how far the training tokens of a row may be from those of its class
 
 
@@ -81,7 +83,7 @@ def generations(given: Path, source: str) -> float:
 
 
 def ranked(rows: Sequence[Mapping[str, Any]], predictions: Mapping[tuple[str, str], pd.DataFrame]) -> pd.DataFrame:
-    """The leaderboard: rows with their gain over the best baseline of equal or lower cost, best first in each setting.
+    """The leaderboard: rows with their gain over the best baseline that costs no more, best first in each setting.
 
     predictions: of the task in domain, by (setting, method). A row without such a baseline has an empty one.
     """
@@ -91,7 +93,7 @@ def ranked(rows: Sequence[Mapping[str, Any]], predictions: Mapping[tuple[str, st
     for one in table.itertuples():
         others = table[
             (table["setting"] == one.setting) & (table["method"] != one.method) & (table["cost"] <= one.cost)
-            & ~table["uses_debate"]
+            & (table["tokens_per_question"] <= MARGIN * one.tokens_per_question) & ~table["uses_debate"]
         ]  # fmt: skip
         if others.empty:
             gains.append({"baseline": ""} | estimated("gain_", stats.Estimate(np.nan, np.nan, np.nan, 0)))
