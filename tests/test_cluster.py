@@ -193,34 +193,40 @@ def test_a_request_that_kills_its_workers_is_set_aside_and_named_and_the_rest_is
 
 
 GPUS = """
+import sys
 import ray
 from agentark.engines import cluster
 
-ray.init(num_cpus=8, num_gpus=8, include_dashboard=False, log_to_driver=False, configure_logging=False)
+ray.init("local", num_cpus=8, num_gpus=8, include_dashboard=False, log_to_driver=False, configure_logging=False)
 
 class Worker(cluster.Worker):
     def fingerprint(self, name):
         return f"{name} on {len(ray.get_gpu_ids())} GPUs of {id(self)}"
 
 ray.cloudpickle.register_pickle_by_value(__import__("sys").modules["__main__"])
-cluster.Worker, cluster.cards = Worker, lambda ray, name: 2 if "32b" in name else 1
-pool = cluster.pool("vllm:qwen3-32b")
-print(pool.size, pool.unit, cluster.Cluster("vllm:qwen3-32b").fingerprint.split(" of ")[0])
-print(cluster.Cluster("vllm:qwen3-8b").fingerprint.split(" of ")[0], pool.size)
+cluster.Worker, cluster.memory = Worker, lambda ray: 80e9
+large, small = (f"vllm:{sys.argv[1]}/{name}" for name in ("qwen3-32b", "qwen3-8b"))
+pool = cluster.pool(large)
+print(pool.size, pool.unit, cluster.Cluster(large).fingerprint.split(" of ")[0])
+print(cluster.Cluster(small).fingerprint.split(" of ")[0], pool.size)
 held = {held for _, held in pool.free.queue}
 print(sorted(held))
 cluster.POOL[0].each = 1
 try:
-    cluster.Cluster("vllm:qwen3-32b")
+    cluster.Cluster(large)
 except cluster.StudyError as error:
     print(error)
 """
 
 
-def test_a_model_that_one_gpu_cannot_hold_takes_several_of_the_cluster_s():
-    """Ray counts GPUs that are not there."""
-    done = subprocess.run([sys.executable, "-c", GPUS], capture_output=True, text=True, cwd=root())
-    first, second, held, refused = done.stdout.splitlines()
+def test_a_model_that_one_gpu_cannot_hold_takes_several_of_the_cluster_s(tmp_path):
+    """Ray counts GPUs that are not there, and files with holes stand for weights."""
+    for name, billions in (("qwen3-32b", 32.8), ("qwen3-8b", 8.2)):
+        (tmp_path / name).mkdir()
+        with (tmp_path / name / "model.safetensors").open("wb") as file:
+            file.truncate(int(2e9 * billions))
+    done = subprocess.run([sys.executable, "-c", GPUS, str(tmp_path)], capture_output=True, text=True, cwd=root())
+    first, second, held, refused = done.stdout.replace(f"{tmp_path}/", "").splitlines()
     assert first == "4 GPU vllm:qwen3-32b on 2 GPUs" and second == "vllm:qwen3-8b on 2 GPUs 4"
     assert held == "['', 'vllm:qwen3-32b', 'vllm:qwen3-8b']" and "needs 2 GPUs, but the workers" in refused
 

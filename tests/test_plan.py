@@ -17,7 +17,7 @@ from transformers import Qwen3Config
 
 from agentark import StudyError
 from agentark.distill import training
-from agentark.engines import vllm
+from agentark.engines import cluster, vllm
 from agentark.evaluate import cost
 from agentark.plan import checks, sizes, stages
 from agentark.plan import rates as rates_
@@ -207,10 +207,11 @@ def test_the_teacher_of_full_starts_on_eight_cards_two_a_copy(tmp_path, monkeypa
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 8)
     assert vllm.settings(tmp_path) == {"dtype": "bfloat16", "tensor_parallel_size": 2, "max_model_len": -1}
     full = yaml.safe_load(Path("params.yaml").read_text().replace("<<: *mini", "<<: *full"))
-    assert full["teacher"] == "ray:vllm:data/models/qwen3-32b" and 8 // vllm.cards(str(tmp_path)) == 4
+    assert full["teacher"] == "ray:vllm:data/models/qwen3-32b" and 8 // vllm.cards(str(tmp_path), 80e9) == 4
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    with pytest.raises(StudyError, match=r"66 GB of weights and needs 2 GPUs like these, but there are 1; choose"):
-        vllm.cards(str(tmp_path))
+    with pytest.raises(StudyError, match=r"needs 2 GPUs like these for its weights, but there are 1; choose"):
+        vllm.settings(tmp_path)
+    assert cluster.cards(f"vllm:{tmp_path}", vllm.memory()) == 2  # also where a process sees only one of the node's
 
 
 @given(st.floats(1e6, 1e13), st.sampled_from([24e9, 80e9, 141e9]))

@@ -50,18 +50,25 @@ def joined():
     return ray
 
 
-def cards(ray, name: str) -> int:
-    """GPUs of the cluster that a worker needs for an engine: those that vLLM needs, as a GPU's node counts them; else 1."""
-    if not name.startswith("vllm:") or not ray.cluster_resources().get("GPU"):
-        return 1
-    return ray.get(ray.remote(num_gpus=1)(vllm.cards).remote(name.removeprefix("vllm:")))
+def memory(ray) -> float:
+    """Bytes of memory of one of the cluster's GPUs, as its node counts them; 0 if there is none."""
+    if not ray.cluster_resources().get("GPU"):
+        return 0.0
+    return ray.get(ray.remote(num_gpus=1)(vllm.memory).remote())
+
+
+def cards(name: str, memory: float) -> int:
+    """GPUs of `memory` bytes that a worker needs for an engine: those that vLLM needs, else 1."""
+    return vllm.cards(name.removeprefix("vllm:"), memory) if memory and name.startswith("vllm:") else 1
 
 
 class Pool:
-    """The workers of the cluster: as many as its cores allow at any time, or its GPUs with `each` of them to a worker."""
+    """The workers of the cluster: as many as its cores allow at any time, or its GPUs with as many to a worker as the engine
+    `name` needs (`each`)."""
 
-    def __init__(self, ray, each: int = 1) -> None:
-        self.ray, self.each = ray, each
+    def __init__(self, ray, name: str) -> None:
+        self.ray, self.memory = ray, memory(ray)
+        self.each = each = cards(name, self.memory)
         self.unit = "GPU" if ray.cluster_resources().get("GPU") else "CPU"
         self.kind = ray.remote(num_cpus=1, num_gpus=each if self.unit == "GPU" else 0, max_restarts=0)(Worker)
         self.free: queue.Queue = queue.Queue()
@@ -107,11 +114,10 @@ POOL: list[Pool] = []  # of this process, started by the first engine
 
 def pool(name: str) -> Pool:
     """The pool, with workers that can load the engine `name`. Raises StudyError if the pool's have too few GPUs."""
-    ray = joined()
-    needed = cards(ray, name)
     if not POOL:
-        POOL.append(Pool(ray, needed))
-    if POOL[0].each < needed:
+        POOL.append(Pool(joined(), name))
+    # Not asked from the cluster again: the workers hold all GPUs.
+    if POOL[0].each < (needed := cards(name, POOL[0].memory)):
         raise StudyError(
             f"ray: {name} needs {needed} GPUs, but the workers of this run have {POOL[0].each}; name it before smaller "
             "models, or give each model a server"

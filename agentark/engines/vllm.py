@@ -37,22 +37,14 @@ def cards_for(weights: float, memory: float) -> int:
     return 2 ** max(0, math.ceil(math.log2(ROOM * weights / (memory * MEMORY))))
 
 
-def cards(name: str) -> int:
-    """Number of this machine's GPUs that one copy of a checkpoint takes; 1 without a GPU.
+def cards(name: str, memory: float) -> int:
+    """Number of GPUs of `memory` bytes that one copy of a checkpoint takes."""
+    return cards_for(sum(file.stat().st_size for file in located(name).glob("*.safetensors")), memory)
 
-    Raises StudyError if there are not so many, before anything is loaded.
-    """
-    if not torch.cuda.is_available():
-        return 1
-    folder = located(name)
-    weights = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
-    needed, there = cards_for(weights, torch.cuda.get_device_properties(0).total_memory), torch.cuda.device_count()
-    if needed > there:
-        raise StudyError(
-            f"vllm: {name} has {weights / 1e9:.0f} GB of weights and needs {needed} GPUs like these, but there are {there}; "
-            "choose a smaller model, or a server on several machines"
-        )
-    return needed
+
+def memory() -> float:
+    """Bytes of memory of a GPU of this machine."""
+    return float(torch.cuda.get_device_properties(0).total_memory)
 
 
 class VLLM:
@@ -69,10 +61,11 @@ class VLLM:
         except ImportError:
             raise StudyError(MISSING) from None
         folder = located(name)
-        self.llm = vllm.LLM(str(folder), enable_prefix_caching=True, disable_log_stats=True, **settings(folder))
+        chosen = settings(folder)
+        self.llm = vllm.LLM(str(folder), enable_prefix_caching=True, disable_log_stats=True, **chosen)
         self.tokenizer = loading.load_tokenizer(folder)
         self.window = self.llm.llm_engine.model_config.max_model_len
-        self.fingerprint = digest(folder, "vllm", vllm.__version__, str(settings(folder)))
+        self.fingerprint = digest(folder, "vllm", vllm.__version__, str(chosen))
 
     def batches(self, requests: Sequence[Request]) -> list[list[int]]:
         return [[i] for i in range(len(requests))]
@@ -121,7 +114,13 @@ def settings(folder: Path) -> dict[str, object]:
     """
     precision = AutoConfig.from_pretrained(folder).get_text_config().dtype
     if torch.cuda.is_available():
-        divided = {"tensor_parallel_size": cards(str(folder)), "max_model_len": WHAT_FITS}
+        needed, there = cards(str(folder), memory()), torch.cuda.device_count()
+        if needed > there:
+            raise StudyError(
+                f"vllm: {folder} needs {needed} GPUs like these for its weights, but there are {there}; choose a smaller "
+                "model, or a server on several machines"
+            )
+        divided = {"tensor_parallel_size": needed, "max_model_len": WHAT_FITS}
     else:
         divided = {"enforce_eager": True, "enable_chunked_prefill": False}
     return {"dtype": str(precision or "auto").removeprefix("torch."), **divided}
