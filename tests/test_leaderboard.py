@@ -18,9 +18,10 @@ from small_study import PROJECT, call, copy_of_project, digests, environment, sh
 
 from agentark import StudyError, root
 from agentark.distill import launch
-from agentark.evaluate.leaderboard import entries, errors, table
+from agentark.evaluate.leaderboard import entries, errors, table, unseen
 from agentark.evaluate.leaderboard.material import Material, read_material
 from agentark.report import leaderboard
+from agentark.schemas import Quantity, Question
 from agentark.stage import pipeline
 from agentark.stage.parameters import read_params
 
@@ -135,6 +136,35 @@ def test_sentences_on_errors_follow_the_table():
     assert "0.500" in line and "between 0.025 (ours) and 0.500 (theirs)" in line
     shown = leaderboard.error_table(errors.shares(kinds), "homogeneous")
     assert shown.loc["ours", "wrong step"].startswith("0.025") and list(shown.columns) == list(errors.KINDS)
+
+
+def recalled(name: str, *facts: str) -> Question:
+    """A question that needs these facts, and a sum of two numbers."""
+    steps = [Quantity(name=fact, value="x", ways=[""], needed=True) for fact in facts]
+    steps += [Quantity(name="sum", value="3", ways=["1 + 2"], needed=True)]
+    steps += [Quantity(name="useless", value="x", ways=[""], needed=False)]
+    return Question(question_id=name, task="clinic", split="test", level=2, text=name, solution="", answer="x",
+                    kind="text", content=name, quantities=steps)  # fmt: skip
+
+
+def test_a_question_is_unseen_if_one_of_its_facts_is_in_no_training_question():
+    train = [recalled("t0", "a"), recalled("t1", "b")]
+    test = [recalled("q0", "a", "b"), recalled("q1", "a", "c"), recalled("q2")]
+    assert unseen.with_all_facts(test, train) == {"q0", "q2"}
+
+
+@pytest.mark.parametrize(("elsewhere", "word"), [(1.0, "no difference detected"), (0.5, "worse")])
+def test_the_gap_to_the_debate_is_divided_by_facts(elsewhere, word):
+    debate = answers(1.0, 1, n=100)
+    seen = set(debate["question_id"].iloc[:80])
+    right = [(one in seen and i % 2 < 2 * elsewhere) for i, one in enumerate(debate["question_id"])]
+    ours = debate.assign(correct=right)
+    debate = debate.assign(correct=True)
+    found = unseen.split("specialists", {"debate": debate, "ours": ours}, seen)
+    rows = pd.DataFrame([{"setting": "specialists", "method": "ours", "student": "small"}])
+    (line,) = leaderboard.unseen_findings(found, rows)
+    assert "20 of 100 test questions" in line and "ours is right in 0.000, the debate in 1.000" in line and word in line
+    assert unseen.split("homogeneous", {"debate": debate}, set(debate["question_id"])).empty
 
 
 def test_sentences_on_other_tasks_follow_the_table():

@@ -13,6 +13,7 @@ import json
 import os
 import pickle
 import queue
+import shlex
 import shutil
 import subprocess
 import sys
@@ -26,7 +27,7 @@ from typing import Any
 import pandas as pd
 
 from agentark import Stopped, StudyError, parallel, root
-from agentark.distill.settings import Recipe, Settings
+from agentark.distill.settings import SFT, Recipe, Settings
 
 PRELOADED = ("agentark.distill.students", "agentark.distill.step_credit", "agentark.distill.training")
 
@@ -59,10 +60,20 @@ def route(chosen: Settings) -> tuple[bool, str]:
         if not (torch.cuda.is_available() and importlib.util.find_spec("bitsandbytes")):
             raise StudyError("four_bit: needs a GPU and bitsandbytes (`pip install bitsandbytes`); set it to false")
     why = obstacle(lora_rank) or ("as asked" if trainer == "peft" else "")
+    if configuration(chosen):
+        why = why or "the weights are divided among processes"
     if why and trainer == "unsloth":
         raise StudyError(f"trainer unsloth: {why}; set trainer to auto to fall back")
     plain = "transformers, all weights" if lora_rank == 0 else f"PEFT, LoRA of rank {lora_rank}"
     return (False, f"trainer: {plain} ({why})") if why else (True, f"trainer: Unsloth, LoRA of rank {lora_rank}")
+
+
+def configuration(chosen: Settings | Recipe) -> str:
+    """The file with Accelerate's configuration of a training, "" without one. Raises StudyError if there is no such file."""
+    name = chosen.accelerate if isinstance(chosen, SFT) else ""
+    if name and not (root() / name).is_file():
+        raise StudyError(f"sft.accelerate: {root() / name}: no such file; see docs/scaling/fsdp2.yaml")
+    return str(root() / name) if name else ""
 
 
 def run_all(function: Callable, calls: Iterable[dict[str, Any]], processes: int = 1) -> list:
@@ -70,7 +81,8 @@ def run_all(function: Callable, calls: Iterable[dict[str, Any]], processes: int 
 
     Each call has `settings`, of the same class in all. Without a GPU one process per core runs one call each, and all
     run at once if there are fewer than two per core. On GPUs, or with `processes` above 1 (data-parallel processes per
-    call), as many calls run at once as the GPUs allow, or one without a GPU. Prints the route and its reason first.
+    call), as many calls run at once as the GPUs allow, or one without a GPU. With a configuration of Accelerate, which has
+    the number of processes, one call runs after another. Prints the route and its reason first.
     Raises StudyError in one line for any failure.
     """
     calls = list(calls)
@@ -109,6 +121,8 @@ def _run_all(function: Callable, calls: list[dict[str, Any]], processes: int) ->
     unsloth, line = route(settings.policy if isinstance(settings, Recipe) else settings)
     print(line, flush=True)
     gpus = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(torch.cuda.device_count())))).split(",")
+    if configuration(settings):
+        return [launched(function, call, 0, "", unsloth) for call in calls]
     if not torch.cuda.is_available():
         if processes == 1:
             import_trainers()  # before the workers fork
@@ -162,14 +176,26 @@ def import_trainers() -> None:
 
 
 def launched(function: Callable, call: dict[str, Any], processes: int, gpus: str, unsloth: bool):
-    """Run one call in `processes` processes, relay their output and return the result. Raises StudyError on failure."""
-    command = [sys.executable, "-m"]
-    if processes > 1:
+    """Run one call in `processes` processes, relay their output and return the result. Raises StudyError on failure.
+
+    With a configuration of Accelerate, its processes on its machines: AGENTARK_LAUNCHER is a command that starts another
+    one on each machine, such as `srun --ntasks-per-node=1`. All read the call from a folder of the project.
+    """
+    import torch
+
+    command, shared = [sys.executable, "-m"], None
+    if file := configuration(call["settings"]):
+        starter = shlex.split(os.environ.get("AGENTARK_LAUNCHER", ""))
+        command = [*starter, *command, "accelerate.commands.launch", "--config_file", file, "-m"]
+        shared = root() / "data" / "checkpoints"
+        shared.mkdir(parents=True, exist_ok=True)
+    elif processes > 1:
         kind = ["--multi_gpu", "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
         port = ["--main_process_port", "0"]  # a free one
         command += ["accelerate.commands.launch", "--num_processes", str(processes), *kind, *port, "-m"]
-    environment = {**os.environ, **({"CUDA_VISIBLE_DEVICES": gpus} if gpus else {"ACCELERATE_USE_CPU": "true"})}
-    with tempfile.TemporaryDirectory() as folder:
+    device = {} if torch.cuda.is_available() else {"ACCELERATE_USE_CPU": "true"}
+    environment = os.environ | ({"CUDA_VISIBLE_DEVICES": gpus} if gpus else device)
+    with tempfile.TemporaryDirectory(dir=shared) as folder:
         place = Path(folder)
         (place / "call").write_bytes(pickle.dumps((unsloth, pickle.dumps((function, call)))))
         with (place / "log").open("w") as log:

@@ -66,7 +66,10 @@ class SFT(Settings):
 
     section: ClassVar[str] = "sft"
 
+    unrecorded = Settings.unrecorded | {"accelerate"}
+
     steps: int = Field(gt=0)  # optimiser steps, so that methods are compared at equal training
+    accelerate: str = ""  # configuration of `accelerate launch` that divides the weights among GPUs and machines
 
     @property
     def optimiser_steps(self) -> int:

@@ -65,7 +65,7 @@ def train(
     from trl import SFTConfig
 
     from agentark.distill.students import Origin, save
-    from agentark.distill.training import WholeBatches, arguments, checkpoints_of, curve, run, trainable
+    from agentark.distill.training import WholeBatches, arguments, checkpoints_of, curve, run, trainable, whole
 
     origin = Origin(method, seed, {"base": base}, pairs, settings.recorded())
     checkpoints = checkpoints_of(origin, settings)
@@ -86,7 +86,7 @@ def train(
     )
     training = WholeBatches(model, config, train_dataset=Dataset.from_list(chats), processing_class=tokenizer)
     run(training, checkpoints)
-    save(training.model, tokenizer, out, origin)
+    save(whole(training, base, seed, settings), tokenizer, out, origin)
     return curve(training.state.log_history, "loss", "mean_token_accuracy")
 
 

@@ -247,6 +247,19 @@ def run(trainer, checkpoints: Path | None = None) -> None:
     trainer.train(resume_from_checkpoint=last)
 
 
+def whole(trainer: Trainer, base: Path, seed: int, chosen: Settings) -> loading.Model:
+    """The trained model. If its weights are divided among processes, all of them take part, and the first one gets a
+    model with all weights, the others theirs."""
+    if not trainer.accelerator.is_fsdp2:
+        return trainer.model
+    weights = trainer.accelerator.get_state_dict(trainer.model)
+    if os.environ.get("RANK", "0") != "0":
+        return trainer.model
+    model, _ = trainable(base, seed, chosen)
+    model.load_state_dict(weights)
+    return model
+
+
 class Ticks(TrainerCallback):
     """After every optimiser step, advance the progress bar (in the first process) and stop if the run has to. The last
     step is logged, so that the learning curve ends where the training does.

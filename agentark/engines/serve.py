@@ -142,6 +142,8 @@ def main() -> None:
 
 def replace_by_vllm(folder: Path, name: str, port: int) -> NoReturn:
     """Replace this process by vLLM's own server."""
+    # vLLM gives up after 300 s of one step, in which a core reads some 50,000 tokens.
+    os.environ.setdefault("VLLM_EXECUTE_MODEL_TIMEOUT_SECONDS", "7200")
     options = {"model": folder, "served-model-name": name, "host": "127.0.0.1", "port": port, **settings(folder)}
     switches = {True: "--{}", False: "--no-{}"}
     command = ["-m", "vllm.entrypoints.openai.api_server"]

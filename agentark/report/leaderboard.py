@@ -7,7 +7,7 @@ import pandas as pd
 import seaborn as sns
 
 from agentark.report import charts
-from agentark.report.sentences import listed, number, signed, verdict
+from agentark.report.sentences import against, listed, number, signed, verdict
 
 
 def gained(one: pd.Series, prefix: str = "gain_") -> pd.Series:
@@ -137,6 +137,21 @@ def error_findings(errors: pd.DataFrame, table: pd.DataFrame) -> list[str]:
         lines.append(
             f"**{str(kind).capitalize()}**, {setting}: {number(base)}, without training ({base['method']}). After "
             f"training between {least['value']:.3f} ({least['method']}) and {most['value']:.3f} ({most['method']})."
+        )
+    return lines
+
+
+def unseen_findings(unseen: pd.DataFrame, table: pd.DataFrame) -> list[str]:
+    """Per setting with such questions: the best student where a fact is in no training question, and on the others."""
+    lines = []
+    for setting, rows in unseen.groupby("setting", sort=False):
+        best = table[(table["setting"] == setting) & (table["student"] != "")]["method"].iloc[0]
+        seen, missing = (part.set_index("method") for _, part in rows.groupby("facts", sort=False))
+        lines.append(
+            f"**{setting}.** {missing['n'].iloc[0]} of {missing['n'].iloc[0] + seen['n'].iloc[0]} test questions need a "
+            f"fact that no training question has. There {best} is right in {missing.loc[best, 'value']:.3f}, the debate in "
+            f"{missing.loc['debate', 'value']:.3f}. On the others {best} has {number(seen.loc[best])}, "
+            f"{against('the debate', gained(seen.loc[best]))}."
         )
     return lines
 
