@@ -21,6 +21,17 @@ PAIRS = [(q.text, q.solution) for q in TASKS["equation"].questions(24, "train", 
 FAMILIES = ("qwen3", "llama", "gemma3")
 STEPS = {"steps": 9, "batch_size": 8, "learning_rate": 0.02, "accelerate": "fsdp2.yaml"}
 
+# Starts a command twice. The second one has a rank of its own, or Accelerate would find its port taken by the first.
+EVERYWHERE = """\
+second=()
+for word in "$@"; do
+  [ "$word" = --config_file ] && second+=(--machine_rank 1)
+  second+=("$word")
+done
+"$@" & first=$!
+"${second[@]}" && wait $first
+"""
+
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory):
@@ -123,7 +134,7 @@ def test_a_killed_training_of_divided_weights_goes_on_to_the_same_weights(projec
 @pytest.mark.long
 def test_two_machines_divide_the_weights(project, monkeypatch):
     """Two machines are played by two commands on this one, which find each other at its address."""
-    (project / "everywhere.sh").write_text('"$@" & first=$!\n"$@" && wait $first\n')
+    (project / "everywhere.sh").write_text(EVERYWHERE)
     monkeypatch.setenv("AGENTARK_LAUNCHER", f"bash {project / 'everywhere.sh'}")
     base = project / "data/models/qwen3"
     curve = divided(base, project / "machines", accelerate="two-machines.yaml")
