@@ -5,7 +5,6 @@ import json
 import re
 import subprocess
 import sys
-import tomllib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -118,7 +117,7 @@ COMMANDS: dict[str, str | list[str]] = {
         "test_cluster.py::test_a_debate_is_the_same_as_without_ray"
     ),
     "pip install xllamacpp gguf": "test_llama_cpp.py::test_a_debate_is_held_by_processes_and_taken_up_from_the_store",
-    "pip install -e .[gpu]": "test_docs.py::test_the_gpu_extra_has_unsloth_and_vllm",
+    "pip install -e .[gpu]": "test_versions.py::test_the_extra_resolves_beside_the_lock",
     **dict.fromkeys(
         ("make study", "make test", "make lab", "make plan", "make grid",
          "make serve MODEL=data/models/teacher PORT=8000"), MAKE,
@@ -256,11 +255,6 @@ def test_every_column_is_documented(page, schema):
     text = (PROJECT / "docs" / page).read_text(encoding="utf-8")
     missing = [name for name in schema.model_fields if f"`{name}`" not in text]
     assert not missing
-
-
-def test_the_gpu_extra_has_unsloth_and_vllm():
-    extra = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]["optional-dependencies"]["gpu"]
-    assert {requirement.partition("==")[0] for requirement in extra} == {"unsloth", "vllm"}
 
 
 def test_hooks_are_the_checks_of_make_lint():

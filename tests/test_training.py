@@ -4,6 +4,7 @@ import importlib.util
 import json
 import os
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -251,6 +252,65 @@ def test_vllm_generates_within_the_training(monkeypatch):
     config = GRPOConfig(**shared, **policy.generation(settings.but(generator="vllm")))
     assert config.use_vllm and config.vllm_mode == "colocate"
     assert not GRPOConfig(**shared, **policy.generation(settings)).use_vllm
+
+
+CARD = sft.GPU(80e9, "flash_attention_2", frozenset({"qwen3", "gemma3_text", "qwen2_5_vl"}))
+
+
+@pytest.mark.parametrize(
+    ("family", "card", "tokens", "expected"),
+    [
+        ("qwen3", CARD, 6400, (True, True, False)),
+        ("llama", CARD, 6400, (True, False, False)),  # no Liger kernels on this card
+        ("qwen3", sft.GPU(80e9), 6400, (False, False, False)),
+        ("qwen3", replace(CARD, memory=1e6), 6400, (True, True, True)),  # no room for activations
+        ("qwen3", CARD, 6.4e7, (True, True, True)),
+        ("qwen2.5-vl", CARD, 6400, (False, False, False)),
+    ],
+)
+def test_a_gpu_trains_by_the_kernels_that_it_has(project, family, card, tokens, expected):
+    model, _ = loading.load(project / "data/models" / family)
+    names = ("padding_free", "use_liger_kernel", "gradient_checkpointing")
+    assert sft.fast(model, card, tokens) == dict(zip(names, expected, strict=True))
+
+
+def test_a_training_without_a_gpu_takes_no_other_path(project):
+    assert torch.cuda.is_available() or sft.gpu() is None
+
+
+@pytest.mark.parametrize("family", ["qwen3", "llama", "gemma3"])
+@pytest.mark.parametrize("lora_rank", [0, 4])
+def test_activations_are_estimated_from_above(project, monkeypatch, family, lora_rank):
+    """Against what autograd keeps for the backward pass, in the arithmetic of a GPU."""
+    monkeypatch.setattr(loading, "precision", lambda: torch.bfloat16)
+    model, _ = trainable(project / "data/models" / family, 0, SFT.read(STEPS | {"lora_rank": lora_rank}))
+    half = (model.get_base_model() if lora_rank else model).get_decoder()
+
+    def kept(tokens: int) -> int:
+        found = {}
+
+        def keep(tensor):
+            found[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), torch.autocast("cpu"):
+            state = half(input_ids=torch.arange(tokens)[None], use_cache=False).last_hidden_state
+        assert state.requires_grad
+        return sum(found.values())
+
+    measured = kept(512) - kept(256)  # without the weights
+    estimate = sft.training_bytes(model, 512) - sft.training_bytes(model, 256)
+    assert measured < estimate < 2.5 * measured
+
+
+@pytest.mark.parametrize("lora_rank", [0, 4])
+def test_a_batch_without_padding_teaches_the_same(project, monkeypatch, lora_rank):
+    base = project / "data/models/qwen3"
+    padded = imitate(base, project / "padded", lora_rank=lora_rank, per_device_batch_size=4)
+    monkeypatch.setattr(sft, "gpu", lambda: sft.GPU(80e9, "sdpa"))
+    flat = imitate(base, project / "flat", lora_rank=lora_rank, per_device_batch_size=4)
+    for key in ("loss", "mean_token_accuracy"):
+        assert [row[key] for row in flat] == pytest.approx([row[key] for row in padded], abs=1e-4), key
 
 
 def test_a_student_says_where_it_comes_from(project):

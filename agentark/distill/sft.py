@@ -6,11 +6,14 @@ The training libraries are imported in `train`, since this takes ten seconds and
 import math
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from agentark import StudyError
+from agentark.distill.launch import route
 from agentark.distill.settings import SFT
 from agentark.models.chat import prompt_ids, solve_prompt
 from agentark.schemas import Trajectory
@@ -26,6 +29,7 @@ def example_tokens(pairs: Sequence[tuple[str, str]], tokenizer: PreTrainedTokeni
 
 
 METHODS = ("sft", "rsft", "da")
+ROOM = 0.8  # of a GPU's free memory: the rest for what `training_bytes` leaves out, such as logits
 
 
 def examples(trajectories: Sequence[Trajectory], method: str) -> list[tuple[str, str]]:
@@ -59,7 +63,8 @@ def train(
 
     If the pairs do not divide evenly among several processes, an epoch's last step is filled up with its first pairs.
     With settings.save_steps a killed training continues from its last checkpoint, and ends in the same weights.
-    Returns the learning curve: step, loss (nats per token), mean_token_accuracy.
+    On a GPU it uses the kernels that are installed, see `fast`. Returns the learning curve: step, loss (nats per token),
+    mean_token_accuracy.
     """
     from datasets import Dataset
     from trl import SFTConfig
@@ -72,6 +77,14 @@ def train(
     shared = arguments(settings, seed, settings.batch_size, f"{method} {base.name} seed {seed}", checkpoints)
     model, tokenizer = trainable(base, seed, settings)
     check_turns(base, tokenizer, model.generation_config.eos_token_id)
+    if (card := gpu()) and not route(settings)[0]:  # Unsloth has kernels of its own
+        plain = model.get_base_model() if settings.lora_rank else model
+        longest = example_tokens([max(pairs, key=lambda pair: len(pair[0] + pair[1]))], tokenizer)
+        chosen = fast(plain, card, longest * shared["per_device_train_batch_size"])
+        print("training on a GPU:", ", ".join(f"{name}={value}" for name, value in chosen.items()), flush=True)
+        shared |= chosen
+        if chosen["padding_free"]:
+            plain.set_attn_implementation(card.attention)
     chats = [
         {"prompt": [{"role": "user", "content": q}], "completion": [{"role": "assistant", "content": a}]}
         for q, a in pairs
@@ -88,6 +101,65 @@ def train(
     run(training, checkpoints)
     save(whole(training, base, seed, settings), tokenizer, out, origin)
     return curve(training.state.log_history, "loss", "mean_token_accuracy")
+
+
+@dataclass(frozen=True)
+class GPU:
+    """What a GPU and the packages installed beside it offer to a training."""
+
+    memory: float  # free bytes
+    attention: str = ""  # transformers' name of a FlashAttention kernel; "": none is installed
+    liger: frozenset[str] = frozenset()  # model types that have Liger kernels
+
+
+def gpu() -> GPU | None:
+    """The GPU of this process, or None without one."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return None
+    from transformers.utils import is_flash_attn_2_available, is_flash_attn_3_available
+    from trl.import_utils import is_liger_kernel_available
+
+    types: frozenset[str] = frozenset()
+    if is_liger_kernel_available():
+        from liger_kernel.transformers.monkey_patch import MODEL_TYPE_TO_APPLY_LIGER_FN
+
+        types = frozenset(MODEL_TYPE_TO_APPLY_LIGER_FN)
+    kernels = {"flash_attention_3": is_flash_attn_3_available, "flash_attention_2": is_flash_attn_2_available}
+    return GPU(torch.cuda.mem_get_info()[0], next((name for name, there in kernels.items() if there()), ""), types)
+
+
+def fast(model: PreTrainedModel, card: GPU, tokens: float) -> dict[str, Any]:
+    """Arguments of SFTConfig that make a training faster on `card`, with at most `tokens` tokens at a time.
+
+    None of them changes the examples of a step, as packing would, so the loss is the same up to rounding. Batches
+    without padding need a FlashAttention kernel: SDPA would compute attention between examples and mask it. Models that
+    also see images keep the plain path, because their positions have three axes.
+    """
+    text = model.config.get_text_config() is model.config
+    return {
+        "padding_free": text and bool(card.attention) and model._supports_flash_attn,
+        "use_liger_kernel": text and model.config.model_type in card.liger,
+        "gradient_checkpointing": training_bytes(model, tokens) > ROOM * card.memory,
+    }
+
+
+def training_bytes(model: PreTrainedModel, tokens: float) -> float:
+    """Bytes of a training that keeps all activations: an estimate from above, up to 2.5 times what is kept.
+
+    Weights; 12 bytes for the gradient of each trained weight and Adam's two moments. Per token and layer 2 bytes for
+    each value kept for the backward pass: the two norms and the inputs of adapters (17 widths), queries with their norm,
+    repeated keys and values and the output of attention (12 widths of queries, 8 of keys), the MLP (5 of its widths).
+    """
+    config = model.config.get_text_config()
+    heads, width = config.num_attention_heads, getattr(config, "head_dim", None)
+    width = width or config.hidden_size // heads
+    keys = getattr(config, "num_key_value_heads", None) or heads
+    inner = getattr(config, "intermediate_size", None) or 4 * config.hidden_size
+    values = 17 * config.hidden_size + (12 * heads + 8 * keys) * width + 5 * inner
+    weights = sum(p.numel() * p.element_size() + 12 * p.numel() * p.requires_grad for p in model.parameters())
+    return weights + 2 * values * config.num_hidden_layers * tokens
 
 
 def check_turns(base: Path, tokenizer, ends: int | list[int] | None) -> None:

@@ -3,8 +3,8 @@
 Checkpoints have real shapes but random weights: speed and memory do not depend on what a model has learnt. Arithmetic is
 in bfloat16: autocast over float32 weights where all weights are trained, bfloat16 weights elsewhere. Every measurement
 runs in its own process, because Unsloth patches TRL for the whole process and peak memory must start from zero. A failed
-measurement gives the reason in its row, and the others continue. The table is written after each measurement, so a
-stopped run keeps what it has. A value is the median of `n` repeats in one run, with the least and the most. Rows that a
+measurement gives the reason in its row, and the others continue. Measurements are in order of worth, and the table is
+written after each, so a stopped run keeps what it has: `AGENTARK_HOURS=0.2` stops after 12 minutes. A value is the median of `n` repeats in one run, with the least and the most. Rows that a
 run does not reach keep their earlier measurement with its card and versions, or "not measured". `--model` measures the
 rows of one model. `--rehearse` runs the same code on the CPU with tiny shapes; its numbers mean nothing.
 
@@ -31,7 +31,7 @@ from typing import Any
 import pandas as pd
 import torch
 
-from agentark import StudyError, finish, first_line, root
+from agentark import Stopped, StudyError, deadline, finish, first_line, root
 from agentark.distill import launch
 from agentark.parallel import isolated
 from agentark.schemas import write_csv
@@ -43,29 +43,37 @@ from tests.benchmarks.gpu_routes import (
     build,
     generate,
     matrix_rate,
+    train_fast,
     train_grpo,
     train_sft,
 )
 
-UNITS = {
-    train_sft: {
-        "R-SFT tokens/s": "tokens/s",
-        "R-SFT MFU": "",
-        "R-SFT peak memory": "GB",
-        "R-SFT loss": "nats per token",
-    },
-    generate: {"generation tokens/s": "tokens/s", "generation MFU": ""},
-    train_grpo: {f"GRPO step: {part}": "s" for part in ("generating", "scoring", "update")},
+SFT_UNITS = {
+    "R-SFT tokens/s": "tokens/s",
+    "R-SFT MFU": "",
+    "R-SFT peak memory": "GB",
+    "R-SFT loss": "nats per token",
 }
-ROUTES: list[tuple[Callable, str, Any]] = [  # with the settings that it changes, or the prefix of its engine
-    (train_sft, "TRL", {"lora_rank": 0}),
+UNITS = {
+    train_sft: SFT_UNITS,
+    train_fast: SFT_UNITS,
+    generate: {"generation tokens/s": "tokens/s", "generation MFU": ""},
+    train_grpo: {f"GRPO step: {part}": "s" for part in ("generating", "scoring", "update")}
+    | {"GRPO step: share generating": ""},
+}
+ADAPTERS: list[tuple[Callable, str, Any]] = [  # with the settings that it changes, or the prefix of its engine
     (train_sft, "TRL + PEFT", {}),
+    (train_fast, "TRL + PEFT, kernels", {}),
     (train_sft, "Unsloth", {"trainer": "unsloth"}),
+]
+REST: list[tuple[Callable, str, Any]] = [
     (generate, "transformers", ""),
     (generate, "vLLM", "vllm:"),
-    (train_grpo, "TRL", {}),  # takes longest
+    (train_grpo, "TRL", {}),
+    (train_sft, "TRL", {"lora_rank": 0}),
 ]
-REFERENCE = {"TRL + PEFT": "TRL", "Unsloth": "TRL + PEFT"}  # route -> the route whose loss curve it is compared with
+# route -> the route whose loss curve it is compared with
+REFERENCE = {"TRL + PEFT": "TRL", "TRL + PEFT, kernels": "TRL + PEFT", "Unsloth": "TRL + PEFT"}
 KEY = ("what", "model", "route")
 MACHINE = ("card", "driver", "versions", "command")
 
@@ -83,9 +91,9 @@ def rows_of(out: Path) -> dict[tuple, dict[str, Any]]:
     """Every row of the table by what, model and route: as in `out`, or else "not measured"."""
     units = {("matrix rate", "", "torch"): "TFLOP/s"}
     for model in SHAPES:
-        for function, route, _ in ROUTES:
+        for function, route, _ in ADAPTERS + REST:
             units |= {(what, model, route): unit for what, unit in UNITS[function].items()}
-            if function is train_sft and route in REFERENCE:
+            if UNITS[function] is SFT_UNITS and route in REFERENCE:
                 units["R-SFT loss, difference to " + REFERENCE[route], model, route] = "nats per token"
     empty = result("") | dict.fromkeys(MACHINE, "")
     rows = {key: {**dict(zip(KEY, key, strict=True)), "value": None, "unit": u, **empty} for key, u in units.items()}
@@ -98,6 +106,8 @@ def attempt(names: Iterable[str], function: Callable, *arguments: Any, **call: A
     """The result of `function`; if it fails, the reason in one line for each of `names`."""
     try:
         return function(*arguments, **call)
+    except Stopped:
+        raise
     except Exception as error:  # out of memory, a package that does not support the card, ...
         reason = first_line(error)[:200]
         return dict.fromkeys(names, reason if isinstance(error, StudyError) else f"{type(error).__name__}: {reason}")
@@ -112,7 +122,7 @@ def measured(function: Callable, how: Any, size: Size, folder: Path) -> dict[str
     """One measurement, on a GPU in its own process: a training as `launch.run_all` starts it, or generation."""
     if function is generate:
         return alone(generate, prefix=how, size=size, folder=folder)
-    settings = (size.sft if function is train_sft else size.grpo).but(**how)
+    settings = (size.grpo if function is train_grpo else size.sft).but(**how)
     return launch.run_all(function, [dict(settings=settings, size=size, folder=folder)])[0]
 
 
@@ -131,23 +141,35 @@ def measure(size: Size, machine: dict[str, str], out: Path) -> None:
     found = alone(matrix_rate, size=size)
     enter("", "torch", found)
     rate = 1e12 * statistics.median(found["matrix rate"])
-    for model, shape in size.shapes.items():
-        curves: dict[str, Any] = {}
-        with tempfile.TemporaryDirectory() as folder:
-            build(shape, Path(folder))
-            for function, route, how in ROUTES:
-                found = attempt(UNITS[function], measured, function, how, size, Path(folder))
-                for what, values in found.items():
-                    if what.endswith("MFU") and not isinstance(values, str):
-                        found[what] = [flops / rate for flops in values]
-                if function is train_sft:
-                    curves[route] = found["R-SFT loss"]
-                    if reference := REFERENCE.get(route):
-                        both = curves[route], curves[reference]
-                        missing = next((c for c in both if isinstance(c, str)), None)
-                        gaps = missing or [abs(a - b) for a, b in zip(*both, strict=True)]
-                        found[f"R-SFT loss, difference to {reference}"] = gaps
-                enter(model, route, found)
+    curves: dict[tuple[str, str], Any] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for model, (function, route, how) in sections([*size.shapes]):
+            deadline.check()
+            if not (place := Path(folder, model)).is_dir():
+                build(size.shapes[model], place)
+            found = attempt(UNITS[function], measured, function, how, size, place)
+            for what, values in found.items():
+                if what.endswith("MFU") and not isinstance(values, str):
+                    found[what] = [flops / rate for flops in values]
+            enter(model, route, found)
+            if "R-SFT loss" in found:
+                curves[model, route] = found["R-SFT loss"]
+                for one, other in REFERENCE.items():
+                    if route in (one, other) and {(model, one), (model, other)} <= curves.keys():
+                        gaps = distance(curves[model, one], curves[model, other])
+                        enter(model, one, {f"R-SFT loss, difference to {other}": gaps})
+
+
+def sections(models: list[str]) -> list[tuple[str, tuple]]:
+    """Model and route of each measurement: LoRA of every model, then the rest, the first model before the others."""
+    adapters = [(model, route) for route in ADAPTERS for model in models]
+    return adapters + [(model, route) for model in models for route in REST]
+
+
+def distance(one: list[float] | str, other: list[float] | str) -> list[float] | str:
+    """How far two loss curves are apart at each step, or why one of them is missing."""
+    missing = next((curve for curve in (one, other) if isinstance(curve, str)), None)
+    return missing or [abs(a - b) for a, b in zip(one, other, strict=True)]
 
 
 def described(card: str, command: str) -> dict[str, str]:
@@ -156,7 +178,7 @@ def described(card: str, command: str) -> dict[str, str]:
     done = subprocess.run(asked, capture_output=True, text=True) if shutil.which(asked[0]) else None
     driver = done.stdout.partition("\n")[0] if done else ""
     installed = {d.name: d.version for d in distributions()}
-    names = ("torch", "transformers", "trl", "peft", "unsloth", "bitsandbytes", "vllm")
+    names = ("torch", "transformers", "trl", "peft", "unsloth", "bitsandbytes", "vllm", "liger_kernel", "flash_attn")
     versions = " ".join(f"{name} {installed[name]}" for name in names if name in installed)
     return dict(zip(MACHINE, (card, driver, versions, command), strict=True))
 
@@ -172,6 +194,7 @@ def main() -> None:
         if chosen.out is None:
             parser.error("--rehearse needs --out: its numbers do not belong in reports/")
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    deadline.begin()
     out, size = chosen.out or root() / "reports" / "gpu.csv", REHEARSAL if chosen.rehearse else REAL
     if chosen.model:
         size = replace(size, shapes={chosen.model: size.shapes[chosen.model]})
