@@ -4,8 +4,9 @@ Checkpoints have real shapes but random weights: speed and memory do not depend 
 in bfloat16: autocast over float32 weights where all weights are trained, bfloat16 weights elsewhere. Every measurement
 runs in its own process, because Unsloth patches TRL for the whole process and peak memory must start from zero. A failed
 measurement gives the reason in its row, and the others continue. Measurements are in order of worth, and the table is
-written after each, so a stopped run keeps what it has: `AGENTARK_HOURS=0.2` stops after 12 minutes. A value is the median of `n` repeats in one run, with the least and the most. Rows that a
-run does not reach keep their earlier measurement with its card and versions, or "not measured". `--model` measures the
+written after each, so a stopped run keeps what it has: `AGENTARK_HOURS=0.2` stops after 12 minutes. A value is the
+median of `n` repeats in one run, with the least and the most. Rows that a run does not reach keep their earlier
+measurement with its card and versions, or "not measured". `--model` measures the
 rows of one model. `--rehearse` runs the same code on the CPU with tiny shapes; its numbers mean nothing.
 
 MFU (model FLOPs utilisation) is FLOP/s divided by the card's matrix rate, which is measured here too. The FLOPs of a
