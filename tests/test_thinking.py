@@ -32,7 +32,7 @@ from agentark.engines.server import Server
 from agentark.engines.thoughts import MARK, MARKERS, split, written
 from agentark.evaluate.predictions import predict
 from agentark.evaluate.scores import scores
-from agentark.models.chat import SWITCH, prompt_ids, rendered
+from agentark.models.chat import SWITCH, accepted, prompt_ids, rendered, solve_prompt
 from agentark.schemas import Trace, frame, read_table, write_table
 from agentark.traces.check import check_traces
 from agentark.traces.selection import select
@@ -134,6 +134,17 @@ def test_the_marker_of_a_thought_that_the_prompt_opens_belongs_to_the_reply(temp
 
 
 # The real templates
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_student_trains_on_the_prompt_that_it_will_answer(name, templates):
+    asked = Chat(system="Answer briefly.").request(USER, 0.0, 9, 0).messages
+    expected = rendered(templates[name], asked, "")
+    (chat,) = sft.chats([("How many eggs?", "answer : 3")], templates[name], "Answer briefly.")
+    assert "Answer briefly." in expected and rendered(templates[name], chat["prompt"], "") == expected
+    question = EGGS.model_copy(update={"text": "How many eggs?"})
+    (row,) = policy.prompts([question], lambda text: accepted(templates[name], solve_prompt(text, "Answer briefly.")))
+    assert row["prompt"] == chat["prompt"]
 
 
 @pytest.mark.parametrize("name", FAMILIES)

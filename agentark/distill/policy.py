@@ -15,7 +15,7 @@ from agentark.distill.rewards import LOGGED, rewards, watched
 from agentark.distill.scorer import StepScorer
 from agentark.distill.settings import Policy
 from agentark.models import loading
-from agentark.models.chat import SWITCH, prompt_ids, solve_prompt
+from agentark.models.chat import SWITCH, Messages, accepted, prompt_ids, solve_prompt
 from agentark.schemas import Question
 
 EVAL_GENERATIONS = 2  # outputs to each held-out question
@@ -74,14 +74,18 @@ def train(
         whole = model.get_base_model() if settings.lora_rank else model
         whole.generate = partial(batching.generate, whole)
     how = "mean" if by_step else settings.aggregate
+
+    def ask(question: str) -> Messages:
+        return accepted(tokenizer, solve_prompt(question, settings.system), "off")
+
     functions, weights = rewards(reward_model, questions, how, settings.outcome_weight)
     shared |= colocated | outputs_of(settings) | {"reward_weights": [*weights, 0.0]}
     if held_out:
         shared |= early_stop(settings, checkpoints or out / "checkpoints", shared)
     kind, config = algorithm(settings, shared, reward_model, questions)
     training = kind(
-        model, [*functions, watched(questions, agreed or {})], config, train_dataset=prompts(trained),
-        eval_dataset=prompts(held_out) if held_out else None, processing_class=tokenizer,
+        model, [*functions, watched(questions, agreed or {})], config, train_dataset=prompts(trained, ask),
+        eval_dataset=prompts(held_out, ask) if held_out else None, processing_class=tokenizer,
     )  # fmt: skip
     run(training, checkpoints)
     save(training.model, tokenizer, out, made_from)
@@ -142,11 +146,11 @@ def early_stop(settings: Policy, checkpoints: Path, shared: dict) -> dict[str, o
     )
 
 
-def prompts(questions: Sequence[Question]):
-    """The questions as a data set for TRL: `prompt`, `question_id`."""
+def prompts(questions: Sequence[Question], ask: Callable[[str], Messages] = solve_prompt):
+    """The questions as a data set for TRL: `prompt`, which `ask` makes of the text, and `question_id`."""
     from datasets import Dataset
 
-    return Dataset.from_list([{"prompt": solve_prompt(q.text), "question_id": q.question_id} for q in questions])
+    return Dataset.from_list([{"prompt": ask(q.text), "question_id": q.question_id} for q in questions])
 
 
 def learning_curve(history: Sequence[dict], kept: int) -> list[dict]:
@@ -209,4 +213,4 @@ def generation(settings: Policy) -> dict[str, object]:
 def longest_prompt(base: Path, questions: Sequence[Question], tokenizer, settings: Policy) -> int:
     """The longest prompt's tokens. Raises StudyError if a prompt leaves no room for a reply in the model's window."""
     most = loading.window(base) - settings.max_tokens
-    return max(len(prompt_ids(tokenizer, solve_prompt(q.text), most, "off")) for q in questions)
+    return max(len(prompt_ids(tokenizer, solve_prompt(q.text, settings.system), most, "off")) for q in questions)

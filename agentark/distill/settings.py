@@ -58,7 +58,8 @@ class Settings(BaseModel):
 
     def recorded(self) -> dict[str, Any]:
         """The values for a student's provenance: everything that its weights depend on."""
-        return self.model_dump(exclude=self.unrecorded)
+        values = self.model_dump(exclude=self.unrecorded)
+        return {name: value for name, value in values.items() if (name, value) != ("system", "")}
 
 
 class SFT(Settings):
@@ -69,6 +70,7 @@ class SFT(Settings):
     unrecorded = Settings.unrecorded | {"accelerate"}
 
     steps: int = Field(gt=0)  # optimiser steps, so that methods are compared at equal training
+    system: str = ""  # the system prompt with which the student will answer
     accelerate: str = ""  # configuration of `accelerate launch` that divides the weights among GPUs and machines
 
     @property
@@ -108,6 +110,7 @@ class Policy(Settings):
     steps: int = Field(gt=0)
     num_generations: int = Field(gt=1)  # outputs per question
     max_tokens: int = Field(gt=0)  # of an output
+    system: str = ""  # the system prompt with which the student will answer
     temperature: float = Field(gt=0)
     beta: float = Field(ge=0)  # weight of the KL divergence to the base
     aggregate: Literal["mean", "min", "step"]  # step scores to a reward; step: advantages per step, see step_credit
@@ -146,5 +149,6 @@ class Recipe(BaseModel):
     @classmethod
     def of(cls, params: dict[str, Any]) -> Self:
         """The settings in the parameters of params.yaml."""
-        policy = params["policy"] | {"max_tokens": params["max_tokens"]}
-        return cls.read(params["sft"], params["reward_model"], policy)
+        asked = {"system": params["system"]}
+        policy = params["policy"] | asked | {"max_tokens": params["max_tokens"]}
+        return cls.read(params["sft"] | asked, params["reward_model"], policy)

@@ -15,16 +15,16 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from agentark import StudyError
 from agentark.distill.launch import route
 from agentark.distill.settings import SFT
-from agentark.models.chat import prompt_ids, solve_prompt
+from agentark.models.chat import accepted, prompt_ids, solve_prompt
 from agentark.schemas import Trajectory
 
 
-def example_tokens(pairs: Sequence[tuple[str, str]], tokenizer: PreTrainedTokenizerBase) -> float:
+def example_tokens(pairs: Sequence[tuple[str, str]], tokenizer: PreTrainedTokenizerBase, system: str = "") -> float:
     """Mean tokens of a training example: the prompt, the target and the end of turn."""
     total = 0
     for (q, a), times in Counter(pairs).items():
         target = tokenizer(a, add_special_tokens=False).input_ids
-        total += times * (len(prompt_ids(tokenizer, solve_prompt(q), 10**9)) + len(target) + 1)
+        total += times * (len(prompt_ids(tokenizer, solve_prompt(q, system), 10**9)) + len(target) + 1)
     return total / len(pairs)
 
 
@@ -79,16 +79,12 @@ def train(
     check_turns(base, tokenizer, model.generation_config.eos_token_id)
     if (card := gpu()) and not route(settings)[0]:  # Unsloth has kernels of its own
         plain = model.get_base_model() if settings.lora_rank else model
-        longest = example_tokens([max(pairs, key=lambda pair: len(pair[0] + pair[1]))], tokenizer)
+        longest = example_tokens([max(pairs, key=lambda pair: len(pair[0] + pair[1]))], tokenizer, settings.system)
         chosen = fast(plain, card, longest * shared["per_device_train_batch_size"])
         print("training on a GPU:", ", ".join(f"{name}={value}" for name, value in chosen.items()), flush=True)
         shared |= chosen
         if chosen["padding_free"]:
             plain.set_attn_implementation(card.attention)
-    chats = [
-        {"prompt": [{"role": "user", "content": q}], "completion": [{"role": "assistant", "content": a}]}
-        for q, a in pairs
-    ]
     config = SFTConfig(
         **shared,
         max_steps=settings.steps,
@@ -97,10 +93,26 @@ def train(
         train_sampling_strategy="group_by_length",  # batches of similar lengths: less padding, same examples
         logging_steps=max(1, settings.steps // 40),
     )
-    training = WholeBatches(model, config, train_dataset=Dataset.from_list(chats), processing_class=tokenizer)
+    training = WholeBatches(
+        model,
+        config,
+        train_dataset=Dataset.from_list(chats(pairs, tokenizer, settings.system)),
+        processing_class=tokenizer,
+    )
     run(training, checkpoints)
     save(whole(training, base, seed, settings), tokenizer, out, origin)
     return curve(training.state.log_history, "loss", "mean_token_accuracy")
+
+
+def chats(pairs: Sequence[tuple[str, str]], tokenizer: PreTrainedTokenizerBase, system: str = "") -> list[dict]:
+    """Question-target pairs as chats for TRL, `prompt` and `completion`, with the prompts that engines make."""
+    return [
+        {
+            "prompt": accepted(tokenizer, solve_prompt(question, system)),
+            "completion": [{"role": "assistant", "content": target}],
+        }
+        for question, target in pairs
+    ]
 
 
 @dataclass(frozen=True)

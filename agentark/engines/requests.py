@@ -17,6 +17,7 @@ from pydantic import TypeAdapter
 from agentark import StudyError
 from agentark.engines import thoughts
 from agentark.files import write_atomically
+from agentark.models.chat import system_prompt
 from agentark.parallel import tick
 
 FinishReason = Literal["stop", "length", "refused", "thought"]
@@ -75,8 +76,9 @@ class Chat:
 
     def request(self, messages: list[dict[str, str]], temperature: float, max_tokens: int, seed: int) -> Request:
         """The request for a reply to `messages`."""
-        system = [{"role": "system", "content": self.system}] if self.system else []
-        return Request([*system, *messages], temperature, max_tokens, seed, self.thinking, self.thought_tokens)
+        return Request(
+            [*system_prompt(self.system), *messages], temperature, max_tokens, seed, self.thinking, self.thought_tokens
+        )
 
 
 PLAIN = Chat()

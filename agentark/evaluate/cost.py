@@ -194,11 +194,11 @@ def used(params: dict) -> dict[str, tuple[int, int]]:
             sampled, sampling = texts_of(drawn), sum(t.prompt_tokens + t.completion_tokens for t in drawn)
         debates = step_labels.debates(debated, questions, sampled)
         for method in params["methods"]:
-            length = example_tokens(sft.examples(trajectories, method), tokenizer)
+            length = example_tokens(sft.examples(trajectories, method), tokenizer, params["system"])
             found[f"distill@{student}-{method}"] = n, round(length * recipe.sft.batch_size * recipe.sft.steps * seeds)
         times = reward.batch_size * (reward.stage_1_steps + reward.stage_2_steps) * seeds
         found[f"reward_model@{student}"] = n, round(debate_tokens(debates, tokenizer) * times) + sampling
-        prompts = [len(prompt_ids(tokenizer, solve_prompt(d.question), 10**9)) for d in debates]
+        prompts = [len(prompt_ids(tokenizer, solve_prompt(d.question, params["system"]), 10**9)) for d in debates]
         length = pd.read_csv(data / "students" / student / "pad" / "curve.csv")["length"].mean()
         times = policy.batch_size * policy.num_generations * policy.steps * seeds
         found[f"policy@{student}"] = n, round((sum(prompts) / len(prompts) + length) * times)

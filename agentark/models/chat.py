@@ -44,15 +44,23 @@ def prompt_ids(tokenizer: PreTrainedTokenizerBase, messages: Messages, most: int
 
 
 def rendered(tokenizer: PreTrainedTokenizerBase, messages: Messages, thinking: str) -> str:
-    """A chat in the template's form. A system prompt that it refuses (Gemma 2) or drops goes to the first message."""
-    how = {"tokenize": False, "add_generation_prompt": True, **SWITCH[thinking]}
-    if messages[0]["role"] == "system":
-        with suppress(*REFUSED):
-            chat = str(tokenizer.apply_chat_template(messages, **how))
-            if messages[0]["content"].strip() in chat:
-                return chat
-        messages = without_system(messages)
-    return str(tokenizer.apply_chat_template(messages, **how))
+    """A chat in the template's form, see `accepted`."""
+    return str(tokenizer.apply_chat_template(accepted(tokenizer, messages, thinking), **form(thinking)))
+
+
+def form(thinking: str) -> dict:
+    """Options of a template that make the prompt of a reply."""
+    return {"tokenize": False, "add_generation_prompt": True, **SWITCH[thinking]}
+
+
+def accepted(tokenizer: PreTrainedTokenizerBase, messages: Messages, thinking: str = "") -> Messages:
+    """A chat as the template takes it: a system prompt that it refuses (Gemma 2) or drops goes to the first message."""
+    if messages[0]["role"] != "system":
+        return messages
+    with suppress(*REFUSED):
+        if messages[0]["content"].strip() in str(tokenizer.apply_chat_template(messages, **form(thinking))):
+            return messages
+    return without_system(messages)
 
 
 def without_system(messages: Messages) -> Messages:
@@ -67,6 +75,11 @@ def ends_of_turn(settings: GenerationConfig, tokenizer: PreTrainedTokenizerBase)
     return sorted({tokenizer.eos_token_id, *(ends if isinstance(ends, list) else [ends])} - {None})
 
 
-def solve_prompt(question: str) -> Messages:
-    """The prompt of round 1: the question alone."""
-    return [{"role": "user", "content": question}]
+def solve_prompt(question: str, system: str = "") -> Messages:
+    """The prompt of round 1: the question alone, after a system prompt if there is one."""
+    return [*system_prompt(system), {"role": "user", "content": question}]
+
+
+def system_prompt(text: str) -> Messages:
+    """A system prompt as the beginning of a chat; none for ""."""
+    return [{"role": "system", "content": text}] if text else []

@@ -252,7 +252,7 @@ def measured_steps(params: dict, rates: pd.DataFrame, student: str, pilot_main: 
         vote = Vote(recipe.reward_model.own_samples, recipe.policy.temperature)
         sampled = texts_of(run_pilot(params, vote, questions, student)[0])
     debates = step_labels.debates(checked, {q.question_id: q for q in questions}, sampled)
-    lengths = {method: sft.example_tokens(p, tokenizer) for method, p in pairs.items()}
+    lengths = {method: sft.example_tokens(p, tokenizer, params["system"]) for method, p in pairs.items()}
     lengths["reward_model"] = reward_model.debate_tokens(debates, tokenizer)
     own = rates_of(*run_pilot(params, Vote(1, recipe.policy.temperature), questions, student)).loc[0]
     written = (own["written"] + passes(rates, params["teacher"]).loc[task, "written"]) / 2
