@@ -19,7 +19,7 @@ KEPT = ("data/store", "data/runs", "data/published", "reports/notebooks")  # nev
 # .yaml and .lock
 PIPELINES = (
     "dvc",
-    *(f"notebooks/{name}/dvc" for name in ("ablations", "choices", "grid", "specialists", "leaderboard")),
+    *(f"notebooks/{name}/dvc" for name in ("ablations", "choices", "grid", "specialists", "leaderboard", "small")),
 )
 NOTEBOOK = re.compile(r"agentark\.stage\s+(\S+)")
 
