@@ -2,9 +2,8 @@
 
 import contextlib
 import json
-import os
+import secrets
 import shutil
-import tempfile
 from pathlib import Path
 
 from agentark import StudyError
@@ -58,19 +57,19 @@ def write_atomically(path: Path, write) -> None:
     Raises StudyError if the file cannot be written; `path` is then unchanged.
     """
     path = Path(path)
-    temporary = None
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        os.close(handle)
-        write(Path(temporary))
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except OSError as error:
-        raise StudyError(f"{path}: not written ({error.strerror or error}); nothing there was changed") from error
-    finally:
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
+        if not path.parent.is_dir():
+            path.parent.mkdir(parents=True, exist_ok=True)
+        write(temporary)
+        temporary.chmod(0o644)
+        temporary.replace(path)
+    except BaseException as error:
+        with contextlib.suppress(OSError):  # no folder, or one that nobody may write to
+            temporary.unlink()
+        if isinstance(error, OSError):
+            raise StudyError(f"{path}: not written ({error.strerror or error}); nothing there was changed") from error
+        raise
 
 
 def write_json(content: object, path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import gc
+import io
 import multiprocessing
 import os
 import sys
@@ -10,6 +11,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from functools import lru_cache
 from typing import Any
 
 from tqdm.auto import tqdm
@@ -130,8 +132,14 @@ def progress(total: int, label: str, unit: str) -> Iterator[None]:
 def tick(parts: int = 1) -> None:
     """Advance the bar of the surrounding `progress` block, if there is one."""
     if name := os.environ.get(TICKS):
-        with contextlib.suppress(OSError), open(name, "ab", buffering=0) as file:
-            file.write(b"." * parts)
+        with contextlib.suppress(OSError):
+            _ticks(name).write(b"." * parts)
+
+
+@lru_cache(maxsize=1)
+def _ticks(name: str) -> io.FileIO:
+    """The open file of that name. A debate ticks once per call, and opening takes longer than writing."""
+    return io.FileIO(name, "ab")
 
 
 def isolated(function: Callable, **call: Any) -> Any:

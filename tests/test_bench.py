@@ -8,7 +8,7 @@ from weights import smollm2
 from agentark.distill import training
 from agentark.engines import batching
 from agentark.tasks import TASKS
-from tests.benchmarks import cpu
+from tests.benchmarks import cpu, driver
 
 pytestmark = pytest.mark.long
 QUESTIONS = TASKS["equation"].questions(16, "train", 0)
@@ -17,6 +17,7 @@ QUESTIONS = TASKS["equation"].questions(16, "train", 0)
 @pytest.fixture(autouse=True)
 def once(monkeypatch):
     monkeypatch.setattr(cpu, "REPEATS", 1)
+    monkeypatch.setattr(driver, "REPEATS", 1)
 
 
 def test_llama_cpp_stands_beside_transformers_or_its_absence_is_told(monkeypatch, capsys):
@@ -41,3 +42,16 @@ def test_what_is_saved_is_measured(part):
     share = batching.SHARE
     assert all(0 < row["median"] < math.inf and row["n"] == 1 for row in part())
     assert share == batching.SHARE
+
+
+def test_the_driver_is_measured_without_a_model_and_the_absence_of_ray_is_told(monkeypatch, capsys):
+    rows = [*driver.rates(20), *driver.memory((10, 200))]
+    assert all(0 <= row["median"] < math.inf for row in rows) and "requests of 20 debates" in rows[0]["note"]
+    monkeypatch.setattr(driver.importlib.util, "find_spec", lambda name: None)
+    assert driver.on_ray() == [] and "skipped, not installed" in capsys.readouterr().out
+
+
+def test_a_cluster_is_measured_beside_the_plain_path():
+    pytest.importorskip("ray", reason="ray is not installed; `make test-long` installs it")
+    (row,) = driver.on_ray(8)
+    assert 0 < row["median"] < math.inf and row["n"] == 1

@@ -3,6 +3,7 @@
 import pytest
 
 from agentark import root
+from agentark.debate import run
 from agentark.debate.independent import Vote
 from agentark.debate.prompts import summarise_prompt
 from agentark.debate.protocols import Debate
@@ -10,6 +11,7 @@ from agentark.debate.run import greedy_answers, run_debates
 from agentark.engines import Request, Store, engine
 from agentark.pretrain.training import MAX_TOKENS
 from agentark.tasks import TASKS
+from tests.benchmarks import driver
 
 MODELS = [root() / "data" / "models" / name for name in ("qwen3-small", "llama-small", "qwen3-small")]
 
@@ -46,3 +48,26 @@ def test_agents_of_different_models_answer_in_turn(tmp_path):
     asked = Request(prompt, 0.0, MAX_TOKENS, last * 100)
     (reply,) = Store(tmp_path / "alone").generate(engine(models[-1]), [asked])
     assert reply.text == texts[question, 0, last].text
+
+
+def stored(folder) -> dict:
+    return {file.name: file.read_bytes() for file in folder.rglob("*.json")}
+
+
+@pytest.mark.parametrize("name", [driver.BATCHES, driver.SINGLE])
+def test_questions_in_waves_give_the_same_traces_and_store_and_only_one_wave_is_run_ahead(name, tmp_path, monkeypatch):
+    monkeypatch.setenv("AGENTARK_WORKERS", "1")
+    monkeypatch.setattr(run, "engine", driver.Instant)
+    monkeypatch.setattr(run, "GROUP", 8)
+    protocol, questions = Debate(3, 2, 1.0, 0.2, "shared"), driver.posed(40)
+    call = dict(protocol=protocol, questions=questions, model=name, seed=0, max_tokens=MAX_TOKENS)
+    whole, _ = run_debates(**call, store=tmp_path / "whole")
+    monkeypatch.setattr(run, "WAVE", 16)
+    parts = run.debated(**call, store=tmp_path / "waves")
+    first, seconds = next(parts)
+    assert [(s.question_id, s.agent, s.round) for s in seconds] == [(t.question_id, t.agent, t.round) for t in first]
+    begun = stored(tmp_path / "waves")
+    assert 0 < len(begun) < len(stored(tmp_path / "whole")) / 2
+    assert first + [trace for traces, _ in parts for trace in traces] == whole
+    assert stored(tmp_path / "waves") == stored(tmp_path / "whole")
+    assert {trace.round for trace in whole} == {1, 2, 3}

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from agentark.engines import Reply, Store
+from agentark.engines import Chat, Reply, Request, Store
 
 KEY = "ab" * 32
 GOOD = Reply("answer : 3", 5, 4, "stop", 0.1)
@@ -32,6 +32,27 @@ def test_what_is_written_is_read_also_from_stores_of_before(tmp_path):
     records = json.loads(store.path(KEY).read_text())
     store.path(KEY).write_text(json.dumps([{k: v for k, v in r.items() if k != "engine"} for r in records]))
     assert store.read(KEY) == [GOOD]
+
+
+def test_the_key_of_a_batch_and_its_file_stay_as_they_were(tmp_path):
+    """Else every generation that is finished would be made again."""
+    requests = [Request([{"role": "user", "content": "2 + 2"}], 0.2, 72, 10101)]
+    requests.append(Chat("off", 9, "Be brief.").request(requests[0].messages, 1.0, 72, 3))
+
+    class Echo:
+        fingerprint = "echo"
+
+        def batches(self, requests):
+            return [[0, 1]]
+
+        def run(self, batches):
+            yield 0, [Reply(r.messages[-1]["content"], 5, 4, "stop", 0.5) for r in batches[0].requests]
+
+    Store(tmp_path).generate(Echo(), requests)
+    (file,) = tmp_path.rglob("*.json")
+    assert file.stem == "a8fc4d48a4f241fabf82ec48f55bbb601a9d02afc8921610dfcd5981aea81e04"
+    record = '{"text": "2 + 2", "prompt_tokens": 5, "completion_tokens": 4, "finish_reason": "stop", "seconds": 0.5, '
+    assert file.read_text() == "[{0}, {0}]".format(record + '"thought": "", "engine": "echo"}')
 
 
 def command(*arguments: str) -> subprocess.CompletedProcess:

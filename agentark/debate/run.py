@@ -1,7 +1,7 @@
 """Run a protocol over many questions: the conversations of a group advance in step, and groups run in parallel."""
 
 import importlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,10 @@ from agentark.schemas import Question, Seconds, Trace
 from agentark.traces.reading import answer_of
 
 GROUP = 64  # questions in step; constant, so that batches, and so the bytes, do not depend on the number of cores
+WAVE = 64 * GROUP  # questions at a time: enough for all cores or slots of a server, and memory is bounded
+THREADS = 512  # groups in flight on a cluster, each at most one batch a round: more than it has cores
+
+Rows = tuple[list[Trace], list[Seconds]]
 
 
 def run_group(
@@ -74,9 +78,34 @@ def model_of(turn: Turn, models: int) -> int:
     return ((turn.agent if turn.played_by is None else turn.played_by) - 1) % models
 
 
-def _group(models: Sequence[str | Path], store: Path, **asked):
-    """One group in one worker process."""
-    return run_group(engines=[engine(model) for model in models], store=Store(store), **asked)
+def _group(models: Sequence[str | Path], store: Path, **asked: Any) -> Rows:
+    """The rows of one group, in one worker process."""
+    entries = run_group(engines=[engine(model) for model in models], store=Store(store), **asked)
+    questions = {q.question_id: q for q in asked["questions"]}
+    traces = [
+        Trace(
+            question_id=key,
+            agent=turn.agent,
+            round=turn.round,
+            text=reply.text,
+            answer=answer_of(reply.text, questions[key]),
+            prompt_tokens=reply.prompt_tokens,
+            completion_tokens=reply.completion_tokens,
+            finish_reason=reply.finish_reason,
+            thought=reply.thought,
+        )
+        for key, turn, reply in entries
+    ]
+    name = _name(asked["protocol"])
+    return traces, [
+        Seconds(question_id=key, protocol=name, agent=turn.agent, round=turn.round, seconds=reply.seconds)
+        for key, turn, reply in entries
+    ]
+
+
+def _waves(questions: Sequence[Question], **call: Any) -> list[Rows]:
+    """The rows of all questions, WAVE at a time in one process."""
+    return [_group(**call, questions=wave) for wave in parts(questions, WAVE)]
 
 
 def run_debates(
@@ -92,56 +121,68 @@ def run_debates(
 
     `model` is a name for `engines.engine`, of every agent, or a list of names that the agents take in turn (see
     run_group); `max_tokens` limits a reply. A trace's text is the answer; its thought is apart. With transformers, groups
-    of questions run in parallel on the cores; an engine that batches internally gets all questions of a round at once.
+    of questions run in parallel on the cores; an engine that batches internally gets a round of up to WAVE questions at
+    once.
+    """
+    traces: list[Trace] = []
+    seconds: list[Seconds] = []
+    for some, took in debated(protocol, questions, model, store, seed, max_tokens, chat):
+        traces += some
+        seconds += took
+    return traces, seconds
+
+
+def debated(
+    protocol: Protocol,
+    questions: Sequence[Question],
+    model: str | Path | Sequence[str | Path],
+    store: Path,
+    seed: int,
+    max_tokens: int,
+    chat: Chat = PLAIN,
+) -> Iterator[Rows]:
+    """As run_debates, in parts: the traces and seconds of some questions after those of others, in their order.
+
+    Memory does not grow with the number of questions, except in vLLM, which returns all of them at once.
     """
     models = [model] if isinstance(model, str | Path) else list(model)
     call: dict[str, Any] = dict(
         protocol=protocol, models=models, store=store, seed=seed, max_tokens=max_tokens, chat=chat
     )
-    name = type(protocol).__name__.lower()
-    with progress(len(questions) * protocol.calls, f"{name} by {', '.join(map(short_name, models))}", "call"):
-        results = _results(questions, call)
-    asked = {q.question_id: q for q in questions}
-    traces: list[Trace] = []
-    seconds: list[Seconds] = []
-    for key, turn, reply in (entry for group in results for entry in group):
-        traces.append(
-            Trace(
-                question_id=key,
-                agent=turn.agent,
-                round=turn.round,
-                text=reply.text,
-                answer=answer_of(reply.text, asked[key]),
-                prompt_tokens=reply.prompt_tokens,
-                completion_tokens=reply.completion_tokens,
-                finish_reason=reply.finish_reason,
-                thought=reply.thought,
-            )
-        )
-        seconds.append(
-            Seconds(question_id=key, protocol=name, agent=turn.agent, round=turn.round, seconds=reply.seconds)
-        )
-    return traces, seconds
+    label = f"{_name(protocol)} by {', '.join(map(short_name, models))}"
+    with progress(len(questions) * protocol.calls, label, "call"):
+        yield from _results(questions, call)
 
 
-def _results(questions: Sequence[Question], call: dict[str, Any]) -> list[list[tuple[str, Turn, Reply]]]:
-    """The turns and replies of all groups of questions."""
+def _name(protocol: Protocol) -> str:
+    return type(protocol).__name__.lower()
+
+
+def parts(questions: Sequence[Question], size: int) -> list[Sequence[Question]]:
+    return [questions[i : i + size] for i in range(0, len(questions), size)]
+
+
+def _results(questions: Sequence[Question], call: dict[str, Any]) -> Iterator[Rows]:
+    """The rows of all groups of questions."""
     models = call["models"]
-    groups = [questions[i : i + GROUP] for i in range(0, len(questions), GROUP)]
+    together = all(map(batches_itself, models))
     if any(map(on_cluster, models)):
         for model in models:
             engine(model)  # the threads below find it loaded
-        groups = [questions] if all(map(batches_itself, models)) else groups
-        with ThreadPoolExecutor(len(groups)) as threads:
-            return list(threads.map(lambda group: _group(**call, questions=group), groups))
-    if any(str(model).startswith("vllm:") for model in models):  # frees the GPU's memory for the next model
-        return [isolated(_group, **call, questions=questions)]
-    if all(map(batches_itself, models)):
-        return [_group(**call, questions=questions)]
-    for model in models:
-        if inheritable(model) and not batches_itself(model):
-            engine(model)  # loaded once here and inherited by the workers
-    return run_all(_group, [dict(**call, questions=group) for group in groups], crowded=True)
+        groups = parts(questions, WAVE if together else GROUP)
+        with ThreadPoolExecutor(1 if together else THREADS) as threads:
+            yield from threads.map(lambda group: _group(**call, questions=group), groups)
+    elif any(str(model).startswith("vllm:") for model in models):  # frees the GPU's memory for the next model
+        yield from isolated(_waves, **call, questions=questions)
+    elif together:
+        for wave in parts(questions, WAVE):
+            yield _group(**call, questions=wave)
+    else:
+        for model in models:
+            if inheritable(model) and not batches_itself(model):
+                engine(model)  # loaded once here and inherited by the workers
+        for wave in parts(questions, WAVE):
+            yield from run_all(_group, [dict(**call, questions=group) for group in parts(wave, GROUP)], crowded=True)
 
 
 def samples(

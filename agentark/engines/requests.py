@@ -8,7 +8,7 @@ request.
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import MISSING, asdict, dataclass, fields, replace
+from dataclasses import MISSING, dataclass, fields, replace
 from pathlib import Path
 from typing import Literal, NamedTuple, Protocol
 
@@ -44,8 +44,10 @@ class Request:
 
     def recorded(self) -> dict:
         """The fields for the store's keys. A field at its default is left out, so that earlier keys stay valid."""
-        defaults = {field.name: field.default for field in fields(self) if field.default is not MISSING}
-        return {name: value for name, value in asdict(self).items() if (name, value) not in defaults.items()}
+        return {name: value for name, value in vars(self).items() if name not in DEFAULTS or value != DEFAULTS[name]}
+
+
+DEFAULTS = {field.name: field.default for field in fields(Request) if field.default is not MISSING}
 
 
 @dataclass(frozen=True)
@@ -151,7 +153,7 @@ class Store:
         return [parted(replies[i], request) for i, request in enumerate(requests)]
 
     def path(self, key: str) -> Path:
-        return self.folder / key[:2] / f"{key}.json"
+        return self.folder.joinpath(key[:2], f"{key}.json")
 
     def read(self, key: str) -> list[Reply] | None:
         """The finished batch with that key, or None if there is none or its file is damaged."""
@@ -163,7 +165,7 @@ class Store:
             return None
 
     def write(self, key: str, replies: list[Reply], engine: str = "") -> None:
-        text = json.dumps([asdict(r) | ({"engine": engine} if engine else {}) for r in replies])
+        text = json.dumps([vars(r) | ({"engine": engine} if engine else {}) for r in replies])
         write_atomically(self.path(key), lambda p: p.write_text(text, encoding="utf-8"))
 
 

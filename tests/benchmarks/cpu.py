@@ -6,18 +6,14 @@ Ratios, not seconds, because machines differ and are shared. Results: `reports/b
 import json
 import multiprocessing
 import os
-import platform
 import random
-import re
 import shutil
-import statistics
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -45,6 +41,8 @@ from agentark.pretrain.training import MAX_TOKENS
 from agentark.schemas import Question, write_csv
 from agentark.stage.parameters import parameters
 from agentark.tasks import task
+from tests.benchmarks import driver
+from tests.benchmarks.driver import spread
 from tests.weights import smollm2
 
 REPEATS = 3
@@ -57,11 +55,6 @@ def timed(function: Callable) -> float:
     start = time.perf_counter()
     function()
     return time.perf_counter() - start
-
-
-def spread(what: str, values: Sequence[float], note: str) -> dict:
-    median, least, most = statistics.median(values), min(values), max(values)
-    return {"what": what, "median": median, "least": least, "most": most, "n": len(values), "note": note}
 
 
 def plain(engine: Any, requests: list[Request], rows: int) -> list[str]:
@@ -250,15 +243,13 @@ def main() -> None:
         lambda: supervised(questions),
         lambda: grpo(questions[:64]),
         idle,
+        *driver.PARTS,
         memory,
     )
     for part in parts:
         rows += part()
         print(pd.DataFrame(rows[-3:]).to_string(index=False), flush=True)
-    versions = " ".join(f"{p} {version(p)}" for p in ("torch", "transformers", "trl", "dvc"))
-    names = re.findall(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
-    table = pd.DataFrame(rows).assign(machine=(names or [platform.machine()])[0], versions=versions)
-    write_csv(table, root() / "reports" / "benchmarks.csv")
+    write_csv(driver.stamped(rows), root() / "reports" / "benchmarks.csv")
     print("\nwritten: reports/benchmarks.csv")
 
 

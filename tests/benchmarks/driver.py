@@ -1,0 +1,171 @@
+"""The path of a debate from questions to the store without a model: requests a second, memory, overhead of a cluster.
+
+python -m tests.benchmarks.driver adds its rows to `reports/benchmarks.csv`; `make bench` measures them with all others.
+"""
+
+import contextlib
+import importlib.util
+import itertools
+import multiprocessing
+import os
+import platform
+import re
+import statistics
+import sys
+import tempfile
+import time
+import zlib
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from importlib.metadata import version
+from pathlib import Path
+from unittest import mock
+
+import pandas as pd
+
+from agentark import finish, parallel, root
+from agentark.debate import run
+from agentark.debate.protocols import Debate
+from agentark.engines import Batch, Reply, Request, batches_itself
+from agentark.pretrain.training import MAX_TOKENS
+from agentark.schemas import Question, write_csv
+from agentark.tasks import task
+
+REPEATS = 3
+SIZES = (10_000, 100_000)  # questions, between which memory may not grow
+MODEL = "data/models/qwen3-small"
+BATCHES, SINGLE = "instant", "http://127.0.0.1#instant"  # names by which the driver takes its two ways
+WORDS = (
+    "Bob has 12 + 3 = 15 keys, Carl has twice as many.\nTogether: 15 + 24 = {n} keys.\n\nThe answer is \\boxed{{{n}}}."
+)
+
+
+def spread(what: str, values: Sequence[float], note: str) -> dict:
+    median, least, most = statistics.median(values), min(values), max(values)
+    return {"what": what, "median": median, "least": least, "most": most, "n": len(values), "note": note}
+
+
+class Instant:
+    """An engine that answers at once, with one of two numbers, so that some debates end early and others do not."""
+
+    fingerprint = "instant"
+
+    def __init__(self, name: str | Path):
+        self.rows = 1 if batches_itself(name) else 320
+
+    def batches(self, requests: Sequence[Request]) -> list[list[int]]:
+        return [list(range(len(requests)))[i : i + self.rows] for i in range(0, len(requests), self.rows)]
+
+    def run(self, batches: Sequence[Batch]) -> Iterator[tuple[int, list[Reply]]]:
+        for number, (requests, _) in enumerate(batches):
+            yield number, [self.reply(request) for request in requests]
+
+    def reply(self, request: Request) -> Reply:
+        n = 38 + zlib.crc32(f"{request.seed} {request.messages[-1]['content']}".encode()) % 2
+        return Reply(WORDS.format(n=n), 50, 40, "stop", 0.0)
+
+
+def posed(number: int) -> list[Question]:
+    """Published questions, as their answers are read by rules: the costlier kind."""
+    some = [q.model_copy(update={"quantities": []}) for q in task("word").questions(700, "train", 0)]
+    return [q.model_copy(update={"question_id": f"q{i}"}) for i, q in zip(range(number), itertools.cycle(some))]
+
+
+@contextlib.contextmanager
+def debate(name: str, questions: list[Question], protocol: Debate) -> Iterator[Iterator[run.Rows]]:
+    """The parts of a debate by the instant engine."""
+    with mock.patch.object(run, "engine", Instant), tempfile.TemporaryDirectory() as store:
+        yield run.debated(protocol, questions, name, Path(store), 0, MAX_TOKENS)
+
+
+def core_seconds() -> float:
+    """Seconds of all cores that this process and those that it has waited for have taken."""
+    return sum(os.times()[:4])
+
+
+def rates(number: int = 1280) -> list[dict]:
+    """Requests a core-second, which other work on the machine changes less than requests a second."""
+    questions, rows = posed(number), []
+    for name, way in ((BATCHES, "batches of up to 320"), (SINGLE, "single requests")):
+        values = []
+        for _ in range(REPEATS):
+            with debate(name, questions, Debate(5, 3, 1.0, 0.2, "shared")) as told:
+                before = core_seconds()
+                calls = sum(len(traces) for traces, _ in told)
+                values.append(calls / (core_seconds() - before))
+        note = f"{calls:,} requests of {number:,} debates, an instant engine, answers read and stored"
+        rows.append(spread(f"driver: requests a core-second, {way}", values, note))
+    return rows
+
+
+def peak(name: str, number: int, kept: bool) -> float:
+    """The bytes by which the peak memory of this process grows by `number` debates; kept: with all of their traces."""
+
+    def highest() -> int:
+        (found,) = re.findall(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
+        return 1024 * int(found)
+
+    questions = posed(number)
+    before = highest()
+    with debate(name, questions, Debate(2, 2, 1.0, 0.2, "shared")) as told:
+        deque(told, maxlen=None if kept else 0)
+    return highest() - before
+
+
+def memory(sizes: tuple[int, int] = SIZES, name: str = BATCHES) -> list[dict]:
+    """What the peak memory grows by per further question, each debate in a process of its own."""
+    rows, (few, many) = [], sizes
+    for what, kept in (("traces in parts", False), ("all traces kept", True)):
+        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), max_tasks_per_child=1) as process:
+            small, large = (process.submit(peak, name, number, kept).result() for number in sizes)
+        note = f"peak of the driver's process, {small / 1e6:.0f} MB for {few:,} debates and {large / 1e6:.0f} MB for {many:,}"
+        rows.append(spread(f"driver: bytes per further question, {what}", [(large - small) / (many - few)], note))
+    return rows
+
+
+def on_ray(number: int = 256) -> list[dict]:
+    """One debate by workers of a cluster on this machine against the same without; nothing where Ray is not installed."""
+    if importlib.util.find_spec("ray") is None:
+        print("ray: beside the plain path: skipped, not installed here")
+        return []
+    questions, protocol = task("equation").questions(number, "validation", 0), Debate(3, 2, 1.0, 0.2, "shared")
+
+    def seconds(model: str, asked: list[Question] = questions) -> float:
+        with tempfile.TemporaryDirectory() as store:
+            start = time.perf_counter()
+            run.run_debates(protocol, asked, model, Path(store), 0, MAX_TOKENS)
+            return time.perf_counter() - start
+
+    for model in (MODEL, f"ray:{MODEL}"):
+        seconds(model)  # loads the engine in every process
+    ratios = []
+    for i in range(REPEATS):
+        order = (MODEL, f"ray:{MODEL}")[:: 1 - 2 * (i % 2)]  # neither is always first on a machine that changes
+        took = {model: seconds(model) for model in order}
+        ratios.append(took[f"ray:{MODEL}"] / took[MODEL])
+    note = f"{number} questions on {parallel.workers()} cores, workers started before"
+    return [spread("debate: on a Ray cluster / without", ratios, note)]
+
+
+PARTS: tuple[Callable[[], list[dict]], ...] = (rates, memory, on_ray)
+
+
+def stamped(rows: list[dict]) -> pd.DataFrame:
+    """The rows as a table, with the machine and the versions of what they measure."""
+    versions = " ".join(f"{p} {version(p)}" for p in ("torch", "transformers", "trl", "dvc"))
+    names = re.findall(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
+    return pd.DataFrame(rows).assign(machine=(names or [platform.machine()])[0], versions=versions)
+
+
+def main() -> None:
+    """Measure the parts named in the command, or all, and put their rows in place of earlier ones."""
+    new = stamped([row for part in PARTS if part.__name__ in (sys.argv[1:] or part.__name__) for row in part()])
+    print(new.to_string(index=False))
+    path = root() / "reports" / "benchmarks.csv"
+    table = pd.read_csv(path, keep_default_na=False)
+    write_csv(pd.concat([table[~table["what"].isin(new["what"])], new]), path)
+
+
+if __name__ == "__main__":
+    finish(main)
