@@ -15,7 +15,10 @@ from agentark.paper import claims, experiments
 
 PIPELINES = [
     Path("dvc.yaml"),
-    *(Path("notebooks") / name / "dvc.yaml" for name in ("ablations", "choices", "grid", "specialists", "leaderboard", "small")),
+    *(
+        Path("notebooks") / name / "dvc.yaml"
+        for name in ("ablations", "choices", "grid", "specialists", "leaderboard", "small")
+    ),
 ]
 OTHER_ENGINES = ("engines/__init__.py", "engines/cluster.py", "engines/llama_cpp.py", "engines/replies.py", "engines/server.py",
                  "engines/vllm.py")  # fmt: skip
