@@ -1,0 +1,120 @@
+"""A simulation of what cannot be run here: the requests of debates (`plan.pattern`) on any number of cards.
+
+A *copy* of a model is the group of cards that hold it, or one core. A copy takes a batch of requests at a time. It
+computes the prompts' tokens, then decodes, so many sequences side by side as its memory allows, and is free when the last
+reply of the batch has ended. *Steps* follow each other: no request of the next one is sent before the last reply of this
+one is here, as in a run whose engine schedules requests itself. The *driver*, the one process that sends requests and
+keeps replies, handles replies one by one in the order in which they come.
+
+Speeds of cards are those of `plan.sizes`. Starting processes, loading weights and the network are not included.
+"""
+
+import heapq
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from agentark.engines.cluster import CHUNK
+from agentark.plan.sizes import (
+    MBU,
+    SEQUENCES,
+    Card,
+    Checkpoint,
+    batch_of,
+    cards_for,
+    held_bytes,
+    kv_bytes,
+    matrix_rate,
+)
+
+NODE = 8  # cards of a node, as in NVIDIA's DGX and HGX boards of A100, H100 and H200
+# Requests that the driver handles a second. Assumed, until a benchmark of the driver is in git.
+DRIVER = 2000.0
+EVERYTHING = 10**15  # sequences of one token: more than any memory holds
+
+
+@dataclass(frozen=True)
+class Copy:
+    """The speed of a copy, in seconds: of a prompt token (token), of a decoding step's start (fixed), of reading the
+    weights in a step (weights), of reading one token's keys and values (kv), of a sequence's arithmetic in a step (row).
+
+    A step takes fixed + the longer of reading and arithmetic. room: tokens whose keys and values fit into memory; slots:
+    the most sequences side by side.
+    """
+
+    token: float
+    fixed: float = 0.0
+    weights: float = 0.0
+    kv: float = 0.0
+    row: float = 0.0
+    room: float = np.inf
+    slots: int = SEQUENCES
+
+    @classmethod
+    def of(cls, model: Checkpoint, card: Card) -> "Copy":
+        """A copy on as many cards as the model needs, with the assumptions of `sizes.call_seconds`."""
+        cards = cards_for(model, card)
+        arithmetic = 2 * model.weights / matrix_rate(model, card) / cards
+        bandwidth = card.bandwidth * 1e12 * MBU * cards
+        room = batch_of(model, card, 1, most=EVERYTHING)
+        read = held_bytes(model, card) / bandwidth, kv_bytes(model, card) / bandwidth
+        return cls(arithmetic, 0.0, *read, arithmetic, room)
+
+
+def batch_ends(read: np.ndarray, computed: np.ndarray, written: np.ndarray, copy: Copy) -> np.ndarray:
+    """Seconds from the start of a batch to the end of each reply, in ascending order, from the tokens of its requests: of
+    the prompts, those of them that have to be computed, and of the replies."""
+    slots = int(max(1, min(copy.slots, copy.room // (read + written).mean())))
+    steps = np.array(written, float)
+    free = list(steps[:slots])
+    heapq.heapify(free)
+    for i in range(slots, len(steps)):  # a request waits for the first free slot
+        steps[i] += free[0]
+        heapq.heapreplace(free, steps[i])
+    steps.sort()
+    active = np.minimum(slots, np.arange(len(steps), 0, -1))
+    reading = copy.weights + copy.kv * active * (read + written / 2).mean()
+    step = copy.fixed + np.maximum(reading, copy.row * active)
+    return copy.token * computed.sum() + np.cumsum(np.diff(steps, prepend=0.0) * step)
+
+
+def steps_of(requests: pd.DataFrame, copy: Copy, batch: int = CHUNK) -> list[list[np.ndarray]]:
+    """The batches of each step, as the ends of their replies: `batch` requests each, in the order of the run."""
+    found = []
+    for _, part in requests.groupby("step"):
+        tokens = part[["read", "computed", "written"]].to_numpy(float).T
+        found.append([batch_ends(*tokens[:, i : i + batch], copy) for i in range(0, len(part), batch)])
+    return found
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """seconds: from the first request to the last reply; work: of all copies together; requests: their number."""
+
+    seconds: float
+    work: float
+    requests: int
+
+
+def run(steps: Sequence[Sequence[np.ndarray]], copies: int, driver: float = np.inf) -> Outcome:
+    """Batches on `copies` copies, each batch on the copy that is free first; driver: replies a second."""
+    now = work = 0.0
+    requests = 0
+    for batches in steps:
+        free, arrivals = [now] * copies, []
+        for ends in batches:
+            arrivals.append(free[0] + ends)
+            heapq.heapreplace(free, arrivals[-1][-1])
+            work += ends[-1]
+        came = np.sort(np.concatenate(arrivals))
+        requests += len(came)
+        # The driver ends when it has handled, after any reply came, that one and all later ones.
+        now = float((came + np.arange(len(came), 0, -1) / driver).max())
+    return Outcome(now, work, requests)
+
+
+def copies_on(cards: int, each: int, node: int = NODE) -> int:
+    """Copies of `each` cards on so many cards. A copy does not extend over two nodes."""
+    return cards // node * (node // each) + cards % node // each

@@ -1,0 +1,135 @@
+"""`make simulation-check`: the simulation of `agentark.plan.simulation` against debates on this machine's cores.
+
+The speed of a core is fitted to the batches of one run (REFERENCE, 64 questions). Other runs are then predicted from token
+counts that are in git, so from other debates than those that are measured, and this speed. Measured is the CPU time of the
+busiest process, since other programs share the cores: the time that a run takes on cores of its own. What others do to
+caches and memory changes CPU time too, by up to a half, so the reference runs before every measurement, and a measurement
+is the median of the ratios to it, times its median. Results: `reports/simulation_check.csv`.
+"""
+
+import itertools
+import os
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from unittest import mock
+
+import numpy as np
+import pandas as pd
+from scipy.optimize import nnls
+
+from agentark import finish, root
+from agentark.debate.protocols import Debate
+from agentark.debate.run import GROUP, run_debates
+from agentark.engines import transformers
+from agentark.engines.transformers import ROWS
+from agentark.plan import pattern, simulation
+from agentark.plan.simulation import Copy
+from agentark.schemas import write_csv
+from agentark.stage.parameters import parameters
+from agentark.tasks import task
+
+COUNTS = "data/leaderboard/homogeneous/given/traces-debate.parquet"  # 1,600 debates of the teacher
+OUT = "reports/simulation_check.csv"
+REPEATS = 3
+
+
+@dataclass(frozen=True)
+class Run:
+    """A setting: questions, agents, rounds, worker processes. Groups of questions are fewer than workers or at least twice
+    as many, so that no two share a core (`parallel.crowded_workers`)."""
+
+    questions: int
+    agents: int
+    rounds: int
+    workers: int
+
+
+REFERENCE = Run(64, 5, 3, 1)
+RUNS = [Run(128, 5, 3, 1), Run(128, 5, 3, 2), Run(64, 3, 2, 1), Run(128, 3, 3, 2), Run(64, 5, 1, 1)]
+SEEDS = 8  # draws of debates, over which a prediction is the mean
+
+
+def measured(run: Run, params: dict) -> tuple[float, pd.DataFrame]:
+    """CPU seconds of the busiest process, and tokens with CPU seconds by call and group."""
+    temperatures = params["debates"]["train"]["temperature"], params["debate"]["revision_temperature"]
+    debate = Debate(run.agents, run.rounds, *temperatures, params["debate"]["order"])
+    family = task(params["train_task"])
+    questions = family.questions(run.questions, "validation", params["questions"]["seed"], family.levels)
+    with tempfile.TemporaryDirectory() as folder:
+        notes = Path(folder) / "processes"
+        notes.mkdir()
+
+        def clock() -> float:
+            now = time.thread_time()
+            with (notes / str(os.getpid())).open("a") as file:
+                file.write(f"{now}\n")
+            return now
+
+        # Workers are forked, so they have the engine's clock too. Its seconds are then CPU time.
+        with (
+            mock.patch.object(transformers, "time", SimpleNamespace(perf_counter=clock)),
+            mock.patch.dict(os.environ, AGENTARK_WORKERS=str(run.workers)),
+        ):
+            store = Path(folder) / "store"
+            traces, seconds = run_debates(debate, questions, params["teacher"], store, 0, params["max_tokens"])
+        spent = [np.ptp(np.loadtxt(file)) for file in notes.iterdir()]
+    place = {question.question_id: i // GROUP for i, question in enumerate(questions)}
+    calls = pd.DataFrame([trace.model_dump() for trace in traces])
+    calls = calls.assign(seconds=[one.seconds for one in seconds], group=calls["question_id"].map(place))
+    return max(spent), calls
+
+
+def fitted(repeats: list[pd.DataFrame]) -> Copy:
+    """The speed of a core from the batches of one run: by the round of their step, since a group advances in step.
+
+    Least squares with no negative coefficient, weighted so that relative errors count equally.
+    """
+    rows = []
+    for step, own in repeats[0].groupby("round"):
+        prompts, shared = own["prompt_tokens"], own["agent"] > 1
+        computed = prompts.where(~shared, prompts.clip(upper=pattern.OWN_BATCHED)).sum()
+        took = np.median([calls[calls["round"] == step]["seconds"].sum() for calls in repeats])
+        rows.append([computed, own["completion_tokens"].max(), own["completion_tokens"].sum(), took])
+    *work, took = np.array(rows, float).T
+    (token, fixed, row), _ = nnls(np.stack(work, axis=1) / took[:, None], np.ones(len(took)))
+    return Copy(token, fixed, row=row, slots=ROWS)
+
+
+def predicted(run: Run, copy: Copy, cap: int, counts: pd.DataFrame) -> float:
+    """Seconds of a run by the simulation: a group of questions takes one process, batch after batch."""
+    shape, seconds = pattern.shape_of(counts, run.agents, cap), []
+    for seed in range(SEEDS):
+        asked, groups = pattern.requests(shape, run.questions, run.agents, run.rounds, seed=seed), []
+        for _, own in asked.groupby(asked["question"] // GROUP):
+            batches = itertools.chain(*simulation.steps_of(own, copy, ROWS))
+            groups.append(np.array([sum(ends[-1] for ends in batches)]))
+        seconds.append(simulation.run([groups], run.workers).seconds)
+    return float(np.mean(seconds))
+
+
+def main() -> None:
+    params, counts = parameters("mini"), pd.read_parquet(root() / COUNTS)
+    cap, pairs = params["max_tokens"], []
+    measured(REFERENCE, params)  # loads the model
+    for _ in range(REPEATS):
+        for run in RUNS:
+            pairs.append((run, measured(REFERENCE, params), measured(run, params)))
+            print(run, pairs[-1][2][0] / pairs[-1][1][0], flush=True)
+    unit, copy = np.median([seconds for _, (seconds, _), _ in pairs]), fitted([calls for _, (_, calls), _ in pairs])
+    ratios: dict[Run, list[float]] = {REFERENCE: [seconds / unit for _, (seconds, _), _ in pairs]}
+    for run, (reference, _), (seconds, _) in pairs:
+        ratios.setdefault(run, []).append(seconds / reference)
+    rows = []
+    for run, found in ratios.items():
+        took, guess = np.median(found) * unit, predicted(run, copy, cap, counts)
+        spread = {"measured": took, "least": min(found) * unit, "most": max(found) * unit, "repeats": len(found)}
+        speed = {"token": copy.token, "step": copy.fixed, "row": copy.row}
+        rows.append({**vars(run), **spread, "predicted": guess, "ratio": guess / took, **speed})
+    write_csv(pd.DataFrame(rows), root() / OUT)
+
+
+if __name__ == "__main__":
+    finish(main)
