@@ -28,6 +28,7 @@ class Settings(BaseModel):
     per_device_batch_size: int = Field(0, ge=0)  # examples at a time on a device; 0: a process's whole share
     trainer: Literal["auto", "unsloth", "peft"] = "auto"  # see launch.route
     four_bit: bool = False  # 4-bit base weights (QLoRA)
+    bf16: bool = False  # mixed precision on a CPU, which pays where it has matrix units for it; a GPU always uses it
     save_steps: int = Field(0, ge=0)  # steps between checkpoints, from which a killed training continues; 0: none
     report_to: Literal["none", "tensorboard", "trackio", "wandb"] = "none"  # tracker that TRL logs to
 
@@ -59,7 +60,8 @@ class Settings(BaseModel):
     def recorded(self) -> dict[str, Any]:
         """The values for a student's provenance: everything that its weights depend on."""
         values = self.model_dump(exclude=self.unrecorded)
-        return {name: value for name, value in values.items() if (name, value) != ("system", "")}
+        later = {"system": "", "bf16": False}  # left out, so that students of before these settings stay valid
+        return {name: value for name, value in values.items() if (name, value) not in later.items()}
 
 
 class SFT(Settings):

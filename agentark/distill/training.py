@@ -180,7 +180,7 @@ def arguments(
 
     label: the run's name for the tracker of `report_to`. checkpoints: the folder for checkpoints every `save_steps`
     steps; None: there are none. Gradient checkpointing saves memory by recomputing
-    activations, which tiny models on a CPU do not need. bf16 is used on GPUs only.
+    activations, which tiny models on a CPU do not need.
     """
     gpu = torch.cuda.is_available()
     return {
@@ -192,7 +192,7 @@ def arguments(
         "run_name": label or None,
         "disable_tqdm": True,
         "gradient_checkpointing": gpu,
-        "bf16": gpu,
+        "bf16": gpu or chosen.bf16,
         "use_cpu": not gpu,
         "dataloader_pin_memory": gpu,
         "seed": seed,
