@@ -14,7 +14,7 @@ export DVC_NO_ANALYTICS = 1
 unexport PYTHONDONTWRITEBYTECODE
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: study report ablations grid leaderboard test test-long test-vllm lint models search plan bench gpu-bench prompt-order serve lab env
+.PHONY: study report ablations grid leaderboard test test-long test-vllm lint models search plan bench gpu-bench simulation-check prompt-order serve lab env
 
 env: .venv/ready
 
@@ -86,6 +86,9 @@ bench: env  ## measure speed and memory on the CPU; writes reports/benchmarks.cs
 
 gpu-bench: env  ## measure training and generation on a GPU; writes reports/gpu.csv
 	python -m tests.benchmarks.gpu
+
+simulation-check: env  ## hold the simulation of many cards against runs on this machine; writes reports/simulation_check.csv
+	python -m tests.benchmarks.simulation
 
 prompt-order: env  ## count what prefix caching saves by order of prompts; writes reports/prompt_order.csv
 	python -m tests.benchmarks.prompt_order

@@ -109,7 +109,6 @@ def test_there_is_a_stage_for_every_notebook_but_those_that_are_run_by_hand():
         "choices/plan.ipynb",
         "paper/judge.ipynb",
         "small/keep.ipynb",
-        "small/page.ipynb",
     }
     assert every - own == by_hand
 

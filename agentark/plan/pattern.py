@@ -119,9 +119,7 @@ def requests(
     return table.sort_values(["step", "question", "agent"], ignore_index=True)[COLUMNS]
 
 
-def turn(
-    asked: np.ndarray, step: int, agents: Sequence[int], read: np.ndarray, written: np.ndarray
-) -> pd.DataFrame:
+def turn(asked: np.ndarray, step: int, agents: Sequence[int], read: np.ndarray, written: np.ndarray) -> pd.DataFrame:
     """The requests of one step to `agents` in the debates `asked`; read: by debate; written: by debate and agent."""
     lengths = written[asked, : len(agents)].ravel()
     number, agent = np.repeat(asked, len(agents)), np.tile(np.asarray(agents, int), len(asked))

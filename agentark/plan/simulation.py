@@ -30,8 +30,8 @@ from agentark.plan.sizes import (
 )
 
 NODE = 8  # cards of a node, as in NVIDIA's DGX and HGX boards of A100, H100 and H200
-# Requests that the driver handles a second. Assumed, until a benchmark of the driver is in git.
-DRIVER = 2000.0
+# Requests that the driver handles a second, one at a time: `make bench` measures 3,600 (reports/benchmarks.csv).
+DRIVER = 3600.0
 EVERYTHING = 10**15  # sequences of one token: more than any memory holds
 
 
@@ -40,8 +40,9 @@ class Copy:
     """The speed of a copy, in seconds: of a prompt token (token), of a decoding step's start (fixed), of reading the
     weights in a step (weights), of reading one token's keys and values (kv), of a sequence's arithmetic in a step (row).
 
-    A step takes fixed + the longer of reading and arithmetic. room: tokens whose keys and values fit into memory; slots:
-    the most sequences side by side.
+    A step takes fixed + the longer of reading the weights and arithmetic + reading keys and values: attention does not
+    overlap the matrix products. room: tokens whose keys and values fit into memory; slots: the most sequences side by
+    side.
     """
 
     token: float
@@ -75,8 +76,7 @@ def batch_ends(read: np.ndarray, computed: np.ndarray, written: np.ndarray, copy
         heapq.heapreplace(free, steps[i])
     steps.sort()
     active = np.minimum(slots, np.arange(len(steps), 0, -1))
-    reading = copy.weights + copy.kv * active * (read + written / 2).mean()
-    step = copy.fixed + np.maximum(reading, copy.row * active)
+    step = copy.fixed + np.maximum(copy.weights, copy.row * active) + copy.kv * active * (read + written / 2).mean()
     return copy.token * computed.sum() + np.cumsum(np.diff(steps, prepend=0.0) * step)
 
 

@@ -1,10 +1,11 @@
 """`make simulation-check`: the simulation of `agentark.plan.simulation` against debates on this machine's cores.
 
-The speed of a core is fitted to the batches of one run (REFERENCE, 64 questions). Other runs are then predicted from token
-counts that are in git, so from other debates than those that are measured, and this speed. Measured is the CPU time of the
-busiest process, since other programs share the cores: the time that a run takes on cores of its own. What others do to
-caches and memory changes CPU time too, by up to a half, so the reference runs before every measurement, and a measurement
-is the median of the ratios to it, times its median. Results: `reports/simulation_check.csv`.
+The speed of a core is fitted to the batches of FITTED, two runs on one core, one of them with small batches. How much
+slower a core is while its neighbour works too is fitted to one run on two cores, BESIDE. The other runs are then predicted
+from these four numbers and token counts that are in git, so from other debates than those that are measured. Measured is
+the CPU time of the busiest process, since other programs share the cores. What others do to caches and memory changes CPU
+time too, by up to a half, so the first of FITTED runs before every measurement, and a measurement is the median of the
+ratios to it, times its median. Results: `reports/simulation_check.csv`.
 """
 
 import itertools
@@ -47,8 +48,9 @@ class Run:
     workers: int
 
 
-REFERENCE = Run(64, 5, 3, 1)
-RUNS = [Run(128, 5, 3, 1), Run(128, 5, 3, 2), Run(64, 3, 2, 1), Run(128, 3, 3, 2), Run(64, 5, 1, 1)]
+FITTED = [Run(64, 5, 3, 1), Run(16, 5, 3, 1)]
+BESIDE = Run(128, 5, 3, 2)
+RUNS = [Run(128, 5, 3, 1), Run(64, 3, 2, 1), Run(64, 5, 1, 1), Run(128, 3, 3, 2), Run(256, 5, 2, 2)]
 SEEDS = 8  # draws of debates, over which a prediction is the mean
 
 
@@ -82,20 +84,23 @@ def measured(run: Run, params: dict) -> tuple[float, pd.DataFrame]:
     return max(spent), calls
 
 
-def fitted(repeats: list[pd.DataFrame]) -> Copy:
-    """The speed of a core from the batches of one run: by the round of their step, since a group advances in step.
+def fitted(repeats: list[list[pd.DataFrame]]) -> Copy:
+    """The speed of a core from the batches of runs on one core, of which each has several repeats.
 
-    Least squares with no negative coefficient, weighted so that relative errors count equally.
+    A batch is a round of a run, since a group of questions advances in step. Least squares with no negative coefficient,
+    weighted so that relative errors count equally.
     """
     rows = []
-    for step, own in repeats[0].groupby("round"):
-        prompts, shared = own["prompt_tokens"], own["agent"] > 1
-        computed = prompts.where(~shared, prompts.clip(upper=pattern.OWN_BATCHED)).sum()
-        took = np.median([calls[calls["round"] == step]["seconds"].sum() for calls in repeats])
-        rows.append([computed, own["completion_tokens"].max(), own["completion_tokens"].sum(), took])
+    for calls in repeats:
+        for step, own in calls[0].groupby("round"):
+            prompts, written, shared = own["prompt_tokens"], own["completion_tokens"], own["agent"] > 1
+            computed = prompts.where(~shared, prompts.clip(upper=pattern.OWN_BATCHED)).sum()
+            attended = (written * (prompts + written / 2)).sum()
+            took = np.median([one[one["round"] == step]["seconds"].sum() for one in calls])
+            rows.append([computed, written.max(), attended, written.sum(), took])
     *work, took = np.array(rows, float).T
-    (token, fixed, row), _ = nnls(np.stack(work, axis=1) / took[:, None], np.ones(len(took)))
-    return Copy(token, fixed, row=row, slots=ROWS)
+    (token, fixed, kv, row), _ = nnls(np.stack(work, axis=1) / took[:, None], np.ones(len(took)))
+    return Copy(token, fixed, kv=kv, row=row, slots=ROWS)
 
 
 def predicted(run: Run, copy: Copy, cap: int, counts: pd.DataFrame) -> float:
@@ -112,22 +117,31 @@ def predicted(run: Run, copy: Copy, cap: int, counts: pd.DataFrame) -> float:
 
 def main() -> None:
     params, counts = parameters("mini"), pd.read_parquet(root() / COUNTS)
-    cap, pairs = params["max_tokens"], []
-    measured(REFERENCE, params)  # loads the model
+    cap, runs, pairs = params["max_tokens"], [FITTED[1], BESIDE, *RUNS], []
+    measured(FITTED[0], params)  # loads the model
     for _ in range(REPEATS):
-        for run in RUNS:
-            pairs.append((run, measured(REFERENCE, params), measured(run, params)))
+        for run in runs:
+            pairs.append((run, measured(FITTED[0], params), measured(run, params)))
             print(run, pairs[-1][2][0] / pairs[-1][1][0], flush=True)
-    unit, copy = np.median([seconds for _, (seconds, _), _ in pairs]), fitted([calls for _, (_, calls), _ in pairs])
-    ratios: dict[Run, list[float]] = {REFERENCE: [seconds / unit for _, (seconds, _), _ in pairs]}
+    unit = np.median([seconds for _, (seconds, _), _ in pairs])
+    small = [
+        calls.assign(seconds=calls["seconds"] * unit / reference)
+        for run, (reference, _), (_, calls) in pairs
+        if run == FITTED[1]
+    ]
+    copy = fitted([[calls for _, (_, calls), _ in pairs], small])
+    ratios: dict[Run, list[float]] = {FITTED[0]: [seconds / unit for _, (seconds, _), _ in pairs]}
     for run, (reference, _), (seconds, _) in pairs:
         ratios.setdefault(run, []).append(seconds / reference)
+    beside = np.median(ratios[BESIDE]) * unit / predicted(BESIDE, copy, cap, counts)
     rows = []
     for run, found in ratios.items():
-        took, guess = np.median(found) * unit, predicted(run, copy, cap, counts)
+        slower = beside if run.workers > 1 else 1.0
+        took, guess = np.median(found) * unit, slower * predicted(run, copy, cap, counts)
         spread = {"measured": took, "least": min(found) * unit, "most": max(found) * unit, "repeats": len(found)}
-        speed = {"token": copy.token, "step": copy.fixed, "row": copy.row}
-        rows.append({**vars(run), **spread, "predicted": guess, "ratio": guess / took, **speed})
+        speed = {"token": copy.token, "step": copy.fixed, "kv": copy.kv, "row": copy.row, "beside": slower}
+        use = {"fitted": run in (*FITTED, BESIDE)}
+        rows.append({**vars(run), **use, **spread, "predicted": guess, "ratio": guess / took, **speed})
     write_csv(pd.DataFrame(rows), root() / OUT)
 
 
