@@ -202,7 +202,7 @@ def test_a_launched_training_fails_in_one_line(project):
     with pytest.raises(StudyError, match=r"^batch_size: 7 examples do not divide among 2 processes; [^\n]*$"):
         launch.run_all(sft.train, [call | {"out": project / "never"}], 2)
     with pytest.raises(StudyError, match=r"^train: TypeError: [^\n]*osmosis[^\n]*$"):
-        launch.launched(sft.train, call | {"out": project / "never", "osmosis": 1}, 1, "", False)
+        launch.launched(sft.train, call | {"out": project / "never", "osmosis": 1}, launch.side_by_side(1), "", False)
 
 
 @pytest.mark.parametrize("processes", [1, 2, 4])

@@ -59,9 +59,12 @@ def route(chosen: Settings) -> tuple[bool, str]:
             raise StudyError("four_bit: 4-bit weights cannot be trained directly; set lora_rank above 0")
         if not (torch.cuda.is_available() and importlib.util.find_spec("bitsandbytes")):
             raise StudyError("four_bit: needs a GPU and bitsandbytes (`pip install bitsandbytes`); set it to false")
-    why = obstacle(lora_rank) or ("as asked" if trainer == "peft" else "")
-    if configuration(chosen):
-        why = why or "the weights are divided among processes"
+    divided = isinstance(chosen, SFT) and chosen.accelerate
+    why = (
+        obstacle(lora_rank)
+        or ("as asked" if trainer == "peft" else "")
+        or ("the weights are divided among processes" if divided else "")
+    )
     if why and trainer == "unsloth":
         raise StudyError(f"trainer unsloth: {why}; set trainer to auto to fall back")
     plain = "transformers, all weights" if lora_rank == 0 else f"PEFT, LoRA of rank {lora_rank}"
@@ -121,8 +124,9 @@ def _run_all(function: Callable, calls: list[dict[str, Any]], processes: int) ->
     unsloth, line = route(settings.policy if isinstance(settings, Recipe) else settings)
     print(line, flush=True)
     gpus = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(torch.cuda.device_count())))).split(",")
-    if configuration(settings):
-        return [launched(function, call, 0, "", unsloth) for call in calls]
+    if file := configuration(settings):
+        shared = root() / "data" / "checkpoints"
+        return [launched(function, call, divided(file), "", unsloth, shared) for call in calls]
     if not torch.cuda.is_available():
         if processes == 1:
             import_trainers()  # before the workers fork
@@ -139,7 +143,7 @@ def _run_all(function: Callable, calls: list[dict[str, Any]], processes: int) ->
     def one(call: dict[str, Any]):
         group = free.get()
         try:
-            return launched(function, call, processes, group, unsloth)
+            return launched(function, call, side_by_side(processes), group, unsloth)
         finally:
             free.put(group)
 
@@ -175,24 +179,42 @@ def import_trainers() -> None:
         importlib.import_module(name)
 
 
-def launched(function: Callable, call: dict[str, Any], processes: int, gpus: str, unsloth: bool):
-    """Run one call in `processes` processes, relay their output and return the result. Raises StudyError on failure.
+def side_by_side(processes: int) -> list[str]:
+    """The command that starts a module in data-parallel processes on this machine."""
+    if processes == 1:
+        return [sys.executable, "-m"]
+    kind = ["--multi_gpu", "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
+    port = ["--main_process_port", "0"]  # a free one
+    many = ["accelerate.commands.launch", "--num_processes", str(processes), *kind, *port, "-m"]
+    return [sys.executable, "-m", *many]
 
-    With a configuration of Accelerate, its processes on its machines: AGENTARK_LAUNCHER is a command that starts another
-    one on each machine, such as `srun --ntasks-per-node=1`. All read the call from a folder of the project.
+
+def divided(file: str) -> list[str]:
+    """The command that starts a module in the processes of a configuration of Accelerate, on all its machines.
+
+    AGENTARK_LAUNCHER is a command that starts another one on each machine, such as `srun --ntasks-per-node=1`.
+    """
+    starter = shlex.split(os.environ.get("AGENTARK_LAUNCHER", ""))
+    return [*starter, sys.executable, "-m", "accelerate.commands.launch", "--config_file", file, "-m"]
+
+
+def launched(
+    function: Callable,
+    call: dict[str, Any],
+    command: Sequence[str],
+    gpus: str,
+    unsloth: bool,
+    shared: Path | None = None,
+) -> Any:
+    """Run one call in processes that `command` starts, relay their output and return the result.
+
+    shared: a folder that all machines see, where they read the call; None: one of this machine's temporary folders.
+    Raises StudyError on failure.
     """
     import torch
 
-    command, shared = [sys.executable, "-m"], None
-    if file := configuration(call["settings"]):
-        starter = shlex.split(os.environ.get("AGENTARK_LAUNCHER", ""))
-        command = [*starter, *command, "accelerate.commands.launch", "--config_file", file, "-m"]
-        shared = root() / "data" / "checkpoints"
+    if shared:
         shared.mkdir(parents=True, exist_ok=True)
-    elif processes > 1:
-        kind = ["--multi_gpu", "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
-        port = ["--main_process_port", "0"]  # a free one
-        command += ["accelerate.commands.launch", "--num_processes", str(processes), *kind, *port, "-m"]
     device = {} if torch.cuda.is_available() else {"ACCELERATE_USE_CPU": "true"}
     environment = os.environ | ({"CUDA_VISIBLE_DEVICES": gpus} if gpus else device)
     with tempfile.TemporaryDirectory(dir=shared) as folder:

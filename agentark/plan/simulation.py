@@ -85,7 +85,8 @@ def steps_of(requests: pd.DataFrame, copy: Copy, batch: int = CHUNK) -> list[lis
     found = []
     for _, part in requests.groupby("step"):
         tokens = part[["read", "computed", "written"]].to_numpy(float).T
-        found.append([batch_ends(*tokens[:, i : i + batch], copy) for i in range(0, len(part), batch)])
+        cuts = [tokens[:, i : i + batch] for i in range(0, len(part), batch)]
+        found.append([batch_ends(read, computed, written, copy) for read, computed, written in cuts])
     return found
 
 
