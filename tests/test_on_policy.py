@@ -16,7 +16,7 @@ from agentark.distill import on_policy
 from agentark.distill.on_policy import Lesson, OnPolicy, Reader
 from agentark.evaluate.leaderboard import contexts
 from agentark.models import loading
-from agentark.models.chat import solve_prompt
+from agentark.models.chat import asking, solve_prompt
 from agentark.schemas import Trace
 from agentark.tasks import TASKS
 
@@ -129,6 +129,15 @@ def test_a_training_ends_at_its_token_budget_and_its_rate_falls_to_nothing(tmp_p
     half = on_policy.train(STUDENT, [TEACHER], lessons, tmp_path / "half", 0, settings(steps=6, training_tokens=budget))
     assert len(whole) == 6 and 3 <= len(half) <= 4
     assert budget <= half[-1]["tokens"] < budget * 1.4
+
+
+def test_the_student_and_its_teachers_read_the_system_prompt():
+    words = "keys"  # of the world's vocabulary, whose template puts it before the question
+    lessons = contexts.after(DEBATE, traces(["a", "b", "c"]), QUESTIONS, [1, 2], words)
+    assert [c[0] for c in lessons[0].contexts] == [{"role": "system", "content": words}] * 2
+    assert contexts.alone(QUESTIONS, 2, words)[0].contexts[0] == solve_prompt(QUESTIONS[0].text, words)
+    (row, *_) = on_policy.rows(lessons, asking(loading.load_tokenizer(STUDENT), words))
+    assert row["prompt"][0]["content"].startswith(words) and row["prompt"][-1]["content"].endswith(QUESTIONS[0].text)
 
 
 def test_a_teacher_that_follows_the_student_ends_near_it(monkeypatch, tmp_path):

@@ -11,7 +11,7 @@ than the student. So the loss here is a subclass of the former, with the diverge
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import ClassVar
@@ -30,7 +30,7 @@ from agentark.distill.own_outputs import OwnOutputs, TokenBudget, curve, prepare
 from agentark.distill.students import Origin, save
 from agentark.distill.training import run
 from agentark.models import loading
-from agentark.models.chat import Messages, prompt_ids, solve_prompt
+from agentark.models.chat import Messages, asking, prompt_ids
 
 ROWS = 64  # of a batch for confidences
 TAU = 1.0  # MAD-OPD: temperature of the softmax over confidences
@@ -77,14 +77,14 @@ def train(
     origin = Origin("on-policy", seed, {"base": base, **roles}, list(map(asdict, lessons)), settings.recorded())
     model, tokenizer, shared, checkpoints = prepared(origin, settings, settings.batch_size)
     config = DistillationConfig(**shared, beta=settings.divergence)
-    readers = [Reader(teacher, tokenizer) for teacher in teachers]
+    readers = [Reader(teacher, tokenizer, settings.bf16) for teacher in teachers]
     training = PrivateContext(
         model,
         readers,
         settings,
         args=config,
         processing_class=tokenizer,
-        train_dataset=rows(lessons),
+        train_dataset=rows(lessons, asking(tokenizer, settings.system, "off")),
     )
     run(training, checkpoints)
     save(training.model, tokenizer, out, origin)
@@ -97,15 +97,11 @@ def train(
     )
 
 
-def rows(lessons: Sequence[Lesson]) -> Dataset:
-    """The lessons as a data set for TRL: `prompt`, `contexts`, `weights`."""
+def rows(lessons: Sequence[Lesson], ask: Callable[[str], Messages]) -> Dataset:
+    """The lessons as a data set for TRL: `prompt`, which `ask` makes of the question, `contexts`, `weights`."""
     return Dataset.from_list(
         [
-            {
-                "prompt": solve_prompt(lesson.question),
-                "contexts": list(lesson.contexts),
-                "weights": list(lesson.weights),
-            }
+            {"prompt": ask(lesson.question), "contexts": list(lesson.contexts), "weights": list(lesson.weights)}
             for lesson in lessons
         ]
     )
@@ -114,8 +110,8 @@ def rows(lessons: Sequence[Lesson]) -> Dataset:
 class Reader:
     """A teacher with its tokenizer. Raises StudyError if its vocabulary is not that of the student's tokenizer."""
 
-    def __init__(self, folder: Path, of_student):
-        self.model, self.tokenizer = loading.load(folder)
+    def __init__(self, folder: Path, of_student, bf16: bool = False):
+        self.model, self.tokenizer = loading.load(folder, torch.bfloat16 if bf16 else None)
         self.model.to(loading.device()).eval().requires_grad_(False)
         self.window = loading.window(folder)
         if self.tokenizer.get_vocab() != of_student.get_vocab():
@@ -214,7 +210,7 @@ class Follow(TrainerCallback):
 
 
 def by_confidence(
-    lessons: Sequence[Lesson], teachers: Sequence[Path], replies: Sequence[Sequence[str]]
+    lessons: Sequence[Lesson], teachers: Sequence[Path], replies: Sequence[Sequence[str]], bf16: bool = False
 ) -> list[Lesson]:
     """The lessons with weights softmax(c_k / TAU) of the teachers' confidences in their replies to their contexts.
 
@@ -224,7 +220,7 @@ def by_confidence(
     """
     measured = []
     for k, teacher in enumerate(teachers):
-        reader = Reader(teacher, loading.load_tokenizer(teacher))
+        reader = Reader(teacher, loading.load_tokenizer(teacher), bf16)
         measured.append(reader.confidences([lesson.contexts[k] for lesson in lessons], [own[k] for own in replies]))
     weighted = []
     for lesson, own in zip(lessons, zip(*measured, strict=True), strict=True):

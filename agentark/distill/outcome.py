@@ -18,6 +18,7 @@ from agentark.distill.policy import prompts
 from agentark.distill.rewards import outcome_reward
 from agentark.distill.students import Origin, save
 from agentark.distill.training import run
+from agentark.models.chat import asking
 from agentark.schemas import Question
 from agentark.traces.reading import answer_of
 
@@ -62,7 +63,10 @@ def train(
         loss_type="grpo",  # as PAD's: mean over each output's tokens, then over outputs
     )
     functions = rewards(lambda: budget.share)
-    training = GRPOTrainer(model, list(functions), config, train_dataset=prompts(questions), processing_class=tokenizer)
+    ask = asking(tokenizer, settings.system, "off")
+    training = GRPOTrainer(
+        model, list(functions), config, train_dataset=prompts(questions, ask), processing_class=tokenizer
+    )
     budget = TokenBudget(training, settings.training_tokens)
     run(training, checkpoints)
     save(training.model, tokenizer, out, origin)

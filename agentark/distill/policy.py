@@ -15,7 +15,7 @@ from agentark.distill.rewards import LOGGED, rewards, watched
 from agentark.distill.scorer import StepScorer
 from agentark.distill.settings import Policy
 from agentark.models import loading
-from agentark.models.chat import SWITCH, Messages, accepted, prompt_ids, solve_prompt
+from agentark.models.chat import SWITCH, Messages, asking, prompt_ids, solve_prompt
 from agentark.schemas import Question
 
 EVAL_GENERATIONS = 2  # outputs to each held-out question
@@ -74,10 +74,7 @@ def train(
         whole = model.get_base_model() if settings.lora_rank else model
         whole.generate = partial(batching.generate, whole)
     how = "mean" if by_step else settings.aggregate
-
-    def ask(question: str) -> Messages:
-        return accepted(tokenizer, solve_prompt(question, settings.system), "off")
-
+    ask = asking(tokenizer, settings.system, "off")
     functions, weights = rewards(reward_model, questions, how, settings.outcome_weight)
     shared |= colocated | outputs_of(settings) | {"reward_weights": [*weights, 0.0]}
     if held_out:

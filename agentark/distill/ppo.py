@@ -133,7 +133,7 @@ def train(
     for step, batch in enumerate(itertools.islice(drawn(questions, settings.batch_size), settings.steps), start=1):
         deadline.check()
         asked = [q for q in batch for _ in range(settings.num_generations)]
-        chats = [solve_prompt(q.text) for q in asked]
+        chats = [solve_prompt(q.text, settings.system) for q in asked]
         outputs = sample(models.actor, models.tokenizer, chats, settings.max_tokens, settings.temperature)
         texts = [[{"content": text}] for text in models.texts(outputs)]
         keys = [q.question_id for q in asked]

@@ -13,7 +13,7 @@ from pydantic import Field
 
 from agentark import StudyError
 from agentark.distill.settings import Settings
-from agentark.models.chat import solve_prompt
+from agentark.models.chat import asking
 from agentark.schemas import CheckedTrace, Question
 from agentark.traces.reading import SUMMARISER
 
@@ -84,9 +84,10 @@ def train(base: Path, preferred: Sequence[Pair], out: Path, seed: int, settings:
         beta=settings.beta,
         logging_steps=max(1, settings.steps // 40),
     )
+    ask = asking(tokenizer, settings.system)
     chats = [
         {
-            "prompt": solve_prompt(pair.question),
+            "prompt": ask(pair.question),
             "chosen": [{"role": "assistant", "content": pair.chosen}],
             "rejected": [{"role": "assistant", "content": pair.rejected}],
         }

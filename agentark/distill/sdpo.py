@@ -20,6 +20,7 @@ from agentark.distill.rewards import outcome_reward
 from agentark.distill.students import Origin, save
 from agentark.distill.training import run
 from agentark.models import loading
+from agentark.models.chat import asking
 from agentark.schemas import Question
 
 
@@ -78,7 +79,7 @@ def train(
         model,
         outcome_reward(questions),
         config,
-        train_dataset=prompts(questions),
+        train_dataset=prompts(questions, asking(tokenizer, settings.system, "off")),
         processing_class=tokenizer,
     )
     TokenBudget(training, settings.training_tokens)

@@ -30,6 +30,7 @@ class Settings(BaseModel):
     four_bit: bool = False  # 4-bit base weights (QLoRA)
     bf16: bool = False  # mixed precision on a CPU, which pays where it has matrix units for it; a GPU always uses it
     save_steps: int = Field(0, ge=0)  # steps between checkpoints, from which a killed training continues; 0: none
+    system: str = ""  # the system prompt with which the student will answer
     report_to: Literal["none", "tensorboard", "trackio", "wandb"] = "none"  # tracker that TRL logs to
 
     @classmethod
@@ -72,7 +73,6 @@ class SFT(Settings):
     unrecorded = Settings.unrecorded | {"accelerate"}
 
     steps: int = Field(gt=0)  # optimiser steps, so that methods are compared at equal training
-    system: str = ""  # the system prompt with which the student will answer
     accelerate: str = ""  # configuration of `accelerate launch` that divides the weights among GPUs and machines
 
     @property
@@ -102,6 +102,7 @@ class RewardModel(Settings):
 
     trainer: Literal["peft"] = "peft"
     four_bit: Literal[False] = False
+    system: Literal[""] = ""  # it reads the question and the steps alone
 
 
 class Policy(Settings):
@@ -112,7 +113,6 @@ class Policy(Settings):
     steps: int = Field(gt=0)
     num_generations: int = Field(gt=1)  # outputs per question
     max_tokens: int = Field(gt=0)  # of an output
-    system: str = ""  # the system prompt with which the student will answer
     temperature: float = Field(gt=0)
     beta: float = Field(ge=0)  # weight of the KL divergence to the base
     aggregate: Literal["mean", "min", "step"]  # step scores to a reward; step: advantages per step, see step_credit

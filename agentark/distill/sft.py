@@ -15,7 +15,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from agentark import StudyError
 from agentark.distill.launch import route
 from agentark.distill.settings import SFT
-from agentark.models.chat import accepted, prompt_ids, solve_prompt
+from agentark.models.chat import asking, prompt_ids, solve_prompt
 from agentark.schemas import Trajectory
 
 
@@ -106,13 +106,8 @@ def train(
 
 def chats(pairs: Sequence[tuple[str, str]], tokenizer: PreTrainedTokenizerBase, system: str = "") -> list[dict]:
     """Question-target pairs as chats for TRL, `prompt` and `completion`, with the prompts that engines make."""
-    return [
-        {
-            "prompt": accepted(tokenizer, solve_prompt(question, system)),
-            "completion": [{"role": "assistant", "content": target}],
-        }
-        for question, target in pairs
-    ]
+    ask = asking(tokenizer, system)
+    return [{"prompt": ask(q), "completion": [{"role": "assistant", "content": target}]} for q, target in pairs]
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """Chats: the first user message, a chat as token ids, and the tokens that end a turn."""
 
+from collections.abc import Callable
 from contextlib import suppress
 
 from jinja2 import TemplateError
@@ -73,6 +74,11 @@ def ends_of_turn(settings: GenerationConfig, tokenizer: PreTrainedTokenizerBase)
     """Tokens that end a turn: the tokenizer's, and those in the checkpoint's generation settings (as in Gemma)."""
     ends = settings.eos_token_id
     return sorted({tokenizer.eos_token_id, *(ends if isinstance(ends, list) else [ends])} - {None})
+
+
+def asking(tokenizer: PreTrainedTokenizerBase, system: str, thinking: str = "") -> Callable[[str], Messages]:
+    """The function from a question's text to its prompt in round 1, for trainers: see `solve_prompt`, `accepted`."""
+    return lambda question: accepted(tokenizer, solve_prompt(question, system), thinking)
 
 
 def solve_prompt(question: str, system: str = "") -> Messages:

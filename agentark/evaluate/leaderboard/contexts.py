@@ -7,25 +7,25 @@ from agentark import StudyError
 from agentark.debate.prompts import revise_prompt, wording
 from agentark.debate.protocols import Debate
 from agentark.distill.on_policy import Lesson
-from agentark.models.chat import solve_prompt
+from agentark.models.chat import solve_prompt, system_prompt
 from agentark.schemas import CheckedTrace, Question, Trace
 from agentark.traces.reading import SUMMARISER
 
 
-def alone(questions: Sequence[Question], teachers: int = 1) -> list[Lesson]:
-    """Each teacher reads the question alone (OPD), and all have equal weights."""
-    return [Lesson(q.text, [solve_prompt(q.text)] * teachers, [1 / teachers] * teachers) for q in questions]
+def alone(questions: Sequence[Question], teachers: int = 1, system: str = "") -> list[Lesson]:
+    """Each teacher reads the question alone (OPD), after a system prompt if there is one; all have equal weights."""
+    return [Lesson(q.text, [solve_prompt(q.text, system)] * teachers, [1 / teachers] * teachers) for q in questions]
 
 
 def after(
-    debate: Debate, traces: Sequence[Trace], questions: Sequence[Question], agents: Sequence[int]
+    debate: Debate, traces: Sequence[Trace], questions: Sequence[Question], agents: Sequence[int], system: str = ""
 ) -> list[Lesson]:
     """Each teacher is an agent of a finished debate, from 1, and reads what the agent would read in another round.
 
-    That is the question and all agents' last traces, or what `debate.communication` shows in their place; equal weights.
+    That is the system prompt, the question and all agents' last traces, or what `debate.communication` shows in their place; equal weights.
     Raises StudyError if a question has no debate.
     """
-    last = last_traces(traces)
+    last, opening = last_traces(traces), system_prompt(system)
     lessons = []
     for question in questions:
         if question.question_id not in last:
@@ -34,7 +34,8 @@ def after(
             )
         texts = last[question.question_id]
         contexts = [
-            revise_prompt(question, *debate.readers(question, texts, agent - 1), debate.order) for agent in agents
+            [*opening, *revise_prompt(question, *debate.readers(question, texts, agent - 1), debate.order)]
+            for agent in agents
         ]
         lessons.append(Lesson(question.text, contexts, [1 / len(agents)] * len(agents)))
     return lessons

@@ -68,7 +68,7 @@ def fit(
     pairs: Sequence[tuple[str, str]], method: str, base: Path, out: Path, seed: int, settings: Supervised
 ) -> list[dict]:
     """Supervised training on (question, target) pairs. Returns the learning curve with `tokens`."""
-    each = sft.example_tokens(pairs, loading.load_tokenizer(base))
+    each = sft.example_tokens(pairs, loading.load_tokenizer(base), settings.system)
     chosen = SFT.read(common(settings) | {"steps": settings.steps(each)})
     tick(settings.optimiser_steps - chosen.steps)  # the progress bar's total is a guess
     curve = sft.train(base, pairs, out, seed, chosen, method)
@@ -102,19 +102,19 @@ class Distillation(OnPolicy):
 def lessons(material: Material, settings: Distillation, teachers: int) -> list[on_policy.Lesson]:
     """What the first `teachers` agents read before they score a student's output."""
     if not settings.source:
-        return contexts.alone(material.questions, teachers)
+        return contexts.alone(material.questions, teachers, settings.system)
     agents = range(1, teachers + 1)
     off = replace(material.debate, communication="off")
     debate = off if settings.source == "debate_off" else material.debate
     traces: Sequence[Trace] = material.source("debate" if settings.source == "other" else settings.source)
     if settings.source == "other":
         traces = contexts.exchanged(traces, material.questions)
-    found = contexts.after(debate, traces, material.questions, agents)
+    found = contexts.after(debate, traces, material.questions, agents, settings.system)
     if not settings.by_confidence:
         return found
     last = contexts.last_traces(traces)
     replies = [last[q.question_id][:teachers] for q in material.questions]
-    return on_policy.by_confidence(found, cast_of(material, teachers), replies)
+    return on_policy.by_confidence(found, cast_of(material, teachers), replies, settings.bf16)
 
 
 def cast_of(material: Material, teachers: int) -> list[Path]:
@@ -125,7 +125,8 @@ def cast_of(material: Material, teachers: int) -> list[Path]:
 def opd(material: Material, out: Path, seed: int, settings: Distillation) -> list[dict]:
     """On-policy distillation by the last teacher, the debate's summariser; MAD-OPD's baseline OPD."""
     teacher = material.teachers[-1:]
-    return on_policy.train(material.student, teacher, contexts.alone(material.questions), out, seed, settings)
+    read = contexts.alone(material.questions, system=settings.system)
+    return on_policy.train(material.student, teacher, read, out, seed, settings)
 
 
 def mad_opd(material: Material, out: Path, seed: int, settings: Distillation) -> list[dict]:
@@ -167,7 +168,7 @@ def dpo(material: Material, out: Path, seed: int, settings: Preferences) -> list
     pairs = preference.pairs(material.source(settings.source), material.asked)
     tokenizer = loading.load_tokenizer(material.student)
     sides = [(pair.question, text) for pair in pairs for text in (pair.chosen, pair.rejected)]
-    steps = settings.steps(2 * sft.example_tokens(sides, tokenizer))
+    steps = settings.steps(2 * sft.example_tokens(sides, tokenizer, settings.system))
     tick(settings.optimiser_steps - steps)
     chosen = preference.DPO.read(
         common(settings) | {"steps": steps, "beta": settings.beta, "sft_weight": settings.sft_weight}
