@@ -7,7 +7,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from agentark import StudyError
-from agentark.answers import is_correct
+from agentark.answers import is_correct, stated_answer
 
 NO_DIGITS = st.text(st.characters(exclude_categories=["N", "Cs"]))
 
@@ -185,3 +185,52 @@ def test_no_text_makes_the_grader_fail(text, kind):
 @given(NO_DIGITS, st.sampled_from(["number", "latex", "choice", "text"]))
 def test_a_text_without_a_number_is_not_a_right_number(text, kind):
     assert not is_correct(text, "15", kind)
+
+
+SOLVED = "Four boxes hold 4 * 6 = 24 cups. The final answer is \\boxed{24}."
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        (SOLVED, "24"),
+        (f"{SOLVED}\n\nChecked the other way: 24 / 6 = 4, so the 4", "24"),
+        ("Four boxes hold 4 * 6 = 24 cups. The answer is 24. To check this, divide 24", "24"),
+        ("Four boxes hold 4 * 6 = 24 cups. The final answer is \\boxed{2", None),
+        ("Four boxes hold 4 * 6 = 24 cups. The final answer is 2", None),
+        ("1. There are 4 boxes.\n2. A box holds 6 cups, which is 5 more than what", None),
+        ("Four boxes hold \\( 4 * 6 = 2", None),
+        ("```python\nboxes = 4\ncups = boxes * 6\n\n# Print", None),
+    ],
+)
+@pytest.mark.parametrize("kind", ["number", "latex"])
+def test_a_text_cut_in_the_middle_has_the_answer_that_it_has_named(text, answer, kind):
+    assert stated_answer(text, kind, cut=True) == answer
+
+
+@given(st.text(max_size=200))
+def test_what_a_cut_text_has_named_it_has_named_without_the_cut_too(text):
+    assert stated_answer(f"{SOLVED} {text}".replace("<", ""), "number", cut=True) in (
+        None,
+        stated_answer(f"{SOLVED} {text}".replace("<", ""), "number"),
+    )
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "1. Count the boxes.\n2. Count the cups of a box.\n3. The total is their product.",
+        "1. Four boxes of 6 cups.\n2. Multiply them: \\( 4 \\times 6 \\)",
+        "Cups in the boxes: 4 boxes * 6 cups/box\nAll cups: cups in the boxes and the one on the table",
+    ],
+)
+def test_steps_without_a_result_state_no_number(text):
+    assert stated_answer(text, "number") is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["1. Four boxes of 6 cups.\n2. 4 * 6 = 24 cups.", "1. Four boxes of 6 cups.\n2. So there are 24 cups.", "4 * 6"],
+)
+def test_a_last_step_with_a_result_states_it(text):
+    assert is_correct(text, "24", "number")

@@ -67,9 +67,10 @@ def gradable(gold: str, kind: AnswerKind) -> None:
     is_correct(gold or " ", gold, kind)
 
 
-def stated_answer(text: str, kind: AnswerKind) -> str | None:
+def stated_answer(text: str, kind: AnswerKind, cut: bool = False) -> str | None:
     """The bare answer at the end of a text, on which agents compare and vote, or None if there is none.
 
+    cut: the text ends in the middle; see `stated`.
     Numbers, fractions and options are normalised, so that equal ones are equal strings; other formulas and words stay
     as written.
     """
@@ -77,8 +78,8 @@ def stated_answer(text: str, kind: AnswerKind) -> str | None:
     if kind == "choice":
         return letter(ending)
     if kind == "text":
-        return bare_words(ending)
-    found = stated(ending, kind) if ending else None
+        return bare_words(ending) if not cut or ANSWER_LINE.search(ending) else None
+    found = stated(ending, kind, cut) if ending else None
     if found is None:
         return None
     if kind == "number":

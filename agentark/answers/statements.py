@@ -146,6 +146,7 @@ IS_ANSWER = re.compile(
     rf"(?<![\w.,])([$€£]?{FIGURE}[a-z°% ]{{0,20}}) is (?:the|our|my) (?:final |correct |right )?answer\b"
 )
 SENTENCE = re.compile(r"[.!?]\s+(?=[A-Z(*])")
+ITEM = re.compile(r"^\s*\d{1,2}[.)]\s+(?=\S)")  # "3. The total is the sum of both."
 
 
 def conclusion(text: str) -> str:
@@ -162,30 +163,42 @@ def conclusion(text: str) -> str:
     return rest
 
 
-def stated(text: str, kind: AnswerKind) -> str | None:
+def stated(text: str, kind: AnswerKind, cut: bool = False) -> str | None:
     """The last answer stated in a text, or None if there is none or the text retracts it.
 
     kind: for "number" the result is a plain number, a time or a formula for a number, otherwise any formula or words.
+    cut: the text ends in the middle, so what it ends with is no conclusion: only a closed box or a finished sentence that
+    names the answer counts.
     """
     text = clean(text)
-    (end, content), doubt, before = boxed(text) or (0, ""), WAIT, 0
+    (end, content), doubt, before = boxed(text, cut) or (0, ""), WAIT, None
     for phrase in reversed(list(PHRASE.finditer(text, end))):
         content_found = CONTENT.match(text[phrase.end() : phrase.end() + REACH])
         if not content_found or PLACEHOLDER.fullmatch(content_found[1].strip()):
+            continue
+        if cut and phrase.end() + content_found.end() == len(text):
             continue
         prose = PROSE.search(content_found[1]) and len(content_found[1]) > FEW
         if AT_ONCE[kind].match(content_found[1]) or not (content or kind == "number" or prose):
             end, content, doubt = phrase.end() + content_found.end(), content_found[1], DOUBT
             break
-    if content and kind == "number" and doubt is WAIT and (later := worked_out_after(text, end, content)):
+    if content and kind == "number" and doubt is WAIT and not cut and (later := worked_out_after(text, end, content)):
         end, content = later
     if not content:  # no explicit answer: use the concluding sentence for a number, the whole text for a formula
+        if cut:
+            return None
         content, doubt = concluding(text) if kind == "number" else text, DOUBT
-        before = text.rfind(content)
+        before = max(text.rfind(content), 0)
         end = before + len(content) if kind == "number" else before
     if doubt.search(text[end:]):
         return None
-    return number(content, text[:before] if before else "") if kind == "number" else content.strip() or None
+    if kind != "number":
+        return content.strip() or None
+    if before is None:
+        return number(content)
+    found = number(content, text[:before])
+    # Steps that end in "the total: 8 + (3 * 8)" name a way to the answer.
+    return None if "\n" in text and found and SUM.search(FRACTIONS.sub("1", found)) else found
 
 
 def prose_answers(text: str) -> list[str]:
@@ -206,9 +219,11 @@ def prose_answers(text: str) -> list[str]:
 def concluding(text: str) -> str:
     """The line that states the number in a text without an explicit answer: the last line with a number.
 
-    An earlier line that begins like a conclusion is preferred if only remarks without computation follow it.
+    An earlier line that begins like a conclusion is preferred if only remarks without computation follow it. The numbers
+    of a list's items are none.
     """
-    lines = [line for line in text.split("\n") if re.search(r"\d", line) and not TALK.match(line)]
+    items = (ITEM.sub("", line) for line in text.split("\n"))
+    lines = [line for line in items if re.search(r"\d", line) and not TALK.match(line)]
     if answer := IS_ANSWER.findall(text):
         return answer[-1]
     if lines and (bold := BOLD.findall(lines[-1])):
@@ -221,8 +236,9 @@ def concluding(text: str) -> str:
     return lines[-1] if lines else ""
 
 
-def boxed(text: str) -> tuple[int, str] | None:
-    """The end of the last box and its content, joined with the boxes listed with it; None without a box."""
+def boxed(text: str, closed: bool = False) -> tuple[int, str] | None:
+    """The end of the last box and its content, joined with the boxes listed with it; None without a box. closed: a box
+    that the text ends in does not count."""
     contents: list[str] = []
     end = start = 0
     for box in reversed(list(BOX.finditer(text))):
@@ -233,6 +249,8 @@ def boxed(text: str) -> tuple[int, str] | None:
             while depth and stop < len(text):
                 depth += {"{": 1, "}": -1}.get(text[stop], 0)
                 stop += 1
+            if closed and depth:
+                continue
             content = text[box.end() : stop - (not depth)].strip("$ ")
         if ECHO.fullmatch(content):
             continue

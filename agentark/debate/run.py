@@ -88,7 +88,7 @@ def _group(models: Sequence[str | Path], store: Path, **asked: Any) -> Rows:
             agent=turn.agent,
             round=turn.round,
             text=reply.text,
-            answer=answer_of(reply.text, questions[key]),
+            answer=answer_of(reply.text, questions[key], reply.finish_reason == "length"),
             prompt_tokens=reply.prompt_tokens,
             completion_tokens=reply.completion_tokens,
             finish_reason=reply.finish_reason,

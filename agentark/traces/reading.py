@@ -35,9 +35,9 @@ def in_world(question: Question) -> bool:
     return bool(question.quantities)
 
 
-def answer_of(text: str, question: Question) -> str | None:
-    """The last answer stated in a trace, normalised if possible, or None if there is none."""
-    return steps.answer_of(text) if in_world(question) else stated_answer(text, question.kind)
+def answer_of(text: str, question: Question, cut: bool = False) -> str | None:
+    """The last answer stated in a trace, normalised if possible, or None if there is none. cut: at the limit of tokens."""
+    return steps.answer_of(text) if in_world(question) else stated_answer(text, question.kind, cut)
 
 
 def groups(answers: Iterable[str | None], question: Question | None = None) -> list[list[str]]:
