@@ -102,7 +102,7 @@ COMMANDS: dict[str, str | list[str]] = {
         "test_int8.py::test_what_is_no_checkpoint_is_one_line_and_writes_nothing"
     ),
     "OMP_NUM_THREADS=1 VLLM_CPU_KVCACHE_SPACE=1 VLLM_CPU_OMP_THREADS_BIND=nobind PYTHONPATH=. .venv-vllm/bin/python "
-    "-m agentark.engines.serve data/models/coder-int8 8000": (
+    "-m agentark.engines.serve data/models/coder-int8 8000 --window 4096": (
         "test_conformance.py::test_a_greedy_debate_is_the_same_through_every_engine"
     ),
     **dict.fromkeys(commands([YOUR_OWN]), "test_your_own.py::test_the_page_ends_in_a_report"),

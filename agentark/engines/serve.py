@@ -123,6 +123,12 @@ def main() -> None:
     )
     parser.add_argument("model", help="a folder in the hub's format, or a name on the hub")
     parser.add_argument("port", type=int)
+    parser.add_argument(
+        "--window",
+        type=int,
+        default=0,
+        help="in vLLM: the most tokens of a prompt and its reply; 0: the model's. On a CPU a smaller one is faster",
+    )
     chosen = parser.parse_args()
     folder = located(chosen.model)
     # A folder's name gets a digest of its files, so that it identifies one set of weights; a hub name stays as it is.
@@ -130,7 +136,7 @@ def main() -> None:
     name = f"{folder.resolve().name}@{digest(folder)[:8]}" if local else chosen.model
     print(f"teacher=http://127.0.0.1:{chosen.port}/v1#{name}", flush=True)
     if importlib.util.find_spec("vllm"):
-        replace_by_vllm(folder, name, chosen.port)
+        replace_by_vllm(folder, name, chosen.port, chosen.window)
     served = app(Transformers(folder), name)
     try:
         web.run_app(served, host="127.0.0.1", port=chosen.port, print=None)
@@ -140,7 +146,7 @@ def main() -> None:
         ) from None
 
 
-def replace_by_vllm(folder: Path, name: str, port: int) -> NoReturn:
+def replace_by_vllm(folder: Path, name: str, port: int, window: int) -> NoReturn:
     """Replace this process by vLLM's own server."""
     # vLLM gives up after 300 s of one step, in which a core reads some 50,000 tokens.
     os.environ.setdefault("VLLM_EXECUTE_MODEL_TIMEOUT_SECONDS", "7200")
@@ -148,6 +154,8 @@ def replace_by_vllm(folder: Path, name: str, port: int) -> NoReturn:
     os.environ.setdefault("MALLOC_MMAP_THRESHOLD_", "4000000000")
     os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", "8000000000")
     options = {"model": folder, "served-model-name": name, "host": "127.0.0.1", "port": port, **settings(folder)}
+    if window:  # without chunked prefill it also bounds the tokens that a step reads
+        options["max_model_len"] = window
     switches = {True: "--{}", False: "--no-{}"}
     command = ["-m", "vllm.entrypoints.openai.api_server"]
     for key, value in options.items():
