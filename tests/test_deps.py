@@ -108,6 +108,7 @@ def test_there_is_a_stage_for_every_notebook_but_those_that_are_run_by_hand():
         "10_short_report.ipynb",
         "choices/plan.ipynb",
         "paper/judge.ipynb",
+        "small/given.ipynb",
         "small/keep.ipynb",
     }
     assert every - own == by_hand

@@ -68,7 +68,7 @@ def shape_of(traces: pd.DataFrame, agents: int, cap: float) -> Shape:
     prompts = solved[solved["agent"] == 1].pivot_table(index="question_id", columns="round", values="prompt_tokens")
     label = (prompts[2] - prompts[1] - tokens[1].sum(axis=1)).mean() / tokens[1].shape[1]
     answers = solved[solved["agent"] <= agents].groupby(["question_id", "round"])["answer"]
-    apart = answers.nunique(dropna=False).unstack().fillna(1).gt(1).cumprod(axis=1).iloc[:, :-1]
+    differ = answers.nunique(dropna=False).unstack().fillna(1).gt(1).cumprod(axis=1).iloc[:, :-1]
     replies, written = [], []
     for _, own in tokens.T.groupby(level="round"):
         known = own.T.dropna().to_numpy()
@@ -76,8 +76,8 @@ def shape_of(traces: pd.DataFrame, agents: int, cap: float) -> Shape:
         filled[np.isnan(filled[:, 0])] = np.resize(known, (np.isnan(filled[:, 0]).sum(), filled.shape[1]))
         written.append(known.mean())
         replies.append(filled / known.mean())
-    spread = Spread((prompts[1] / prompts[1].mean()).to_numpy(), tuple(replies), 1 + apart.sum(axis=1).to_numpy())
-    reached = (1.0, *apart.mean())
+    spread = Spread((prompts[1] / prompts[1].mean()).to_numpy(), tuple(replies), 1 + differ.sum(axis=1).to_numpy())
+    reached = (1.0, *differ.mean())
     return Shape(prompts[1].mean(), tuple(written), reached, spread, label, OWN_BATCHED, cap)
 
 
