@@ -16,7 +16,7 @@ from agentark.distill import on_policy
 from agentark.distill.on_policy import Lesson, OnPolicy, Reader
 from agentark.evaluate.leaderboard import contexts
 from agentark.models import loading
-from agentark.models.chat import asking, solve_prompt
+from agentark.models.chat import solve_prompt
 from agentark.schemas import Trace
 from agentark.tasks import TASKS
 
@@ -136,7 +136,7 @@ def test_the_student_and_its_teachers_read_the_system_prompt():
     lessons = contexts.after(DEBATE, traces(["a", "b", "c"]), QUESTIONS, [1, 2], words)
     assert [c[0] for c in lessons[0].contexts] == [{"role": "system", "content": words}] * 2
     assert contexts.alone(QUESTIONS, 2, words)[0].contexts[0] == solve_prompt(QUESTIONS[0].text, words)
-    (row, *_) = on_policy.rows(lessons, asking(loading.load_tokenizer(STUDENT), words))
+    (row, *_) = on_policy.rows(lessons, loading.load_tokenizer(STUDENT), words)
     assert row["prompt"][0]["content"].startswith(words) and row["prompt"][-1]["content"].endswith(QUESTIONS[0].text)
 
 

@@ -32,7 +32,7 @@ from agentark.engines.server import Server
 from agentark.engines.thoughts import MARK, MARKERS, split, written
 from agentark.evaluate.predictions import predict
 from agentark.evaluate.scores import scores
-from agentark.models.chat import SWITCH, accepted, prompt_ids, rendered, solve_prompt
+from agentark.models.chat import SWITCH, prompt_ids, rendered
 from agentark.schemas import Trace, frame, read_table, write_table
 from agentark.traces.check import check_traces
 from agentark.traces.selection import select
@@ -143,7 +143,7 @@ def test_a_student_trains_on_the_prompt_that_it_will_answer(name, templates):
     (chat,) = sft.chats([("How many eggs?", "answer : 3")], templates[name], "Answer briefly.")
     assert "Answer briefly." in expected and rendered(templates[name], chat["prompt"], "") == expected
     question = EGGS.model_copy(update={"text": "How many eggs?"})
-    (row,) = policy.prompts([question], lambda text: accepted(templates[name], solve_prompt(text, "Answer briefly.")))
+    (row,) = policy.prompts([question], templates[name], "Answer briefly.")
     assert row["prompt"] == chat["prompt"]
 
 

@@ -59,11 +59,11 @@ def route(chosen: Settings) -> tuple[bool, str]:
             raise StudyError("four_bit: 4-bit weights cannot be trained directly; set lora_rank above 0")
         if not (torch.cuda.is_available() and importlib.util.find_spec("bitsandbytes")):
             raise StudyError("four_bit: needs a GPU and bitsandbytes (`pip install bitsandbytes`); set it to false")
-    divided = isinstance(chosen, SFT) and chosen.accelerate
+    sharded = isinstance(chosen, SFT) and chosen.accelerate
     why = (
         obstacle(lora_rank)
         or ("as asked" if trainer == "peft" else "")
-        or ("the weights are divided among processes" if divided else "")
+        or ("the weights are divided among processes" if sharded else "")
     )
     if why and trainer == "unsloth":
         raise StudyError(f"trainer unsloth: {why}; set trainer to auto to fall back")

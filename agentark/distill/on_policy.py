@@ -11,7 +11,7 @@ than the student. So the loss here is a subclass of the former, with the diverge
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import ClassVar
@@ -84,7 +84,7 @@ def train(
         settings,
         args=config,
         processing_class=tokenizer,
-        train_dataset=rows(lessons, asking(tokenizer, settings.system, "off")),
+        train_dataset=rows(lessons, tokenizer, settings.system),
     )
     run(training, checkpoints)
     save(training.model, tokenizer, out, origin)
@@ -97,8 +97,10 @@ def train(
     )
 
 
-def rows(lessons: Sequence[Lesson], ask: Callable[[str], Messages]) -> Dataset:
-    """The lessons as a data set for TRL: `prompt`, which `ask` makes of the question, `contexts`, `weights`."""
+def rows(lessons: Sequence[Lesson], tokenizer, system: str) -> Dataset:
+    """The lessons as a data set for TRL: `prompt`, the question after a system prompt if there is one; `contexts`;
+    `weights`."""
+    ask = asking(tokenizer, system, "off")
     return Dataset.from_list(
         [
             {"prompt": ask(lesson.question), "contexts": list(lesson.contexts), "weights": list(lesson.weights)}

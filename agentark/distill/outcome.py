@@ -18,7 +18,6 @@ from agentark.distill.policy import prompts
 from agentark.distill.rewards import outcome_reward
 from agentark.distill.students import Origin, save
 from agentark.distill.training import run
-from agentark.models.chat import asking
 from agentark.schemas import Question
 from agentark.traces.reading import answer_of
 
@@ -53,8 +52,8 @@ def train(
 
     Returns the learning curve: step, reward, length (tokens per output), tokens (trained so far).
     """
-    asked = [(q.text, q.answer) for q in questions]
-    origin = Origin(method, seed, {"base": base}, asked, settings.recorded())
+    answered = [(q.text, q.answer) for q in questions]
+    origin = Origin(method, seed, {"base": base}, answered, settings.recorded())
     model, tokenizer, shared, checkpoints = prepared(origin, settings, settings.outputs)
     config = GRPOConfig(
         **shared,
@@ -63,10 +62,8 @@ def train(
         loss_type="grpo",  # as PAD's: mean over each output's tokens, then over outputs
     )
     functions = rewards(lambda: budget.share)
-    ask = asking(tokenizer, settings.system, "off")
-    training = GRPOTrainer(
-        model, list(functions), config, train_dataset=prompts(questions, ask), processing_class=tokenizer
-    )
+    asked = prompts(questions, tokenizer, settings.system)
+    training = GRPOTrainer(model, list(functions), config, train_dataset=asked, processing_class=tokenizer)
     budget = TokenBudget(training, settings.training_tokens)
     run(training, checkpoints)
     save(training.model, tokenizer, out, origin)

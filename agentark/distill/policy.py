@@ -15,7 +15,7 @@ from agentark.distill.rewards import LOGGED, rewards, watched
 from agentark.distill.scorer import StepScorer
 from agentark.distill.settings import Policy
 from agentark.models import loading
-from agentark.models.chat import SWITCH, Messages, asking, prompt_ids, solve_prompt
+from agentark.models.chat import SWITCH, asking, prompt_ids, solve_prompt
 from agentark.schemas import Question
 
 EVAL_GENERATIONS = 2  # outputs to each held-out question
@@ -74,15 +74,15 @@ def train(
         whole = model.get_base_model() if settings.lora_rank else model
         whole.generate = partial(batching.generate, whole)
     how = "mean" if by_step else settings.aggregate
-    ask = asking(tokenizer, settings.system, "off")
     functions, weights = rewards(reward_model, questions, how, settings.outcome_weight)
     shared |= colocated | outputs_of(settings) | {"reward_weights": [*weights, 0.0]}
     if held_out:
         shared |= early_stop(settings, checkpoints or out / "checkpoints", shared)
     kind, config = algorithm(settings, shared, reward_model, questions)
     training = kind(
-        model, [*functions, watched(questions, agreed or {})], config, train_dataset=prompts(trained, ask),
-        eval_dataset=prompts(held_out, ask) if held_out else None, processing_class=tokenizer,
+        model, [*functions, watched(questions, agreed or {})], config, processing_class=tokenizer,
+        train_dataset=prompts(trained, tokenizer, settings.system),
+        eval_dataset=prompts(held_out, tokenizer, settings.system) if held_out else None,
     )  # fmt: skip
     run(training, checkpoints)
     save(training.model, tokenizer, out, made_from)
@@ -143,10 +143,11 @@ def early_stop(settings: Policy, checkpoints: Path, shared: dict) -> dict[str, o
     )
 
 
-def prompts(questions: Sequence[Question], ask: Callable[[str], Messages] = solve_prompt):
-    """The questions as a data set for TRL: `prompt`, which `ask` makes of the text, and `question_id`."""
+def prompts(questions: Sequence[Question], tokenizer, system: str):
+    """The questions as a data set for TRL: `prompt`, after a system prompt if there is one, and `question_id`."""
     from datasets import Dataset
 
+    ask = asking(tokenizer, system, "off")
     return Dataset.from_list([{"prompt": ask(q.text), "question_id": q.question_id} for q in questions])
 
 

@@ -20,7 +20,6 @@ from agentark.distill.rewards import outcome_reward
 from agentark.distill.students import Origin, save
 from agentark.distill.training import run
 from agentark.models import loading
-from agentark.models.chat import asking
 from agentark.schemas import Question
 
 
@@ -79,7 +78,7 @@ def train(
         model,
         outcome_reward(questions),
         config,
-        train_dataset=prompts(questions, asking(tokenizer, settings.system, "off")),
+        train_dataset=prompts(questions, tokenizer, settings.system),
         processing_class=tokenizer,
     )
     TokenBudget(training, settings.training_tokens)

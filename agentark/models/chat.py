@@ -45,23 +45,26 @@ def prompt_ids(tokenizer: PreTrainedTokenizerBase, messages: Messages, most: int
 
 
 def rendered(tokenizer: PreTrainedTokenizerBase, messages: Messages, thinking: str) -> str:
-    """A chat in the template's form, see `accepted`."""
-    return str(tokenizer.apply_chat_template(accepted(tokenizer, messages, thinking), **form(thinking)))
-
-
-def form(thinking: str) -> dict:
-    """Options of a template that make the prompt of a reply."""
-    return {"tokenize": False, "add_generation_prompt": True, **SWITCH[thinking]}
+    """A chat in the template's form, see `taken`."""
+    return taken(tokenizer, messages, thinking)[1]
 
 
 def accepted(tokenizer: PreTrainedTokenizerBase, messages: Messages, thinking: str = "") -> Messages:
-    """A chat as the template takes it: a system prompt that it refuses (Gemma 2) or drops goes to the first message."""
-    if messages[0]["role"] != "system":
-        return messages
-    with suppress(*REFUSED):
-        if messages[0]["content"].strip() in str(tokenizer.apply_chat_template(messages, **form(thinking))):
-            return messages
-    return without_system(messages)
+    """A chat as the template takes it, see `taken`."""
+    return taken(tokenizer, messages, thinking)[0] if messages[0]["role"] == "system" else messages
+
+
+def taken(tokenizer: PreTrainedTokenizerBase, messages: Messages, thinking: str) -> tuple[Messages, str]:
+    """A chat as the template takes it, and in the template's form. A system prompt that the template refuses (Gemma 2) or
+    drops goes to the first message."""
+    how = {"tokenize": False, "add_generation_prompt": True, **SWITCH[thinking]}
+    if messages[0]["role"] == "system":
+        with suppress(*REFUSED):
+            chat = str(tokenizer.apply_chat_template(messages, **how))
+            if messages[0]["content"].strip() in chat:
+                return messages, chat
+        messages = without_system(messages)
+    return messages, str(tokenizer.apply_chat_template(messages, **how))
 
 
 def without_system(messages: Messages) -> Messages:

@@ -55,7 +55,7 @@ SEEDS = 8  # draws of debates, over which a prediction is the mean
 
 
 def measured(run: Run, params: dict) -> tuple[float, pd.DataFrame]:
-    """CPU seconds of the busiest process, and tokens with CPU seconds by call and group."""
+    """CPU seconds of the busiest process, and tokens with CPU seconds by call."""
     temperatures = params["debates"]["train"]["temperature"], params["debate"]["revision_temperature"]
     debate = Debate(run.agents, run.rounds, *temperatures, params["debate"]["order"])
     family = task(params["train_task"])
@@ -78,10 +78,8 @@ def measured(run: Run, params: dict) -> tuple[float, pd.DataFrame]:
             store = Path(folder) / "store"
             traces, seconds = run_debates(debate, questions, params["teacher"], store, 0, params["max_tokens"])
         spent = [np.ptp(np.loadtxt(file)) for file in notes.iterdir()]
-    place = {question.question_id: i // GROUP for i, question in enumerate(questions)}
     calls = pd.DataFrame([trace.model_dump() for trace in traces])
-    calls = calls.assign(seconds=[one.seconds for one in seconds], group=calls["question_id"].map(place))
-    return max(spent), calls
+    return max(spent), calls.assign(seconds=[one.seconds for one in seconds])
 
 
 def fitted(repeats: list[list[pd.DataFrame]]) -> Copy:

@@ -22,8 +22,8 @@ def after(
 ) -> list[Lesson]:
     """Each teacher is an agent of a finished debate, from 1, and reads what the agent would read in another round.
 
-    That is the system prompt, the question and all agents' last traces, or what `debate.communication` shows in their place; equal weights.
-    Raises StudyError if a question has no debate.
+    That is the system prompt, the question and all agents' last traces, or what `debate.communication` shows in their
+    place; equal weights. Raises StudyError if a question has no debate.
     """
     last, opening = last_traces(traces), system_prompt(system)
     lessons = []
