@@ -52,6 +52,7 @@ def test_the_driver_is_measured_without_a_model_and_the_absence_of_ray_is_told(m
 
 
 def test_a_cluster_is_measured_beside_the_plain_path():
-    pytest.importorskip("ray", reason="ray is not installed; `make test-long` installs it")
+    ray = pytest.importorskip("ray", reason="ray is not installed; `make test-long` installs it")
     (row,) = driver.on_ray(8)
     assert 0 < row["median"] < math.inf and row["n"] == 1
+    assert not ray.is_initialized()

@@ -27,7 +27,7 @@ import pandas as pd
 from agentark import finish, parallel, root
 from agentark.debate import run
 from agentark.debate.protocols import Debate
-from agentark.engines import Batch, Reply, Request, batches_itself
+from agentark.engines import Batch, Reply, Request, batches_itself, cluster
 from agentark.pretrain.training import MAX_TOKENS
 from agentark.schemas import Question, write_csv
 from agentark.tasks import task
@@ -144,6 +144,8 @@ def on_ray(number: int = 256) -> list[dict]:
         order = (MODEL, f"ray:{MODEL}")[:: 1 - 2 * (i % 2)]  # neither is always first on a machine that changes
         took = {model: seconds(model) for model in order}
         ratios.append(took[f"ray:{MODEL}"] / took[MODEL])
+    cluster.POOL.clear()
+    cluster.joined().shutdown()  # its workers hold every core
     note = f"{number} questions on {parallel.workers()} cores, workers started before"
     return [spread("debate: on a Ray cluster / without", ratios, note)]
 
