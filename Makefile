@@ -32,8 +32,9 @@ study: env  ## run the whole study, print the main results and compare them with
 	python -m agentark.stage.summary
 
 report: env  ## redraw every figure and page from the tables in git
-	dvc repro --force --single-item published report experiments claims
-	@echo "report: reports/index.html, reports/experiments.html, reports/claims.html, reports/published.html"
+	dvc repro --force --single-item published report experiments claims \
+	notebooks/leaderboard/dvc.yaml:page
+	@echo "report: reports/{index,experiments,claims,published,leaderboard}.html"
 
 models: env  ## train the base models again from random weights
 	dvc repro --force --single-item base_models

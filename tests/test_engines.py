@@ -1,15 +1,21 @@
 """Generation by a real tiny model: the shared prefix changes nothing, the store repeats nothing."""
 
+from types import SimpleNamespace
+
 import pytest
+import torch
 from examples import posed
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from agentark import StudyError, root
 from agentark.debate.prompts import revise_prompt
 from agentark.engines import Request, Store, batching
-from agentark.engines.transformers import Transformers
+from agentark.engines import engine as engine_of
+from agentark.engines.transformers import Transformers, attend
 from agentark.models import loading
 from agentark.models.chat import solve_prompt
 from agentark.pretrain import tiny
+from agentark.tasks import TASKS
 
 
 @pytest.fixture(scope="module")
@@ -108,6 +114,29 @@ def test_a_damaged_batch_is_generated_again_to_the_same_text(engine, requests, t
     first = [r.text for r in store.generate(engine, requests)]
     next(tmp_path.rglob("*.json")).write_text('[{"text": "an')
     assert [r.text for r in store.generate(engine, requests)] == first
+
+
+def test_16_bits_are_an_engine_of_their_own_that_answers_nearly_alike():
+    questions = TASKS["equation"].questions(60, "validation", 0)
+    asked = [Request(solve_prompt(q.text), 0.0, 72, 0) for q in questions]
+    full, half = (engine_of(f"{prefix}data/models/teacher") for prefix in ("", "bf16:"))
+    assert half.model.dtype == torch.bfloat16 and full.model.dtype == torch.float32
+    assert half.fingerprint != full.fingerprint
+    pairs = zip(*([reply.text for reply in one.generate(asked, 0)] for one in (full, half)), strict=True)
+    same = sum(a == b for a, b in pairs)
+    assert 0.7 * len(asked) < same <= len(asked)
+
+
+@pytest.mark.parametrize("new", [1, 4])
+@pytest.mark.parametrize("padded", [True, False])
+def test_attention_of_groups_is_that_of_repeated_heads(new, padded):
+    torch.manual_seed(0)
+    query, key, value = (torch.randn(3, heads, tokens, 8) for heads, tokens in ((6, new), (2, 10), (2, 10)))
+    mask = torch.ones(3, 1, new, 10, dtype=torch.bool).tril(10 - new)
+    mask[0, ..., :4] = not padded
+    repeated = SimpleNamespace(num_key_value_groups=3, is_causal=True)
+    ours, theirs = (one(repeated, query, key, value, mask, scaling=0.3)[0] for one in (attend, sdpa_attention_forward))
+    torch.testing.assert_close(ours, theirs)
 
 
 def test_counts_and_finish_reasons(engine, requests):

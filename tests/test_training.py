@@ -313,6 +313,18 @@ def test_a_batch_without_padding_teaches_the_same(project, monkeypatch, lora_ran
         assert [row[key] for row in flat] == pytest.approx([row[key] for row in padded], abs=1e-4), key
 
 
+@pytest.mark.parametrize("lora_rank", [0, 4])
+def test_mixed_precision_learns_the_same_up_to_rounding(project, lora_rank):
+    base = project / "data/models/qwen3"
+    full = imitate(base, project / "fp32", lora_rank=lora_rank)
+    mixed = imitate(base, project / "bf16", lora_rank=lora_rank, bf16=True)
+    losses = ([row["loss"] for row in curve] for curve in (mixed, full))
+    assert next(losses) == pytest.approx(next(losses), rel=0.02)
+    assert mixed != full  # it has computed in 16 bits
+    assert load_file(project / "bf16/model.safetensors").keys() == load_file(project / "fp32/model.safetensors").keys()
+    assert all(w.dtype == torch.float32 for w in load_file(project / "bf16/model.safetensors").values())
+
+
 def test_a_student_says_where_it_comes_from(project):
     base, out = project / "data/models/llama", project / "students/told"
     (base / "README.md").write_text("---\nlicense: llama3\n---\n\n# A base\n")

@@ -42,6 +42,7 @@ def engine(name: str | Path) -> Engine:
     """The engine of that name, loaded once per process.
 
     data/models/teacher              transformers, in this process; a folder (relative to the project's, or absolute)
+    bf16:data/models/teacher         the same with weights in 16 bits, for CPUs that compute with them; a GPU always does
     vllm:data/models/teacher         vLLM, in this process; a folder or a name on the hub
     llama.cpp:models/file.gguf       llama.cpp, in this process; a GGUF file, or MODEL.gguf+ADAPTER.gguf
     http://127.0.0.1:8000/v1#model   an OpenAI-compatible server and one of its models
@@ -66,4 +67,4 @@ def engine(name: str | Path) -> Engine:
         return LlamaCpp(name.removeprefix("llama.cpp:"))
     from agentark.engines.transformers import Transformers
 
-    return Transformers(root() / name)
+    return Transformers(root() / name.removeprefix("bf16:"), bf16=name.startswith("bf16:"))

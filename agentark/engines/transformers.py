@@ -6,7 +6,10 @@ from pathlib import Path
 
 import torch
 import transformers
-from transformers import GenerationConfig
+from torch.nn.functional import scaled_dot_product_attention
+from transformers import AttentionInterface, GenerationConfig
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
 from agentark import deadline
 from agentark.engines import Batch, Reply, Request
@@ -18,22 +21,56 @@ from agentark.models.checkpoints import digest
 
 ROWS = 320  # the maximal batch: 64 questions of five agents; larger batches are no faster on two cores
 
+GROUPED = "sdpa_of_groups"  # the name of `attend`
+
+
+def attend(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    **named,
+) -> tuple[torch.Tensor, None]:
+    """Attention of new tokens in the form of transformers' AttentionInterface, with the heads of a group as rows.
+
+    `sdpa` copies the keys and values for every head of a group whenever there is a mask, which takes a third of the time
+    of a batch on a CPU (Qwen2.5-0.5B, 64 rows of 300 tokens).
+
+    query: (rows, heads, tokens, width); key, value: (rows, groups, all tokens, width). Returns (rows, tokens, heads,
+    width). More than one new token, or one head per group, go through `sdpa`.
+    """
+    rows, heads, new, width = query.shape
+    groups = key.shape[1]
+    if new > 1 or heads == groups:
+        return sdpa_attention_forward(module, query, key, value, attention_mask, **named)
+    grouped = query.view(rows, groups, heads // groups, width)
+    out = scaled_dot_product_attention(grouped, key, value, attn_mask=attention_mask, scale=named.get("scaling"))
+    return out.reshape(rows, 1, heads, width), None
+
+
+AttentionInterface.register(GROUPED, attend)
+AttentionMaskInterface.register(GROUPED, sdpa_mask)
+
 
 class Transformers:
-    """A causal model in the hub's format, on a GPU if there is one.
+    """A causal model in the hub's format, on a GPU if there is one; with `bf16` in 16 bits on a CPU too.
 
     Raises StudyError if the folder holds no loadable model.
     """
 
-    def __init__(self, folder: Path):
-        self.model, self.tokenizer = loading.load(folder)
+    def __init__(self, folder: Path, bf16: bool = False):
+        self.model, self.tokenizer = loading.load(folder, torch.bfloat16 if bf16 else None)
         self.device = loading.device()
         self.model.to(self.device).eval()
+        if bf16:
+            self.model.set_attn_implementation(GROUPED)
         self.window = self.model.config.get_text_config().max_position_embeddings
         self.ends = ends_of_turn(self.model.generation_config, self.tokenizer)
         # Discard the checkpoint's own top-k, penalties and the like.
         self.model.generation_config = GenerationConfig()
-        self.fingerprint = digest(folder, f"{transformers.__version__} {torch.__version__} {self.device}")
+        arithmetic = f"{self.device} bf16 {GROUPED}" if bf16 else self.device
+        self.fingerprint = digest(folder, f"{transformers.__version__} {torch.__version__} {arithmetic}")
 
     def batches(self, requests: Sequence[Request]) -> list[list[int]]:
         """Group requests with equal sampling settings, sorted by prompt length to reduce padding."""

@@ -121,5 +121,5 @@ def digest(folder: Path, *facts: str) -> str:
 
 def where(name: str) -> str:
     """The folder of a teacher or student named in `params.yaml`: `vllm:data/models/x` and `x` are data/models/x."""
-    own = name.removeprefix("ray:").removeprefix("vllm:")
+    own = name.removeprefix("ray:").removeprefix("vllm:").removeprefix("bf16:")
     return own if "/" in own else str(Path("data", "models", own))

@@ -22,7 +22,8 @@ def device() -> str:
 
 
 def precision() -> torch.dtype:
-    """bfloat16 on a GPU, as in published checkpoints; float32 on a CPU, where lower precision is not faster."""
+    """bfloat16 on a GPU, as in published checkpoints; float32 on a CPU, which not every processor computes faster in 16 bits
+    (the engine `bf16:` and the setting `bf16` choose them)."""
     return torch.bfloat16 if torch.cuda.is_available() else torch.float32
 
 

@@ -104,17 +104,23 @@ def engines() -> list[dict]:
     asked = [Request(solve_prompt(f"{n} hens lay 2 eggs each. How many eggs?"), 0.0, 32, 0) for n in range(16)]
     with tempfile.TemporaryDirectory() as folder:
         gguf.unpack(file, Path(folder), torch.bfloat16)
-        plain, quantised = Transformers(Path(folder)), LlamaCpp(str(file))
-        rates: dict[str, list[float]] = {"transformers, one by one": [], "transformers, one batch": [], "llama.cpp": []}
+        single, together = [[request] for request in asked], [asked]
+        ways = {
+            "transformers, one by one": (Transformers(Path(folder)), single[:4]),
+            "transformers, one batch": (Transformers(Path(folder)), together),
+            "transformers, one batch in 16 bits": (Transformers(Path(folder), bf16=True), together),
+            "llama.cpp": (LlamaCpp(str(file)), single),
+        }
+        rates: dict[str, list[float]] = {name: [] for name in ways}
         for _ in range(REPEATS):
-            rates["transformers, one by one"].append(tokens_per_second(plain, [[request] for request in asked[:4]]))
-            rates["transformers, one batch"].append(tokens_per_second(plain, [asked]))
-            rates["llama.cpp"].append(tokens_per_second(quantised, [[request] for request in asked]))
+            for name, (one, batches) in ways.items():
+                rates[name].append(tokens_per_second(one, batches))
     note = f"{file.stem}, one core"
     rows = [spread(f"tokens/s: {name}", values, note) for name, values in rates.items()]
-    for name in ("one by one", "one batch"):
-        ratios = [a / b for a, b in zip(rates["llama.cpp"], rates[f"transformers, {name}"], strict=True)]
-        rows.append(spread(f"tokens/s: llama.cpp / transformers, {name}", ratios, note))
+    _, batch, half, _ = ways
+    for first, second in (("llama.cpp", next(iter(ways))), ("llama.cpp", batch), (half, batch)):
+        ratios = [a / b for a, b in zip(rates[first], rates[second], strict=True)]
+        rows.append(spread(f"tokens/s: {first} / {second}", ratios, note))
     return rows
 
 

@@ -6,7 +6,8 @@ can answer: those that the teachers read and generate for its traces, those that
 the student trains on.
 """
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import pandas as pd
 from agentark import StudyError
 from agentark.evaluate import stats
 from agentark.evaluate.scores import by_seed
+from agentark.schemas import Prediction, frame, read_table
 
 COSTS = ("trace_tokens", "teacher_tokens", "training_tokens")
 ESTIMATES = ("value", "lo", "hi", "n")
@@ -35,6 +37,33 @@ PAIRS = {
     "gold answers": (("gold_rl", "consensus_rl"),),
     "a second stage": (("rsft_opd", "rsft"), ("rsft_mad_opd", "rsft"), ("rsft_dpo", "rsft"), ("rsft_consensus_rl", "rsft")),
 }  # fmt: skip
+
+
+def collected(
+    folder: Path, setting: str, task: str, methods: Iterable[str]
+) -> tuple[list[dict[str, Any]], dict[tuple[str, str], pd.DataFrame], pd.DataFrame]:
+    """The rows of a setting, the predictions on `task` by (setting, method), and the seconds of a training.
+
+    folder: of the setting, with what methods are given in `given` and a folder for each method that has run. A method's
+    untrained student is the base, or the teacher where that is the student.
+    """
+    untried = frame(read_table(folder / "given/predictions.parquet", Prediction))
+    of = {(name, student): part for (name, student), part in untried.groupby(["method", "student"], sort=False)}
+    rows = [row(name, untrained(setting, name, student), part, task) for (name, student), part in of.items()]
+    inside = {(setting, name): part[part["task"] == task] for (name, _), part in of.items()}
+    seconds = []
+    for name in methods:
+        if not (folder / name / "facts.json").exists():
+            continue
+        part = frame(read_table(folder / name / "predictions.parquet", Prediction))
+        facts = json.loads((folder / name / "facts.json").read_text())
+        facts |= {"generations": generations(folder / "given", facts["source"])}
+        spent = json.loads((folder / name / "seconds.json").read_text())
+        seconds.append({"setting": setting, "method": name} | spent)
+        base = untried[untried["method"] == ("base" if ("base", facts["student"]) in of else "greedy")]
+        rows.append(row(name, facts, part, task, base))
+        inside[setting, name] = part[part["task"] == task]
+    return rows, inside, pd.DataFrame(seconds)
 
 
 def row(
