@@ -104,11 +104,12 @@ def engines() -> list[dict]:
     asked = [Request(solve_prompt(f"{n} hens lay 2 eggs each. How many eggs?"), 0.0, 32, 0) for n in range(16)]
     with tempfile.TemporaryDirectory() as folder:
         gguf.unpack(file, Path(folder), torch.bfloat16)
+        plain, half = (Transformers(Path(folder), bf16) for bf16 in (False, True))
         single, together = [[request] for request in asked], [asked]
         ways = {
-            "transformers, one by one": (Transformers(Path(folder)), single[:4]),
-            "transformers, one batch": (Transformers(Path(folder)), together),
-            "transformers, one batch in 16 bits": (Transformers(Path(folder), bf16=True), together),
+            "transformers, one by one": (plain, single[:4]),
+            "transformers, one batch": (plain, together),
+            "transformers, one batch in 16 bits": (half, together),
             "llama.cpp": (LlamaCpp(str(file)), single),
         }
         rates: dict[str, list[float]] = {name: [] for name in ways}
@@ -117,8 +118,8 @@ def engines() -> list[dict]:
                 rates[name].append(tokens_per_second(one, batches))
     note = f"{file.stem}, one core"
     rows = [spread(f"tokens/s: {name}", values, note) for name, values in rates.items()]
-    _, batch, half, _ = ways
-    for first, second in (("llama.cpp", next(iter(ways))), ("llama.cpp", batch), (half, batch)):
+    one_by_one, batch, in_16_bits, llama_cpp = ways
+    for first, second in ((llama_cpp, one_by_one), (llama_cpp, batch), (in_16_bits, batch)):
         ratios = [a / b for a, b in zip(rates[first], rates[second], strict=True)]
         rows.append(spread(f"tokens/s: {first} / {second}", ratios, note))
     return rows
