@@ -234,3 +234,11 @@ def test_a_model_that_one_gpu_cannot_hold_takes_several_of_the_cluster_s(tmp_pat
 def test_an_error_of_the_study_comes_as_itself(nodes):
     with pytest.raises(StudyError, match="no model here"):
         engine("ray:data/models/nobody")
+
+
+def test_without_an_address_a_run_starts_its_own_cluster_beside_one_that_runs_on_this_machine(nodes):
+    """One that joined the other's would end with it."""
+    code = "from agentark.engines import cluster; print(cluster.joined().get_runtime_context().gcs_address)"
+    env = {name: value for name, value in os.environ.items() if name != cluster.ADDRESS}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=root(), env=env)
+    assert done.returncode == 0 and done.stdout.strip() != nodes.address

@@ -45,7 +45,8 @@ def joined():
     except ImportError:
         raise StudyError(MISSING) from None
     if not ray.is_initialized():
-        own = {} if os.environ.get(ADDRESS) else {"include_dashboard": False}
+        # "local": without it Ray joins whatever cluster another process of this machine has started, and ends with it.
+        own = {} if os.environ.get(ADDRESS) else {"address": "local", "include_dashboard": False}
         ray.init(log_to_driver=False, configure_logging=False, **own)
     return ray
 
