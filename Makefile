@@ -33,8 +33,8 @@ study: env  ## run the whole study, print the main results and compare them with
 
 report: env  ## redraw every figure and page from the tables in git
 	dvc repro --force --single-item published report experiments claims \
-	notebooks/leaderboard/dvc.yaml:page
-	@echo "report: reports/{index,experiments,claims,published,leaderboard}.html"
+	notebooks/leaderboard/dvc.yaml:page notebooks/small/dvc.yaml:page
+	@echo "report: reports/{index,experiments,claims,published,leaderboard,small}.html"
 
 models: env  ## train the base models again from random weights
 	dvc repro --force --single-item base_models

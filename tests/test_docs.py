@@ -50,7 +50,7 @@ COMMANDS: dict[str, str | list[str]] = {
     "dvc repro notebooks/ablations/dvc.yaml": LIST,
     "dvc repro notebooks/choices/dvc.yaml": LIST,
     "dvc repro notebooks/specialists/dvc.yaml": LIST,
-    "dvc repro notebooks/small/dvc.yaml": LIST,
+    "dvc repro -s notebooks/small/dvc.yaml:page": [],
     "dvc repro -s notebooks/choices/dvc.yaml:cards": [],
     "dvc commit base_models@teacher": [],
     "dvc metrics diff": [],

@@ -30,7 +30,7 @@ def test_the_debate_is_compared_with_its_best_baseline(best, gain, words):
     rows = system("debate", 0.5, {best: gain, other: gain + 0.2})
     rows += [row("accuracy", 0.5 - gain, best), row("accuracy", 0.3 - gain, other)]
     line = sentences.debate_findings(frame(rows), "word")
-    assert f"with no more calls is {sentences.NAMES[best]} ({0.5 - gain:.3f}): {gain:+.3f}" in line
+    assert f"with no more calls than a full debate is {sentences.NAMES[best]} ({0.5 - gain:.3f}): {gain:+.3f}" in line
     assert f"]({words})".replace("](", "] (") in line
 
 
@@ -39,7 +39,7 @@ def test_a_control_of_equal_or_higher_cost_is_no_cheaper_baseline(control):
     rows = system("debate", 0.5, {control: -0.2, "greedy": 0.1, "vote": 0.2})
     rows += [row("accuracy", 0.7, control), row("accuracy", 0.4, "greedy"), row("accuracy", 0.3, "vote")]
     line = sentences.debate_findings(frame(rows), "word")
-    assert "with no more calls is greedy decoding (0.400)" in line
+    assert "with no more calls than a full debate is greedy decoding (0.400)" in line
     assert f"vs. {sentences.NAMES[control]} -0.200" in line
 
 

@@ -94,14 +94,18 @@ def described(folder: Path) -> dict[str, str | int]:
 
 def source_of(name: str) -> str:
     """What a teacher or student is, for the record of a run: GGUF files with their sums, the source of a fetched
-    checkpoint, else its name."""
+    checkpoint, else its name. Of a model at a server, that of the folder in data/models with the name it has there."""
     name = name.removeprefix("ray:")
+    if name.startswith("http"):
+        name = name.rpartition("#")[2].partition("@")[0]
     if name.startswith("llama.cpp:"):
         files = [gguf.located(part) for part in name.removeprefix("llama.cpp:").split("+")]
         return " + ".join(f"{file.name} (SHA-256 {gguf.digest(file)})" for file in files)
-    card = root() / where(name) / "card.json"
-    source = json.loads(card.read_text()).get("source", name) if card.is_file() else name
-    return source_of(f"llama.cpp:{source}") if str(source).endswith(".gguf") else str(source)
+    card, config = (root() / where(name) / file for file in ("card.json", "config.json"))
+    source = str(json.loads(card.read_text()).get("source", name) if card.is_file() else name)
+    found = source_of(f"llama.cpp:{source}") if source.endswith(".gguf") else source
+    method = json.loads(config.read_text()).get("quantization_config", {}) if config.is_file() else {}
+    return f"{found}, quantised again ({method['quant_method']}, {method.get('format')})" if method else found
 
 
 def digest(folder: Path, *facts: str) -> str:

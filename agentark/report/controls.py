@@ -91,7 +91,7 @@ def control_findings(table: pd.DataFrame) -> list[str]:
             rest = "; ".join(against(NAMES[b], gain) for b, gain in known if b != over["baseline"])
             lines.append(
                 f"{team}, {debate['test_task']}: the debate's accuracy is {number(debate)}. The best use of the teacher without "
-                f"communication, at no more calls, is {NAMES[over['baseline']]} ({accuracy['value']:.3f}): debate "
+                f"communication, at no more calls than a full debate, is {NAMES[over['baseline']]} ({accuracy['value']:.3f}): debate "
                 f"{against(NAMES[over['baseline']], over)}; {rest}."
             )
             gains = dict(known)

@@ -104,9 +104,10 @@ def over_best(scores: pd.DataFrame, **system: str) -> str:
     """The accuracy of a system and its gain over the most accurate of its baselines but those of NOT_CHEAPER."""
     gains = rivals(scores, **system)
     best = gains.loc[gains[~gains["baseline"].isin(NOT_CHEAPER)]["accuracy"].astype(float).idxmax()]
+    than = "" if system["student"] else " than a full debate"
     return (
-        f"accuracy {number(one(scores, metric='accuracy', **system))}. The best baseline with no more calls is {best['name']} "
-        f"({best['accuracy']:.3f}): {named_verdict(best)}."
+        f"accuracy {number(one(scores, metric='accuracy', **system))}. The best baseline with no more calls{than} is "
+        f"{best['name']} ({best['accuracy']:.3f}): {named_verdict(best)}."
     )
 
 

@@ -1,10 +1,14 @@
 """The page of a run with real models (scale `small`): its findings, and the same contrasts in the generated world."""
 
+import json
 from collections.abc import Mapping
+from pathlib import Path
 
 import pandas as pd
 
+from agentark.report import sentences
 from agentark.report.sentences import NAMES, named_verdict, number, one, select, signed, verdict
+from agentark.schemas import read_scores
 
 MINI_TASK, MINI_TEAM, MINI_STUDENT = "equation", "teacher", "qwen3-small"
 # The contrasts of the page: what is claimed, the system, its baseline, the table of the generated world that has the
@@ -21,6 +25,39 @@ CONTRASTS = [
     ("DA beats the base", "da", "base", "scores", "", ""),
     ("PAD beats the base", "pad", "base", "scores", "", ""),
 ]
+
+
+def main_finding(scores: pd.DataFrame, student: str, task: str) -> str:
+    """What a reader takes home: the debate against the best baseline with no more calls, and the student that learns
+    from it against the best other student."""
+    debate = sentences.over_best(scores, setting="test", test_task=task, student="", method="debate")
+    trained = select(scores, metric="accuracy", setting="test", test_task=task, student=student)
+    own = one(trained, method="rsft", variant="")
+    other = trained[(trained["method"] == "base") | (trained["variant"] != "")].sort_values("value").iloc[-1]
+    gains = select(scores, metric="accuracy_gain", student=student, method="rsft", variant="", test_task=task)
+    gain = one(gains, baseline=other["method"], baseline_variant=other["variant"])
+    source = f"R-SFT on traces of {NAMES[other['variant']]}" if other["variant"] else "the untrained base"
+    return (
+        f"the debate on `{task}`: {debate} **{student}** after R-SFT on the debate: {number(own)}; vs. the best of the "
+        f"others, {source} ({other['value']:.3f}), {named_verdict(gain)}."
+    )
+
+
+def summary(kept: Path) -> str:
+    """The headline of the run whose tables are in the folder `kept`, with its models."""
+    setting = json.loads((kept / "setting.json").read_text())
+    teacher = next(name for name in setting["models"] if name not in setting["students"])
+    model = setting["models"][teacher].split(" (")[0]
+    found = main_finding(read_scores(kept / "scores.csv"), setting["students"][0], setting["train_task"])
+    return f"**Real models** (teacher {model}): {found}"
+
+
+def systems(scores: pd.DataFrame) -> pd.DataFrame:
+    """Every system on every test task: accuracy with its interval, n, calls and tokens per question."""
+    rows = select(scores, metric="accuracy", setting="test").replace({"student": {"": "teacher"}})
+    rows = rows.rename(columns={"value": "accuracy", "source": "traces"})
+    columns = ["accuracy", "lo", "hi", "n", "calls_per_question", "tokens_per_question"]
+    return rows.set_index(["test_task", "student", "method", "traces"])[columns].round(3)
 
 
 def round_finding(rounds: pd.DataFrame) -> str:
@@ -76,6 +113,18 @@ def outcome(table: pd.DataFrame, **where: str) -> str:
     if "level" in rows and len(rows):
         rows = rows[rows["level"].isna()]
     return f"{signed(rows.iloc[0])}, n = {rows.iloc[0]['n']}: {verdict(rows.iloc[0])}" if len(rows) else "not run"
+
+
+def naming_findings(extraction: pd.DataFrame) -> str:
+    """How many traces that R-SFT trains on speak of other agents, whom the student does not see when it answers."""
+    wide = extraction.pivot_table("count", "what", "source", sort=False)
+    shares = wide.loc["kept for R-SFT that name an agent"] / wide.loc["kept for R-SFT"]
+    sources = {**NAMES, "debate": "the debate"}
+    parts = [f"{share:.1%} of those from {sources[source]}" for source, share in shares.items()]
+    return (
+        "Some traces that R-SFT trains on name an agent, whom the student does not see when it answers: "
+        f"{sentences.listed(parts)}."
+    )
 
 
 def unread(replies: pd.DataFrame) -> str:

@@ -1,0 +1,68 @@
+"""The page of the run with real models: made from its tables alone, and its sentences turn with them."""
+
+import re
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from small_study import call, copy_of_project
+
+from agentark import root
+from agentark.models.checkpoints import source_of
+from agentark.report import small
+from agentark.schemas import read_scores
+
+KEPT = root() / "reports" / "small"
+STUDENT = "qwen2.5-coder-0.5b"
+
+
+def test_the_page_is_made_from_the_tables_in_git(tmp_path):
+    copy = copy_of_project(tmp_path)
+    page, html = copy / "reports" / "small.html", copy / "reports" / "notebooks" / "small-page.html"
+    committed = [file.read_bytes() for file in (page, html)]
+    page.unlink()
+    call(copy, "dvc", "repro", "--force", "-s", "notebooks/small/dvc.yaml:page")
+    assert [file.read_bytes() for file in (page, html)] == committed
+
+
+def changed(scores: pd.DataFrame, value: float, **where: str) -> pd.DataFrame:
+    """The table with other gains: `value`, and an interval of 0.04 around it."""
+    hit = (scores[list(where)] == pd.Series(where)).all(axis=1)
+    assert hit.any()
+    return scores.mask(hit, scores.assign(value=value, lo=value - 0.02, hi=value + 0.02))
+
+
+@pytest.mark.parametrize(("gain", "words"), [(0.1, "better"), (-0.1, "worse"), (0.0, "no difference detected")])
+def test_the_main_finding_turns_with_the_table(gain, words):
+    scores = read_scores(KEPT / "scores.csv")
+    here = {"metric": "accuracy_gain", "test_task": "gsm8k"}
+    scores = changed(scores, gain, method="debate", baseline="vote", **here)
+    scores = changed(scores, gain, method="rsft", baseline_variant="greedy", **here)
+    debate, student = small.main_finding(scores, STUDENT, "gsm8k").split(f"**{STUDENT}**")
+    assert f"majority vote (0.653): {gain:+.3f}" in debate and debate.strip().endswith(f"({words}).")
+    assert "R-SFT on traces of greedy decoding" in student and student.endswith(f"({words}).")
+
+
+def test_a_better_baseline_takes_the_main_finding():
+    scores = read_scores(KEPT / "scores.csv")
+    base = {"metric": "accuracy", "test_task": "gsm8k", "method": "base"}
+    assert f"the untrained base ({0.9:.3f})" in small.main_finding(changed(scores, 0.9, **base), STUDENT, "gsm8k")
+
+
+def test_traces_that_name_an_agent_are_counted_by_source():
+    rows = [("kept for R-SFT", "debate", 8), ("kept for R-SFT that name an agent", "debate", 2)]
+    rows += [("kept for R-SFT", "greedy", 5), ("kept for R-SFT that name an agent", "greedy", 0)]
+    found = small.naming_findings(pd.DataFrame(rows, columns=["what", "source", "count"]))
+    assert "25.0% of those from the debate" in found and "0.0% of those from greedy decoding" in found
+
+
+def test_a_served_model_is_recorded_by_the_source_of_its_folder(tmp_path: Path, monkeypatch):
+    folder = tmp_path / "data" / "models" / "coder-int8"
+    folder.mkdir(parents=True)
+    (folder / "card.json").write_text('{"source": "Qwen/Coder"}')
+    monkeypatch.setattr("agentark.models.checkpoints.root", lambda: tmp_path)
+    name = "http://127.0.0.1:1/v1,http://127.0.0.1:2/v1#coder-int8@e5a32bdf"
+    assert source_of(name) == "Qwen/Coder"
+    (folder / "config.json").write_text('{"quantization_config": {"quant_method": "compressed-tensors"}}')
+    assert re.fullmatch(r"Qwen/Coder, quantised again \(compressed-tensors.*\)", source_of(name))
+    assert source_of("http://127.0.0.1:1/v1#Qwen/Other") == "Qwen/Other"
