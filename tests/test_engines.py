@@ -1,5 +1,6 @@
 """Generation by a real tiny model: the shared prefix changes nothing, the store repeats nothing."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -159,3 +160,14 @@ def test_damaged_weights_are_named(engine, tmp_path):
     weights.write_bytes(weights.read_bytes()[:1000])
     with pytest.raises(StudyError, match="not a loadable model"):
         loading.load(tmp_path)
+
+
+def test_continuous_batching_writes_the_same_greedy_text_and_samples_repeatably():
+    plain, paged = (engine_of(f"{prefix}data/models/teacher") for prefix in ("", "paged:"))
+    prompts = [solve_prompt(posed("equation", 2 + i % 2, i)[1].text) for i in range(6)]
+    greedy, drawn = ([Request(prompt, t, 24, 0) for prompt in prompts] for t in (0.0, 1.5))
+    assert sorted(map(len, paged.batches([*greedy, *drawn]))) == [6, 6]
+    found, expected = ([replace(r, seconds=0) for r in e.generate(greedy, 0)] for e in (paged, plain))
+    assert found == expected
+    once, again, other = ([r.text for r in paged.generate(drawn, seed)] for seed in (0, 0, 1))
+    assert once == again != other

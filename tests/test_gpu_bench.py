@@ -24,8 +24,11 @@ from tests.benchmarks import gpu, gpu_routes
 
 pytestmark = pytest.mark.long
 KEY = ["what", "model", "route"]
-MISSING = {"Unsloth": "trainer unsloth: no GPU here"}
-OPTIONAL = {"Unsloth", "vLLM"}
+MISSING = {
+    "Unsloth": "trainer unsloth: no GPU here",
+    "TRL, continuous batching": "policy.generator=paged needs a GPU",
+}
+OPTIONAL = {*MISSING, "vLLM"}
 if not importlib.util.find_spec("vllm"):
     MISSING["vLLM"] = "vllm: not installed here"
 
@@ -87,7 +90,8 @@ def test_measurements_are_in_order_of_worth_and_complete():
         (model, route) for route in ("TRL + PEFT", "TRL + PEFT, kernels") for model in gpu_routes.SHAPES
     ]
     first = [route for model, (_, route, _) in order[6:] if model == "Qwen3-0.6B"]
-    assert first == ["transformers", "vLLM", "TRL", "TRL"] and len(order) == 14
+    assert first == ["transformers", "continuous batching", "vLLM", "TRL", "TRL, continuous batching", "TRL"]
+    assert len(order) == 18
 
 
 def test_a_run_out_of_time_keeps_its_rows(tmp_path, monkeypatch):
@@ -105,7 +109,7 @@ def test_a_run_out_of_time_keeps_its_rows(tmp_path, monkeypatch):
     with pytest.raises(Stopped):
         gpu.measure(gpu_routes.REHEARSAL, dict.fromkeys(gpu.MACHINE, ""), tmp_path / "gpu.csv")
     speeds = pd.read_csv(tmp_path / "gpu.csv", keep_default_na=False).query("what == 'generation tokens/s'")
-    assert list(speeds.status) == ["measured", "not measured", "not measured", "not measured"]
+    assert list(speeds.status) == ["measured", *["not measured"] * 5]
 
 
 def test_without_a_gpu_the_same_rows_say_so(rehearsed, tmp_path):

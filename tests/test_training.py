@@ -237,6 +237,8 @@ def test_what_cannot_be_had_is_refused_or_announced(project, capsys):
         StudyError, match="policy.generator=vllm: .*not installed" if not importlib.util.find_spec("vllm") else "GPU"
     ):
         policy.train(**practise(base, base, out, generator="vllm"))
+    with pytest.raises(StudyError, match=r"policy\.generator=paged needs a GPU"):
+        policy.train(**practise(base, base, out, generator="paged"))
     with pytest.raises(StudyError, match=r"policy\.generator='osmosis'"):
         policy.train(**practise(base, base, out, generator="osmosis"))
     assert not out.exists()
@@ -251,6 +253,8 @@ def test_vllm_generates_within_the_training(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     config = GRPOConfig(**shared, **policy.generation(settings.but(generator="vllm")))
     assert config.use_vllm and config.vllm_mode == "colocate"
+    paged = GRPOConfig(**shared, **policy.generation(settings.but(generator="paged")))
+    assert paged.use_transformers_continuous_batching and not paged.use_vllm
     assert not GRPOConfig(**shared, **policy.generation(settings)).use_vllm
 
 

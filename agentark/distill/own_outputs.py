@@ -12,6 +12,7 @@ from agentark.distill import training
 from agentark.distill.settings import Settings
 from agentark.distill.students import Origin
 from agentark.engines import batching
+from agentark.engines.transformers import GROUPED
 from agentark.models.chat import SWITCH
 from agentark.models.loading import Model
 from agentark.parallel import tick
@@ -38,9 +39,14 @@ def prepared(
     outputs: of a step. On a CPU the model's `generate` is the faster one of `batching`, with bit-identical outputs.
     """
     checkpoints = training.checkpoints_of(origin, settings)
-    model, tokenizer = training.trainable(origin.base, origin.seed, settings)
+    # Generation reads all weights for every token, so that 16 bits pay twice: nothing is converted, half is read.
+    half = settings.bf16 and settings.lora_rank > 0
+    dtype = torch.bfloat16 if half else None
+    model, tokenizer = training.trainable(origin.base, origin.seed, settings, dtype=dtype)
     if not torch.cuda.is_available():
         whole = model.get_base_model() if settings.lora_rank else model
+        if half:
+            whole.set_attn_implementation(GROUPED)
         whole.generate = partial(batching.generate, whole)
     label = f"{origin.method} {origin.base.name} seed {origin.seed}"
     shared = training.arguments(settings, origin.seed, outputs, label, checkpoints) | {

@@ -189,22 +189,25 @@ def algorithm(
 
 
 def generation(settings: Policy) -> dict[str, object]:
-    """Trainer arguments for the generator: transformers, or vLLM in this process and on the same GPU.
+    """Trainer arguments for the generator: transformers, with continuous batching or without, or vLLM in this process
+    and on the same GPU.
 
     vLLM's probabilities differ from the trainer's in their last bits; TRL corrects for it by importance weights. Raises
-    StudyError if vLLM is not installed or there is no GPU.
+    StudyError without a GPU, and if vLLM is chosen and not installed.
     """
     import torch
 
     if settings.generator == "transformers":
         return {}
-    if not importlib.util.find_spec("vllm"):
+    if settings.generator == "vllm" and not importlib.util.find_spec("vllm"):
         raise StudyError(
             "policy.generator=vllm: vllm is not installed here; add it with `pip install -e .[gpu]`, or set generator "
             "to transformers"
         )
     if not torch.cuda.is_available():
-        raise StudyError("policy.generator=vllm needs a GPU; set generator to transformers")
+        raise StudyError(f"policy.generator={settings.generator} needs a GPU; set generator to transformers")
+    if settings.generator == "paged":
+        return {"use_transformers_continuous_batching": True}
     return {"use_vllm": True, "vllm_mode": "colocate"}
 
 

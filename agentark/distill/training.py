@@ -71,14 +71,14 @@ class StepTrainer(Trainer):
 
 
 def trainable(
-    base: Path, seed: int, chosen: Settings, generates: bool = False
+    base: Path, seed: int, chosen: Settings, generates: bool = False, dtype: torch.dtype | None = None
 ) -> tuple[loading.Model, PreTrainedTokenizerFast]:
     """`base` with a trainable language half, and its tokenizer. Other parts (a vision tower) are frozen.
 
     lora_rank 0: all weights are trained in 32 bits (a GPU computes in 16 bits, but small updates would be lost to
     rounding in 16-bit weights). Otherwise LoRA on all linear layers, alpha = 2 r, no dropout, on 16-bit weights on a
     GPU, or 4-bit ones with `four_bit`. generates: vLLM generates during the training, and Unsloth shares the weights
-    with it.
+    with it. dtype: of the weights beside LoRA; None for `loading.precision`.
     """
     taken, _ = route(chosen)
     if taken and (unsloth := fast_language_model(chosen.trainer)):
@@ -96,7 +96,7 @@ def trainable(
             bnb_4bit_compute_dtype=torch.bfloat16,
         )
         options["device_map"] = {"": torch.cuda.current_device()}
-    model, tokenizer = loading.load(base, **options)
+    model, tokenizer = loading.load(base, dtype, **options)
     if chosen.four_bit:
         model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)  # the trainer enables it
     return with_lora(model, seed, chosen.lora_rank, task_type="CAUSAL_LM"), tokenizer

@@ -43,6 +43,7 @@ def engine(name: str | Path) -> Engine:
 
     data/models/teacher              transformers, in this process; a folder (relative to the project's, or absolute)
     bf16:data/models/teacher         the same with weights in 16 bits, for CPUs that compute with them; a GPU always does
+    paged:data/models/teacher        the same with continuous batching and paged attention, for GPUs without vLLM
     vllm:data/models/teacher         vLLM, in this process; a folder or a name on the hub
     llama.cpp:models/file.gguf       llama.cpp, in this process; a GGUF file, or MODEL.gguf+ADAPTER.gguf
     http://127.0.0.1:8000/v1#model   an OpenAI-compatible server and one of its models
@@ -65,6 +66,10 @@ def engine(name: str | Path) -> Engine:
         from agentark.engines.llama_cpp import LlamaCpp
 
         return LlamaCpp(name.removeprefix("llama.cpp:"))
+    if name.startswith("paged:"):
+        from agentark.engines.paged import Paged
+
+        return Paged(root() / name.removeprefix("paged:"))
     from agentark.engines.transformers import Transformers
 
     return Transformers(root() / name.removeprefix("bf16:"), bf16=name.startswith("bf16:"))

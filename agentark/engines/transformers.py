@@ -101,22 +101,33 @@ class Transformers:
         Raises StudyError if a prompt and its longest reply do not fit into the model's window.
         """
         start = time.perf_counter()
-        prompts = [prompt_ids(self.tokenizer, r.messages, self.window - r.most, r.thinking) for r in batch]
+        prompts = self.prompts(batch)
         inputs = self.tokenizer.pad({"input_ids": prompts}, return_tensors="pt", padding_side="left").to(self.device)
         torch.manual_seed(seed)
-        sampling = {"do_sample": True, "temperature": batch[0].temperature, "top_k": 0, "top_p": 1.0}
-        config = GenerationConfig(
-            max_new_tokens=batch[0].most,
-            **(sampling if batch[0].temperature > 0 else {"do_sample": False}),
+        output = generate(self.model, inputs["input_ids"], inputs["attention_mask"], self.sampling(batch[0]))
+        rows = output[:, inputs["input_ids"].shape[1] :].tolist()
+        return self.replies(prompts, rows, (time.perf_counter() - start) / len(batch))
+
+    def prompts(self, batch: Sequence[Request]) -> list[list[int]]:
+        """The tokens of the prompts. Raises StudyError if one leaves no room in the window for its longest reply."""
+        return [prompt_ids(self.tokenizer, r.messages, self.window - r.most, r.thinking) for r in batch]
+
+    def sampling(self, request: Request) -> GenerationConfig:
+        """Greedy decoding at temperature 0, else sampling from the whole distribution."""
+        drawn = {"do_sample": True, "temperature": request.temperature, "top_k": 0, "top_p": 1.0}
+        return GenerationConfig(
+            max_new_tokens=request.most,
+            **(drawn if request.temperature > 0 else {"do_sample": False}),
             pad_token_id=self.tokenizer.pad_token_id,
             eos_token_id=self.ends,
         )
-        output = generate(self.model, inputs["input_ids"], inputs["attention_mask"], config)
-        seconds = (time.perf_counter() - start) / len(batch)
-        replies = []
-        for prompt, row in zip(prompts, output[:, inputs["input_ids"].shape[1] :].tolist(), strict=True):
+
+    def replies(self, prompts: Sequence[list[int]], rows: Sequence[list[int]], seconds: float) -> list[Reply]:
+        """Replies from the tokens generated after each prompt, up to its first end of a turn."""
+        found = []
+        for prompt, row in zip(prompts, rows, strict=True):
             length = next((i for i, token in enumerate(row) if token in self.ends), len(row))
             ended = length < len(row)
             text = written(self.tokenizer, prompt, row[:length])
-            replies.append(Reply(text, len(prompt), length + ended, "stop" if ended else "length", seconds))
-        return replies
+            found.append(Reply(text, len(prompt), length + ended, "stop" if ended else "length", seconds))
+        return found

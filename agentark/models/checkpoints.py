@@ -4,6 +4,7 @@ import hashlib
 import json
 import math
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -125,5 +126,5 @@ def digest(folder: Path, *facts: str) -> str:
 
 def where(name: str) -> str:
     """The folder of a teacher or student named in `params.yaml`: `vllm:data/models/x` and `x` are data/models/x."""
-    own = name.removeprefix("ray:").removeprefix("vllm:").removeprefix("bf16:")
+    own = re.sub("^(vllm|bf16|paged):", "", name.removeprefix("ray:"))
     return own if "/" in own else str(Path("data", "models", own))

@@ -69,8 +69,10 @@ ADAPTERS: list[tuple[Callable, str, Any]] = [  # with the settings that it chang
 ]
 REST: list[tuple[Callable, str, Any]] = [
     (generate, "transformers", ""),
+    (generate, "continuous batching", "paged:"),
     (generate, "vLLM", "vllm:"),
     (train_grpo, "TRL", {}),
+    (train_grpo, "TRL, continuous batching", {"generator": "paged"}),
     (train_sft, "TRL", {"lora_rank": 0}),
 ]
 # route -> the route whose loss curve it is compared with

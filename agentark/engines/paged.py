@@ -1,0 +1,58 @@
+"""Generation by transformers with continuous batching and paged attention: `paged:` before a model's folder.
+
+A reply that ends makes room for the next request at once, so a GPU is busy until the last one; with CUDA graphs where
+there is a GPU. For GPUs on which vLLM, which is faster, is not installed.
+"""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from transformers.generation import ContinuousBatchingConfig
+
+from agentark import StudyError
+from agentark.engines import Reply, Request
+from agentark.engines.transformers import Transformers
+
+ROWS = 2048  # requests that are scheduled together; each such batch captures the CUDA graphs again, which takes seconds
+BLOCKS, WINDOW = 64, 512  # on a CPU: blocks of the cache, 256 tokens each, and tokens of a forward pass
+
+
+class Paged(Transformers):
+    """A causal model in the hub's format. Raises StudyError if the folder holds no loadable model."""
+
+    def __init__(self, folder: Path):
+        super().__init__(folder)
+        self.fingerprint = f"{self.fingerprint} paged"
+
+    def batches(self, requests: Sequence[Request]) -> list[list[int]]:
+        """Group requests with equal sampling settings, up to ROWS of them."""
+        merged: list[list[int]] = []
+        for batch in super().batches(requests):
+            one, other = (requests[(merged or [batch])[-1][0]], requests[batch[0]])
+            same = (one.temperature, one.most) == (other.temperature, other.most)
+            if merged and same and len(merged[-1]) + len(batch) <= ROWS:
+                merged[-1] += batch
+            else:
+                merged.append(batch)
+        return merged
+
+    def generate(self, batch: list[Request], seed: int) -> list[Reply]:
+        """Generate one batch of requests with equal temperature and length, reproducibly for a given seed.
+
+        Raises StudyError if a prompt and its longest reply do not fit into the model's window, or if transformers
+        returns no reply to a request.
+        """
+        start = time.perf_counter()
+        prompts = self.prompts(batch)
+        # A GPU's memory is free for the cache; on a CPU transformers would take nearly all of it.
+        small = {} if self.device == "cuda" else {"num_blocks": BLOCKS, "max_batch_tokens": WINDOW}
+        config = ContinuousBatchingConfig(seed=seed, **small)
+        outputs = list(self.model.generate_batch(prompts, self.sampling(batch[0]), config).values())
+        failed = next((o.error for o in outputs if o.error), None)
+        if failed or len(outputs) < len(batch):
+            raise StudyError(
+                f"paged: a batch of {len(batch)} requests failed ({failed or 'replies are missing'}); use vllm:"
+            )
+        rows = [output.generated_tokens for output in outputs]
+        return self.replies(prompts, rows, (time.perf_counter() - start) / len(batch))
