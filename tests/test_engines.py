@@ -12,7 +12,8 @@ from agentark import StudyError, root
 from agentark.debate.prompts import revise_prompt
 from agentark.engines import Request, Store, batching
 from agentark.engines import engine as engine_of
-from agentark.engines.transformers import Transformers, attend
+from agentark.engines.batching import attend
+from agentark.engines.transformers import Transformers
 from agentark.models import loading
 from agentark.models.chat import solve_prompt
 from agentark.pretrain import tiny

@@ -12,7 +12,6 @@ from agentark.distill import training
 from agentark.distill.settings import Settings
 from agentark.distill.students import Origin
 from agentark.engines import batching
-from agentark.engines.transformers import GROUPED
 from agentark.models.chat import SWITCH
 from agentark.models.loading import Model
 from agentark.parallel import tick
@@ -46,7 +45,7 @@ def prepared(
     if not torch.cuda.is_available():
         whole = model.get_base_model() if settings.lora_rank else model
         if half:
-            whole.set_attn_implementation(GROUPED)
+            whole.set_attn_implementation(batching.GROUPED)
         whole.generate = partial(batching.generate, whole)
     label = f"{origin.method} {origin.base.name} seed {origin.seed}"
     shared = training.arguments(settings, origin.seed, outputs, label, checkpoints) | {

@@ -1,10 +1,13 @@
-"""Batched generation that computes shared prefixes once and drops finished rows."""
+"""Batched generation that computes shared prefixes once and drops finished rows, and an attention for it."""
 
 from collections.abc import Sequence
 
 import torch
-from transformers import DynamicCache, GenerationConfig, PreTrainedModel
+from torch.nn.functional import scaled_dot_product_attention
+from transformers import AttentionInterface, DynamicCache, GenerationConfig, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
 from agentark.models.loading import Model
 
@@ -12,6 +15,37 @@ from agentark.models.loading import Model
 # rows are finished.
 FEWEST, SHARE = 8, 0.15
 SUFFIX = 8  # tokens at the end of a prompt that each row computes itself; the prefix is computed once for equal rows
+
+GROUPED = "sdpa_of_groups"  # the name of `attend`
+
+
+def attend(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    **named,
+) -> tuple[torch.Tensor, None]:
+    """Attention of new tokens in the form of transformers' AttentionInterface, with the heads of a group as rows.
+
+    `sdpa` copies the keys and values for every head of a group whenever there is a mask, which takes a third of the time
+    of a batch on a CPU (Qwen2.5-0.5B, 64 rows of 300 tokens).
+
+    query: (rows, heads, tokens, width); key, value: (rows, groups, all tokens, width). Returns (rows, tokens, heads,
+    width). More than one new token, or one head per group, go through `sdpa`.
+    """
+    rows, heads, new, width = query.shape
+    groups = key.shape[1]
+    if new > 1 or heads == groups:
+        return sdpa_attention_forward(module, query, key, value, attention_mask, **named)
+    grouped = query.view(rows, groups, heads // groups, width)
+    out = scaled_dot_product_attention(grouped, key, value, attn_mask=attention_mask, scale=named.get("scaling"))
+    return out.reshape(rows, 1, heads, width), None
+
+
+AttentionInterface.register(GROUPED, attend)
+AttentionMaskInterface.register(GROUPED, sdpa_mask)
 
 
 class KVBuffer(DynamicLayer):

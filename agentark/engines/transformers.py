@@ -6,51 +6,17 @@ from pathlib import Path
 
 import torch
 import transformers
-from torch.nn.functional import scaled_dot_product_attention
-from transformers import AttentionInterface, GenerationConfig
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
-from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
+from transformers import GenerationConfig
 
 from agentark import deadline
 from agentark.engines import Batch, Reply, Request
-from agentark.engines.batching import generate
+from agentark.engines.batching import GROUPED, generate
 from agentark.engines.thoughts import written
 from agentark.models import loading
 from agentark.models.chat import ends_of_turn, prompt_ids
 from agentark.models.checkpoints import digest
 
 ROWS = 320  # the maximal batch: 64 questions of five agents; larger batches are no faster on two cores
-
-GROUPED = "sdpa_of_groups"  # the name of `attend`
-
-
-def attend(
-    module: torch.nn.Module,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    attention_mask: torch.Tensor | None,
-    **named,
-) -> tuple[torch.Tensor, None]:
-    """Attention of new tokens in the form of transformers' AttentionInterface, with the heads of a group as rows.
-
-    `sdpa` copies the keys and values for every head of a group whenever there is a mask, which takes a third of the time
-    of a batch on a CPU (Qwen2.5-0.5B, 64 rows of 300 tokens).
-
-    query: (rows, heads, tokens, width); key, value: (rows, groups, all tokens, width). Returns (rows, tokens, heads,
-    width). More than one new token, or one head per group, go through `sdpa`.
-    """
-    rows, heads, new, width = query.shape
-    groups = key.shape[1]
-    if new > 1 or heads == groups:
-        return sdpa_attention_forward(module, query, key, value, attention_mask, **named)
-    grouped = query.view(rows, groups, heads // groups, width)
-    out = scaled_dot_product_attention(grouped, key, value, attn_mask=attention_mask, scale=named.get("scaling"))
-    return out.reshape(rows, 1, heads, width), None
-
-
-AttentionInterface.register(GROUPED, attend)
-AttentionMaskInterface.register(GROUPED, sdpa_mask)
 
 
 class Transformers:
