@@ -117,9 +117,8 @@ class Policy(Settings):
     beta: float = Field(ge=0)  # weight of the KL divergence to the base
     aggregate: Literal["mean", "min", "step"]  # step scores to a reward; step: advantages per step, see step_credit
     outcome_weight: float = Field(ge=0)  # of a correct answer relative to the step scores; 0: no gold answers are used
-    generator: Literal["transformers", "paged", "vllm"] = (
-        "transformers"  # paged: continuous batching, see engines.paged
-    )
+    # paged: transformers with continuous batching, see engines.paged
+    generator: Literal["transformers", "paged", "vllm"] = "transformers"
     algorithm: Literal["grpo", "rloo", "ppo"] = "grpo"
     epochs: int = Field(1, gt=0)  # updates on a step's outputs; PPO only
     held_out: int = Field(0, ge=0)  # questions set aside for the early stop, see policy.train; 0: none

@@ -5,7 +5,6 @@ there is a GPU. For GPUs on which vLLM, which is faster, is not installed.
 """
 
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 from transformers.generation import ContinuousBatchingConfig
@@ -14,28 +13,17 @@ from agentark import StudyError
 from agentark.engines import Reply, Request
 from agentark.engines.transformers import Transformers
 
-ROWS = 2048  # requests that are scheduled together; each such batch captures the CUDA graphs again, which takes seconds
 BLOCKS, WINDOW = 64, 512  # on a CPU: blocks of the cache, 256 tokens each, and tokens of a forward pass
 
 
 class Paged(Transformers):
     """A causal model in the hub's format. Raises StudyError if the folder holds no loadable model."""
 
+    rows = 2048  # requests scheduled together; each such batch captures the CUDA graphs again, which takes seconds
+
     def __init__(self, folder: Path):
         super().__init__(folder)
         self.fingerprint = f"{self.fingerprint} paged"
-
-    def batches(self, requests: Sequence[Request]) -> list[list[int]]:
-        """Group requests with equal sampling settings, up to ROWS of them."""
-        merged: list[list[int]] = []
-        for batch in super().batches(requests):
-            one, other = (requests[(merged or [batch])[-1][0]], requests[batch[0]])
-            same = (one.temperature, one.most) == (other.temperature, other.most)
-            if merged and same and len(merged[-1]) + len(batch) <= ROWS:
-                merged[-1] += batch
-            else:
-                merged.append(batch)
-        return merged
 
     def generate(self, batch: list[Request], seed: int) -> list[Reply]:
         """Generate one batch of requests with equal temperature and length, reproducibly for a given seed.

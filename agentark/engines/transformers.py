@@ -16,14 +16,14 @@ from agentark.models import loading
 from agentark.models.chat import ends_of_turn, prompt_ids
 from agentark.models.checkpoints import digest
 
-ROWS = 320  # the maximal batch: 64 questions of five agents; larger batches are no faster on two cores
-
 
 class Transformers:
     """A causal model in the hub's format, on a GPU if there is one; with `bf16` in 16 bits on a CPU too.
 
     Raises StudyError if the folder holds no loadable model.
     """
+
+    rows = 320  # the maximal batch: 64 questions of five agents; larger batches are no faster on two cores
 
     def __init__(self, folder: Path, bf16: bool = False):
         self.model, self.tokenizer = loading.load(folder, torch.bfloat16 if bf16 else None)
@@ -50,7 +50,7 @@ class Transformers:
             same_settings = batches and all(
                 getattr(requests[batches[-1][0]], a) == getattr(requests[i], a) for a in ("temperature", "most")
             )
-            if not same_settings or len(batches[-1]) == ROWS:
+            if not same_settings or len(batches[-1]) == self.rows:
                 batches.append([])
             batches[-1].append(i)
         return batches

@@ -31,7 +31,7 @@ from agentark.distill import launch, policy, sft, training
 from agentark.distill.settings import SFT, Recipe
 from agentark.engines import Batch, Engine, Request, Store, batching
 from agentark.engines.llama_cpp import LlamaCpp
-from agentark.engines.transformers import ROWS, Transformers
+from agentark.engines.transformers import Transformers
 from agentark.evaluate.likelihood import reasoning_nll
 from agentark.models import gguf, loading
 from agentark.models.chat import solve_prompt
@@ -84,12 +84,14 @@ def generation(questions: list[Question]) -> list[dict]:
         with tempfile.TemporaryDirectory() as folder:
             ours = timed(lambda: Store(Path(folder)).generate(engine, [*first, *second]))
         one = timed(lambda: [plain(engine, [r], 1) for r in few]) * calls / len(few)
-        together = timed(lambda: (plain(engine, first, ROWS), plain(engine, second, ROWS)))
+        together = timed(lambda: (plain(engine, first, Transformers.rows), plain(engine, second, Transformers.rows)))
         alone.append(one / ours)
         batched.append(together / ours)
     return [
         spread("debate: one call at a time / ours", alone, f"{calls} calls; single calls timed on {len(few)} of them"),
-        spread("debate: plain batched generate / ours", batched, f"{calls} calls, plain batches of {ROWS}"),
+        spread(
+            "debate: plain batched generate / ours", batched, f"{calls} calls, plain batches of {Transformers.rows}"
+        ),
     ]
 
 

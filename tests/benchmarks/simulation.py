@@ -25,7 +25,7 @@ from agentark import finish, root
 from agentark.debate.protocols import Debate
 from agentark.debate.run import GROUP, run_debates
 from agentark.engines import transformers
-from agentark.engines.transformers import ROWS
+from agentark.engines.transformers import Transformers
 from agentark.plan import pattern, simulation
 from agentark.plan.simulation import Copy
 from agentark.schemas import write_csv
@@ -98,7 +98,7 @@ def fitted(repeats: list[list[pd.DataFrame]]) -> Copy:
             rows.append([computed, written.max(), attended, written.sum(), took])
     *work, took = np.array(rows, float).T
     (token, fixed, kv, row), _ = nnls(np.stack(work, axis=1) / took[:, None], np.ones(len(took)))
-    return Copy(token, fixed, kv=kv, row=row, slots=ROWS)
+    return Copy(token, fixed, kv=kv, row=row, slots=Transformers.rows)
 
 
 def predicted(run: Run, copy: Copy, cap: int, counts: pd.DataFrame) -> float:
@@ -107,7 +107,7 @@ def predicted(run: Run, copy: Copy, cap: int, counts: pd.DataFrame) -> float:
     for seed in range(SEEDS):
         asked, groups = pattern.requests(shape, run.questions, run.agents, run.rounds, seed=seed), []
         for _, own in asked.groupby(asked["question"] // GROUP):
-            batches = itertools.chain(*simulation.steps_of(own, copy, ROWS))
+            batches = itertools.chain(*simulation.steps_of(own, copy, Transformers.rows))
             groups.append(np.array([sum(ends[-1] for ends in batches)]))
         seconds.append(simulation.run([groups], run.workers).seconds)
     return float(np.mean(seconds))
