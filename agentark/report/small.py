@@ -122,7 +122,7 @@ def naming_findings(extraction: pd.DataFrame) -> str:
     sources = {**NAMES, "debate": "the debate"}
     parts = [f"{share:.1%} of those from {sources[source]}" for source, share in shares.items()]
     return (
-        "Some traces that R-SFT trains on name an agent, whom the student does not see when it answers: "
+        "Of the traces that R-SFT trains on, these name an agent, whom the student does not see when it answers: "
         f"{sentences.listed(parts)}."
     )
 
