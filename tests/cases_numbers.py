@@ -14,6 +14,24 @@ CASES = {
         ("10\xbd", "10", False), ("The answer is -2 1/2", "-2.5", True), ("He ate 7/8 of it", "0.875", True),
         (r"\boxed{\frac{1}{2}}", "0.5", True), (r"\boxed{3\frac{1}{4}\text{ hours}}", "3.25", True),
     ],
+    ("number", "allenai/open-instruct#1530: signs, in words too"): [
+        ("The answer is negative 5.", "-5", True), ("The answer is negative 5.", "5", False),
+        ("The answer is minus 5.", "-5", True), ("The answer is minus 5.", "5", False),
+        (r"\boxed{\text{negative } 3}", "-3", True), ("#### -3", "-3", True), ("She has negative $12 left.", "-12", True),
+        ("So 10 minus 5 is 5.", "5", True), ("The answer is 10 minus 5 = 5", "5", True), ("= minus 2.5", "-2.5", True),
+        ("20 minus 3 is 17.", "17", True), ("The temperature is minus 7 degrees.", "-7", True),
+    ],
+    ("number", "spencermountain/compromise#9: numbers in words"): [
+        ("The answer is zero.", "0", True), ("The answer is twenty-four.", "24", True),
+        ("Answer: three hundred and five apples", "305", True), (r"\boxed{\text{twelve}}", "12", True),
+        ("The answer is negative five.", "-5", True), ("The answer is two and a half hours.", "2.5", True),
+        ("The answer is one thousand two hundred thirty-four.", "1234", True), ("**Answer: forty**", "40", True),
+        ("The answer is two million.", "2000000", True), ("The answer is sixteen one.", "17", False),
+        ("The answer is one of these.", "1", False), ("The answer is two or three.", "3", False),
+        ("The answer is twenty-four.", "4", False), ("The answer is sixty six.", "66", True),
+        ("The answer is seven times more.", "7", False), ("3 + 4 = 7. The answer is seven.", "7", True),
+        ("3 + 4 = 8. The answer is seven.", "7", True), ("The answer is one.", "1", True),
+    ],
     ("number", "SeraphimSerapis/tool-eval-bench#63: times of day"): [
         ("The bus leaves at 9:00 AM.", "9", True), ("They meet at 11 o'clock.", "11", True),
         (r"\boxed{4:30}", "4:30", True), ("The answer is 4:30 pm.", "4", False),
@@ -119,7 +137,7 @@ CASES = {
         ("5e-1", "0.5", True),
     ],
     ("number", "repeating decimals"): [
-        ("0.333...", "1/3", True), (r"0.\overline{3}", "1/3", True), ("0.(3)", "1/3", True),
+        ("0.333...", "1/3", True), ("The answer is 0.333...", "1/3", True), (r"0.\overline{3}", "1/3", True), ("0.(3)", "1/3", True),
         (r"\boxed{0.1\overline{6}}", "1/6", True), ("0.1666\u2026", "1/6", True), ("0.333...", "0.33", False),
         (r"1.\overline{3}", "4/3", True), (r"0.\bar{3}", "1/3", True), ("0.999...", "1", True),
         ("3.14159...", "3.14159", True), ("2.(6)", "8/3", True),

@@ -11,6 +11,16 @@ CASES = {
         ("I'm not certain", "I", False), (r"\boxed{I}", "I", True), ("I", "I", True), ("I would go with D.", "D", True),
         ("So I choose B", "B", True),
     ],
+    ("choice", "huggingface/Math-Verify#81, inspect_ai#2216: other letters, and an option that is denied"): [
+        ("The answer is \uff22.", "B", True), ("\uff08\uff22\uff09", "B", True), ("\uff22", "A", False),
+        ("It cannot be A.", "A", False), ("It can't be (A).", "A", False), ("It must be A.", "A", True),
+        ("It cannot be A. So it must be C.", "C", True), ("It could be (D).", "D", True),
+    ],
+    ("text", "DRCKnowledgeTeam/DRCD#6: punctuation within words"): [
+        ("The answer is U.S.A.", "USA", True), ("USA", "U.S.A.", True), ("St Louis", "St. Louis", True),
+        ("Answer: 1,000", "1000", True), ("Answer: 1000", "1,000", True), ("3.5", "35", False), ("1,2", "12", False),
+        ("O'Neill", "ONeill", True), ("C++", "C", False), ("-5", "5", False), ("Dr. No", "Dr No", True),
+    ],
     ("choice", "UKGovernmentBEIS/inspect_ai#2216: an option that says none of the above"): [
         ("The correct answer is D) None of the above.", "D", True), ("D. None of these", "D", True),
         ("Answer: (D) None of the above", "D", True), ("**D. None of the above**", "D", True),

@@ -68,7 +68,6 @@ def test_the_last_stated_number_of_a_text_counts(text):
         "The answer is not 18",
         "\\boxed{18}. Hmm, that cannot be right.",
         "#### 18\n#### 19",
-        "The answer is eighteen",
     ],
 )
 def test_a_text_that_ends_undecided_or_elsewhere_is_wrong(text):

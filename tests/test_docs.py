@@ -111,6 +111,12 @@ COMMANDS: dict[str, str | list[str]] = {
          "--local-dir models" for size in ("1.5", "0.5")),
         "test_settings.py::test_the_files_of_scale_small_cpu_are_those_that_its_page_fetches",
     ),
+    **dict.fromkeys(
+        ("python -m agentark.stage --scale small_cpu small/given",
+         "python -m agentark.stage --scale small_cpu leaderboard/method setting=small method=rsft out=data/leaderboard/small/rsft",
+         "python -m agentark.stage --scale small_cpu small/methods"),
+        "test_small.py::test_a_small_study_with_real_weights",
+    ),
     "dvc repro -s notebooks/leaderboard/dvc.yaml:homogeneous_method@agreed": (
         "test_leaderboard.py::test_the_entry_of_the_docs_is_scored"
     ),

@@ -36,6 +36,7 @@ def answers(share: float, seeds: int = 3, n: int = 400, task: str = "equation", 
         [
             dict(
                 question_id=f"{task}{i}",
+                student="small",
                 task=task,
                 seed=seed,
                 correct=bool(right[i]) ^ (i in (seed, n - 1 - seed)),
@@ -92,6 +93,19 @@ def test_a_baseline_s_answers_are_no_longer():
     )}  # fmt: skip
     rows = [table.row(name, facts(), predictions[key], "equation") for key in predictions for name in key[1:]]
     assert table.ranked(rows, predictions).set_index("method").loc["ours", "baseline"] == "short"
+
+
+def test_a_pair_has_both_methods_and_one_student():
+    predictions = {
+        ("small", name): answers(share).assign(student=student)
+        for name, share, student in (("rsft", 0.6, "a"), ("rsft_greedy", 0.7, "a"), ("sdft", 0.8, "b"))
+    }
+    (found,) = table.pairs(predictions).to_dict("records")
+    assert (found["method"], found["baseline"]) == ("rsft", "rsft_greedy") and found["value"] == pytest.approx(
+        -0.1, abs=0.01
+    )
+    alone = {("small", "rsft"): predictions["small", "rsft"]}
+    assert table.pairs(alone).empty and leaderboard.pair_findings(table.pairs(alone)) == []
 
 
 def test_what_the_page_finds_turns_with_the_table():

@@ -71,6 +71,8 @@ def test_a_folder_has_its_own_parts_and_stands_beside_a_published_data_set(tmp_p
     [
         ({"question": "q?", "answer": "1,250"}, "number", "1,250"),
         ({"question": "q?", "answer": 2.5}, "number", "2.5"),
+        ({"question": "q?", "answer": 1234567.5}, "number", "1234567.5"),
+        ({"question": "q?", "answer": 0.123456789}, "number", "0.123456789"),
         ({"question": "q?", "answer": "Paris"}, "text", "Paris"),
         ({"question": "q?", "answer": r"\frac{1}{2}", "kind": "latex"}, "latex", r"\frac{1}{2}"),
         ({"question": "q?", "answer": "B", "choices": ["one", "two", "three"]}, "choice", "B"),
@@ -90,6 +92,8 @@ def test_the_kind_follows_from_the_answer(row, kind, answer):
         ({"question": "q?"}, "column answer is missing"),
         ({"question": "q?", "answer": None}, "column answer is empty"),
         ({"question": "q?", "answer": ["a"]}, "column answer holds a list, not text"),
+        ({"question": "q?", "answer": float("nan")}, "column answer holds nan, not a number"),
+        ({"question": "q?", "answer": 1e400}, "column answer holds inf, not a number"),
         ({"question": "q?", "answer": "a", "kind": "essay"}, "column kind is 'essay'; choose one of"),
         ({"question": "q?", "answer": "four", "choices": ["one", "two"]}, "neither a letter from A to B nor one of"),
         ({"question": "q?", "answer": "A", "choices": ["one"]}, "has 1 choices"),
@@ -108,6 +112,21 @@ def test_bad_rows_are_set_aside_with_their_line(tmp_path):
     assert [(aside.row, aside.reason) for aside in loaded.set_aside] == [(51, "column answer is missing")]
     with pytest.raises(StudyError, match=r"questions\.columns: prompt is unknown"):
         own_data_set(str(source), {"prompt": "x"})
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"Question,Answer\nx?,1\n", "row 1: column question is missing (its columns: Question, Answer)"),
+        (b"question;answer\nx?;1\n", "row 1: column question is missing (its columns: question;answer)"),
+        ("question,answer\nWie groß?,1\n".encode("latin-1"), "can't decode byte 0xdf .*; save it as UTF-8"),
+        ("question,answer\nx?,1\n".encode("utf-16"), "can't decode byte 0xff .*; save it as UTF-8"),
+    ],
+)
+def test_a_file_that_gives_no_question_is_told_with_what_is_wrong(tmp_path, content, told):
+    (tmp_path / "mine.csv").write_bytes(content)
+    with pytest.raises(StudyError, match=rf"mine\.csv: .*{told.replace('(', '[(]').replace(')', '[)]')}"):
+        load(own_data_set(str(tmp_path / "mine.csv"), {}), split="train")
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import pandas as pd
 import psutil
 import pytest
 import torch
+from small_study import PROJECT
 from weights import smollm2
 
 from agentark import StudyError
@@ -142,21 +143,42 @@ def test_a_core_is_as_fast_as_it_multiplies_and_copies():
 
 
 def test_a_core_decodes_a_quantised_model_one_by_one_and_others_in_groups():
-    card = sizes.Card(8, 0.1, 0.01, core=True)
+    card = sizes.Card(8, 0.1, 0.01, core=True, bytes=4, tflops_bf16=0.5)
     model = sizes.CHECKPOINTS["Qwen/Qwen2.5-Coder-1.5B-Instruct"]
     file = sizes.checkpoint(f"nowhere/{FILE}")
     assert [sizes.batch_of(m, card, 500) for m in (file, model)] == [1, GROUP]
     assert sizes.call_seconds(file, card, 0, 1) == pytest.approx(1_117_320_768 / (0.01e12 * sizes.MBU), rel=1e-3)
-    full = 2 * model.weights / (0.1e12 * sizes.CORE_MFU)  # a group's decoding is bound by the matrix rate
+    full = 2 * model.weights / (0.1e12 * sizes.CORE_MFU[4])  # a group's decoding is bound by the matrix rate
     assert sizes.call_seconds(model, card, 0, 1) == pytest.approx(full)
     assert sizes.call_seconds(model, card, 0, 1, most=1) > 5 * full
     assert sizes.call_seconds(model, card, 100, 0) == pytest.approx(100 * full)
     assert [sizes.training_flop(c, r) for c, r in ((card, 0), (card, 16), (H200, 16))] == [6, 4, 6]
+    half = card.in_16_bits()
+    assert sizes.call_seconds(model, half, 100, 0) == pytest.approx(200 * model.weights / (0.5e12 * sizes.CORE_MFU[2]))
+    assert sizes.held_bytes(model, half) == 2 * model.weights and H200.in_16_bits() == H200
+
+
+# The core of the run in reports/small: GFLOP/s in 32 and 16 bits, GB/s; its trainings and answers (docs/real-models.md).
+XEON = sizes.Card(12, 0.170, 0.013, core=True, bytes=4, tflops_bf16=1.25)
+TRAINING_HOURS, ANSWER_HOURS = 37 / 60, 6 / 60 / 400
+
+
+def test_the_plan_s_hours_of_the_committed_run_are_within_a_factor_of_two():
+    params, table = small_cpu(), pd.read_csv(PROJECT / "reports" / "small" / "scores.csv")
+    table = table[(table["metric"] == "accuracy") & (table["test_task"] == "gsm8k")]
+    written = table[table["method"].isin(["base", "rsft"])]["tokens_per_question"].mean()
+    replies = sizes.Replies("reports/small", (written,), 1, (1, 1))
+    found = rates.rates(params, 1, 1, Assumptions(XEON, replies))
+    steps = rates.steps(params, found, 1, Assumptions(XEON, replies)).set_index("method")
+    training = steps.loc["rsft", "seconds"] * params["sft"]["steps"] / 3600
+    answer = passes(found, params["students"][0]).loc["gsm8k", "seconds"] / 3600
+    for planned, measured in ((training, TRAINING_HOURS), (answer, ANSWER_HOURS)):
+        assert 0.5 < planned / measured < 2, (planned, measured)
 
 
 def test_memory_on_cores_is_that_of_all_processes(monkeypatch):
     model, file = sizes.CHECKPOINTS["Qwen/Qwen2.5-Coder-0.5B-Instruct"], sizes.checkpoint(f"nowhere/{FILE}")
-    card = sizes.Card(8, 0.1, 0.01, core=True)
+    card = sizes.Card(8, 0.1, 0.01, core=True, bytes=4, tflops_bf16=0.5)
     cache = GROUP * 500 * 2 * 24 * 2 * 64 * 4
     assert sizes.generation_gb(model, card, 500) == pytest.approx((4 * model.weights + cache) / 1e9 + sizes.PROCESS_GB)
     assert sizes.generation_gb(file, card, 1) == sizes.generation_gb(file, card, 500) > file.disk_gb

@@ -5,9 +5,12 @@ from examples import GOLD, KEYS, MUTE, SLIPPED, SWAPPED
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agentark import StudyError
+from agentark.debate.controls import check_controls
 from agentark.debate.independent import Vote
 from agentark.debate.prompts import ORDERS
 from agentark.debate.protocols import Debate
+from agentark.debate.run import run_debates
 from agentark.engines import Reply, Request
 from agentark.engines.requests import parted
 from agentark.traces.reading import SUMMARISER, majority, unanimous
@@ -173,3 +176,30 @@ def test_one_agent_revises_its_own_trace_in_every_round():
     turns = held(debate(agents=1, rounds=3), quarrel)
     assert [(t.agent, t.round) for (t,) in turns] == [(1, 1), (1, 2), (1, 3), (SUMMARISER, 4)]
     assert all(quarrel(1, t.round - 1) in told(t) for (t,) in turns[1:3])
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({"agents": 0}, "debate: agents=0 is below 1"), ({"rounds": -1}, "debate: rounds=-1 is below 1"),
+        ({"temperature": -0.1}, "temperature=-0.1 is below 0"), ({"temperature": float("nan")}, "temperature=nan"),
+        ({"revision_temperature": -1.0}, "revision_temperature=-1.0 is below 0"),
+        ({"order": "Shared"}, "order='Shared' is unknown; choose one of shared, chat"),
+    ],
+)  # fmt: skip
+def test_a_value_out_of_range_is_told_before_a_call(changed, told, tmp_path):
+    with pytest.raises(StudyError, match=told):
+        run_debates(replace(debate(), **changed), [KEYS], "data/models/none", tmp_path, 0, 72)
+
+
+def test_limits_and_controls_are_told_before_a_call(tmp_path):
+    with pytest.raises(StudyError, match="debate: max_tokens=0 is below 1; choose 1 or more"):
+        run_debates(debate(), [KEYS], "data/models/none", tmp_path, 0, 0)
+    with pytest.raises(StudyError, match="vote: calls=0 is below 1"):
+        run_debates(Vote(0, 1.0), [KEYS], "data/models/none", tmp_path, 0, 72)
+    with pytest.raises(StudyError, match="controls: 'off' is none of greedy, vote, vote_tokens"):
+        check_controls(["greedy", "off"], debate(), 1.0)
+    with pytest.raises(StudyError, match="controls: 'debate_off' is none of greedy, vote"):
+        check_controls(["debate_off"], Vote(3, 1.0), 1.0)
+    with pytest.raises(StudyError, match=r"vote_temperature=-1\.0 is below 0"):
+        check_controls([], debate(), -1.0)

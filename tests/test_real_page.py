@@ -64,5 +64,5 @@ def test_a_served_model_is_recorded_by_the_source_of_its_folder(tmp_path: Path, 
     name = "http://127.0.0.1:1/v1,http://127.0.0.1:2/v1#coder-int8@e5a32bdf"
     assert source_of(name) == "Qwen/Coder"
     (folder / "config.json").write_text('{"quantization_config": {"quant_method": "compressed-tensors"}}')
-    assert re.fullmatch(r"Qwen/Coder, quantised again \(compressed-tensors.*\)", source_of(name))
+    assert re.fullmatch(r"Qwen/Coder, quantised \(compressed-tensors.*\)", source_of(name))
     assert source_of("http://127.0.0.1:1/v1#Qwen/Other") == "Qwen/Other"

@@ -13,7 +13,9 @@ from agentark.schemas import AnswerKind, Question
 
 BASE = re.compile(r"(?<=\d)_\{?(\d+)")
 ANSWER_LINE = re.compile(r"^\W*answer\W*:", re.IGNORECASE | re.MULTILINE)
-ARTICLE = re.compile(r"^(?:the|an?) (?=.)")  # HotpotQA's and SQuAD's evaluators compare without articles
+# HotpotQA's and SQuAD's evaluators compare without articles and punctuation: "U.S.A." is "USA", "1,000" is "1000"
+ARTICLE = re.compile(r"^(?:the|an?) (?=.)")
+MARKS = re.compile(r"(?<=[^\W\d])[.']|(?<=\d),(?=\d{3}(?!\d))")
 SHORT = 100  # characters up to which an answer in words may be followed by further text
 # huggingface/Math-Verify#57: words after a number are units: "10 weeks", "10 cm^2", "42 km/h", "\\frac{3}{4} cup", but
 # not "2 sin x" or "3xyz"
@@ -111,8 +113,9 @@ def words(text: str) -> str:
 
 
 def without_article(text: str) -> str:
-    """A text normalised by `words`, without a leading article."""
-    return ARTICLE.sub("", words(text))
+    """A text normalised by `words`, without a leading article, full stops of abbreviations, apostrophes and commas
+    between thousands."""
+    return MARKS.sub("", ARTICLE.sub("", words(text)))
 
 
 def right_number(statement: str, gold: str) -> bool:

@@ -2,6 +2,7 @@
 
 import re
 
+from agentark.answers.spellings import clean
 from agentark.answers.statements import DOUBT
 
 # A letter as an option. "A" and "I" are also words, so they count only if no sentence continues after them
@@ -22,8 +23,8 @@ CHOSEN = re.compile(
     r"|\banswer\s*\(([A-J])\)\W*$"
     # A heading, as in gpt-4o's debates: "### Updated Answer", empty line, "(D) Condylar burst"
     r"|^[#* \t]*(?:the )?(?:\w+ )?answer[*: \t]*\n\s*[*(\s]{0,4}(?:option )?\(?(?-i:([A-J]))\b(?!['’])(?!\s+[a-z])"
-    r"|\b(?:is|be|are)\b[\s\W]{0,6}\(([A-J])\)"
-    rf"|\b(?:is|(?<!it to )be|are|therefore|thus|hence|so|option|choice|answer)\b[\s,:]*({LETTER})\W{{0,12}}$"
+    r"|\b(?:is|(?<!not )(?<!n['’]t )be|are)\b[\s\W]{0,6}\(([A-J])\)"
+    rf"|\b(?:is|(?<!it to )(?<!not )(?<!n['’]t )be|are|therefore|thus|hence|so|option|choice|answer)\b[\s,:]*({LETTER})\W{{0,12}}$"
     r"|\b(?:go with|choose|select|pick)\b(?: the)?(?: option| answer| choice)?[\s\W]{0,6}(?-i:([A-J]))\b(?!['’])"
     r"|(?-i:\b([A-J]))\b\)?(?: is| would be)(?: the)? (?:(?:most|best|only) )*"
     r"(?:correct|right|accurate|appropriate|answer)"
@@ -50,6 +51,7 @@ REFUSAL = re.compile(
 
 def letter(text: str) -> str | None:
     """The last option that a text chooses, as a capital letter; None if it chooses none or several, or retracts it."""
+    text = clean(text)
     if alone := re.fullmatch(r"[\W_]*([A-J])[\W_]*", text, re.IGNORECASE):
         return alone[1].upper()
     if choices := list(CHOSEN.finditer(text)):
@@ -62,7 +64,7 @@ def letter(text: str) -> str | None:
     if lines:
         return kept(text, lines[-1])
     last = text.split("\n\n")[-1]  # "(D) fits best" counts anywhere in it if no other option occurs
-    named = set(re.findall(r"\(([A-J])\)", last))
+    named = set(re.findall(r"(?<!not )(?<!not be )(?<!n['’]t )(?<!n['’]t be )\(([A-J])\)", last))
     return named.pop() if len(named) == 1 and not DOUBT.search(last) else None
 
 

@@ -80,6 +80,39 @@ DAY = re.compile(
 # reasoning-machines/pal#12: a minus followed by a blank is a sign, unless a quantity precedes it
 SIGN = re.compile(r"(^\$?|[$({\[=]|:[ \t]|\bis\s|\bequals\s)\s*-\s+(?=[\d.\\$])")
 
+# allenai/open-instruct#1530: a sign belongs to the number, in words too; "10 minus 5" and "x minus 5" are differences
+SIGN_WORD = re.compile(
+    r"(?:\bnegative|(^|[$({\[=]|:[ \t]|\bis\s|\bequals\s)\s*minus)\s+(?=[$€£]?\s?[\d.])", re.IGNORECASE
+)
+# Numbers in words; spencermountain/compromise#9: "sixteen one" is two numbers
+ONES = "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen"
+COUNTS = {word: n for n, word in enumerate(f"{ONES} eighteen nineteen".split())}
+COUNTS |= {f"{word}ty": 10 * n for n, word in enumerate("twen thir for fif six seven eigh nine".split(), 2)}
+COUNT = "|".join(sorted(COUNTS, key=len, reverse=True))
+IN_WORDS = re.compile(
+    rf"\W*(minus |negative )?((?:{COUNT})(?:(?:[\s-]+| and )(?:{COUNT}|{'|'.join(SCALES)}))*)\b(\s+and a half)?"
+    rf"(?:\s+(?!of\b|to\b|or\b|and\b|more\b|less\b|times\b)[a-z]+)?\W*",
+    re.IGNORECASE,
+)
+
+
+def in_words(text: str) -> str | None:
+    """The number that a statement of number words names, written out: "negative twenty-four dollars" is "-24"."""
+    if not (match := IN_WORDS.fullmatch(text)):
+        return None
+    total, part = 0, 0
+    for word in re.findall("[a-z]+", match[2].lower()):
+        if word == "hundred":
+            part *= 100
+        elif word in SCALES:
+            total, part = total + part * 10 ** SCALES[word], 0
+        elif word != "and":
+            if part % 100 and not (part % 100 >= 20 and part % 10 == 0 and 0 < COUNTS[word] < 10):
+                return None
+            part += COUNTS[word]
+    half = Fraction(1, 2) if match[3] else 0
+    return f"{'-' if match[1] else ''}{total + part + half}"
+
 
 def plain(content: str, number: bool = True) -> str:
     """Normalise the numbers in a statement to the spelling of `NUMBER` and `TIME`.
@@ -92,7 +125,8 @@ def plain(content: str, number: bool = True) -> str:
         return content
     content = GROUPS.sub(lambda match: re.sub(r"\D", "", match[0]), content)
     content = DOTTED.sub(lambda match: match[0].replace(".", "").replace(",", "."), content)
-    content = MIXED_FRAC.sub(mixed, MIXED.sub(mixed, SIGN.sub(r"\1-", content)))
+    content = SIGN.sub(r"\1-", SIGN_WORD.sub(r"\1-", content))
+    content = MIXED_FRAC.sub(mixed, MIXED.sub(mixed, content))
     content = E_NOTATION.sub(power_of_ten, TENS.sub(power_of_ten, content))
     content = DOTS.sub(repeating, BAR.sub(repeating, content))
     if number or INDIAN.fullmatch(content):

@@ -7,7 +7,7 @@ spellings.py, for multiple choice options.py.
 
 import re
 
-from agentark.answers.spellings import DRESS, NUMBER, TIME, clean, plain, value
+from agentark.answers.spellings import DRESS, NUMBER, TIME, clean, in_words, plain, value
 from agentark.schemas import AnswerKind
 
 TAIL = 8_000  # characters at the end of a trace in which the answer is searched
@@ -54,7 +54,7 @@ PHRASE = re.compile(
 )
 # The stated content: up to the end of the sentence or line, with formulas whole
 CONTENT = re.compile(
-    r"[\s*:]*((?:\$\$.+?\$\$|\$[^$\n]+\$|\\\(.+?\\\)|\\\[.+?\\\]|\b(?:Rs|approx|ca|No)\.|(?![.!?](?:[\s*]|$))[^\n])+)",
+    r"[\s*:]*((?:\$\$.+?\$\$|\$[^$\n]+\$|\\\(.+?\\\)|\\\[.+?\\\]|(?<=\d\d)\.\.\.(?=\W*$)|\b(?:Rs|approx|ca|No)\.|(?![.!?](?:[\s*]|$))[^\n])+)",
     re.DOTALL,
 )
 # EleutherAI/lm-evaluation-harness#3477: a repeated instruction, "The answer is N."
@@ -124,6 +124,7 @@ RANGE = re.compile(
 BETWEEN = re.compile(rf"\bbetween\s[$€£]?{FIGURE}{FEW_WORDS}\s(?:and|to)\s[$€£]?{FIGURE}", re.IGNORECASE)
 RESULT = re.compile(
     r"=>|=|≈|⇒|→|\\approx|\\implies|\\Rightarrow|\bequals?(?: to)?\b|\bround(?:s|ed)? (?:up|down) to\b(?=\s?[$€£]?\d)"
+    r"|(?<=\d) is(?= [$€£]?[-−]?\d)"  # "20 minus 3 is 17"
 )
 COMMENT = re.compile(r"(?:(?<=[a-zA-Z%°])\s*|(?<=\d)\s+)\([^()]*\)")  # "90 days (30 * 3)"
 WORD = re.compile(r"(?<!\\)\b[a-zA-Z]{2,}(?:\s?/\s?[a-zA-Z]{2,})?\b|(?<=[a-zA-Z])\s+(?=[a-zA-Z])|[$€£]")
@@ -179,7 +180,8 @@ def stated(text: str, kind: AnswerKind, cut: bool = False) -> str | None:
         if cut and phrase.end() + content_found.end() == len(text):
             continue
         prose = PROSE.search(content_found[1]) and len(content_found[1]) > FEW
-        if AT_ONCE[kind].match(content_found[1]) or not (content or kind == "number" or prose):
+        named = kind == "number" and in_words(content_found[1])
+        if named or AT_ONCE[kind].match(content_found[1]) or not (content or kind == "number" or prose):
             end, content, doubt = phrase.end() + content_found.end(), content_found[1], DOUBT
             break
     if content and kind == "number" and doubt is WAIT and not cut and (later := worked_out_after(text, end, content)):
@@ -290,6 +292,8 @@ def number(content: str, before: str = "") -> str | None:
     if re.search(r"\d", short := COMMENT.sub("", bare)):
         bare = short
     figures = LAST.findall(bare)
+    if not figures and (named := in_words(bare)):
+        return named
     if not re.search(r"\d", bare) or (RANGE.search(bare) and len(set(figures)) != 1):
         return None
     if quantity := QUANTITY.fullmatch(bare):

@@ -12,6 +12,17 @@ from agentark.debate.protocols import Debate
 from agentark.debate.turns import Protocol
 from agentark.schemas import Question, Trace
 
+CONTROLS = ("vote", "vote_tokens", "self_revision", "debate_off", "debate_other")
+
+
+def check_controls(names: Sequence[str], protocol: Protocol, vote_temperature: float) -> None:
+    """Raise StudyError for a control that `protocol` does not have, or a temperature below 0, before anything runs."""
+    known = ("greedy", *(CONTROLS if isinstance(protocol, Debate) else ("vote",)))
+    if unknown := [name for name in names if name not in known]:
+        raise StudyError(f"controls: {unknown[0]!r} is none of {', '.join(known)}")
+    if not vote_temperature >= 0:
+        raise StudyError(f"vote_temperature={vote_temperature} is below 0; choose 0 or more")
+
 
 def controls(
     debate: Debate, traces: Sequence[Trace], questions: Sequence[Question], vote_temperature: float | None = None
@@ -45,8 +56,7 @@ def chosen(
     known: dict[str, Protocol] = {"greedy": Vote(1, 0.0), "vote": Vote(protocol.calls, vote_temperature)}
     if isinstance(protocol, Debate):
         known |= controls(protocol, traces, questions, vote_temperature)
-    if unknown := [name for name in names if name not in known]:
-        raise StudyError(f"controls: {unknown[0]!r} is none of {', '.join(known)}")
+    check_controls(names, protocol, vote_temperature)
     return {name: known[name] for name in names}
 
 

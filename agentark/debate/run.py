@@ -6,7 +6,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from agentark import StudyError
 from agentark.debate.independent import Vote
+from agentark.debate.prompts import ORDERS
 from agentark.debate.turns import Protocol, Turn
 from agentark.engines import (
     PLAIN,
@@ -27,6 +29,10 @@ from agentark.traces.reading import answer_of
 GROUP = 64  # questions in step; constant, so that batches, and so the bytes, do not depend on the number of cores
 WAVE = 64 * GROUP  # questions at a time: enough for all cores or slots of a server, and memory is bounded
 THREADS = 512  # groups in flight on a cluster, each at most one batch a round: more than it has cores
+
+# The least value of each number of a protocol; temperature 0 is greedy decoding
+LEAST = dict.fromkeys(("agents", "rounds", "calls", "verifiers", "max_tokens"), 1)
+LEAST |= dict.fromkeys(("temperature", "revision_temperature"), 0)
 
 Rows = tuple[list[Trace], list[Seconds]]
 
@@ -71,6 +77,18 @@ def run_group(
             except StopIteration:
                 tick(protocol.calls - len(conversations[key]))  # calls that an early end saves
     return [entry for q in questions for entry in conversations[q.question_id]]
+
+
+def check(protocol: Protocol, max_tokens: int) -> None:
+    """Raise StudyError for a value out of range, before anything is generated."""
+    values = {**vars(protocol), "max_tokens": max_tokens}
+    for name, least in LEAST.items():
+        if name in values and not values[name] >= least:
+            raise StudyError(f"{_name(protocol)}: {name}={values[name]} is below {least}; choose {least} or more")
+    if values.get("order", ORDERS[0]) not in ORDERS:
+        raise StudyError(
+            f"{_name(protocol)}: order={values['order']!r:.80} is unknown; choose one of {', '.join(ORDERS)}"
+        )
 
 
 def model_of(turn: Turn, models: int) -> int:
@@ -143,8 +161,10 @@ def debated(
 ) -> Iterator[Rows]:
     """As run_debates, in parts: the traces and seconds of some questions after those of others, in their order.
 
-    Memory does not grow with the number of questions, except in vLLM, which returns all of them at once.
+    Memory does not grow with the number of questions, except in vLLM, which returns all of them at once. Raises
+    StudyError for a value out of range.
     """
+    check(protocol, max_tokens)
     models = [model] if isinstance(model, str | Path) else list(model)
     call: dict[str, Any] = dict(
         protocol=protocol, models=models, store=store, seed=seed, max_tokens=max_tokens, chat=chat

@@ -106,7 +106,8 @@ def source_of(name: str) -> str:
     source = str(json.loads(card.read_text()).get("source", name) if card.is_file() else name)
     found = source_of(f"llama.cpp:{source}") if source.endswith(".gguf") else source
     method = json.loads(config.read_text()).get("quantization_config", {}) if config.is_file() else {}
-    return f"{found}, quantised again ({method['quant_method']}, {method.get('format')})" if method else found
+    again = " again" if source.endswith(".gguf") else ""
+    return f"{found}, quantised{again} ({method['quant_method']}, {method.get('format')})" if method else found
 
 
 def digest(folder: Path, *facts: str) -> str:

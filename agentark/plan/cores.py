@@ -19,18 +19,20 @@ TIMES = 8  # a measurement is the fastest of so many
 
 @lru_cache
 def core() -> Card:
-    """One core of this machine, measured in about a second: the fp32 matrix rate of a product by torch, the bandwidth
-    of a copy (each byte is read and written), both of one thread in CPU time, so that other programs disturb less.
-    Memory: the machine's, divided by the number of processes."""
+    """One core of this machine, measured in about a second: the matrix rates of a product by torch in fp32 and bf16,
+    the bandwidth of a copy (each byte is read and written), of one thread in CPU time, so that other programs disturb
+    less. Memory: the machine's, divided by the number of processes."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         matrix, block, other = torch.rand(SIDE, SIDE), torch.zeros(FLOATS), torch.zeros(FLOATS)
-        multiplied, copied = fastest(lambda: matrix @ matrix), fastest(lambda: other.copy_(block))
+        half = matrix.bfloat16()
+        rates = [2 * SIDE**3 / fastest(work) / 1e12 for work in (lambda: matrix @ matrix, lambda: half @ half)]
+        copied = fastest(lambda: other.copy_(block))
     finally:
         torch.set_num_threads(threads)
     memory = psutil.virtual_memory().total / GB / workers()
-    return Card(memory, 2 * SIDE**3 / multiplied / 1e12, 2 * 4 * FLOATS / copied / 1e12, core=True)
+    return Card(memory, rates[0], 2 * 4 * FLOATS / copied / 1e12, core=True, bytes=4, tflops_bf16=rates[1])
 
 
 def fastest(work: Callable) -> float:

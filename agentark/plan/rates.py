@@ -20,12 +20,12 @@ from agentark.debate.protocols import named
 from agentark.debate.run import run_debates, texts_of
 from agentark.debate.turns import Protocol
 from agentark.distill import policy, reward_model, sft, step_labels
-from agentark.distill.settings import Recipe
+from agentark.distill.settings import Recipe, Settings
 from agentark.engines import Chat, on_cluster
 from agentark.models import checkpoints, loading
 from agentark.parallel import run_all
 from agentark.plan import sizes
-from agentark.plan.sizes import Assumptions, Checkpoint
+from agentark.plan.sizes import Assumptions, Card, Checkpoint
 from agentark.plan.training_log import measure_training
 from agentark.schemas import Question, Seconds, Trace, read_table
 from agentark.tasks import TASKS
@@ -65,6 +65,13 @@ def size_of(params: dict, name: str) -> Checkpoint:
 def engine_name(params: dict, name: str) -> str:
     """The name of a teacher or student for `engines.engine`."""
     return name if name == params["teacher"] else f"{params['engine']}{checkpoints.where(name)}"
+
+
+def card_for(params: dict, name: str, card: Card) -> Card:
+    """The card or core on which a teacher or student generates: a core in 16 bits for engine `bf16:`."""
+    if not card.core:
+        return card
+    return card.in_16_bits() if engine_name(params, name).removeprefix("ray:").startswith("bf16:") else card
 
 
 def debate_rates(rates: pd.DataFrame, hard: bool, temperature: float) -> pd.DataFrame:
@@ -156,7 +163,8 @@ def in_full_batches(params: dict, name: str, part: pd.DataFrame, assumed: Assump
     if (size := size_of(params, name)).weights < SMALL:
         return part
     pairs = zip(part["read"], part["written"], strict=True)
-    seconds = [sizes.call_seconds(size, assumed.card, read, written) for read, written in pairs]
+    card = card_for(params, name, assumed.card)
+    seconds = [sizes.call_seconds(size, card, read, written) for read, written in pairs]
     return part.assign(seconds=seconds, basis="measured and assumed")
 
 
@@ -289,7 +297,8 @@ def assumed_rates(params: dict, name: str, task: str, assumed: Assumptions, deba
             "written": [*length, length[-1]],
         }
     texts = zip(table["read"], table["written"], strict=True)
-    seconds = [sizes.call_seconds(model, assumed.card, i, o, computed) for i, o in texts]
+    card = card_for(params, name, assumed.card)
+    seconds = [sizes.call_seconds(model, card, i, o, computed) for i, o in texts]
     return pd.DataFrame(table).assign(seconds=seconds, n=0)
 
 
@@ -301,11 +310,16 @@ def assumed_steps(params: dict, rates: pd.DataFrame, student: str, assumed: Assu
     lengths = {m: read + (sizes.ANSWER if m == "sft" else written) for m in supervised(params)}
     lengths["reward_model"] = (debate["calls"] * (read + debate["written"])).sum()
     table = step_sizes(recipe, lengths, read, written)
-    ranks = dict.fromkeys(table.index, recipe.sft.lora_rank)
-    ranks |= {"reward_model": recipe.reward_model.lora_rank, "pad": recipe.policy.lora_rank}
-    flop = table.index.to_series().map(lambda method: sizes.training_flop(card, ranks[method]))
-    flop["pad"] += 2 + (2 if recipe.policy.beta else 0)  # scored by the reward model, read by the reference
-    seconds, pad = table["tokens"] * flop * sizes.train_seconds(model, card, 1, 1), table.loc["pad"]
+    settings: dict[str, Settings] = {"reward_model": recipe.reward_model, "pad": recipe.policy}
+
+    def seconds_of(step: pd.Series) -> float:
+        chosen = settings.get(str(step.name), recipe.sft)
+        flop = sizes.training_flop(card, chosen.lora_rank)
+        if step.name == "pad":
+            flop += 2 + (2 if recipe.policy.beta else 0)  # scored by the reward model, read by the reference
+        return sizes.train_seconds(model, card.in_16_bits() if chosen.bf16 else card, step["tokens"], flop)
+
+    seconds, pad = table.apply(seconds_of, axis=1), table.loc["pad"]
     most = sizes.SEQUENCES if not card.core else int(pad["examples"])
     seconds["pad"] += pad["examples"] * sizes.call_seconds(model, card, read, written, most=most)
     return table.assign(seconds=seconds, basis="assumed")

@@ -24,12 +24,18 @@ GB = 1e9
 @dataclass(frozen=True)
 class Card:
     """A GPU or one core: memory in GB, matrix rate in TFLOP/s (dense bf16 of a GPU, fp32 of a core), memory bandwidth
-    in TB/s. On a core weights, keys and values have 32 bits, or those of a GGUF file."""
+    in TB/s; bytes: of a weight, key or value, except in a GGUF file; tflops_bf16: the other matrix rate of a core."""
 
     memory: float
     tflops: float
     bandwidth: float
     core: bool = False
+    bytes: int = 2
+    tflops_bf16: float = 0
+
+    def in_16_bits(self) -> "Card":
+        """A core that computes in 16 bits (engine `bf16:`, setting `bf16`). A GPU always does."""
+        return replace(self, tflops=self.tflops_bf16, bytes=2) if self.core else self
 
 
 CARDS = {  # NVIDIA's data sheets, SXM versions, rates without sparsity
@@ -41,11 +47,12 @@ MFU = 0.4  # fraction of the matrix rate: 38 to 43 % in training on H100s (Llama
 # Fraction of the bandwidth in decoding: about 60 % on H100s (MosaicML, LLM inference performance engineering, 2023).
 MBU = 0.6
 SEQUENCES = 256  # in a batch; vLLM's default `max_num_seqs` has been 256 or more
-# Fractions of one core's fp32 matrix rate, measured in CPU time on a Xeon with AVX-512 and AMX of two cores, while other
-# programs ran. Reading by transformers: 1.0 of a model of 1.5e9 weights; decoding 64 sequences: 0.5 (0.5e9 weights).
-CORE_MFU = 0.7
-TRAINING_MFU = 0.4  # LoRA of 0.5e9 weights, 4 examples of 256 tokens
-QUANTISED_MFU = 0.4  # reading by llama.cpp (4 bits, published wheel): 0.5 of 1.5e9 weights, 0.3 of 0.5e9
+# Fractions of one core's matrix rate by bytes of a number, measured in CPU time on a Xeon with AVX-512 and AMX of two
+# cores, while other programs ran. Reading by transformers in 32 bits: 1.0 of a model of 1.5e9 weights; decoding 64
+# sequences: 0.5 (0.5e9 weights). In 16 bits: 400 answers of the 0.5e9 model in the run of reports/small.
+CORE_MFU = {4: 0.7, 2: 0.3}
+TRAINING_MFU = {4: 0.4, 2: 0.14}  # LoRA of 0.5e9 weights, 4 examples of 256 tokens; its trainings in reports/small
+QUANTISED_MFU = 0.4  # of fp32, reading by llama.cpp (4 bits, published wheel): 0.5 of 1.5e9 weights, 0.3 of 0.5e9
 # Its decoding of one sequence has 0.6 of the bandwidth, as MBU.
 PROCESS_GB = 0.5  # of a Python process with torch and transformers, measured
 
@@ -152,18 +159,18 @@ def of_file(file: Path) -> Checkpoint:
 
 
 def held_bytes(model: Checkpoint, card: Card) -> float:
-    """Bytes of a model's weights in memory: of a GGUF file its own, else 16 bits each on a GPU and 32 on a core."""
-    return model.weights * (model.bytes if model.quantised else 4 if card.core else 2)
+    """Bytes of a model's weights in memory: of a GGUF file its own, else the card's."""
+    return model.weights * (model.bytes if model.quantised else card.bytes)
 
 
 def kv_bytes(model: Checkpoint, card: Card) -> int:
-    """Bytes of one token's keys and values: in 16 bits (llama.cpp too), in 32 by transformers on a core."""
-    return model.kv_bytes * (2 if card.core and not model.quantised else 1)
+    """Bytes of one token's keys and values; llama.cpp has them in 16 bits."""
+    return model.kv_bytes * (1 if model.quantised else card.bytes // 2)
 
 
 def matrix_rate(model: Checkpoint, card: Card) -> float:
     """FLOP per second of generation, by multiplications of matrices."""
-    fraction = (QUANTISED_MFU if model.quantised else CORE_MFU) if card.core else MFU
+    fraction = (QUANTISED_MFU if model.quantised else CORE_MFU[card.bytes]) if card.core else MFU
     return card.tflops * 1e12 * fraction
 
 
@@ -197,7 +204,7 @@ def call_seconds(
 
 def train_seconds(model: Checkpoint, card: Card, tokens: float, flop: int = 6) -> float:
     """Seconds of a GPU or core for `flop` FLOP per weight and token: 2 forward, 4 backward (arXiv 2001.08361)."""
-    return flop * model.weights * tokens / (card.tflops * 1e12 * (TRAINING_MFU if card.core else MFU))
+    return flop * model.weights * tokens / (card.tflops * 1e12 * (TRAINING_MFU[card.bytes] if card.core else MFU))
 
 
 def training_flop(card: Card, lora_rank: int) -> int:

@@ -13,7 +13,7 @@ from agentark.evaluate.cost import break_even
 from agentark.parallel import crowded_workers
 from agentark.plan import sizes
 from agentark.plan.cores import calls_of, card_of, wall_share
-from agentark.plan.rates import assumed_rates, debate_rates, here, passes, size_of, supervised, trained
+from agentark.plan.rates import assumed_rates, card_for, debate_rates, here, passes, size_of, supervised, trained
 from agentark.plan.sizes import GB, REPLIES, Assumptions
 from agentark.stage.parameters import parsed
 from agentark.tasks import TASKS
@@ -56,7 +56,9 @@ def generating(params: dict, name: str, notebook: str, questions: int, parts: pd
         longest = (parts["read"] + parts["written"]).max()
         models = [teacher, *(params["students"] if name == "evaluate" and on.core else ())]
         processes = crowded_workers(calls_of(params, name, questions)) if on.core else 1
-        memory = processes * max(sizes.generation_gb(size_of(params, model), on, longest) for model in models)
+        memory = processes * max(
+            sizes.generation_gb(size_of(params, model), card_for(params, model, on), longest) for model in models
+        )
     basis = " and ".join(sorted({word for words in parts["basis"] for word in words.split(" and ")}))
     disk = 2 * (sums["calls"] * sizes.CALL_BYTES + sums["written"] * sizes.TOKEN_BYTES) / GB
     counts = [round(sums[key]) for key in ("calls", "read", "written")]

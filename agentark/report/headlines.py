@@ -22,8 +22,9 @@ def communication(table: pd.DataFrame, task: str) -> list[str]:
     for _, debated in found[found["test_task"] == task][:1].iterrows():
         (best, gain), off = controls.best_baseline(table, debated), controls.gain_over(table, debated, "debate_off")
         best_control.append(
-            f"**Best control** on `{task}`: of the uses of the teacher without communication, at no more calls than a full "
-            f"debate ({debated['value']:.3f}), the best is {NAMES[best['method']]} ({best['value']:.3f}): {named_verdict(gain)}"
+            f"**Best control** on `{task}`, on the questions of the ablation (debate {number(debated)}): of the uses of the "
+            f"teacher without communication, at no more calls than a full debate, the best is {NAMES[best['method']]} "
+            f"({best['value']:.3f}): {named_verdict(gain)}"
             + (f"; communication on vs. off {named_verdict(off)}." if off is not None else ".")
         )
     teams = [f"**Communication**, {line.replace('**', '')}" for line in lines if line.startswith("**")]

@@ -1,6 +1,7 @@
 """The page of a run with real models (scale `small`): its findings, and the same contrasts in the generated world."""
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -41,6 +42,12 @@ def main_finding(scores: pd.DataFrame, student: str, task: str) -> str:
         f"the debate on `{task}`: {debate} **{student}** after R-SFT on the debate: {number(own)}; vs. the best of the "
         f"others, {source} ({other['value']:.3f}), {named_verdict(gain)}."
     )
+
+
+def models(setting: Mapping) -> str:
+    """The models of a run by name and source, with the beginning of a file's sum (setting.json has it whole)."""
+    sources = [f"{name}: {source}" for name, source in setting["models"].items()]
+    return re.sub(r"(SHA-256 \w{12})\w+", r"\1…", "; ".join(sources))
 
 
 def summary(kept: Path) -> str:

@@ -31,7 +31,8 @@ PAIRS = {
     "the debate of this question": (("mad_opd", "mad_opd_other"), ("sdft", "sdft_other")),
     "a debate beside the question alone": (("mad_opd", "mt_opd"), ("rsft_mad_opd", "rsft_opd")),
     "a debate beside any right solution": (("sdft", "sdpo"),),
-    "training on own outputs beside traces": (("opd", "rsft_greedy"), ("mad_opd", "rsft")),
+    "traces of a debate beside cheaper ones": (("rsft", "rsft_vote"), ("rsft", "rsft_greedy")),
+    "training on own outputs beside traces": (("opd", "rsft_greedy"), ("mad_opd", "rsft"), ("sdft", "rsft")),
     "the divergence from the teachers": (("mad_opd", "mad_opd_jsd"),),
     "twice the training tokens": (("rsft_long", "rsft"),),
     "gold answers": (("gold_rl", "consensus_rl"),),
@@ -148,13 +149,15 @@ def check_fairness(table: pd.DataFrame) -> None:
 
 
 def pairs(predictions: Mapping[tuple[str, str], pd.DataFrame]) -> pd.DataFrame:
-    """The paired gain of the first method of every pair over the second, in each setting that has both."""
+    """The paired gain of the first method of every pair over the second, in each setting that has both with the same
+    student."""
     rows = []
     for setting in dict.fromkeys(setting for setting, _ in predictions):
         for question, compared in PAIRS.items():
             for first, second in compared:
-                if (setting, first) in predictions and (setting, second) in predictions:
-                    gain = stats.gain(*(right(predictions[setting, name]) for name in (first, second)))
+                both = [predictions[setting, name] for name in (first, second) if (setting, name) in predictions]
+                if len(both) == 2 and both[0]["student"].iloc[0] == both[1]["student"].iloc[0]:
+                    gain = stats.gain(*map(right, both))
                     about = {"setting": setting, "question": question, "method": first, "baseline": second}
                     rows.append(about | estimated("", gain))
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=["setting", "question", "method", "baseline", *ESTIMATES])

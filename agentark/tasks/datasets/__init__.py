@@ -162,8 +162,10 @@ def load(name: str | DataSet, source: str | Path = "", split: Part = "test", rev
             f"{source}: too few questions for the part {split!r}; add questions, or name a folder with one file per part"
         )
     if not questions:
-        first = set_aside[0]
-        raise StudyError(f"{first.file}: no row is a {name} question; row {first.row}: {first.reason}")
+        first, columns = set_aside[0], ", ".join(map(str, raws[0].data)) or "none"
+        raise StudyError(
+            f"{first.file}: no row is a {name} question; row {first.row}: {first.reason} (its columns: {columns:.100})"
+        )
     return Loaded(questions, set_aside)
 
 

@@ -5,6 +5,7 @@ names (`COLUMNS`). A single file gives all splits, by the hash of each question'
 validation and 15 % test questions. Folders and hub data sets have a training and a test part of their own.
 """
 
+import math
 import re
 from collections.abc import Mapping
 from functools import partial
@@ -37,7 +38,9 @@ def question(row: dict, columns: Mapping[str, str]) -> Fields:
     text = text_in(row, columns["question"])
     answer = column(row, columns["answer"])
     if isinstance(answer, int | float) and not isinstance(answer, bool):
-        row = {**row, columns["answer"]: f"{answer:g}" if isinstance(answer, float) else str(answer)}
+        if not math.isfinite(answer):  # also JSON's NaN, and a number too large for a float
+            raise StudyError(f"column {columns['answer']} holds {answer}, not a number")
+        row = {**row, columns["answer"]: str(answer)}
     answer = text_in(row, columns["answer"])
     choices, solution = row.get(columns["choices"]), row.get(columns["solution"])
     kind = row.get(columns["kind"]) or ("choice" if choices else "number" if is_number(answer) else "text")

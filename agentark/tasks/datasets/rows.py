@@ -89,9 +89,8 @@ def file_rows(path: Path) -> list[Raw]:
     try:
         found = list(READERS[path.suffix](path))
     except (OSError, ValueError, RecursionError, csv.Error, pa.ArrowException) as error:
-        raise StudyError(
-            f"{path}: not a readable {path.suffix} file ({first_line(error)}); download it again"
-        ) from None
+        remedy = "save it as UTF-8" if isinstance(error, UnicodeDecodeError) else "download it again"
+        raise StudyError(f"{path}: not a readable {path.suffix} file ({first_line(error)}); {remedy}") from None
     if not found:
         raise StudyError(f"{path}: a file with no rows; download it again")
     return [
