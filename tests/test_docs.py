@@ -115,7 +115,7 @@ COMMANDS: dict[str, str | list[str]] = {
         ("python -m agentark.stage --scale small_cpu small/given",
          "python -m agentark.stage --scale small_cpu leaderboard/method setting=small method=rsft out=data/leaderboard/small/rsft",
          "python -m agentark.stage --scale small_cpu small/methods"),
-        "test_small.py::test_a_small_study_with_real_weights",
+        "test_small.py::test_methods_of_the_leaderboard_train_on_its_debates",
     ),
     "dvc repro -s notebooks/leaderboard/dvc.yaml:homogeneous_method@agreed": (
         "test_leaderboard.py::test_the_entry_of_the_docs_is_scored"
