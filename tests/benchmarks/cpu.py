@@ -1,4 +1,5 @@
-"""`make bench`: speed ratios, from repeated measurements that alternate within one run; peak memory of each stage.
+"""`make bench`: speed ratios, from repeated measurements that alternate within one run; peak memory of each stage. Each
+part writes its rows at once.
 
 Ratios, not seconds, because machines differ and are shared. Results: `reports/benchmarks.csv`.
 """
@@ -38,7 +39,7 @@ from agentark.models.chat import solve_prompt
 from agentark.plan.rates import protocol
 from agentark.plan.training_log import measure_training
 from agentark.pretrain.training import MAX_TOKENS
-from agentark.schemas import Question, write_csv
+from agentark.schemas import Question
 from agentark.stage.parameters import parameters
 from agentark.tasks import task
 from tests.benchmarks import driver
@@ -243,7 +244,7 @@ def memory() -> list[dict]:
 def main() -> None:
     if shutil.which("dvc") is None:
         raise StudyError("dvc is not on the path; run `make bench`")
-    questions, rows = task("word").questions(700, "train", 0), []
+    questions = task("word").questions(700, "train", 0)
     parts = (
         lambda: generation(questions[:64]),
         engines,
@@ -256,9 +257,10 @@ def main() -> None:
         memory,
     )
     for part in parts:
-        rows += part()
-        print(pd.DataFrame(rows[-3:]).to_string(index=False), flush=True)
-    write_csv(driver.stamped(rows), root() / "reports" / "benchmarks.csv")
+        rows = part()
+        print(pd.DataFrame(rows).to_string(index=False), flush=True)
+        if rows:
+            driver.write(driver.stamped(rows))
     print("\nwritten: reports/benchmarks.csv")
 
 
