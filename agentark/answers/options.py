@@ -15,6 +15,8 @@ LETTER = rf"(?:(?-i:[B-HJ])\b(?!['’]\w)|(?-i:A)\b{GOES_ON}|(?-i:I)\b(?=\W*$|\s
 QUOTED = r"['\"‘’“”(*]{1,3}\s?([A-J])\s?['\"‘’“”)*]{1,3}"  # medmcqa/medmcqa#5: "Ans. is 'c' i.e., Vitamin C"
 LABEL = r"\b(?:answer|option|choice|ans)\b"
 
+UNDENIED = r"(?<!not )(?<!n['’]t )"  # "it cannot be A" chooses no option
+
 # An explicit choice of an option. The last one counts.
 CHOSEN = re.compile(
     rf"{LABEL}(?!['’]s)[^.\n]{{0,60}}?(?:\bis\b|\bbe\b|:|\s?[-–—=]\s)\W{{0,12}}?(?:\\text\w*\{{\W{{0,3}})?(?:option )?"
@@ -23,8 +25,9 @@ CHOSEN = re.compile(
     r"|\banswer\s*\(([A-J])\)\W*$"
     # A heading, as in gpt-4o's debates: "### Updated Answer", empty line, "(D) Condylar burst"
     r"|^[#* \t]*(?:the )?(?:\w+ )?answer[*: \t]*\n\s*[*(\s]{0,4}(?:option )?\(?(?-i:([A-J]))\b(?!['’])(?!\s+[a-z])"
-    r"|\b(?:is|(?<!not )(?<!n['’]t )be|are)\b[\s\W]{0,6}\(([A-J])\)"
-    rf"|\b(?:is|(?<!it to )(?<!not )(?<!n['’]t )be|are|therefore|thus|hence|so|option|choice|answer)\b[\s,:]*({LETTER})\W{{0,12}}$"
+    rf"|\b(?:is|{UNDENIED}be|are)\b[\s\W]{{0,6}}\(([A-J])\)"
+    rf"|\b(?:is|(?<!it to ){UNDENIED}be|are|therefore|thus|hence|so|option|choice|answer)\b[\s,:]*"
+    rf"({LETTER})\W{{0,12}}$"
     r"|\b(?:go with|choose|select|pick)\b(?: the)?(?: option| answer| choice)?[\s\W]{0,6}(?-i:([A-J]))\b(?!['’])"
     r"|(?-i:\b([A-J]))\b\)?(?: is| would be)(?: the)? (?:(?:most|best|only) )*"
     r"(?:correct|right|accurate|appropriate|answer)"
@@ -64,7 +67,7 @@ def letter(text: str) -> str | None:
     if lines:
         return kept(text, lines[-1])
     last = text.split("\n\n")[-1]  # "(D) fits best" counts anywhere in it if no other option occurs
-    named = set(re.findall(r"(?<!not )(?<!not be )(?<!n['’]t )(?<!n['’]t be )\(([A-J])\)", last))
+    named = set(re.findall(rf"{UNDENIED}(?<!not be )(?<!n['’]t be )\(([A-J])\)", last))
     return named.pop() if len(named) == 1 and not DOUBT.search(last) else None
 
 

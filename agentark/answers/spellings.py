@@ -78,12 +78,10 @@ DAY = re.compile(
     re.IGNORECASE,
 )
 # reasoning-machines/pal#12: a minus followed by a blank is a sign, unless a quantity precedes it
-SIGN = re.compile(r"(^\$?|[$({\[=]|:[ \t]|\bis\s|\bequals\s)\s*-\s+(?=[\d.\\$])")
-
-# allenai/open-instruct#1530: a sign belongs to the number, in words too; "10 minus 5" and "x minus 5" are differences
-SIGN_WORD = re.compile(
-    r"(?:\bnegative|(^|[$({\[=]|:[ \t]|\bis\s|\bequals\s)\s*minus)\s+(?=[$€£]?\s?[\d.])", re.IGNORECASE
-)
+# allenai/open-instruct#1530: so is one in words; "10 minus 5" and "x minus 5" are differences
+OPENS = r"(^\$?|[$({\[=]|:[ \t]|\bis\s|\bequals\s)\s*"
+SIGN = re.compile(rf"{OPENS}-\s+(?=[\d.\\$])")
+SIGN_WORD = re.compile(rf"(?:\bnegative|{OPENS}minus)\s+(?=[$€£]?\s?[\d.])", re.IGNORECASE)
 # Numbers in words; spencermountain/compromise#9: "sixteen one" is two numbers
 ONES = "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen"
 COUNTS = {word: n for n, word in enumerate(f"{ONES} eighteen nineteen".split())}

@@ -54,7 +54,8 @@ PHRASE = re.compile(
 )
 # The stated content: up to the end of the sentence or line, with formulas whole
 CONTENT = re.compile(
-    r"[\s*:]*((?:\$\$.+?\$\$|\$[^$\n]+\$|\\\(.+?\\\)|\\\[.+?\\\]|(?<=\d\d)\.\.\.(?=\W*$)|\b(?:Rs|approx|ca|No)\.|(?![.!?](?:[\s*]|$))[^\n])+)",
+    r"[\s*:]*((?:\$\$.+?\$\$|\$[^$\n]+\$|\\\(.+?\\\)|\\\[.+?\\\]|(?<=\d\d)\.\.\.(?=\W*$)"
+    r"|\b(?:Rs|approx|ca|No)\.|(?![.!?](?:[\s*]|$))[^\n])+)",
     re.DOTALL,
 )
 # EleutherAI/lm-evaluation-harness#3477: a repeated instruction, "The answer is N."

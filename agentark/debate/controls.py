@@ -53,10 +53,10 @@ def chosen(
 
     Raises StudyError for an unknown name.
     """
+    check_controls(names, protocol, vote_temperature)
     known: dict[str, Protocol] = {"greedy": Vote(1, 0.0), "vote": Vote(protocol.calls, vote_temperature)}
     if isinstance(protocol, Debate):
         known |= controls(protocol, traces, questions, vote_temperature)
-    check_controls(names, protocol, vote_temperature)
     return {name: known[name] for name in names}
 
 

@@ -260,7 +260,7 @@ def main() -> None:
         rows = part()
         print(pd.DataFrame(rows).to_string(index=False), flush=True)
         if rows:
-            driver.write(driver.stamped(rows))
+            driver.write(rows)
     print("\nwritten: reports/benchmarks.csv")
 
 

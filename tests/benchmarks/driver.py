@@ -160,18 +160,19 @@ def stamped(rows: list[dict]) -> pd.DataFrame:
     return pd.DataFrame(rows).assign(machine=(names or [platform.machine()])[0], versions=versions)
 
 
-def write(new: pd.DataFrame) -> None:
-    """Put rows into reports/benchmarks.csv in place of earlier ones; what is not measured again stays."""
+def write(rows: list[dict]) -> pd.DataFrame:
+    """Put rows, stamped, into reports/benchmarks.csv in place of earlier ones; what is not measured again stays."""
+    new = stamped(rows)
     path = root() / "reports" / "benchmarks.csv"
     table = pd.read_csv(path, keep_default_na=False)
     write_csv(pd.concat([table[~table["what"].isin(new["what"])], new]), path)
+    return new
 
 
 def main() -> None:
     """Measure the parts named in the command, or all, and put their rows in place of earlier ones."""
-    new = stamped([row for part in PARTS if part.__name__ in (sys.argv[1:] or part.__name__) for row in part()])
-    print(new.to_string(index=False))
-    write(new)
+    rows = [row for part in PARTS if part.__name__ in (sys.argv[1:] or part.__name__) for row in part()]
+    print(write(rows).to_string(index=False))
 
 
 if __name__ == "__main__":
