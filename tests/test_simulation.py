@@ -106,9 +106,9 @@ def test_cards_that_hold_no_copy_have_no_hours():
     assert many_cards.generated([job], 2)["hours"].iloc[0] == pytest.approx(1 / 3600, rel=1e-2)
 
 
-def test_the_simulation_is_within_a_quarter_of_what_was_measured():
+def test_the_simulation_is_within_a_fifth_of_what_was_measured():
     table = pd.read_csv(CHECK)
     free = table[~table["fitted"]]
     assert len(free) >= 5 and free["workers"].nunique() == 2 and free["rounds"].nunique() >= 3
     assert free["ratio"].to_numpy() == pytest.approx((free["predicted"] / free["measured"]).to_numpy(), rel=1e-4)
-    assert free["ratio"].between(0.75, 1.25).all()
+    assert free["ratio"].between(0.8, 1.2).all()

@@ -1,11 +1,12 @@
 """`make simulation-check`: the simulation of `agentark.plan.simulation` against debates on this machine's cores.
 
-The speed of a core is fitted to the batches of FITTED, two runs on one core, one of them with small batches. How much
-slower a core is while its neighbour works too is fitted to one run on two cores, BESIDE. The other runs are then predicted
-from these four numbers and token counts that are in git, so from other debates than those that are measured. Measured is
-the CPU time of the busiest process, since other programs share the cores. What others do to caches and memory changes CPU
-time too, by up to a half, so the first of FITTED runs before every measurement, and a measurement is the median of the
-ratios to it, times its median. Results: `reports/simulation_check.csv`.
+The speed of a core is fitted to the batches of FITTED, three runs on one core: one of them has small batches, one
+summarises many prompts that share nothing. How much slower a core is while its neighbour works too is fitted to one run
+on two cores, BESIDE. The other runs are then predicted from these numbers and token counts that are in git, so from other
+debates than those that are measured. Measured is the CPU time of the busiest process, since other programs share the
+cores. What others do to caches and memory changes CPU time too, by up to a half, so the first of FITTED runs before every
+measurement, and a measurement is the median of the ratios to it, times its median. Results:
+`reports/simulation_check.csv`.
 """
 
 import itertools
@@ -35,6 +36,7 @@ from agentark.tasks import task
 COUNTS = "data/leaderboard/homogeneous/given/traces-debate.parquet"  # 1,600 debates of the teacher
 OUT = "reports/simulation_check.csv"
 REPEATS = 3
+Measured = tuple[float, pd.DataFrame]  # CPU seconds of the busiest process; calls
 
 
 @dataclass(frozen=True)
@@ -48,13 +50,13 @@ class Run:
     workers: int
 
 
-FITTED = [Run(64, 5, 3, 1), Run(16, 5, 3, 1)]
+FITTED = [Run(64, 5, 3, 1), Run(16, 5, 3, 1), Run(64, 5, 1, 1)]
 BESIDE = Run(128, 5, 3, 2)
-RUNS = [Run(128, 5, 3, 1), Run(64, 3, 2, 1), Run(64, 5, 1, 1), Run(128, 3, 3, 2), Run(256, 5, 2, 2)]
+RUNS = [Run(128, 5, 3, 1), Run(64, 3, 2, 1), Run(128, 4, 1, 1), Run(128, 3, 3, 2), Run(256, 5, 2, 2)]
 SEEDS = 8  # draws of debates, over which a prediction is the mean
 
 
-def measured(run: Run, params: dict) -> tuple[float, pd.DataFrame]:
+def measured(run: Run, params: dict) -> Measured:
     """CPU seconds of the busiest process, and tokens with CPU seconds by call."""
     temperatures = params["debates"]["train"]["temperature"], params["debate"]["revision_temperature"]
     debate = Debate(run.agents, run.rounds, *temperatures, params["debate"]["order"])
@@ -82,6 +84,17 @@ def measured(run: Run, params: dict) -> tuple[float, pd.DataFrame]:
     return max(spent), calls.assign(seconds=[one.seconds for one in seconds])
 
 
+def as_batch(requests: pd.DataFrame) -> pd.DataFrame:
+    """Requests of a group's step as `engines.batching.filled` computes them, with columns `read` and `computed`.
+
+    Every prompt is padded to the longest. The first agent of a question and each summary have a prefix of their own; if
+    that is at most half of the rows, the others compute the end of their prompt alone.
+    """
+    longest, first = requests["read"].max(), requests["agent"] <= 1
+    rest = min(pattern.OWN_BATCHED, longest) if 2 * first.sum() <= len(first) else longest
+    return requests.assign(read=longest, computed=np.where(first, longest, rest))
+
+
 def fitted(repeats: list[list[pd.DataFrame]]) -> Copy:
     """The speed of a core from the batches of runs on one core, of which each has several repeats.
 
@@ -91,11 +104,10 @@ def fitted(repeats: list[list[pd.DataFrame]]) -> Copy:
     rows = []
     for calls in repeats:
         for step, own in calls[0].groupby("round"):
-            prompts, written, shared = own["prompt_tokens"], own["completion_tokens"], own["agent"] > 1
-            computed = prompts.where(~shared, prompts.clip(upper=pattern.OWN_BATCHED)).sum()
-            attended = (written * (prompts + written / 2)).sum()
+            own = as_batch(own.rename(columns={"prompt_tokens": "read", "completion_tokens": "written"}))
+            attended = (own["written"] * (own["read"] + own["written"] / 2)).sum()
             took = np.median([one[one["round"] == step]["seconds"].sum() for one in calls])
-            rows.append([computed, written.max(), attended, written.sum(), took])
+            rows.append([own["computed"].sum(), own["written"].max(), attended, own["written"].sum(), took])
     *work, took = np.array(rows, float).T
     (token, fixed, kv, row), _ = nnls(np.stack(work, axis=1) / took[:, None], np.ones(len(took)))
     return Copy(token, fixed, kv=kv, row=row, slots=Transformers.rows)
@@ -107,27 +119,35 @@ def predicted(run: Run, copy: Copy, cap: int, counts: pd.DataFrame) -> float:
     for seed in range(SEEDS):
         asked, groups = pattern.requests(shape, run.questions, run.agents, run.rounds, seed=seed), []
         for _, own in asked.groupby(asked["question"] // GROUP):
-            batches = itertools.chain(*simulation.steps_of(own, copy, Transformers.rows))
+            steps = [as_batch(step) for _, step in own.groupby("step")]
+            batches = itertools.chain(*simulation.steps_of(pd.concat(steps), copy, Transformers.rows))
             groups.append(np.array([sum(ends[-1] for ends in batches)]))
         seconds.append(simulation.run([groups], run.workers).seconds)
     return float(np.mean(seconds))
 
 
 def main() -> None:
-    params, counts = parameters("mini"), pd.read_parquet(root() / COUNTS)
-    cap, runs, pairs = params["max_tokens"], [FITTED[1], BESIDE, *RUNS], []
+    params, pairs = parameters("mini"), []
     measured(FITTED[0], params)  # loads the model
     for _ in range(REPEATS):
-        for run in runs:
+        for run in [*FITTED[1:], BESIDE, *RUNS]:
             pairs.append((run, measured(FITTED[0], params), measured(run, params)))
             print(run, pairs[-1][2][0] / pairs[-1][1][0], flush=True)
+    write_csv(checked(pairs, params["max_tokens"], pd.read_parquet(root() / COUNTS)), root() / OUT)
+
+
+def checked(pairs: list[tuple[Run, Measured, Measured]], cap: int, counts: pd.DataFrame) -> pd.DataFrame:
+    """The table, from pairs of a run: the first of FITTED just before it, and itself."""
     unit = np.median([seconds for _, (seconds, _), _ in pairs])
-    small = [
-        calls.assign(seconds=calls["seconds"] * unit / reference)
-        for run, (reference, _), (_, calls) in pairs
-        if run == FITTED[1]
+    others = [
+        [
+            calls.assign(seconds=calls["seconds"] * unit / reference)
+            for run, (reference, _), (_, calls) in pairs
+            if run == one
+        ]
+        for one in FITTED[1:]
     ]
-    copy = fitted([[calls for _, (_, calls), _ in pairs], small])
+    copy = fitted([[calls for _, (_, calls), _ in pairs], *others])
     ratios: dict[Run, list[float]] = {FITTED[0]: [seconds / unit for _, (seconds, _), _ in pairs]}
     for run, (reference, _), (seconds, _) in pairs:
         ratios.setdefault(run, []).append(seconds / reference)
@@ -140,7 +160,7 @@ def main() -> None:
         speed = {"token": copy.token, "step": copy.fixed, "kv": copy.kv, "row": copy.row, "beside": slower}
         use = {"fitted": run in (*FITTED, BESIDE)}
         rows.append({**vars(run), **use, **spread, "predicted": guess, "ratio": guess / took, **speed})
-    write_csv(pd.DataFrame(rows), root() / OUT)
+    return pd.DataFrame(rows)
 
 
 if __name__ == "__main__":
