@@ -18,8 +18,9 @@ from small_study import PROJECT, call, copy_of_project, digests, environment, sh
 
 from agentark import StudyError, root
 from agentark.distill import launch
-from agentark.evaluate.leaderboard import entries, errors, table, unseen
+from agentark.evaluate.leaderboard import errors, table, unseen
 from agentark.evaluate.leaderboard.material import Material, read_material
+from agentark.evaluate.leaderboard.sections import ENTRIES, Section, Stage, method_of
 from agentark.report import leaderboard
 from agentark.schemas import Quantity, Question
 from agentark.stage import pipeline
@@ -54,12 +55,16 @@ def facts(setting: str = "homogeneous", student: str = "small", **chosen) -> dic
 
 
 def board(shares: dict[str, float], debates: tuple[str, ...] = ("ours",), **tokens: float) -> pd.DataFrame:
-    """A leaderboard of trained methods beside a debate with an accuracy of 0.9."""
+    """A leaderboard of methods, trained on 1,000 tokens or as given, beside a debate with an accuracy of 0.9."""
     predictions = {("homogeneous", name): answers(share) for name, share in shares.items()}
     rows = [
         table.row(
             name,
-            facts(uses_debate=name in debates, training_tokens=tokens.get(name, 1000.0)),
+            facts(
+                uses_debate=name in debates,
+                source="debate" if name in debates else "",
+                training_tokens=tokens.get(name, 1000.0),
+            ),
             predictions[key],
             "equation",
         )
@@ -91,8 +96,29 @@ def test_a_baseline_s_answers_are_no_longer():
     predictions = {("homogeneous", name): answers(share, tokens=tokens) for name, share, tokens in (
         ("ours", 0.6, 30), ("long", 0.8, 40), ("short", 0.5, 31)
     )}  # fmt: skip
+    predictions["homogeneous", "debate"] = answers(0.9, 1, tokens=900)
     rows = [table.row(name, facts(), predictions[key], "equation") for key in predictions for name in key[1:]]
     assert table.ranked(rows, predictions).set_index("method").loc["ours", "baseline"] == "short"
+
+
+def test_a_baseline_has_the_same_student_or_none():
+    shares = {"ours": (0.6, "a"), "other": (0.9, "b"), "same": (0.5, "a"), "greedy": (0.4, "")}
+    predictions = {("homogeneous", name): answers(share) for name, (share, _) in shares.items()}
+    predictions["homogeneous", "debate"] = answers(0.9, 1, tokens=900)
+    rows = [
+        table.row(name, facts(student=student), predictions["homogeneous", name], "equation")
+        for name, (_, student) in shares.items()
+    ]
+    found = table.ranked(rows, predictions).set_index("method")
+    assert found.loc["ours", "baseline"] == "same" and found.loc["other", "baseline"] == "greedy"
+    assert found.loc["ours", "over_debate_value"] == pytest.approx(-0.3, abs=0.01)
+
+
+def test_an_interval_of_accuracy_ends_at_0_and_1_and_the_seeds_are_shown():
+    wild = answers(0.5).assign(correct=lambda t: t["seed"] < 2)
+    row = table.row("ours", facts(), wild, "equation")
+    assert row["hi"] == 1 and row["lo"] == 0 and (row["seed_least"], row["seed_most"]) == (0, 1)
+    assert "ours 0.000 to 1.000" in leaderboard.spread_finding(pd.DataFrame([row]), "homogeneous")
 
 
 def test_a_pair_has_both_methods_and_one_student():
@@ -100,22 +126,41 @@ def test_a_pair_has_both_methods_and_one_student():
         ("small", name): answers(share).assign(student=student)
         for name, share, student in (("rsft", 0.6, "a"), ("rsft_greedy", 0.7, "a"), ("sdft", 0.8, "b"))
     }
-    (found,) = table.pairs(predictions).to_dict("records")
+    tasks = {"small": "equation"}
+    (found,) = table.pairs(predictions, tasks).to_dict("records")
     assert (found["method"], found["baseline"]) == ("rsft", "rsft_greedy") and found["value"] == pytest.approx(
         -0.1, abs=0.01
     )
     alone = {("small", "rsft"): predictions["small", "rsft"]}
-    assert table.pairs(alone).empty and leaderboard.pair_findings(table.pairs(alone)) == []
+    assert table.pairs(alone, tasks).empty and leaderboard.pair_findings(table.pairs(alone, tasks)) == []
+
+
+def test_a_pair_is_compared_in_domain_and_on_the_other_tasks():
+    predictions = {
+        ("homogeneous", name): pd.concat([answers(share), answers(1 - share, task="word")])
+        for name, share in (("rsft", 0.6), ("rsft_greedy", 0.7))
+    }
+    found = table.pairs(predictions, {"homogeneous": "equation"}).set_index("tasks")["value"]
+    assert found["in domain"] == pytest.approx(-0.1, abs=0.01) and found["others"] == pytest.approx(0.1, abs=0.01)
+
+
+def test_a_student_that_is_its_own_teacher_is_in_no_pair():
+    made = {name: answers(0.5) for name in ("opd", "rsft_greedy")}
+    for setting, pairs in (("homogeneous", 1), ("specialists", 0)):
+        predictions = {(setting, name): one for name, one in made.items()}
+        assert len(table.pairs(predictions, {setting: "equation"})) == pairs
 
 
 def test_what_the_page_finds_turns_with_the_table():
-    won, lost = board({"ours": 0.85, "base": 0.6}), board({"ours": 0.6, "base": 0.6})
-    better, none = (leaderboard.baseline_finding(one, "homogeneous") for one in (won, lost))
-    assert "1 of the 1 methods that use a debate are better" in better and "ours over base, +0.250" in better
-    assert "None of the 1 methods" in none
-    near, far = (leaderboard.gap_finding(one, "homogeneous") for one in (won, board({"ours": 0.3, "base": 0.2})))
-    assert "The best method is ours: 0.85" in near and "30 times the tokens" in near
-    assert "The best method is ours: 0.30" in far and "+0.6" in far
+    won, even, lost = (board({"ours": share, "base": 0.6}) for share in (0.85, 0.6, 0.3))
+    better, none, worse = (leaderboard.baseline_finding(one, "homogeneous") for one in (won, even, lost))
+    assert "1 of the 1 methods that use the debate of the question are better" in better
+    assert "ours over base, +0.250" in better and "No difference" not in better
+    assert "0 of the 1 methods" in none and "No difference is detected for 1: ours over base, +0.000" in none
+    assert "0 of the 1 methods" in worse and "No difference" not in worse
+    near, far = (leaderboard.gap_finding(board({"ours": one}), "homogeneous") for one in (0.9, 0.3))
+    assert "The best method with the student small is ours: 0.90" in near and "at 1/30 of its tokens" in near
+    assert "(no difference detected)" in near and "ours: 0.30" in far and "(worse)" in far
 
 
 def prediction(
@@ -142,12 +187,13 @@ def test_every_wrong_answer_has_one_kind_of_error():
 
 
 def test_sentences_on_errors_follow_the_table():
-    rows = board({"ours": 0.8, "theirs": 0.7})
+    rows = board({"base": 0.5, "ours": 0.8, "rsft": 0.7}, base=0.0)
     base = pd.DataFrame([prediction(i, errors=i % 2) for i in range(40)])
     fewer = pd.DataFrame([prediction(i, errors=int(i == 0), correct=i > 0) for i in range(40)])
-    kinds = {("homogeneous", name): one for name, one in (("base", base), ("ours", fewer), ("theirs", base))}
-    (line,) = [one for one in leaderboard.error_findings(errors.shares(kinds), rows) if one.startswith("**Wrong step")]
-    assert "0.500" in line and "between 0.025 (ours) and 0.500 (theirs)" in line
+    kinds = {("homogeneous", name): one for name, one in (("base", base), ("ours", fewer), ("rsft", base))}
+    (line,) = leaderboard.error_findings(errors.shares(kinds), rows)
+    assert "student small: without training wrong step 0.500, wrong conclusion 0.500;" in line
+    assert "after ours wrong step 0.025; after rsft wrong step 0.500" in line
     shown = leaderboard.error_table(errors.shares(kinds), "homogeneous")
     assert shown.loc["ours", "wrong step"].startswith("0.025") and list(shown.columns) == list(errors.KINDS)
 
@@ -205,25 +251,64 @@ def test_methods_without_a_row_are_listed():
 
 
 def test_the_methods_that_no_cheaper_one_beats_are_listed():
-    rows = board({"a": 0.5, "b": 0.4, "c": 0.8}, a=1e5, b=2e5, c=3e5)
+    rows = board({"base": 0.3, "bad": 0.2, "a": 0.5, "b": 0.4, "c": 0.8}, base=0, bad=1e4, a=1e5, b=2e5, c=3e5)
     assert leaderboard.efficiency_finding(rows, "homogeneous").endswith("a 0.500 at 0.10; c 0.800 at 0.30.")
 
 
 def test_pairs_tell_what_each_pair_differs_in():
     predictions = {("specialists", "mad_opd"): answers(0.9), ("specialists", "mad_opd_off"): answers(0.2)}
-    (line,) = leaderboard.pair_findings(table.pairs(predictions))
-    assert line.startswith("**Communication**, specialists: mad_opd vs. mad_opd_off +0.700") and "better" in line
+    tasks = {"specialists": "equation"}
+    (line,) = leaderboard.pair_findings(table.pairs(predictions, tasks))
+    assert (
+        line.startswith("**Communication on vs. off**, specialists: mad_opd vs. mad_opd_off +0.700")
+        and "better" in line
+    )
     turned = dict(zip(predictions, reversed(predictions.values()), strict=True))
-    assert "-0.700" in leaderboard.pair_findings(table.pairs(turned))[0]
+    assert "-0.700" in leaderboard.pair_findings(table.pairs(turned, tasks))[0]
+
+
+def test_students_that_write_much_more_are_named():
+    predictions = {
+        ("homogeneous", name): answers(0.5, tokens=n) for name, n in (("rsft", 30), ("long", 90), ("ours", 40))
+    }
+    rows = [table.row(name, facts(), one, "equation") for (_, name), one in predictions.items()]
+    line = leaderboard.length_finding(pd.DataFrame(rows), "homogeneous")
+    assert "30 after rsft; 1 methods" in line and ": long 90;" in line
 
 
 def test_unequal_training_within_a_family_is_refused():
     fair = board({"a": 0.5, "b": 0.5, "c": 0.5}, a=960.0, c=1049.0)
     table.check_fairness(fair)
     with pytest.raises(
-        StudyError, match="b in homogeneous trained on 1,100 tokens, but its class 'supervised' on 1,000"
+        StudyError, match="b in homogeneous trained on 1,100 tokens, but the median of its class is 1,000"
     ):
         table.check_fairness(board({"a": 0.5, "b": 0.5, "c": 0.5}, b=1100.0))
+
+
+@pytest.mark.parametrize(("family", "tokens", "fair"), [
+    ("mine", 450_000, True), ("mine", 900_000, False), (table.TWICE, 900_000, True), (table.TWICE, 1_350_000, False),
+])  # fmt: skip
+def test_no_method_trains_on_more_than_its_setting_allows(family, tokens, fair):
+    rows = board({"a": 0.5}, a=tokens).assign(family=family)
+    if fair:
+        table.check_fairness(rows)
+    else:
+        with pytest.raises(StudyError, match=r"a in homogeneous trained on .* but the limit is"):
+            table.check_fairness(rows)
+
+
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_training_tokens_are_those_of_the_logs(setting):
+    rows = pd.read_csv(root() / "reports/leaderboard.csv").set_index(["setting", "method"]).loc[setting]
+    ran = [name for name in SECTIONS if name in rows.index]
+    assert len(ran) >= 20
+    for method in ran:
+        curve = pd.read_csv(root() / f"data/leaderboard/{setting}/{method}/curve.csv")
+        logged = curve.groupby("seed")["tokens"].max()
+        assert rows.loc[method, "training_tokens"] == pytest.approx(logged.mean(), rel=1e-4), method
+        assert len(logged) == rows.loc[method, "seeds"] == 3
+        same = rows[(rows["family"] == rows.loc[method, "family"]) & (rows["training_tokens"] > 0)]["training_tokens"]
+        assert (logged / same.median()).between(1 - table.FAIR, 1 + table.FAIR).all(), method
 
 
 def test_the_methods_compared_are_on_the_leaderboard():
@@ -235,20 +320,48 @@ def test_the_methods_compared_are_on_the_leaderboard():
 @pytest.mark.parametrize("setting", SETTINGS)
 @pytest.mark.parametrize("name", SECTIONS)
 def test_a_section_names_a_method_and_settings_that_it_takes(name, setting):
-    section = SECTIONS[name] | SECTIONS[name].get(setting, {})
-    function, settings = entries.method_of(section)
+    section = Section.of(SECTIONS, name, setting)
+    function, settings = method_of(section, section.source)
     assert callable(function) and settings.optimiser_steps > 0 and "all weights" in launch.route(settings)[1]
-    assert {"file", "function", "family", "gold", "source", "settings"} <= set(section)
-    own = section["settings"]
-    assert own.get("source", section["source"]) == section["source"] or name.startswith("rsft_")
+    if "source" in type(settings).model_fields:
+        assert settings.source == section.source
 
 
-def test_a_section_that_names_no_method_is_refused():
-    for wrong in ({"function": "nothing"}, {"file": "no/such/file.py"}, {"function": "GUESS"}):
+@pytest.mark.parametrize(("changed", "message"), [
+    ({"family": ""}, r"leaderboard.opd.family="), ({"gold": "no"}, r"leaderboard.opd.gold='no'"),
+    ({"source": "debat"}, "leaderboard.opd.source='debat'"), ({"function": None}, "leaderboard.opd.function=None"),
+    ({"sauce": "debate"}, "leaderboard.opd: sauce is unknown"),
+])  # fmt: skip
+def test_a_wrong_key_of_a_section_is_named(changed, message):
+    with pytest.raises(StudyError, match=message):
+        Section.of({"opd": SECTIONS["opd"] | changed}, "opd", "homogeneous")
+
+
+@pytest.mark.parametrize("key", ["function", "family", "gold", "source", "settings"])
+def test_a_missing_key_of_a_section_is_named(key):
+    with pytest.raises(StudyError, match=f"leaderboard.opd: {key} is missing; add it to params.yaml"):
+        Section.of({"opd": {k: v for k, v in SECTIONS["opd"].items() if k != key}}, "opd", "homogeneous")
+    with pytest.raises(StudyError, match="no method 'none'"):
+        Section.of(SECTIONS, "none", "homogeneous")
+
+
+def test_a_section_that_names_no_method_is_refused(tmp_path, monkeypatch):
+    opd = Stage(file=ENTRIES, function="opd", settings=SECTIONS["opd"]["settings"])
+    for function in ("nothing", "GUESS", "cast_of"):
         with pytest.raises(StudyError, match="is not a method"):
-            entries.method_of(SECTIONS["opd"] | wrong)
-    with pytest.raises(StudyError, match="settings first and second"):
-        entries.method_of(SECTIONS["rsft_opd"] | {"settings": {"first": {}}})
+            method_of(opd.model_copy(update={"function": function}), "")
+    with pytest.raises(StudyError, match=r"no/such/file\.py is not in the project"):
+        method_of(opd.model_copy(update={"file": "no/such/file.py"}), "")
+    with pytest.raises(StudyError, match="source stands in the section"):
+        method_of(opd.model_copy(update={"settings": opd.settings | {"source": "debate"}}), "")
+    two = Stage(function="two_stages", settings={"first": {"function": "rsft", "settings": {}}})
+    with pytest.raises(StudyError, match="two stages: second is missing"):
+        method_of(two, "debate")
+    (tmp_path / "broken.py").write_text("def mine(:\n")
+    monkeypatch.setattr("agentark.evaluate.leaderboard.sections.root", lambda: tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(StudyError, match="SyntaxError"):
+        method_of(Stage(file="broken.py", function="mine", settings={}), "")
 
 
 @pytest.fixture(scope="module")
@@ -274,8 +387,8 @@ FUNCTIONS = {section["function"]: name for name, section in reversed(SECTIONS.it
 def test_every_method_trains_a_student_and_counts_its_tokens(project, tmp_path, monkeypatch, function):
     monkeypatch.setattr("agentark.evaluate.leaderboard.material.root", lambda: project)
     material: Material = read_material(project / "data/leaderboard/specialists/given")
-    section = SECTIONS[FUNCTIONS[function]]
-    train, settings = entries.method_of(section | {"settings": small(section["settings"])})
+    section = Section.of(SECTIONS, FUNCTIONS[function], "homogeneous")
+    train, settings = method_of(section.model_copy(update={"settings": small(section.settings)}), section.source)
     curve = train(material, tmp_path / "out", 0, settings)
     assert curve[-1]["tokens"] > 0 and (tmp_path / "out/model.safetensors").is_file()
 

@@ -3,11 +3,28 @@
 Names follow TRL where it has the setting. The source of each value is noted in params.yaml.
 """
 
-from typing import Any, ClassVar, Literal, Self
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from agentark import StudyError
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def validated(kind: type[Model], values: Mapping[str, Any], section: str) -> Model:
+    """A section of params.yaml. Raises StudyError for an unknown or missing name and for an invalid value."""
+    try:
+        return kind(**values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name, given = ".".join(map(str, first["loc"])), repr(first["input"])[:80]
+        if first["type"] == "extra_forbidden":
+            raise StudyError(f"{section}: {name} is unknown; choose from {', '.join(kind.model_fields)}") from None
+        if first["type"] == "missing":
+            raise StudyError(f"{section}: {name} is missing; add it to params.yaml") from None
+        raise StudyError(f"{section}.{name}={given}: {first['msg']}; correct it in params.yaml") from None
 
 
 class Settings(BaseModel):
@@ -36,18 +53,7 @@ class Settings(BaseModel):
     @classmethod
     def read(cls, values: dict[str, Any]) -> Self:
         """The settings in `values`. Raises StudyError for an unknown or missing name and for an invalid value."""
-        try:
-            return cls(**values)
-        except ValidationError as error:
-            first = error.errors()[0]
-            name, given = ".".join(map(str, first["loc"])), repr(first["input"])[:80]
-            if first["type"] == "extra_forbidden":
-                raise StudyError(
-                    f"{cls.section}: {name} is unknown; choose from {', '.join(cls.model_fields)}"
-                ) from None
-            if first["type"] == "missing":
-                raise StudyError(f"{cls.section}: {name} is missing; add it to params.yaml") from None
-            raise StudyError(f"{cls.section}.{name}={given}: {first['msg']}; correct it in params.yaml") from None
+        return validated(cls, values, cls.section)
 
     @property
     def optimiser_steps(self) -> int:

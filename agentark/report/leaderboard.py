@@ -9,6 +9,8 @@ import seaborn as sns
 from agentark.report import charts
 from agentark.report.sentences import against, listed, number, signed, verdict
 
+WIDE = 0.2  # accuracies of seeds that differ by more are named
+
 
 def gained(one: pd.Series, prefix: str = "gain_") -> pd.Series:
     """A row's gain over its baseline, or the one in the columns with that prefix, in the form that sentences read."""
@@ -16,13 +18,14 @@ def gained(one: pd.Series, prefix: str = "gain_") -> pd.Series:
 
 
 def pair_findings(table: pd.DataFrame) -> list[str]:
-    """One sentence per question and setting: what the pairs that answer it show."""
+    """One sentence per question, setting and kind of tasks: what the pairs that answer it show."""
     lines = []
-    for (question, setting), part in table.groupby(["question", "setting"], sort=False):
+    for (question, setting, tasks), part in table.groupby(["question", "setting", "tasks"], sort=False):
         clauses = "; ".join(
             f"{one['method']} vs. {one['baseline']} {signed(one)} ({verdict(one)})" for _, one in part.iterrows()
         )
-        lines.append(f"**{question[0].upper()}{question[1:]}**, {setting}: {clauses}.")
+        where = setting if tasks == "in domain" else f"{setting}, other tasks"
+        lines.append(f"**{question[0].upper()}{question[1:]}**, {where}: {clauses}.")
     return lines
 
 
@@ -40,6 +43,10 @@ def shown(table: pd.DataFrame, seconds: pd.DataFrame, setting: str) -> pd.DataFr
         "family": rows["family"],
         "gold": rows["gold_used"],
         "accuracy": interval(""),
+        "seeds": [
+            "" if one["seeds"] == 1 else f"{one['seed_least']:.3f} to {one['seed_most']:.3f}"
+            for _, one in rows.iterrows()
+        ],
         "other tasks": interval("other_") if "other_value" in rows else [""] * len(rows),
         "tokens per question": rows["tokens_per_question"].round(0).astype(int),
         "training tokens": rows["training_tokens"].round(0).astype(int),
@@ -110,11 +117,21 @@ def other_tasks_finding(table: pd.DataFrame) -> str:
 
 
 def efficiency_finding(table: pd.DataFrame, setting: str) -> str:
-    """The best accuracy at each cost: the methods than which no cheaper one is more accurate, from the cheapest on."""
-    rows = table[(table["setting"] == setting) & (table["training_tokens"] > 0)].sort_values("cost", kind="stable")
+    """The best accuracy at each cost: the methods than which no cheaper one is more accurate, from the cheapest on. Methods
+    that make their student worse are left out."""
+    rows = table[(table["setting"] == setting) & (table["training_tokens"] > 0)]
+    rows = rows[rows["value"] > rows["student"].map(lambda one: untrained(table, setting, one)["value"])]
+    rows = rows.sort_values("cost", kind="stable")
     best = rows[rows["value"] > rows["value"].cummax().shift(fill_value=-1)]
     steps = "; ".join(f"{one['method']} {one['value']:.3f} at {one['cost'] / 1e6:.2f}" for _, one in best.iterrows())
     return f"**Accuracy per token**, {setting}. The best at each cost, in millions of all tokens: {steps}."
+
+
+def untrained(table: pd.DataFrame, setting: str, student: str) -> pd.Series:
+    """The row of a student before training: its base, or greedy decoding where the student is the teacher."""
+    rows = table[(table["setting"] == setting) & (table["training_tokens"] == 0)].set_index("method", drop=False)
+    own = rows[(rows["student"] == student) & (rows.index == "base")]
+    return own.iloc[0] if len(own) else rows.loc["greedy"]
 
 
 def error_table(errors: pd.DataFrame, setting: str) -> pd.DataFrame:
@@ -126,19 +143,23 @@ def error_table(errors: pd.DataFrame, setting: str) -> pd.DataFrame:
 
 
 def error_findings(errors: pd.DataFrame, table: pd.DataFrame) -> list[str]:
-    """Per setting and kind of error: how often the untrained student makes it, and which method leaves least and most of
-    it."""
+    """Per setting and student: the share of each kind of error without training, after R-SFT on the debate, and after the
+    method that is best for this student."""
     lines = []
-    for (setting, kind), part in errors.groupby(["setting", "error"], sort=False):
-        trained = set(table[(table["setting"] == setting) & (table["training_tokens"] > 0)]["method"])
-        base = part[part["method"].isin(["base_steps", "base"])].iloc[-1]
-        own = part[part["method"].isin(trained)].sort_values("value", kind="stable")
-        least, most = own.iloc[0], own.iloc[-1]
-        lines.append(
-            f"**{str(kind).capitalize()}**, {setting}: {number(base)}, without training ({base['method']}). After "
-            f"training between {least['value']:.3f} ({least['method']}) and {most['value']:.3f} ({most['method']})."
-        )
+    for setting, rows in table[table["training_tokens"] > 0].groupby("setting", sort=False):
+        found = errors[errors["setting"] == setting].set_index(["method", "error"])["value"]
+        for student, own in rows.groupby("student", sort=False):
+            named = [own["method"].iloc[0], *own["method"][own["method"] == "rsft"]]
+            clauses = [f"without training {kinds(found[untrained(table, setting, student)['method']])}"]
+            clauses += [f"after {name} {kinds(found[name])}" for name in dict.fromkeys(named)]
+            lines.append(f"**{setting}**, student {student}: {'; '.join(clauses)}.")
     return lines
+
+
+def kinds(shares: pd.Series) -> str:
+    """The shares of the kinds of error, largest first; those below a thousandth are left out."""
+    large = shares[shares >= 0.001].sort_values(ascending=False, kind="stable")
+    return ", ".join(f"{kind} {share:.3f}" for kind, share in large.items()) or "no error"
 
 
 def unseen_findings(unseen: pd.DataFrame, table: pd.DataFrame) -> list[str]:
@@ -157,32 +178,55 @@ def unseen_findings(unseen: pd.DataFrame, table: pd.DataFrame) -> list[str]:
 
 
 def findings(table: pd.DataFrame) -> list[str]:
-    """The answer of the page: per setting the nearest method to the debate, and what is better than cheaper methods."""
-    settings = table["setting"].unique()
-    return [finding(table, setting) for setting in settings for finding in (gap_finding, baseline_finding)]
+    """The answer of the page: per setting the nearest method to the debate, what is better than cheaper methods, and which
+    methods depend on the seed."""
+    found = gap_finding, baseline_finding, spread_finding
+    return [finding(table, setting) for setting in table["setting"].unique() for finding in found]
 
 
 def gap_finding(table: pd.DataFrame, setting: str) -> str:
-    """How near the best student comes to the debate, and at what share of its tokens per answer."""
+    """How near the best method of each student comes to the debate, and at what share of its tokens per answer."""
     rows = table[table["setting"] == setting]
     debate = rows[rows["method"] == "debate"].iloc[0]
-    best = rows[rows["student"] != ""].iloc[0]
-    share = best["tokens_per_question"] / debate["tokens_per_question"]
-    return (
-        f"**{setting}.** The best method is {best['method']}: {best['value']:.3f} [{best['lo']:.3f}, {best['hi']:.3f}]. "
-        f"The debate has {debate['value']:.3f}, {debate['value'] - best['value']:+.3f} beside it, with "
-        f"{1 / share:.0f} times the tokens per question."
-    )
+    clauses = []
+    for student, own in rows[rows["training_tokens"] > 0].groupby("student", sort=False):
+        best = own.iloc[0]
+        gain, times = gained(best, "over_debate_"), debate["tokens_per_question"] / best["tokens_per_question"]
+        clauses.append(
+            f"The best method with the student {student} is {best['method']}: {best['value']:.3f} [{best['lo']:.3f}, "
+            f"{best['hi']:.3f}], vs. the debate {signed(gain)} ({verdict(gain)}) at 1/{times:.0f} of its tokens per question"
+        )
+    return f"**{setting}.** The debate has {debate['value']:.3f}. {'. '.join(clauses)}."
 
 
 def baseline_finding(table: pd.DataFrame, setting: str) -> str:
-    """Which methods with a debate are better than every cheaper baseline without one."""
-    rows = table[(table["setting"] == setting) & table["uses_debate"] & (table["student"] != "")]
-    better = [one for _, one in rows.iterrows() if verdict(gained(one)) == "better"]
-    listed = "; ".join(f"{one['method']} over {one['baseline']}, {signed(gained(one))}" for one in better)
-    if not better:
-        return f"**{setting}.** None of the {len(rows)} methods that use a debate is better than its best cheaper baseline."
-    return (
-        f"**{setting}.** {len(better)} of the {len(rows)} methods that use a debate are better than their best cheaper "
-        f"baseline: {listed}."
+    """Which methods with the debate of the question are better than every cheaper baseline without one."""
+    rows = table[(table["setting"] == setting) & (table["source"] == "debate") & (table["training_tokens"] > 0)]
+    verdicts = [verdict(gained(one)) for _, one in rows.iterrows()]
+    better, open_ = (rows[[one == word for one in verdicts]] for word in ("better", "no difference detected"))
+
+    def named(part: pd.DataFrame) -> str:
+        return "; ".join(f"{one['method']} over {one['baseline']}, {signed(gained(one))}" for _, one in part.iterrows())
+
+    words = f"{len(better)} of the {len(rows)} methods that use the debate of the question are better than their best"
+    lines = f"**{setting}.** {words} cheaper baseline" + (f": {named(better)}." if len(better) else ".")
+    return lines + (f" No difference is detected for {len(open_)}: {named(open_)}." if len(open_) else "")
+
+
+def spread_finding(table: pd.DataFrame, setting: str) -> str:
+    """The methods whose seeds differ most, which makes the intervals of all gains over them wide."""
+    rows = table[(table["setting"] == setting) & (table["seed_most"] - table["seed_least"] > WIDE)]
+    ranges = "; ".join(
+        f"{one['method']} {one['seed_least']:.3f} to {one['seed_most']:.3f}" for _, one in rows.iterrows()
     )
+    return f"**Seeds**, {setting}. Accuracies of seeds differ by more than {WIDE} in {ranges or 'no row'}."
+
+
+def length_finding(table: pd.DataFrame, setting: str) -> str:
+    """The trained methods whose students write much more than after R-SFT, and so may be cut at the limit of a reply."""
+    rows = table[(table["setting"] == setting) & (table["training_tokens"] > 0)]
+    usual = rows[rows["method"] == "rsft"]["tokens_per_question"].iloc[0]
+    long = rows[rows["tokens_per_question"] > 1.5 * usual]
+    named = "; ".join(f"{one['method']} {one['tokens_per_question']:.0f}" for _, one in long.iterrows())
+    after = f": {named}; such replies can reach the limit of a reply and be cut" if named else ""
+    return f"**Tokens per question**, {setting}. {usual:.0f} after rsft; {len(long)} methods need over 1.5 times as many{after}."

@@ -1,50 +1,33 @@
 """The leaderboard's methods: one function each, from what all of them are given (`Material`) to a trained student.
 
 A method is any function of this form, in any module; its section in params.yaml names it (docs/leaderboard.md). The
-annotation of `settings` is the class that its section is read into. Every method trains on about `training_tokens`
-tokens, prompts included, in all of its stages together.
+annotation of `settings` is the class that its settings are read into (`sections.method_of`). Every method trains on about
+`training_tokens` tokens, prompts included, in all of its stages together.
 """
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from importlib import import_module
 from pathlib import Path
-from typing import Any, ClassVar, Self, get_type_hints
+from typing import Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from agentark import StudyError
 from agentark.debate.prompts import wording
 from agentark.distill import imad, on_policy, outcome, preference, sdpo, sft
 from agentark.distill.on_policy import OnPolicy
 from agentark.distill.outcome import Outcome
-from agentark.distill.settings import SFT, Settings
+from agentark.distill.settings import SFT, Settings, validated
 from agentark.distill.step_labels import agreed_answers
 from agentark.evaluate.leaderboard import contexts
 from agentark.evaluate.leaderboard.material import Material
+from agentark.evaluate.leaderboard.sections import Stage, method_of
 from agentark.models import loading
 from agentark.parallel import tick
 from agentark.schemas import Trace
 from agentark.traces.selection import select
 
 GUESS = 48  # tokens of an example, for the total of a progress bar
-Method = Callable[..., list[dict]]  # (material, out, seed, settings) -> learning curve, its last row with "tokens"
-
-
-def method_of(section: Mapping[str, Any]) -> tuple[Method, Settings]:
-    """The function and the settings of a method's section. Raises StudyError if it names no such function, or has
-    settings that it does not take."""
-    file, name = section.get("file", "agentark/evaluate/leaderboard/entries.py"), section["function"]
-    try:
-        function = getattr(import_module(file.removesuffix(".py").replace("/", ".")), name)
-        kind = get_type_hints(function)["settings"]
-    except (ImportError, AttributeError, KeyError, TypeError) as error:
-        raise StudyError(
-            f"leaderboard: {name!r} in {file} is not a method ({error}); name a function with the parameters material, "
-            "out, seed and annotated settings"
-        ) from None
-    return function, kind.read(dict(section["settings"]))
 
 
 class Supervised(Settings):
@@ -192,22 +175,19 @@ class Two(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    first: dict[str, Any]
-    second: dict[str, Any]
+    first: Stage
+    second: Stage
+    source: str = ""  # of the traces of both
 
     @classmethod
     def read(cls, values: dict[str, Any]) -> Self:
-        """The settings in `values`. Raises StudyError unless there are exactly two sections."""
-        if set(values) != {"first", "second"}:
-            raise StudyError(
-                f"leaderboard: a method in two stages has settings first and second, not {', '.join(values)}"
-            )
-        return cls(**values)
+        """The settings in `values`. Raises StudyError as `Settings.read`."""
+        return validated(cls, values, "two stages")
 
     @property
     def stages(self) -> list[Settings]:
         """The settings of both stages."""
-        return [method_of(section)[1] for section in (self.first, self.second)]
+        return [method_of(stage, self.source)[1] for stage in (self.first, self.second)]
 
     @property
     def optimiser_steps(self) -> int:
@@ -229,7 +209,7 @@ class Two(BaseModel):
 
 def two_stages(material: Material, out: Path, seed: int, settings: Two) -> list[dict]:
     """One method, then another from its student. Each stage is a section of its own, with `function` and `settings`."""
-    (first, its), (second, others) = map(method_of, (settings.first, settings.second))
+    (first, its), (second, others) = (method_of(stage, settings.source) for stage in (settings.first, settings.second))
     before = first(material, out / "first", seed, its)
     curve = second(replace(material, student=out / "first"), out, seed, others)
     used = before[-1]["tokens"]

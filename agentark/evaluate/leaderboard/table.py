@@ -1,7 +1,7 @@
 """The leaderboard: one row per setting and method, from the predictions and the costs of every method.
 
 Accuracy and gains have 95 % intervals over questions and seeds. A method's baseline is the best row without a debate that
-costs no more, before its first answer and per answer. Cost is the number of tokens that a method needs before its student
+costs no more, before its first answer and per answer, and has the same student or is a use of the teachers. Cost is the number of tokens that a method needs before its student
 can answer: those that the teachers read and generate for its traces, those that they read to score outputs, and those that
 the student trains on.
 """
@@ -25,25 +25,33 @@ MARGIN = 1.1  # a baseline's tokens per answer, relative to a row's: answers of 
 FAIR = 0.05  # how far the training tokens of a row may be from those of its class
 
 
-# Pairs of methods that differ in one thing, with the question that a pair answers.
+# The most tokens that a student may train on, by setting; twice as many in the class TWICE.
+LIMITS = {"homogeneous": 450_000, "specialists": 900_000, "small": 75_000}
+TWICE = "supervised, twice the tokens"
+
+# Pairs of methods, with the question that a pair answers.
 PAIRS = {
-    "communication": (("mad_opd", "mad_opd_off"), ("sdft", "sdft_off"), ("rsft", "rsft_off")),
-    "the debate of this question": (("mad_opd", "mad_opd_other"), ("sdft", "sdft_other")),
-    "a debate beside the question alone": (("mad_opd", "mt_opd"), ("rsft_mad_opd", "rsft_opd")),
-    "a debate beside any right solution": (("sdft", "sdpo"),),
-    "traces of a debate beside cheaper ones": (("rsft", "rsft_vote"), ("rsft", "rsft_greedy")),
-    "training on own outputs beside traces": (("opd", "rsft_greedy"), ("mad_opd", "rsft"), ("sdft", "rsft")),
-    "the divergence from the teachers": (("mad_opd", "mad_opd_jsd"),),
+    "communication on vs. off": (("mad_opd", "mad_opd_off"), ("sdft", "sdft_off"), ("rsft", "rsft_off")),
+    "the debate of this question vs. of another": (("mad_opd", "mad_opd_other"), ("sdft", "sdft_other")),
+    "teachers that read the debate vs. the question alone": (("mad_opd", "mt_opd"), ("rsft_mad_opd", "rsft_opd")),
+    "a debate vs. the student's own right solution": (("sdft", "sdpo_base"),),
+    "a fixed teacher vs. one that follows the student": (("sdft", "sdft_ema"), ("sdpo_base", "sdpo")),
+    "traces of a debate vs. cheaper traces": (("rsft", "rsft_vote"), ("rsft", "rsft_greedy")),
+    "own outputs without gold vs. verified traces": (("opd", "rsft_greedy"), ("mad_opd", "rsft"), ("sdft", "rsft")),
+    "KL vs. Jensen-Shannon divergence from the teachers": (("mad_opd", "mad_opd_jsd"),),
     "twice the training tokens": (("rsft_long", "rsft"),),
-    "gold answers": (("gold_rl", "consensus_rl"),),
+    "gold answers vs. the debate's majority as reward": (("gold_rl", "consensus_rl"),),
     "a second stage": (("rsft_opd", "rsft"), ("rsft_mad_opd", "rsft"), ("rsft_dpo", "rsft"), ("rsft_consensus_rl", "rsft")),
 }  # fmt: skip
+# Methods whose only teacher is the untrained student itself, which reads the question alone: nothing can be learnt from it,
+# so they answer none of these questions. The last teacher of the specialists is the model that students start from.
+SELF_TAUGHT = {("specialists", "opd"), ("specialists", "rsft_opd")}
 
 
 def collected(
     folder: Path, setting: str, task: str, methods: Iterable[str]
 ) -> tuple[list[dict[str, Any]], dict[tuple[str, str], pd.DataFrame], pd.DataFrame]:
-    """The rows of a setting, the predictions on `task` by (setting, method), and the seconds of a training.
+    """The rows of a setting, the predictions by (setting, method), and the seconds of a training.
 
     folder: of the setting, with what methods are given in `given` and a folder for each method that has run. A method's
     untrained student is the base, or the teacher where that is the student.
@@ -51,7 +59,7 @@ def collected(
     untried = frame(read_table(folder / "given/predictions.parquet", Prediction))
     of = {(name, student): part for (name, student), part in untried.groupby(["method", "student"], sort=False)}
     rows = [row(name, untrained(setting, name, student), part, task) for (name, student), part in of.items()]
-    inside = {(setting, name): part[part["task"] == task] for (name, _), part in of.items()}
+    predictions = {(setting, name): part for (name, _), part in of.items()}
     seconds = []
     for name in methods:
         if not (folder / name / "facts.json").exists():
@@ -63,8 +71,8 @@ def collected(
         seconds.append({"setting": setting, "method": name} | spent)
         base = untried[untried["method"] == ("base" if ("base", facts["student"]) in of else "greedy")]
         rows.append(row(name, facts, part, task, base))
-        inside[setting, name] = part[part["task"] == task]
-    return rows, inside, pd.DataFrame(seconds)
+        predictions[setting, name] = part
+    return rows, predictions, pd.DataFrame(seconds)
 
 
 def row(
@@ -76,9 +84,11 @@ def row(
     untrained student's predictions, for the paired gain on other tasks (`other_gain`).
     """
     inside, outside = (predictions[(predictions["task"] == task) == here] for here in (True, False))
-    found = {"method": name, **about} | estimated("", stats.mean(right(inside)))
+    found = {"method": name, **about} | share("", right(inside))
+    seeds = inside.groupby("seed")["correct"].mean()
+    found |= {"seed_least": float(seeds.min()), "seed_most": float(seeds.max())}
     if len(outside):
-        found |= estimated("other_", stats.mean(right(outside)))
+        found |= share("other_", right(outside))
         if base is not None:
             found |= estimated("other_gain_", stats.gain(right(outside), right(base[base["task"] != task])))
     return found | {"seeds": inside["seed"].nunique(), "tokens_per_question": float(inside["tokens"].mean())}
@@ -92,6 +102,12 @@ def right(predictions: pd.DataFrame) -> np.ndarray:
 def estimated(prefix: str, estimate: stats.Estimate) -> dict[str, float]:
     """An estimate as columns."""
     return {prefix + key: getattr(estimate, key) for key in ESTIMATES}
+
+
+def share(prefix: str, correct: np.ndarray) -> dict[str, float]:
+    """The share of right answers as columns. Its interval ends at 0 and 1, which few seeds that differ much exceed."""
+    found = estimated(prefix, stats.mean(correct))
+    return found | {prefix + end: float(np.clip(found[prefix + end], 0, 1)) for end in ("lo", "hi")}
 
 
 def untrained(setting: str, method: str, student: str) -> dict[str, Any]:
@@ -113,7 +129,8 @@ def generations(given: Path, source: str) -> float:
 
 
 def ranked(rows: Sequence[Mapping[str, Any]], predictions: Mapping[tuple[str, str], pd.DataFrame]) -> pd.DataFrame:
-    """The leaderboard: rows with their gain over the best baseline that costs no more, best first in each setting.
+    """The leaderboard: rows with their gain over the best baseline that costs no more (`gain_`) and over the debate
+    (`over_debate_`), best first in each setting.
 
     predictions: of the task in domain, by (setting, method). A row without such a baseline has an empty one.
     """
@@ -124,40 +141,53 @@ def ranked(rows: Sequence[Mapping[str, Any]], predictions: Mapping[tuple[str, st
         others = table[
             (table["setting"] == one.setting) & (table["method"] != one.method) & (table["cost"] <= one.cost)
             & (table["tokens_per_question"] <= MARGIN * one.tokens_per_question) & ~table["uses_debate"]
+            & table["student"].isin(["", one.student])
         ]  # fmt: skip
+        own = right(predictions[one.setting, one.method])
+        debate = stats.gain(own, right(predictions[one.setting, "debate"]))
         if others.empty:
-            gains.append({"baseline": ""} | estimated("gain_", stats.Estimate(np.nan, np.nan, np.nan, 0)))
-            continue
-        best = others.loc[others["value"].idxmax(), "method"]
-        gain = stats.gain(*(right(predictions[one.setting, name]) for name in (one.method, best)))
-        gains.append({"baseline": best} | estimated("gain_", gain))
+            best, gain = "", stats.Estimate(np.nan, np.nan, np.nan, 0)
+        else:
+            best = others.loc[others["value"].idxmax(), "method"]
+            gain = stats.gain(own, right(predictions[one.setting, best]))
+        gains.append({"baseline": best} | estimated("gain_", gain) | estimated("over_debate_", debate))
     table = pd.concat([table, pd.DataFrame(gains)], axis=1)
     return table.sort_values(["setting", "value"], ascending=[True, False], kind="stable").reset_index(drop=True)
 
 
 def check_fairness(table: pd.DataFrame) -> None:
-    """Raise StudyError if a row's training tokens differ by more than FAIR from the median of its class in its setting."""
+    """Raise StudyError if a row trained on more than LIMITS, or its training tokens differ from the median of its class in
+    its setting by more than FAIR."""
     trained = table[table["training_tokens"] > 0]
+    limit = trained["setting"].map(LIMITS) * trained["family"].eq(TWICE).map({True: 2, False: 1})
     middle = trained.groupby(["setting", "family"])["training_tokens"].transform("median")
-    unequal = trained[(trained["training_tokens"] / middle - 1).abs() > FAIR]
-    if len(unequal):
-        first = unequal.iloc[0]
-        raise StudyError(
-            f"leaderboard: {first['method']} in {first['setting']} trained on {first['training_tokens']:,.0f} tokens, but "
-            f"its class {first['family']!r} on {middle[unequal.index[0]]:,.0f}; set its training_tokens in params.yaml"
-        )
+    for bound, above, words in ((limit, False, "the limit is"), (middle, True, "the median of its class is")):
+        ratio = trained["training_tokens"] / bound - 1
+        unequal = trained[(ratio.abs() if above else ratio) > FAIR]
+        if len(unequal):
+            first = unequal.iloc[0]
+            raise StudyError(
+                f"leaderboard: {first['method']} in {first['setting']} trained on {first['training_tokens']:,.0f} tokens, but "
+                f"{words} {bound[unequal.index[0]]:,.0f}; set its training_tokens in params.yaml"
+            )
 
 
-def pairs(predictions: Mapping[tuple[str, str], pd.DataFrame]) -> pd.DataFrame:
+def pairs(predictions: Mapping[tuple[str, str], pd.DataFrame], tasks: Mapping[str, str]) -> pd.DataFrame:
     """The paired gain of the first method of every pair over the second, in each setting that has both with the same
-    student."""
+    student, on the task in domain (`tasks`, by setting) and on all others."""
     rows = []
-    for setting in dict.fromkeys(setting for setting, _ in predictions):
+    for setting, task in tasks.items():
         for question, compared in PAIRS.items():
-            for first, second in compared:
-                both = [predictions[setting, name] for name in (first, second) if (setting, name) in predictions]
-                if len(both) == 2 and both[0]["student"].iloc[0] == both[1]["student"].iloc[0]:
-                    gain = stats.gain(*map(right, both))
-                    about = {"setting": setting, "question": question, "method": first, "baseline": second}
-                    rows.append(about | estimated("", gain))
-    return pd.DataFrame(rows, columns=["setting", "question", "method", "baseline", *ESTIMATES])
+            for names in compared:
+                both = [predictions[setting, name] for name in names if (setting, name) in predictions]
+                if len(both) < 2 or both[0]["student"].iloc[0] != both[1]["student"].iloc[0]:
+                    continue
+                if any((setting, name) in SELF_TAUGHT for name in names):
+                    continue
+                about = {"setting": setting, "question": question, "method": names[0], "baseline": names[1]}
+                for inside in (True, False):
+                    parts = [part[(part["task"] == task) == inside] for part in both]
+                    if len(parts[0]):
+                        gain = stats.gain(*map(right, parts))
+                        rows.append(about | {"tasks": "in domain" if inside else "others"} | estimated("", gain))
+    return pd.DataFrame(rows, columns=["setting", "question", "method", "baseline", "tasks", *ESTIMATES])
