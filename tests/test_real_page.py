@@ -8,11 +8,13 @@ import pytest
 from small_study import call, copy_of_project
 
 from agentark import root
+from agentark.answers.correct import is_correct, stated_answer
 from agentark.models.checkpoints import source_of
 from agentark.report import small
 from agentark.schemas import read_scores
 
 KEPT = root() / "reports" / "small"
+MARKS = root() / "data" / "marks" / "small.csv"
 STUDENT = "qwen2.5-coder-0.5b"
 
 
@@ -66,3 +68,22 @@ def test_a_served_model_is_recorded_by_the_source_of_its_folder(tmp_path: Path, 
     (folder / "config.json").write_text('{"quantization_config": {"quant_method": "compressed-tensors"}}')
     assert re.fullmatch(r"Qwen/Coder, quantised \(compressed-tensors.*\)", source_of(name))
     assert source_of("http://127.0.0.1:1/v1#Qwen/Other") == "Qwen/Other"
+
+
+def test_todays_checker_reads_the_replies_as_the_reader_did():
+    sampled, marks = (pd.read_csv(file, keep_default_na=False) for file in (KEPT / "sampled_replies.csv", MARKS))
+    assert len(sampled.merge(marks, on="reply")) == 200
+    for row, text in enumerate(sampled["text"]):
+        answer = stated_answer(text, "number", cut=bool(sampled["cut"][row]))
+        sampled.loc[row, ["answer", "right"]] = answer or "", is_correct(answer, str(sampled["gold"][row]), "number")
+    share = float(re.search(r"\((0\.\d+|1\.0+)\)", small.marked(sampled, marks))[1])
+    assert share >= 0.99
+
+
+@pytest.mark.parametrize(
+    ("answer", "right", "agreed"), [("1,200.0", True, 1), ("1300", True, 0), ("", True, 0), ("1200", False, 0)]
+)
+def test_a_mark_agrees_if_the_answer_and_the_verdict_do(answer, right, agreed):
+    sampled = pd.DataFrame({"reply": ["a"], "answer": [answer], "right": [right]})
+    marks = pd.DataFrame({"reply": ["a"], "answer": ["1200"], "right": [True]})
+    assert f"agrees on {agreed} of them" in small.marked(sampled, marks)

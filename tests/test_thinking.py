@@ -78,6 +78,13 @@ def test_a_thought_and_its_answer_are_taken_apart(pair, thought, answer):
     assert split(f"{thought}{closing}{answer}") == (f"{thought}{closing}", answer.strip())  # opened in the prompt
 
 
+@given(PAIRS, PLAIN, PLAIN.filter(str.strip))
+def test_a_closing_marker_after_the_answer_ends_no_thought(pair, thought, answer):
+    opening, closing = pair
+    whole = f"{opening}{thought}{closing}"
+    assert split(f"{whole}{answer}{closing}\n") == (whole, answer.strip())
+
+
 @given(PAIRS, PLAIN, PLAIN, PLAIN)
 def test_a_thought_that_does_not_end_has_no_answer(pair, before, thought, answer):
     opening, closing = pair
@@ -257,7 +264,7 @@ def test_llama_cpp_is_asked_with_the_switch_and_the_room():
     for thinking in SWITCH:
         engine.reply(Chat(thinking, 20).request(USER, 0.0, 9, 0), False)
     assert [body["chat_template_kwargs"] for body in asked] == list(SWITCH.values())
-    assert {body["max_tokens"] for body in asked} == {29}
+    assert [body["max_tokens"] for body in asked] == [9 if thinking == "off" else 29 for thinking in SWITCH]
 
 
 @pytest.mark.parametrize("owner", ["vllm", "sglang", "llamacpp", "agentark"])
@@ -267,7 +274,7 @@ def test_the_switch_reaches_servers_that_take_it(tmp_path, owner):
         for thinking in SWITCH:
             Store(tmp_path).generate(engine, [Chat(thinking, 20).request(USER, 0.0, 9, 0)])
     assert [body.get("chat_template_kwargs", {}) for body in asked] == list(SWITCH.values())
-    assert {body["max_tokens"] for body in asked} == {29}
+    assert [body["max_tokens"] for body in asked] == [9 if thinking == "off" else 29 for thinking in SWITCH]
 
 
 def test_a_server_that_is_not_known_to_take_the_switch_is_not_asked(tmp_path):

@@ -39,8 +39,8 @@ class Request:
 
     @property
     def most(self) -> int:
-        """The most tokens of the reply."""
-        return self.max_tokens + self.thought_tokens
+        """The most tokens of the reply. Without a thought none are set aside for one."""
+        return self.max_tokens + (0 if self.thinking == "off" else self.thought_tokens)
 
     def recorded(self) -> dict:
         """The fields for the store's keys. A field at its default is left out, so that earlier keys stay valid."""

@@ -25,9 +25,15 @@ TAIL = 32  # tokens at the end of a prompt, more than a marker has
 def split(text: str) -> tuple[str, str | None]:
     """A reply's thought, with its markers, and the answer after it; None if the thought does not end.
 
-    A text without markers is an answer and stays as it is.
+    A text without markers is an answer and stays as it is. A closing marker at the end of an answer ends no thought: some
+    models write it twice.
     """
-    end = max((closing.end() for closing in CLOSING.finditer(text)), default=0)
+    closings = list(CLOSING.finditer(text))
+    if len(closings) > 1 and not text[closings[-1].end() :].strip():
+        answer = text[closings[-2].end() : closings[-1].start()]
+        if answer.strip() and not OPENING.search(answer):
+            return text[: closings[-2].end()], answer.strip()
+    end = closings[-1].end() if closings else 0
     if OPENING.search(text, end):
         return text, None
     return text[:end], text[end:].strip() if end else text

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from agentark.answers.correct import same
 from agentark.report import sentences
 from agentark.report.sentences import NAMES, named_verdict, number, one, select, signed, verdict
 from agentark.schemas import read_scores
@@ -149,6 +150,8 @@ def marked(sampled: pd.DataFrame, marks: pd.DataFrame) -> str:
 
     sampled, marks: tables with columns `reply`, `answer` ("" for none) and `right`.
     """
-    both = sampled.merge(marks, on="reply", suffixes=("", "_by_hand"))
-    same = (both["right"] == both["right_by_hand"]) & ((both["answer"] == "") == (both["answer_by_hand"] == ""))
-    return f"A reader marked {len(both)} random replies by hand; the checker agrees on {same.sum()} of them ({same.mean():.3f})."
+    both = sampled.merge(marks, on="reply", suffixes=("", "_by_hand")).astype({"answer": str, "answer_by_hand": str})
+    read = both[["answer", "answer_by_hand"]].itertuples(index=False)
+    equal = [one == other or bool(one and other and same(one, other, "number")) for one, other in read]
+    agreed = (both["right"] == both["right_by_hand"]) & pd.Series(equal, index=both.index)
+    return f"A reader marked {len(both)} random replies by hand; the checker agrees on {agreed.sum()} of them ({agreed.mean():.3f})."

@@ -136,7 +136,7 @@ def ranked(rows: Sequence[Mapping[str, Any]], predictions: Mapping[tuple[str, st
     """
     table = pd.DataFrame(rows)
     table["cost"] = table[list(COSTS)].sum(axis=1)
-    gains = []
+    gains: list[dict[str, Any]] = []
     for one in table.itertuples():
         others = table[
             (table["setting"] == one.setting) & (table["method"] != one.method) & (table["cost"] <= one.cost)
