@@ -8,7 +8,7 @@ import pytest
 from small_study import call, copy_of_project
 
 from agentark import root
-from agentark.answers.correct import is_correct, stated_answer
+from agentark.answers.correct import is_correct, same, stated_answer
 from agentark.models.checkpoints import source_of
 from agentark.report import small
 from agentark.schemas import read_scores
@@ -76,7 +76,7 @@ def test_todays_checker_reads_the_replies_as_the_reader_did():
     for row, text in enumerate(sampled["text"]):
         answer = stated_answer(text, "number", cut=bool(sampled["cut"][row]))
         sampled.loc[row, ["answer", "right"]] = answer or "", is_correct(answer, str(sampled["gold"][row]), "number")
-    share = float(re.search(r"\((0\.\d+|1\.0+)\)", small.marked(sampled, marks))[1])
+    share = float(re.search(r"\((0\.\d+|1\.0+)\)", small.marked(sampled, marks, same))[1])
     assert share >= 0.99
 
 
@@ -86,4 +86,4 @@ def test_todays_checker_reads_the_replies_as_the_reader_did():
 def test_a_mark_agrees_if_the_answer_and_the_verdict_do(answer, right, agreed):
     sampled = pd.DataFrame({"reply": ["a"], "answer": [answer], "right": [right]})
     marks = pd.DataFrame({"reply": ["a"], "answer": ["1200"], "right": [True]})
-    assert f"agrees on {agreed} of them" in small.marked(sampled, marks)
+    assert f"agrees on {agreed} of them" in small.marked(sampled, marks, same)

@@ -2,12 +2,11 @@
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pandas as pd
 
-from agentark.answers.correct import same
 from agentark.report import sentences
 from agentark.report.sentences import NAMES, named_verdict, number, one, select, signed, verdict
 from agentark.schemas import read_scores
@@ -145,13 +144,13 @@ def unread(replies: pd.DataFrame) -> str:
     )
 
 
-def marked(sampled: pd.DataFrame, marks: pd.DataFrame) -> str:
+def marked(sampled: pd.DataFrame, marks: pd.DataFrame, same: Callable[[str, str], bool]) -> str:
     """On how many of the replies marked by hand the checker agrees: reads the same answer, and gives the same verdict.
 
-    sampled, marks: tables with columns `reply`, `answer` ("" for none) and `right`.
+    sampled, marks: tables with columns `reply`, `answer` ("" for none) and `right`. same: whether two answers are equal.
     """
     both = sampled.merge(marks, on="reply", suffixes=("", "_by_hand")).astype({"answer": str, "answer_by_hand": str})
     read = both[["answer", "answer_by_hand"]].itertuples(index=False)
-    equal = [one == other or bool(one and other and same(one, other, "number")) for one, other in read]
+    equal = [one == other or bool(one and other and same(one, other)) for one, other in read]
     agreed = (both["right"] == both["right_by_hand"]) & pd.Series(equal, index=both.index)
     return f"A reader marked {len(both)} random replies by hand; the checker agrees on {agreed.sum()} of them ({agreed.mean():.3f})."
