@@ -7,7 +7,9 @@ MAD-OPD  each agent of a debate reads the debate, and counts by its confidence (
 SDFT     the teacher is the student itself, which reads the debate (TRL's SDFTTrainer; see OnPolicy.update_rate).
 
 TRL's DistillationTrainer has one teacher, which reads what the student reads, and its SDFTTrainer has no other teacher
-than the student. So the loss here is a subclass of the former, with the divergence of TRL's GKDTrainer.
+than the student. So the loss here is a subclass of the former, with the divergence of TRL's GKDTrainer. SDFT runs by it too,
+so that methods differ in their teachers alone. By default SDFTTrainer samples 8 outputs to a question and compares the
+teacher's 100 likeliest tokens by Jensen-Shannon divergence.
 """
 
 import math

@@ -67,7 +67,7 @@ def train(
         max_prompt_length=None,
         max_reprompt_len=loading.window(base) - settings.max_tokens,
         beta=settings.beta,
-        distillation_mode="full_logits",
+        distillation_mode="full_logits",  # as in the other methods on own outputs; TRL's default: the sampled token
         distillation_alpha=settings.divergence,
         teacher_model_kind="ema" if settings.update_rate else "base",
         teacher_update_rate=settings.update_rate,
