@@ -15,6 +15,8 @@ FEW = 30  # characters up to which an answer may be words, such as "infinitely m
 REACH = 600  # characters after "the answer is" in which the answer must occur
 
 # huggingface/open-r1#418: R1 puts the answer between tags
+# The mark that a chat template puts behind a reply; what follows is another turn
+TURN_END = re.compile(r"<\|(?:im_end|eot_id|endoftext|end|eom_id)\|>|<(?:/s|eos|end_of_turn|EOT)>")
 TAGGED = re.compile(r"<(?:final_)?answer>\s*([^<\s][^<]*)(?:</(?:final_)?answer>|$)", re.IGNORECASE)
 
 # --- boxes ------------------------------------------------------------------------------------------------------------
@@ -39,6 +41,11 @@ CLAUSE = re.compile(
 JOINED = re.compile(r"\b(?:and|or)\b|,|;")
 SCALE_BEHIND = re.compile(r"[\s$*)~]{0,4}((?:hundred|thousand|million|billion|trillion|lakh|crore)s?\b)", re.IGNORECASE)
 
+# The number of a speaker is no answer: "I agree with Agent 2.", "Agents 1 and 3 are right"
+SPEAKER = re.compile(
+    r"\b(agents(?:\s?#?\d{1,2}\b,?(?: and| or)?)+|(?:agent|assistant|debater|participant)[ _]?#?\d{1,2}\b(?!\.?\d))",
+    re.IGNORECASE,
+)
 # --- phrases ----------------------------------------------------------------------------------------------------------
 PHRASE = re.compile(
     r"^[#* \t]*(?:the )?(?:final )?answer[*: \t]*$"  # a heading
@@ -62,6 +69,9 @@ CONTENT = re.compile(
 PLACEHOLDER = re.compile(r"[\"'“‘`*$]*(?:N|X|\[[^\]\d]*\]|<[^>\d]*>|\.\.\.|_+|\{[a-z ]*\})[\"'”’`*$.]*")
 # The answer follows directly, unlike in "the answer is derived from dividing what she needs by 15"
 AT_ONCE = {"number": re.compile(r"[^\d\n]{0,25}\d"), "latex": re.compile(r"[^\d$\\\n]{0,25}[\d$\\]")}
+# The answer that a speaker gave before: "My previous answer was 20."
+FORMER = re.compile(r"\b(?:previous|earlier|initial|original|former|first|old)\s+answer\b[^\n]*\bwas$", re.IGNORECASE)
+FRAME = re.compile(r"^(?:\*\*|`|\s)+|(?<![\^_{])[*`\s]+$")  # around a formula: "**3/8**"
 PROSE = re.compile(r"(?<![\\a-zA-Z{])[a-zA-Z]{2,}\s+[a-zA-Z]{2,}")
 
 # Answers in words, as in HotpotQA: full stops of abbreviations and initials do not end a sentence
@@ -99,6 +109,10 @@ DOUBT = re.compile(
     rf"|\blet me (?!{PLAIN_TALK})|\bI need to (?!note|mention|add|stress)|\bI should have\b(?! \d)",
     re.IGNORECASE,
 )
+# The start of a check, which is a doubt only if it comes to another number
+CHECK = re.compile(
+    r"\b(?:let me|i(?: will|['’]ll)) (?:just )?(?:quickly )?(?:double[- ]?check|check|verify|confirm)\b", re.IGNORECASE
+)
 
 # --- numbers in words -------------------------------------------------------------------------------------------------
 FIGURE = rf"(?:{TIME}|{NUMBER})"
@@ -122,6 +136,8 @@ RANGE = re.compile(
     rf",?\s(?:to|and)\s[$€£]?{FIGURE}{FEW_WORDS}\W*$",
     re.IGNORECASE,
 )
+EMPHASIS = re.compile(r"(?<![\w^\\])_{1,2}(?=[^\s_])|(?<=[^\s_])_{1,2}(?!\w)")  # "_18_"
+RATIO = re.compile(rf"(?<![\d:.,])(?!{TIME})(\d+):(\d+)(?![\d:]|[.,]\d)")
 BETWEEN = re.compile(rf"\bbetween\s[$€£]?{FIGURE}{FEW_WORDS}\s(?:and|to)\s[$€£]?{FIGURE}", re.IGNORECASE)
 RESULT = re.compile(
     r"=>|=|≈|⇒|→|\\approx|\\implies|\\Rightarrow|\bequals?(?: to)?\b|\bround(?:s|ed)? (?:up|down) to\b(?=\s?[$€£]?\d)"
@@ -159,6 +175,8 @@ def conclusion(text: str) -> str:
     rest = text.rpartition("</think>")[2]
     if "<think>" in rest:
         return ""
+    if "<" in rest and (turns := [turn for turn in TURN_END.split(rest) if turn.strip()]):
+        rest = turns[0]
     rest = rest[-TAIL:].strip()
     if "nswer>" in rest and (tagged := TAGGED.findall(rest)):
         return tagged[-1].strip()
@@ -172,11 +190,11 @@ def stated(text: str, kind: AnswerKind, cut: bool = False) -> str | None:
     cut: the text ends in the middle, so what it ends with is no conclusion: only a closed box or a finished sentence that
     names the answer counts.
     """
-    text = clean(text)
+    text = SPEAKER.sub("agent", clean(text))
     (end, content), doubt, before = boxed(text, cut) or (0, ""), WAIT, None
     for phrase in reversed(list(PHRASE.finditer(text, end))):
         content_found = CONTENT.match(text[phrase.end() : phrase.end() + REACH])
-        if not content_found or PLACEHOLDER.fullmatch(content_found[1].strip()):
+        if not content_found or FORMER.search(text, max(phrase.start() - 12, 0), phrase.end()) or PLACEHOLDER.fullmatch(content_found[1].strip()):
             continue
         if cut and phrase.end() + content_found.end() == len(text):
             continue
@@ -193,15 +211,24 @@ def stated(text: str, kind: AnswerKind, cut: bool = False) -> str | None:
         content, doubt = concluding(text) if kind == "number" else text, DOUBT
         before = max(text.rfind(content), 0)
         end = before + len(content) if kind == "number" else before
-    if doubt.search(text[end:]):
+    if doubt.search(text[end:]) and not (kind == "number" and not cut and confirmed(text[end:], number(content))):
         return None
     if kind != "number":
-        return content.strip() or None
+        return FRAME.sub("", content) or None
     if before is None:
         return number(content)
     found = number(content, text[:before])
     # Steps that end in "the total: 8 + (3 * 8)" name a way to the answer.
     return None if "\n" in text and found and SUM.search(FRACTIONS.sub("1", found)) else found
+
+
+def confirmed(rest: str, found: str | None) -> bool:
+    """Whether the text after an answer checks it and computes the same: "Let me double check: 9 * 2 = 18."."""
+    check = CHECK.search(rest)
+    if not check or not found or DOUBT.search(rest[: check.start()] + "." + rest[check.end() :]):
+        return False
+    results = EQUATION.findall(rest[check.end() :])
+    return bool(results) and value(results[-1]) == value(found)
 
 
 def prose_answers(text: str) -> list[str]:
@@ -261,10 +288,16 @@ def boxed(text: str, closed: bool = False) -> tuple[int, str] | None:
             break
         if scale := SCALE_BEHIND.match(text[stop : stop + 30]):
             content = f"{content} {scale[1]}"
-        if content not in contents:
+        if all(content != other and not equal(content, other) for other in contents):
             contents.insert(0, content)
         end, start = end or stop, box.start()
     return (end, f"${', '.join(contents)}$") if contents else None
+
+
+def equal(first: str, second: str) -> bool:
+    """Whether two contents of boxes are the same number: "45" and "45.00"."""
+    one, other = (value(plain(DRESS.sub("", content))) for content in (first, second))
+    return one is not None and one == other
 
 
 def listed(between: str) -> bool:
@@ -288,7 +321,7 @@ def number(content: str, before: str = "") -> str | None:
     while len(parts) > 1 and re.search(r"[a-z]", parts[-1], re.IGNORECASE) and not re.search(r"\d", parts[-1]):
         parts.pop()  # "90 = total"
     result = plain(parts[-1].replace("{,}", ","))
-    bare = DENIED.sub("", DRESS.sub("", result))
+    bare = RATIO.sub(r"\1/\2", EMPHASIS.sub("", DENIED.sub("", DRESS.sub("", result))))
     bare = BETWEEN.sub(" ", bare)
     if re.search(r"\d", short := COMMENT.sub("", bare)):
         bare = short
