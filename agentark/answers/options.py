@@ -15,12 +15,13 @@ LETTER = rf"(?:(?-i:[B-HJ])\b(?!['’]\w)|(?-i:A)\b{GOES_ON}|(?-i:I)\b(?=\W*$|\s
 QUOTED = r"['\"‘’“”(*]{1,3}\s?([A-J])\s?['\"‘’“”)*]{1,3}"  # medmcqa/medmcqa#5: "Ans. is 'c' i.e., Vitamin C"
 LABEL = r"\b(?:answer|option|choice|ans)\b"
 
+FONT = re.compile(r"\\(?:text|math)\w*\s*\{([^{}]*)\}")  # "\mathrm{B}"
 ENDS = r"[.,;:)*\"'’]|\s+(?:because|since|as|for|with|which)\b"
 UNDENIED = r"(?<!not )(?<!n['’]t )"  # "it cannot be A" chooses no option
 
 # An explicit choice of an option. The last one counts.
 CHOSEN = re.compile(
-    rf"{LABEL}(?!['’]s)[^.\n]{{0,60}}?(?:\bis\b|\bbe\b|:|\s?[-–—=]\s)\W{{0,12}}?(?:\\(?:text|math)\w*\{{\W{{0,3}})?(?:option )?"
+    rf"{LABEL}(?!['’]s)[^.\n]{{0,60}}?(?:\bis\b|\bbe\b|:|\s?[-–—=]\s)\W{{0,12}}?(?:option )?"
     rf"(?:({LETTER})|{QUOTED}|([A-J])(?:\W*$|[.)](?=\s)|\s+i\.e))"
     rf"|\bans\.?\s*(?:is|[:=-])?\s*(?:option )?(?:{QUOTED}|({LETTER})|([A-J])(?:\W*$|[.)](?=\s)))"
     r"|\banswer\s*\(([A-J])\)\W*$"
@@ -35,7 +36,7 @@ CHOSEN = re.compile(
     r"|\b(?:go with|choose|select|pick)\b(?: the)?(?: option| answer| choice)?[\s\W]{0,6}(?-i:([A-J]))\b(?!['’])"
     r"|(?-i:\b([A-J]))\b\)?(?: is| would be)(?: the)? (?:(?:most|best|only) )*"
     r"(?:correct|right|accurate|appropriate|answer)"
-    rf"|\\boxed\s*\{{?\W{{0,12}}(?:\\(?:text|math)\w*\{{\W{{0,3}})?(?:option )?({LETTER})",
+    rf"|\\boxed\s*\{{?\W{{0,12}}(?:option )?({LETTER})",
     re.IGNORECASE | re.MULTILINE,
 )
 # A line that begins with an option; jundot/omlx#3668: such lines may also list the options after the answer
@@ -58,7 +59,7 @@ REFUSAL = re.compile(
 
 def letter(text: str) -> str | None:
     """The last option that a text chooses, as a capital letter; None if it chooses none or several, or retracts it."""
-    text = clean(text)
+    text = FONT.sub(r"\1", clean(text))
     if alone := re.fullmatch(r"[\W_]*([A-J])[\W_]*", text, re.IGNORECASE):
         return alone[1].upper()
     if choices := list(CHOSEN.finditer(text)):

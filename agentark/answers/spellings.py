@@ -217,6 +217,12 @@ def value(plain: str) -> Fraction | None:
         return None
 
 
+def equal(first: str, second: str) -> bool:
+    """Whether two contents of boxes are the same number: "45" and "45.00"."""
+    one, other = (value(plain(DRESS.sub("", content))) for content in (first, second))
+    return one is not None and one == other
+
+
 def moment(plain: str) -> tuple[int, int, str] | None:
     """A time's hour, minute and "am", "pm" or "" (unknown). A bare number of one or two digits is an hour."""
     if clock := CLOCK.fullmatch(plain):
