@@ -8,7 +8,7 @@ from agentark import StudyError
 from agentark.answers import grader
 from agentark.answers.options import letter
 from agentark.answers.spellings import CLOCK, NUMBER, PLAIN, TEXT, clean, plain, rational, same_time, value
-from agentark.answers.statements import PROSE, boxed, conclusion, prose_answers, stated
+from agentark.answers.statements import DOUBT, PROSE, boxed, conclusion, prose_answers, stated
 from agentark.schemas import AnswerKind, Question
 
 BASE = re.compile(r"(?<=\d)_\{?(\d+)")
@@ -37,6 +37,10 @@ TUPLE = re.compile(r"\$?(?:\\left)?[(\[][^()\[\]]*,[^()\[\]]*[)\]]\$?")
 DEGREES = re.compile(r"\^\s*(?:\\circ|\{\s*\\circ\s*\})")
 FUNCTION = re.compile(r"^[\s$]*(?:y|[fghFGH]\s*\(\s*[a-z]\s*\))\s*=(?=[^=<>]*[a-z][^=<>]*$)")
 NAMED = re.compile(r"[A-Za-z][A-Za-z ,.;:'’\-]*")
+BULLET = re.compile(r"(?:[-•]|\*(?!\*)|\d+[.)])\s")
+# Words behind an answer in words: "Rome (Italy)", "Yes, it is", "Rome, because ..."
+EXPLAINED = re.compile(r"([^()\n]+)\([^()\n]*\)[.\s]*$")
+REASONED = re.compile(r"(?:yes|no)\b(?=\s*[,.;:–—-])|[^\n]{1,100}?(?=,? because\b)", re.IGNORECASE)
 NEAR = Fraction(1, 10**5)
 
 
@@ -55,10 +59,7 @@ def is_correct(prediction: str | None, gold: str, kind: AnswerKind = "latex") ->
     if kind == "choice":
         return words(statement) == words(gold) or (letter(gold) is not None and letter(statement) == letter(gold))
     if kind == "text":
-        truth = without_article(gold)
-        return without_article(statement) == truth or any(
-            without_article(answer) == truth for answer in prose_answers(statement)
-        )
+        return without_article(gold) in spoken(statement)
     if statement == gold and gold.isdecimal():  # shortcut for the generated world, whose answers are plain
         return True
     return right_number(statement, gold) if kind == "number" else right_formula(statement, gold)
@@ -89,18 +90,31 @@ def stated_answer(text: str, kind: AnswerKind, cut: bool = False) -> str | None:
     if (number := rational(plain(found, number=False))) is not None:
         top, bottom = number.as_integer_ratio()
         return str(top) if bottom == 1 else f"{'-' * (top < 0)}\\frac{{{abs(top)}}}{{{bottom}}}"
-    return found.strip("$") if found.count("$") == 2 else found
+    return found[1:-1] if found.count("$") == 2 and found[0] == found[-1] == "$" else found
 
 
 def bare_words(ending: str) -> str | None:
-    """The words after the last "Answer:". If they are short, later paragraphs are dropped."""
+    """The words after the last "Answer:". If they are short, later lines are dropped, unless they are a list."""
     answer = ANSWER_LINE.split(ending)[-1].strip("* \n")
-    first, *talk = answer.split("\n\n", 1)
+    first, *talk = re.split(r"\n\s*\n" if BULLET.match(answer) else r"\s*\n\s*", answer, maxsplit=1)
     if talk and len(first) <= SHORT and answer != ending:
         answer = first.strip("* \n")
     if answer.startswith("\\boxed{") and (box := boxed(answer)) and box[0] == len(answer.rstrip(".$")):
-        answer = box[1].strip("$")
+        answer = unwrapped(box[1])
     return answer or None
+
+
+def spoken(statement: str) -> set[str]:
+    """The answers in words that a statement may mean, normalised: "Rome (Italy)" is "Rome" too, "Yes, it is" is "yes"."""
+    said = prose_answers(statement)
+    found = [statement, *said]
+    for answer in said or [statement] * ("\n" not in statement):
+        bare = answer.strip("* ")
+        if match := EXPLAINED.match(bare):
+            found.append(match[1])
+        if (match := REASONED.match(bare)) and not DOUBT.search(bare[match.end() :]):
+            found.append(match[0])
+    return {without_article(unwrapped(answer)) for answer in found} - {""}
 
 
 def words(text: str) -> str:
@@ -226,6 +240,8 @@ def spelt(content: str) -> list[str]:
 def same(first: str, second: str, kind: AnswerKind = "latex") -> bool:
     """Whether two stated answers (see `stated_answer`) are equivalent by `is_correct`, independent of their order."""
     gold, prediction = sorted((first, second))
+    if kind == "text":
+        return first == second or not spoken(first).isdisjoint(spoken(second))
     return first == second or agrees(prediction, gold, kind)
 
 

@@ -15,11 +15,13 @@ LETTER = rf"(?:(?-i:[B-HJ])\b(?!['’]\w)|(?-i:A)\b{GOES_ON}|(?-i:I)\b(?=\W*$|\s
 QUOTED = r"['\"‘’“”(*]{1,3}\s?([A-J])\s?['\"‘’“”)*]{1,3}"  # medmcqa/medmcqa#5: "Ans. is 'c' i.e., Vitamin C"
 LABEL = r"\b(?:answer|option|choice|ans)\b"
 
+FONT = re.compile(r"\\(?:text|math)\w*\s*\{([^{}]*)\}")  # "\mathrm{B}"
+ENDS = r"[.,;:)*\"'’]|\s+(?:because|since|as|for|with|which)\b"
 UNDENIED = r"(?<!not )(?<!n['’]t )"  # "it cannot be A" chooses no option
 
 # An explicit choice of an option. The last one counts.
 CHOSEN = re.compile(
-    rf"{LABEL}(?!['’]s)[^.\n]{{0,60}}?(?:\bis\b|\bbe\b|:|\s?[-–—=]\s)\W{{0,12}}?(?:\\text\w*\{{\W{{0,3}})?(?:option )?"
+    rf"{LABEL}(?!['’]s)[^.\n]{{0,60}}?(?:\bis\b|\bbe\b|:|\s?[-–—=]\s)\W{{0,12}}?(?:option )?"
     rf"(?:({LETTER})|{QUOTED}|([A-J])(?:\W*$|[.)](?=\s)|\s+i\.e))"
     rf"|\bans\.?\s*(?:is|[:=-])?\s*(?:option )?(?:{QUOTED}|({LETTER})|([A-J])(?:\W*$|[.)](?=\s)))"
     r"|\banswer\s*\(([A-J])\)\W*$"
@@ -28,10 +30,13 @@ CHOSEN = re.compile(
     rf"|\b(?:is|{UNDENIED}be|are)\b[\s\W]{{0,6}}\(([A-J])\)"
     rf"|\b(?:is|(?<!it to ){UNDENIED}be|are|therefore|thus|hence|so|option|choice|answer)\b[\s,:]*"
     rf"({LETTER})\W{{0,12}}$"
+    rf"|\bnot (?:option )?\(?[A-J]\)?,? but (?:rather )?(?:option )?[(*\"']{{0,3}}({LETTER})"
+    # "It's B", "Letter: B"
+    rf"|(?:\b(?:it|that)['’]s(?: option)?|^\W*(?:the )?(?:\w+ )?letter(?: is|[* ]*:))[\s(*\"']{{0,4}}({LETTER})(?=\W*$|{ENDS})"
     r"|\b(?:go with|choose|select|pick)\b(?: the)?(?: option| answer| choice)?[\s\W]{0,6}(?-i:([A-J]))\b(?!['’])"
     r"|(?-i:\b([A-J]))\b\)?(?: is| would be)(?: the)? (?:(?:most|best|only) )*"
     r"(?:correct|right|accurate|appropriate|answer)"
-    rf"|\\boxed\s*\{{?\W{{0,12}}(?:\\text\w*\{{\W{{0,3}})?(?:option )?({LETTER})",
+    rf"|\\boxed\s*\{{?\W{{0,12}}(?:option )?({LETTER})",
     re.IGNORECASE | re.MULTILINE,
 )
 # A line that begins with an option; jundot/omlx#3668: such lines may also list the options after the answer
@@ -54,7 +59,7 @@ REFUSAL = re.compile(
 
 def letter(text: str) -> str | None:
     """The last option that a text chooses, as a capital letter; None if it chooses none or several, or retracts it."""
-    text = clean(text)
+    text = FONT.sub(r"\1", clean(text))
     if alone := re.fullmatch(r"[\W_]*([A-J])[\W_]*", text, re.IGNORECASE):
         return alone[1].upper()
     if choices := list(CHOSEN.finditer(text)):
@@ -64,6 +69,9 @@ def letter(text: str) -> str | None:
         following = [line for line in lines if line.start() > opening.start(1)]
         if not following or ord(following[0][1]) != ord(opening[1]) + 1:  # otherwise a list of options begins here
             return None if ANOTHER.match(text[opening.end(1) :]) else opening[1]
+    listed = "".join(line[1] for line in lines)
+    if len(listed) > 1 and "ABCDEFGHIJ".startswith(listed):  # only the options, once each
+        return None
     if lines:
         return kept(text, lines[-1])
     last = text.split("\n\n")[-1]  # "(D) fits best" counts anywhere in it if no other option occurs

@@ -92,10 +92,22 @@ IN_WORDS = re.compile(
     rf"(?:\s+(?!of\b|to\b|or\b|and\b|more\b|less\b|times\b)[a-z]+)?\W*",
     re.IGNORECASE,
 )
+PARTS = {"half": 2, "halves": 2, "third": 3, "quarter": 4, "fourth": 4, "fifth": 5, "sixth": 6, "seventh": 7}
+PARTS |= {"eighth": 8, "ninth": 9, "tenth": 10, "twelfth": 12, "hundredth": 100}
+# "three quarters", "two and a half", "one third of the cake", but not "twenty third" or "one half or one third"
+PART_IN_WORDS = re.compile(
+    rf"\W*(minus |negative )?(?:({COUNT}) and )?(an?|{'|'.join(list(COUNTS)[19:0:-1])})[\s-]+({'|'.join(PARTS)})s?\b"
+    rf"(?:\s+(?!(?:to|or|and|more|less|times|as|{COUNT})\b)[a-z]+){{0,4}}\W*",
+    re.IGNORECASE,
+)
 
 
 def in_words(text: str) -> str | None:
     """The number that a statement of number words names, written out: "negative twenty-four dollars" is "-24"."""
+    if match := PART_IN_WORDS.fullmatch(text):
+        sign, whole, top, bottom = (group and group.lower() for group in match.groups())
+        found = COUNTS.get(whole, 0) + Fraction(COUNTS.get(top, 1), PARTS[bottom])
+        return str(-found if sign else found)
     if not (match := IN_WORDS.fullmatch(text)):
         return None
     total, part = 0, 0
@@ -203,6 +215,12 @@ def value(plain: str) -> Fraction | None:
         return Fraction(plain.replace(",", "").replace("−", "-").replace(" ", ""))
     except (ValueError, ZeroDivisionError):
         return None
+
+
+def equal(first: str, second: str) -> bool:
+    """Whether two contents of boxes are the same number: "45" and "45.00"."""
+    one, other = (value(plain(DRESS.sub("", content))) for content in (first, second))
+    return one is not None and one == other
 
 
 def moment(plain: str) -> tuple[int, int, str] | None:

@@ -7,7 +7,7 @@ spellings.py, for multiple choice options.py.
 
 import re
 
-from agentark.answers.spellings import DRESS, NUMBER, TIME, clean, in_words, plain, value
+from agentark.answers.spellings import DRESS, NUMBER, TIME, clean, equal, in_words, plain, value
 from agentark.schemas import AnswerKind
 
 TAIL = 8_000  # characters at the end of a trace in which the answer is searched
@@ -15,6 +15,8 @@ FEW = 30  # characters up to which an answer may be words, such as "infinitely m
 REACH = 600  # characters after "the answer is" in which the answer must occur
 
 # huggingface/open-r1#418: R1 puts the answer between tags
+# The mark that a chat template puts behind a reply; what follows is another turn
+TURN_END = re.compile(r"<\|(?:im_end|eot_id|endoftext|end|eom_id)\|>|<(?:/s|eos|end_of_turn|EOT)>")
 TAGGED = re.compile(r"<(?:final_)?answer>\s*([^<\s][^<]*)(?:</(?:final_)?answer>|$)", re.IGNORECASE)
 
 # --- boxes ------------------------------------------------------------------------------------------------------------
@@ -39,6 +41,12 @@ CLAUSE = re.compile(
 JOINED = re.compile(r"\b(?:and|or)\b|,|;")
 SCALE_BEHIND = re.compile(r"[\s$*)~]{0,4}((?:hundred|thousand|million|billion|trillion|lakh|crore)s?\b)", re.IGNORECASE)
 
+# The number of a speaker is no answer: "I agree with Agent 2.", "Agents 1 and 3 are right"
+SPEAKER = re.compile(
+    r"\b(?:agent|assistant|debater|participant)s?[ _]?#?\d{1,2}\b(?!\.?\d)"
+    r"(?:(?:(?:, |,? (?:and|or) )(?:agent )?#?\d{1,2})+(?=s?['’]|[.,;:)]?(?:\s*$|\s+[^\W\d])))?",
+    re.IGNORECASE,
+)
 # --- phrases ----------------------------------------------------------------------------------------------------------
 PHRASE = re.compile(
     r"^[#* \t]*(?:the )?(?:final )?answer[*: \t]*$"  # a heading
@@ -62,6 +70,15 @@ CONTENT = re.compile(
 PLACEHOLDER = re.compile(r"[\"'“‘`*$]*(?:N|X|\[[^\]\d]*\]|<[^>\d]*>|\.\.\.|_+|\{[a-z ]*\})[\"'”’`*$.]*")
 # The answer follows directly, unlike in "the answer is derived from dividing what she needs by 15"
 AT_ONCE = {"number": re.compile(r"[^\d\n]{0,25}\d"), "latex": re.compile(r"[^\d$\\\n]{0,25}[\d$\\]")}
+# The answer that a speaker gave before: "My previous answer was 20."
+FORMER = re.compile(
+    r"\b(?:previous|earlier|initial|original|former|first|old) (?:(?:response|reply|round|message),? )?(?:my |the )?answer\b"
+    r"[^.:=\n]{0,60}?\bwas\b",
+    re.IGNORECASE,
+)
+FRAME = re.compile(r"^(?:\*\*|__|`|\s)+|(?<![\^_{])(?:[*`\s]|__)+$")  # around a formula: "**3/8**"
+# The same within a text: "The side is **3/8** or `3x`."
+STRONG = re.compile(r"(?<![\w)}*])(\*\*|`)(?=[^\s*`])([^*`\n]+)\1(?![\w({*])")
 PROSE = re.compile(r"(?<![\\a-zA-Z{])[a-zA-Z]{2,}\s+[a-zA-Z]{2,}")
 
 # Answers in words, as in HotpotQA: full stops of abbreviations and initials do not end a sentence
@@ -99,6 +116,10 @@ DOUBT = re.compile(
     rf"|\blet me (?!{PLAIN_TALK})|\bI need to (?!note|mention|add|stress)|\bI should have\b(?! \d)",
     re.IGNORECASE,
 )
+# The start of a check, which is a doubt only if it comes to another number
+CHECK = re.compile(
+    r"\b(?:let me|i(?: will|['’]ll)) (?:just )?(?:quickly )?(?:double[- ]?check|check|verify|confirm)\b", re.IGNORECASE
+)
 
 # --- numbers in words -------------------------------------------------------------------------------------------------
 FIGURE = rf"(?:{TIME}|{NUMBER})"
@@ -122,12 +143,27 @@ RANGE = re.compile(
     rf",?\s(?:to|and)\s[$€£]?{FIGURE}{FEW_WORDS}\W*$",
     re.IGNORECASE,
 )
+EMPHASIS = re.compile(r"(?<![\w^\\])_{1,2}(?=[^\s_])|(?<=[^\s_])_{1,2}(?!\w)|^\*(?=[\d$])|(?<=\d)\*[.\s]*$")  # "_18_"
+RATIO = re.compile(rf"(?<![\d:.,])(?!{TIME})(\d+):(\d+)(?![\d:]|[.,]\d)|^\W*(\d+) : (\d+)\W*$")
 BETWEEN = re.compile(rf"\bbetween\s[$€£]?{FIGURE}{FEW_WORDS}\s(?:and|to)\s[$€£]?{FIGURE}", re.IGNORECASE)
 RESULT = re.compile(
     r"=>|=|≈|⇒|→|\\approx|\\implies|\\Rightarrow|\bequals?(?: to)?\b|\bround(?:s|ed)? (?:up|down) to\b(?=\s?[$€£]?\d)"
     r"|(?<=\d) is(?= [$€£]?[-−]?\d)"  # "20 minus 3 is 17"
+    # "= 750 cents, which is $7.50", but not "which is 5 more than 7"
+    rf"|, which is (?:equal to |equivalent to |the same as )?(?=[-−]?[$€£]?{NUMBER}\b(?! ?%| (?:more|less|fewer|times|percent|of)\b))"
 )
 COMMENT = re.compile(r"(?:(?<=[a-zA-Z%°])\s*|(?<=\d)\s+)\([^()]*\)")  # "90 days (30 * 3)"
+# "(since 1 gallon = 12 pints) gives us 9 pints": an equation in brackets before the number
+ASIDE = re.compile(r"\((?:since|as|because|where|so|i\.e\.|note)\b[^()]*=[^()]*\)(?=[^()=]*\d)", re.IGNORECASE)
+# The first number, not the last: "There are 260 sheep in the 3 cities.", "She will have 600 dollars after 3 years."
+SETTING = re.compile(
+    rf"\b(?:there (?:are|is|were|was|will be)|ha[ds]|have|had|earn(?:s|ed)?|makes?|made|needs?|pays?|paid|spen[dt]s?|saves?"
+    rf"|saved|sells?|sold|eats?|ate|uses?|used|drinks?|drank|reads?|runs?|ran)"
+    rf"(?: a total of| only| exactly| about)? [$€£]?({FIGURE})(?: [a-z]+){{0,4}}"
+    rf" (?:(?:in|after|over|during|within|on|across|among)(?: (?:the|all|these|those|his|her|their|its))?"
+    rf"|for (?:the|all|these|those|his|her|their))(?: first| last| next)? {FIGURE}(?: [a-z]+){{1,4}}\W*$",
+    re.IGNORECASE,
+)
 WORD = re.compile(r"(?<!\\)\b[a-zA-Z]{2,}(?:\s?/\s?[a-zA-Z]{2,})?\b|(?<=[a-zA-Z])\s+(?=[a-zA-Z])|[$€£]")
 ARITHMETIC = re.compile(r"[\d\s.,+\-*/×÷()^]+")
 
@@ -142,7 +178,11 @@ CONCLUDES = re.compile(
     r"\W*(?:so|therefore|thus|hence|consequently|altogether|in (?:total|conclusion|summary|all)|finally|overall)\b",
     re.IGNORECASE,
 )
-EQUATION = re.compile(rf"(?:=|\bequals)\s*[$€£]?\s?({NUMBER})(?!\s?[-+*/×÷^=\d])")
+EQUATION = re.compile(rf"(?:=|\bequals|\bgives(?: us)?)\s*[$€£]?\s?({NUMBER})(?!\s?[-+*/×÷^=\d])")
+GIVES = re.compile(
+    rf"=\s*[$€£]?\s?[-−]?\d|\b(?:gives?(?: us)?|equals|leaves)\b\s*[$€£]?[-−]?\d"
+    rf"|\b(?:is|are|was|were) (?:[$€£]|\*\*)*{NUMBER}%?(?: [a-z]+){{0,3}}(?:\*\*|[.!)\s$])*$"
+)
 BOLD = re.compile(r"\*\*([^*\n]*\d[^*\n]*)\*\*")
 IS_ANSWER = re.compile(
     rf"(?<![\w.,])([$€£]?{FIGURE}[a-z°% ]{{0,20}}) is (?:the|our|my) (?:final |correct |right )?answer\b"
@@ -159,6 +199,8 @@ def conclusion(text: str) -> str:
     rest = text.rpartition("</think>")[2]
     if "<think>" in rest:
         return ""
+    if "<" in rest and (turns := [turn for turn in TURN_END.split(rest) if turn.strip()]):
+        rest = turns[0]
     rest = rest[-TAIL:].strip()
     if "nswer>" in rest and (tagged := TAGGED.findall(rest)):
         return tagged[-1].strip()
@@ -172,36 +214,51 @@ def stated(text: str, kind: AnswerKind, cut: bool = False) -> str | None:
     cut: the text ends in the middle, so what it ends with is no conclusion: only a closed box or a finished sentence that
     names the answer counts.
     """
-    text = clean(text)
+    asked = clean(text)
+    text = SPEAKER.sub("agent", asked)
     (end, content), doubt, before = boxed(text, cut) or (0, ""), WAIT, None
     for phrase in reversed(list(PHRASE.finditer(text, end))):
         content_found = CONTENT.match(text[phrase.end() : phrase.end() + REACH])
         if not content_found or PLACEHOLDER.fullmatch(content_found[1].strip()):
+            continue
+        if any(old.end() == phrase.end() for old in FORMER.finditer(text, max(phrase.start() - 40, 0), phrase.end())):
             continue
         if cut and phrase.end() + content_found.end() == len(text):
             continue
         prose = PROSE.search(content_found[1]) and len(content_found[1]) > FEW
         named = kind == "number" and in_words(content_found[1])
         if named or AT_ONCE[kind].match(content_found[1]) or not (content or kind == "number" or prose):
-            end, content, doubt = phrase.end() + content_found.end(), content_found[1], DOUBT
+            end, content, doubt = phrase.end() + content_found.end(), FORMER.split(content_found[1])[0], DOUBT
             break
     if content and kind == "number" and doubt is WAIT and not cut and (later := worked_out_after(text, end, content)):
         end, content = later
     if not content:  # no explicit answer: use the concluding sentence for a number, the whole text for a formula
         if cut:
             return None
-        content, doubt = concluding(text) if kind == "number" else text, DOUBT
+        if kind == "latex" and len(text) < len(asked) and not re.search(r"[\d$\\]", text):
+            return None  # "I agree with Agent 2."
+        whole = text if "\n" in text else STRONG.sub(r"\2", text)
+        content, doubt = concluding(text) if kind == "number" else whole, DOUBT
         before = max(text.rfind(content), 0)
         end = before + len(content) if kind == "number" else before
-    if doubt.search(text[end:]):
+    if doubt.search(text[end:]) and (cut or before is not None or not confirmed(text[end:], number(content))):
         return None
     if kind != "number":
-        return content.strip() or None
+        return FRAME.sub("", content) or None
     if before is None:
         return number(content)
     found = number(content, text[:before])
     # Steps that end in "the total: 8 + (3 * 8)" name a way to the answer.
     return None if "\n" in text and found and SUM.search(FRACTIONS.sub("1", found)) else found
+
+
+def confirmed(rest: str, found: str | None) -> bool:
+    """Whether the text after an answer checks it and computes the same: "Let me double check: 9 * 2 = 18."."""
+    check = CHECK.search(rest)
+    if not check or not found or DOUBT.search(rest[: check.start()] + "." + rest[check.end() :]):
+        return False
+    results = EQUATION.findall(rest[check.end() :])
+    return bool(results) and value(results[-1]) == value(found)
 
 
 def prose_answers(text: str) -> list[str]:
@@ -233,10 +290,20 @@ def concluding(text: str) -> str:
         return bold[-1]
     for line in reversed(lines[-4:]):
         if CONCLUDES.match(line) and (line is lines[-1] or f"{line.rstrip()}\n\n" in text):
-            return line
+            return last_sentence(line)
         if RESULT.search(line) or QUANTITY.fullmatch(line):
             break
-    return lines[-1] if lines else ""
+    return last_sentence(lines[-1]) if lines else ""
+
+
+def last_sentence(line: str) -> str:
+    """The last sentence of a line that concludes or computes, else the whole line."""
+    last = line
+    for start in SENTENCE.finditer(line):
+        rest = line[start.end() :]
+        if re.search(r"\d", rest) and (CONCLUDES.match(rest) or GIVES.search(rest)):
+            last = rest
+    return last
 
 
 def boxed(text: str, closed: bool = False) -> tuple[int, str] | None:
@@ -261,7 +328,7 @@ def boxed(text: str, closed: bool = False) -> tuple[int, str] | None:
             break
         if scale := SCALE_BEHIND.match(text[stop : stop + 30]):
             content = f"{content} {scale[1]}"
-        if content not in contents:
+        if all(content != other and not equal(content, other) for other in contents):
             contents.insert(0, content)
         end, start = end or stop, box.start()
     return (end, f"${', '.join(contents)}$") if contents else None
@@ -284,11 +351,13 @@ def number(content: str, before: str = "") -> str | None:
 
     If the statement has several numbers, the result of the last equation in `before` and in the statement counts.
     """
-    parts = RESULT.split(content)
+    parts = RESULT.split(ASIDE.sub(" ", content))
     while len(parts) > 1 and re.search(r"[a-z]", parts[-1], re.IGNORECASE) and not re.search(r"\d", parts[-1]):
         parts.pop()  # "90 = total"
     result = plain(parts[-1].replace("{,}", ","))
-    bare = DENIED.sub("", DRESS.sub("", result))
+    bare = EMPHASIS.sub("", DENIED.sub("", DRESS.sub("", result)))
+    if len(re.findall(r"\d+", bare)) == 2:
+        bare = RATIO.sub(r"\1\3/\2\4", bare)
     bare = BETWEEN.sub(" ", bare)
     if re.search(r"\d", short := COMMENT.sub("", bare)):
         bare = short
@@ -305,8 +374,11 @@ def number(content: str, before: str = "") -> str | None:
             return figures[-1] if figures else None
         return terms if ARITHMETIC.fullmatch(terms) else result.strip()
     sentence = LAST.findall(SENTENCE.split(bare)[-1]) or figures
+    setting = SETTING.search(bare)
     if len(sentence) > 1 and (results := EQUATION.findall(f"{before} {content}".replace("**", ""))):
         sentence = [figure for figure in sentence if value(figure) == value(results[-1])] or sentence
+    elif setting:
+        return setting[1]
     return sentence[-1] if sentence else None
 
 
