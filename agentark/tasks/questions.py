@@ -1,5 +1,6 @@
 """The study's questions, from the generated world or from published data sets, in one table."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -135,7 +136,11 @@ def published(
     rows += [
         dict(task=s["task"], what=f"{s['split']} questions also in {s['test set']}", n=s["shared"]) for s in shared
     ]
-    drawn = [q for (name, split), n in wanted.items() if n for q in draw(pool, name, n, split, seed)]
+    before = Counter((q.task, q.split) for found in loaded.values() for q in found.questions)
+    before.subtract((q.task, q.split) for q in pool)
+    drawn = [
+        q for (name, split), n in wanted.items() if n for q in draw(pool, name, n, split, seed, before[name, split])
+    ]
     fitted, cuts = fit(drawn, loading.load_tokenizer(student), room)
     name_of = {q.question_id: q.task for q in drawn}
     if lost := sorted({q.task for q in drawn} - {q.task for q in fitted}):

@@ -47,9 +47,14 @@ def stem_of(question: Question) -> str:
     return question.content.partition(" | ")[0] if question.kind == "choice" else question.content
 
 
-def draw(questions: Sequence[Question], name: str, n: int, split: Split, seed: int) -> list[Question]:
-    """A random sample of `n` questions of one data set and split. Raises StudyError if there are fewer."""
+def draw(questions: Sequence[Question], name: str, n: int, split: Split, seed: int, removed: int = 0) -> list[Question]:
+    """A random sample of `n` questions of one data set and split. Raises StudyError if there are fewer.
+
+    removed: the number of questions that `separate` removed from this split.
+    """
     found = [q for q in questions if (q.task, q.split) == (name, split)]
     if len(found) < n:
-        raise StudyError(f"{name}: only {len(found)} questions in {split}, not {n}; lower questions.{split}")
+        without = f" ({removed} more are also in a test set and removed)" if removed else ""
+        remedy = f"lower questions.{split}" if found else f"add questions, or set questions.{split} to 0"
+        raise StudyError(f"{name}: only {len(found)} questions in {split}{without}, not {n}; {remedy}")
     return random.Random(f"{name}|{split}|{seed}").sample(found, n)
