@@ -18,7 +18,7 @@ from agentark.stage.run import main
 
 PROJECT = Path(__file__).resolve().parent.parent
 KEY = "sk-made-up-0123456789"
-POLICY = root() / "notebooks/07_policy.ipynb"
+POLICY, DEBATE = (root() / f"notebooks/{name}.ipynb" for name in ("07_policy", "03_debate"))
 
 
 @pytest.fixture
@@ -196,6 +196,26 @@ def test_what_is_no_finite_number_is_refused(tmp_path, spelling):
         resolve(POLICY, read_params(file), {})
     with pytest.raises(StudyError, match="policy"):
         resolve(POLICY, {}, {"policy.beta": spelling})
+
+
+@pytest.mark.parametrize("text", ["off", "on", "yes", "No", "y", "1:30", "12:30:45.5"])
+def test_words_that_dvc_writes_without_quotes_stay_text(tmp_path, text):
+    file = tmp_path / "params.yaml"
+    file.write_text(f"debate:\n  thinking: {text}\n")
+    assert resolve(DEBATE, read_params(file), {})["thinking"] == text
+    with pytest.raises(StudyError, match="pad='off' is not of type bool; write true or false"):
+        resolve(root() / "notebooks/08_evaluate.ipynb", {}, {"pad": "off"})
+    assert resolve(root() / "notebooks/08_evaluate.ipynb", {}, {"pad": "False"})["pad"] is False
+
+
+def test_a_system_prompt_may_have_several_lines_and_a_name_not(tmp_path):
+    file = tmp_path / "params.yaml"
+    file.write_text("debate:\n  system: |\n    Be brief.\n    \tNo lists.\n")
+    assert resolve(DEBATE, read_params(file), {})["system"] == "Be brief.\n\tNo lists.\n"
+    with pytest.raises(StudyError, match="not printable"):
+        resolve(DEBATE, {}, {"system": "a\x1b[0m"})
+    with pytest.raises(StudyError, match="not printable"):
+        resolve(DEBATE, {}, {"teacher": "a\nb"})
 
 
 def test_a_list_of_numbers_is_read_in_every_form():

@@ -10,7 +10,7 @@ import math
 import re
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
@@ -34,9 +34,18 @@ TYPES = {
 SECRET_IN_ADDRESS = re.compile(r"://[^/\s]*@|[?&][^=\s]*(?:key|token)[^=\s]*=", re.IGNORECASE)
 
 
+BOOL, BASE_60 = "tag:yaml.org,2002:bool", re.compile(r"^[-+]?\d[\d_]*(?::\d+)+(?:\.[\d_]*)?$")
+
+
 class Loader(yaml.SafeLoader):
-    """YAML with the numbers of YAML 1.2 (`dvc exp run -S` writes 1e-05, which YAML 1.1 reads as text:
-    treeverse/dvc#5971), which rejects duplicate keys instead of keeping the last one."""
+    """YAML with the numbers and truth values of YAML 1.2, in which DVC writes the file (treeverse/dvc#5971). YAML 1.1
+    reads 1e-05 as text, `off` as false, 1:30 as 90. Duplicate keys are rejected; otherwise the last one would win."""
+
+    # The first pattern that fits decides, so text with colons comes before the numbers to the base 60.
+    yaml_implicit_resolvers: ClassVar = {
+        first: [("tag:yaml.org,2002:str", BASE_60), *(one for one in found if one[0] != BOOL)]
+        for first, found in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
 
     def compose_mapping_node(self, anchor):
         # Checked before construction, which writes the merged keys of an anchored mapping into its node.
@@ -52,6 +61,7 @@ class Loader(yaml.SafeLoader):
         return node
 
 
+Loader.add_implicit_resolver(BOOL, re.compile("^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF"))
 Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float",
     re.compile(r"^[-+]?(?:\d[\d_]*\.?[\d_]*|\.\d[\d_]*)[eE][-+]?\d+$|^[-+]?\.\d[\d_]*$"),
@@ -131,14 +141,17 @@ def typed(notebook: str, name: str, annotation: str, value: Any) -> Any:
     try:
         checked: Any = TypeAdapter(TYPES[annotation]).validate_python(wanted, strict=True)
     except ValidationError:
-        raise StudyError(f"{notebook}: {name}={shown} is not of type {annotation}; see its parameters cell") from None
-    parts = list(checked.values()) if isinstance(checked, dict) else checked if isinstance(checked, list) else [checked]
-    if any(isinstance(part, float) and not math.isfinite(part) for part in parts):
+        hint = "write true or false" if annotation == "bool" else "see its parameters cell"
+        raise StudyError(f"{notebook}: {name}={shown} is not of type {annotation}; {hint}") from None
+    named = checked.items() if isinstance(checked, dict) else [(name, checked)]
+    parts = [(key, part) for key, value in named for part in (value if isinstance(value, list) else [value])]
+    if any(isinstance(part, float) and not math.isfinite(part) for _, part in parts):
         raise StudyError(f"{notebook}: {name}={shown} is not a finite number")
-    for text in (part for part in parts if isinstance(part, str)):
+    for key, text in ((key, part) for key, part in parts if isinstance(part, str)):
         if SECRET_IN_ADDRESS.search(text) or redacted(text) != text:
             raise StudyError(f"{notebook}: {name} contains a key, which would be stored; set OPENAI_API_KEY instead")
-        if not text.isprintable():
+        lines = text.replace("\n", "").replace("\t", "")  # a prompt may have several; no name or path does
+        if not (lines if key.rpartition(".")[2] == "system" else text).isprintable():
             raise StudyError(f"{notebook}: {name}={text!a} contains a character that is not printable")
     return checked
 

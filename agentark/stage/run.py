@@ -24,6 +24,7 @@ from agentark.parallel import TERMINAL
 from agentark.stage.outputs import places, recorded
 from agentark.stage.parameters import declared, parameters, read, read_params, resolve
 
+HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w.-]+(?::[\w.-]+)?")
 SOCKET = 80  # maximum length of the path of a kernel's socket folder; Linux allows 107 characters for a socket's path
 # The kernel and its workers ignore SIGTERM, which a cluster sends to all processes: the stage heeds it, see `deadline`.
 KERNEL = (
@@ -35,7 +36,7 @@ KERNEL_ENVIRONMENT = {
     "MALLOC_MMAP_THRESHOLD_": "4000000000",  # keep large tensors in the heap: page faults cost up to 4x in training
     "MALLOC_TRIM_THRESHOLD_": "8000000000",
     "TOKENIZERS_PARALLELISM": "false",
-    "HF_HUB_OFFLINE": "1",  # scale `mini` does not use the hub
+    "HF_HUB_OFFLINE": "1",  # scale `mini` uses the hub only for questions that are there, see `on_hub`
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
@@ -107,7 +108,7 @@ def run(name: str, given: dict[str, str], scale: str = "") -> None:
     found = places(top, name, named, record, usual)
     pages = [top / "reports" / "notebooks" / f"{label}.html", *(found[k] for k in ("page",) if k in found)]
     executed.parent.mkdir(parents=True, exist_ok=True)
-    hub = {"HF_HUB_OFFLINE": "0"} if params.get("scale") != "mini" else {}
+    hub = {"HF_HUB_OFFLINE": "0"} if params.get("scale") != "mini" or any(map(on_hub, values.get("tasks", ()))) else {}
     # Progress bars go to the terminal, not into the notebook.
     terminal = os.ttyname(sys.stderr.fileno()) if sys.stderr.isatty() else ""
     os.environ.update(KERNEL_ENVIRONMENT | hub | {TERMINAL: terminal})
@@ -133,6 +134,11 @@ def run(name: str, given: dict[str, str], scale: str = "") -> None:
         for stand_in, code in zip(stand_ins[len(outs) :], (True, False), strict=False):
             stand_in.write_text(notebook_page(ran, real, code), encoding="utf-8")
         facts["outs"] = sorted({*made, *(path.relative_to(top).as_posix() for path in found.values())})
+
+
+def on_hub(task: str) -> bool:
+    """Whether a task is the name of a data set on the hub, maybe with a configuration: org/name:config."""
+    return HUB_NAME.fullmatch(task) is not None and not (root() / task.partition(":")[0]).exists()
 
 
 @contextlib.contextmanager

@@ -1,7 +1,8 @@
 """The study's questions, from the generated world or from published data sets, in one table."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import pandas as pd
@@ -16,13 +17,20 @@ from agentark.tasks.datasets.overlap import draw, separate
 
 @dataclass(frozen=True)
 class Counts:
-    """How many questions to draw of the training task and of the others."""
+    """How many questions to draw of the training task and of the others. Raises StudyError for a negative number."""
 
     train: int  # of the training task
     validation: int  # of the training task; in the generated world of every task
     test: int  # of the training task
     test_other: int  # of each other task
     test_hard: int  # of the training task at harder levels; generated world only
+
+    def __post_init__(self) -> None:
+        for name, n in asdict(self).items():
+            if n < 0:
+                raise StudyError(f"questions.{name} is {n}; give 0 or a larger number")
+        if not any(asdict(self).values()):
+            raise StudyError("questions.train, validation and test are 0; ask for at least one question")
 
 
 @dataclass(frozen=True)
@@ -54,6 +62,8 @@ def collect(
     """
     places = {own.task_of(task): task for task in tasks if own.is_own(task)}
     tasks = [own.task_of(task) for task in tasks]
+    if "" in tasks:
+        raise StudyError(f"{places['']}: its name has no letter from A to Z, and the task has that name; rename it")
     if twice := [
         name for name in tasks if tasks.count(name) > 1 or (name in places and name in {**TASKS, **DATA_SETS})
     ]:
@@ -63,7 +73,7 @@ def collect(
         raise StudyError(
             f"task {(unknown or [train_task])[0]!r} is "
             + (
-                f"unknown; choose from {', '.join([*TASKS, *DATA_SETS])}, or name a file of your own questions in `tasks`"
+                f"unknown; choose from {', '.join([*TASKS, *DATA_SETS])}, or name a file of your own questions in `tasks` (a folder as ./folder)"
                 if unknown
                 else "not among `tasks`; add it"
             )
@@ -120,15 +130,17 @@ def published(
     }
     pool, shared = separate([q for found in loaded.values() for q in found.questions])
     rows = [dict(task=name, what=f"{part} questions loaded", n=len(l.questions)) for (name, part), l in loaded.items()]
-    rows += [
-        dict(task=name, what=f"set aside: {aside.file} row {aside.row}: {aside.reason}", n=1)
-        for (name, _), l in loaded.items()
-        for aside in l.set_aside
-    ]
+    # Both parts of a file that is divided set its unusable rows aside.
+    aside = dict.fromkeys((name, a) for (name, _), found in loaded.items() for a in found.set_aside)
+    rows += [dict(task=name, what=f"set aside: {a.file} row {a.row}: {a.reason}", n=1) for name, a in aside]
     rows += [
         dict(task=s["task"], what=f"{s['split']} questions also in {s['test set']}", n=s["shared"]) for s in shared
     ]
-    drawn = [q for (name, split), n in wanted.items() if n for q in draw(pool, name, n, split, seed)]
+    before = Counter((q.task, q.split) for found in loaded.values() for q in found.questions)
+    before.subtract((q.task, q.split) for q in pool)
+    drawn = [
+        q for (name, split), n in wanted.items() if n for q in draw(pool, name, n, split, seed, before[name, split])
+    ]
     fitted, cuts = fit(drawn, loading.load_tokenizer(student), room)
     name_of = {q.question_id: q.task for q in drawn}
     if lost := sorted({q.task for q in drawn} - {q.task for q in fitted}):

@@ -13,7 +13,6 @@ Hub names and columns are from the data sets' cards and loading scripts. They we
 hub, so revisions are not pinned by default. Pin one with `revision`.
 """
 
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -26,6 +25,8 @@ from agentark import StudyError, root
 from agentark.answers import gradable
 from agentark.schemas import AnswerKind, Question, Split
 from agentark.tasks.datasets import formats, own
+from agentark.tasks.datasets.copies import Copies, Read, once
+from agentark.tasks.datasets.parts import own_rows
 from agentark.tasks.datasets.rows import Raw, read_rows
 from agentark.tasks.splits import split_of
 
@@ -116,17 +117,20 @@ class Loaded:
 def own_data_set(source: str, columns: Mapping[str, str]) -> DataSet:
     """The data set of a user's own questions at `source`. Raises StudyError for a column that no question has."""
     parts: dict[Part, str] = {"train": "train", "test": "test"}
-    return DataSet(own.task_of(source), source, None, "the user's", "own questions", "text", parts, own.parser(columns))
+    place, config = own.place(source)
+    parse = own.parser(columns)
+    return DataSet(own.task_of(source), place, config, "the user's", "own questions", "text", parts, parse)
 
 
 def load(name: str | DataSet, source: str | Path = "", split: Part = "test", revision: str | None = None) -> Loaded:
     """The questions of a data set's training or test part, and the rows set aside.
 
-    `name` is that of a published data set, or a data set of own questions; of their single file a part has the
-    questions that their hash gives to it. `source` is a hub name (by default the data set's own), a folder with a copy of a hub data set, or a file or folder
-    in the original format; a single file is used whole. `revision` pins the hub's version: a commit, tag or branch. Ids
-    count all questions of the part, including those set aside, so they are stable for one version. Raises StudyError
-    for an unknown name or split, for an unreadable source, and if no row gives a question.
+    `name` is that of a published data set, or a data set of own questions (parts.py says what their parts are, and each
+    of their questions is kept once). `source` is a hub name (by default the data set's own), a folder with a copy of a
+    hub data set, or a file or folder in the original format; a single file is used whole. `revision` pins the hub's
+    version: a commit, tag or branch. Ids count all questions of the part, including those set aside, so they are stable
+    for one version. Raises StudyError for an unknown name or split, for an unreadable source, and if no row gives a
+    question.
     """
     if isinstance(name, str) and name not in DATA_SETS:
         raise StudyError(f"data set {name!r} is unknown; choose one of {', '.join(DATA_SETS)}")
@@ -135,28 +139,31 @@ def load(name: str | DataSet, source: str | Path = "", split: Part = "test", rev
     if split not in data_set.parts:
         raise StudyError(f"{name} has no part for {split!r} here; choose from {', '.join(data_set.parts)}")
     source = source or data_set.hub
-    if data_set.name not in DATA_SETS and (root() / source).exists():
-        source = root() / source  # notebooks have another working folder
-    whole = data_set.name not in DATA_SETS and Path(source).is_file()
     if not source:
         raise StudyError(f"{name} is not on the hub; download its files and name one as `source`")
-    part = data_set.parts[split]
-    raws = read_rows(source, part, data_set.config, revision or data_set.revision)
-    questions: list[Question] = []
+    part, is_own, both = data_set.parts[split], data_set.name not in DATA_SETS, False
+    if is_own:
+        source = root() / source if (root() / source).exists() else source  # notebooks have another working folder
+        raws, both = own_rows(source, split, data_set.config)
+    else:
+        raws = read_rows(source, part, data_set.config, revision or data_set.revision)
+    found: list[Read] = []
     set_aside: list[SetAside] = []
-    read = Copies(name)
+    copies = Copies(name)
     for number, raw in enumerate(data_set.prepare(raws), start=1):
         try:
             if raw.problem:
                 raise StudyError(raw.problem)
             question = question_of(data_set, raw.data, f"{name}-{part}-{number:06d}", split)
-            if whole and (split_of(question.content) == "test") != (split == "test"):
+            if both and (split_of(question.content) == "test") != (split == "test"):
                 continue
-            read.add(raw, question)
-            questions.append(question)
+            copies.add(raw, question)
+            found.append((raw, question))
         except StudyError as error:
             set_aside.append(SetAside(raw.file, raw.row, raw.key, str(error)))
-    read.check()
+    copies.check()
+    questions, repeated = once(found) if is_own else ([question for _, question in found], [])
+    set_aside += [SetAside(raw.file, raw.row, raw.key, reason) for raw, reason in repeated]
     if not questions and not set_aside:
         raise StudyError(
             f"{source}: too few questions for the part {split!r}; add questions, or name a folder with one file per part"
@@ -167,38 +174,6 @@ def load(name: str | DataSet, source: str | Path = "", split: Part = "test", rev
             f"{first.file}: no row is a {name} question; row {first.row}: {first.reason} (its columns: {columns:.100})"
         )
     return Loaded(questions, set_aside)
-
-
-class Copies:
-    """The questions read so far, by text and by id, so that a question in two files is read once.
-
-    Official folders hold variants of one split side by side (openai/grade-school-math: test.jsonl and
-    test_socratic.jsonl; HotpotQA: distractor and fullwiki; QMSum: ALL and its parts). Repetitions within one file are
-    kept.
-    """
-
-    def __init__(self, name: str):
-        self.name = name
-        self.rows: Counter[str] = Counter()  # by file
-        self.shared: Counter[tuple[str, str]] = Counter()  # by pair of files
-        self.first: dict[str, tuple[str, int]] = {}  # mark -> file, row
-
-    def add(self, raw: Raw, question: Question) -> None:
-        """Register a question. Raises StudyError if another file contains it."""
-        self.rows[raw.file] += 1
-        # An id that is a plain number only counts the rows of one file.
-        marks = [f"words {question.text}", *([f"name {raw.key}"] if raw.key and not raw.key.isdecimal() else [])]
-        for mark in marks:
-            file, row = self.first.setdefault(mark, (raw.file, raw.row))
-            if file != raw.file:
-                self.shared[file, raw.file] += 1
-                raise StudyError(f"the same question as row {row} of {file}")
-
-    def check(self) -> None:
-        """Raise StudyError if two files share at least half of the smaller one's questions."""
-        for (first, second), n in self.shared.items():
-            if 2 * n >= min(self.rows[first], self.rows[second]) > 1:
-                raise StudyError(f"{self.name}: {first} and {second} hold the same questions; name one of them")
 
 
 def question_of(data_set: DataSet, row: dict, question_id: str, split: Part) -> Question:

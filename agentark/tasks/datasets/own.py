@@ -1,8 +1,7 @@
-"""A user's own questions: a file, a folder or a hub data set with one question per row.
+r"""A user's own questions: a file, a folder or a hub data set with one question per row.
 
 A row has a question and an answer, and optionally their kind, a worked solution, and choices. Columns may have other
-names (`COLUMNS`). A single file gives all splits, by the hash of each question's content: about 80 % training, 5 %
-validation and 15 % test questions. Folders and hub data sets have a training and a test part of their own.
+names (`COLUMNS`). Which rows are for training and which for tests is decided in parts.py.
 """
 
 import math
@@ -11,26 +10,63 @@ from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
-from agentark import StudyError
+from agentark import StudyError, root
 from agentark.answers import gradable
-from agentark.answers.correct import words
-from agentark.tasks.datasets.formats import Fields, asked, column, text_in
-from agentark.tasks.datasets.rows import READERS
+from agentark.answers.correct import POWER_2_3, SYMBOL
+from agentark.answers.spellings import FRAC, NUMBER, clean, plain
+from agentark.schemas import AnswerKind
+from agentark.tasks.datasets.choices import chosen
+from agentark.tasks.datasets.formats import Fields, asked, boxes, column, text_in
+from agentark.tasks.datasets.rows import is_read
 
 COLUMNS = {name: name for name in ("question", "answer", "kind", "solution", "choices")}
 KINDS = ("number", "latex", "choice", "text")
-LETTERS = "ABCDEFGHIJ"
+CONFIG = re.compile(r"(.*[^:/]):([\w.-]+)")  # as in org/name:config
+
+# Words that make an answer more than a number: a day ("4 july"), a year ("44 bc"), a comparison ("5 or")
+NO_UNIT = (
+    r"(?!(?:january|february|march|april|may|june|july|august|september|october|november|december|and|but|the|not|out|off"
+    r"|from|with|more|less|plus|minus|bce)\b)"
+)
+CODES = "USD|EUR|GBP|JPY|CNY|INR|CHF|CAD|AUD|NZD|KRW|BRL|MXN|SEK|NOK|DKK|ZAR|PKR"
+CURRENCY = rf"(?:(?:US|A|C)?[$]|[€£₹¥]|Rs\.?|(?:{CODES})\b)"
+MEASURE = (
+    r"(?i:percent|per cent|degrees?(?: celsius| fahrenheit)?|celsius|fahrenheit|kelvin|newtons?|joules?|watts?|volts?"
+    r"|hertz|dollars?|euros?|pounds?|rupees?|yen|yuan|years?(?: old)?|months?|weeks?|days?|hours?|minutes?|seconds?"
+    r"|(?:square |cubic )?(?:kilo|centi|milli)?met(?:re|er)s?|(?:square |cubic )?(?:foot|feet|inch(?:es)?|yards?|miles?)"
+    r"|(?:kilo|milli)?grams?|(?:milli)?lit(?:re|er)s?)"
+)
+THING = rf"(?:{MEASURE}|{NO_UNIT}[a-z]{{3,}})"
+WHOLE_NUMBER = re.compile(
+    rf"\+?-?\s?(?:{CURRENCY}\s?)?(?:{NUMBER}|-?{FRAC})"
+    rf"(?:\s?(?:%|{CURRENCY}|{SYMBOL}{POWER_2_3}(?:\s?[/·*]\s?{SYMBOL}{POWER_2_3})*)|\s{THING})?"
+    rf"(?:\s?(?:/|\b(?:per|an?|each)\b)\s?{THING})?\.?"
+)
+CODE = re.compile(r"0\d|\d+0s$")  # "007" and "1990s" are names, not numbers
+FORMULA = re.compile(
+    r"\$[^$]+\$|.*\\(?:[dt]?frac|sqrt|pi|cdot|times|infty|left|begin|text|pm|le|ge)(?![a-zA-Z]).*", re.DOTALL
+)
+WORKED = re.compile(r"(?P<reasoning>.*?)\s*####[ \t]*(?P<answer>[^\n#]+)", re.DOTALL)
 
 
 def is_own(task: str) -> bool:
     """Whether the name of a task is the place of a user's questions: a path, or a data set on the hub."""
-    return "/" in task or Path(task).suffix in READERS
+    return "/" in task or is_read(Path(task))
 
 
 def task_of(task: str) -> str:
-    """The name of a task in all tables: for own questions the name of their file, folder or data set without suffix,
-    with `-` for every character but letters, digits and `_`."""
-    return re.sub(r"[^A-Za-z0-9_]+", "-", Path(task).stem).strip("-") if is_own(task) else task
+    """The name of a task in all tables: for own questions the name of their file, folder or data set (and its
+    configuration) without the suffix of a file, with `-` for every character but letters, digits and `_`."""
+    if not is_own(task):
+        return task
+    path = Path(task)
+    return re.sub(r"[^A-Za-z0-9_]+", "-", path.stem if is_read(path) else path.name).strip("-")
+
+
+def place(task: str) -> tuple[str, str | None]:
+    """The file, folder or hub name of own questions, and the configuration named after a colon."""
+    named = CONFIG.fullmatch(task)
+    return (named[1], named[2]) if named and not (root() / task).exists() else (task, None)
 
 
 def question(row: dict, columns: Mapping[str, str]) -> Fields:
@@ -41,41 +77,55 @@ def question(row: dict, columns: Mapping[str, str]) -> Fields:
         if not math.isfinite(answer):  # also JSON's NaN, and a number too large for a float
             raise StudyError(f"column {columns['answer']} holds {answer}, not a number")
         row = {**row, columns["answer"]: str(answer)}
-    answer = text_in(row, columns["answer"])
+    whole = text_in(row, columns["answer"])
+    answer, reasoning = worked(whole)
     choices, solution = row.get(columns["choices"]), row.get(columns["solution"])
-    kind = row.get(columns["kind"]) or ("choice" if choices else "number" if is_number(answer) else "text")
+    if isinstance(choices, str) and not choices.strip():  # an empty field of a CSV file
+        choices = None
+    usual = "choice" if choices else kind_of(answer, formula=answer != whole and "boxed" in whole)
+    kind = row.get(columns["kind"]) or usual
     if kind not in KINDS:
         raise StudyError(f"column {columns['kind']} is {kind!r:.60}; choose one of {', '.join(KINDS)}")
-    fields = asked(text, answer, kind, solution=solution.strip() if isinstance(solution, str) else "")
-    if kind == "choice":
-        return fields | chosen(text, answer, choices, columns["choices"])
-    return fields
+    given = solution.strip() if isinstance(solution, str) else ""
+    fields = asked(text, answer, kind, solution=given or reasoning)
+    return fields | chosen(text, answer, choices, columns["choices"]) if kind == "choice" else fields
 
 
-def chosen(text: str, answer: str, choices: object, where: str) -> Fields:
-    """Text and answer of a question with choices; the answer is a letter, or one of the choices."""
-    if not isinstance(choices, list) or not all(isinstance(c, str) and c.strip() for c in choices):
-        raise StudyError(f"column {where} is not a list of texts")
-    if not 2 <= len(choices) <= len(LETTERS):
-        raise StudyError(f"column {where} has {len(choices)} choices, not 2 to {len(LETTERS)}")
-    letters = LETTERS[: len(choices)]
-    alike = [words(choice) for choice in choices]
-    if answer in letters:
-        letter = answer
-    elif alike.count(words(answer)) == 1:
-        letter = letters[alike.index(words(answer))]
-    else:
-        raise StudyError(
-            f"the answer {answer!r:.60} is neither a letter from A to {letters[-1]} nor one of the choices"
-        )
-    listed = "\n".join(f"{one}) {choice.strip()}" for one, choice in zip(letters, choices, strict=True))
-    return {"text": f"{text}\n{listed}", "answer": letter}
+def worked(answer: str) -> tuple[str, str]:
+    r"""The final answer and the reasoning before it, for an answer that ends as in GSM8K ("... #### 4") or has its
+    result in a \boxed, as in MATH. Any other answer is final."""
+    if match := WORKED.fullmatch(answer):
+        number = re.sub(r"(?<=\d),(?=\d{3})", "", match["answer"].strip())
+        return number, re.sub(r"<<.*?>>", "", match["reasoning"]).strip()
+    try:
+        (box,) = boxes(answer)
+    except (StudyError, ValueError):  # none, several, or one that is not closed
+        return answer, ""
+    alone = answer.startswith("\\") and answer.endswith("}")
+    return (box, "" if alone else answer) if box else (answer, "")
+
+
+def kind_of(answer: str, formula: bool) -> AnswerKind:
+    """The kind of an answer without choices: a number only if the whole answer is one, with at most a currency sign, a
+    percent sign or a unit. The number within another answer ("Apollo 11") does not decide whether it is right.
+
+    formula: the answer is from a box, and so a formula even without marks of LaTeX.
+    """
+    if is_number(answer) and can_grade(answer, "number"):
+        return "number"
+    return "latex" if (formula or FORMULA.fullmatch(answer)) and can_grade(answer, "latex") else "text"
 
 
 def is_number(answer: str) -> bool:
-    """Whether an answer can be graded as a number."""
+    """Whether an answer is one number and nothing else but a currency sign, a percent sign or a unit."""
+    bare = clean(answer).replace("\\$", "$").replace("\\%", "%").strip()
+    bare = bare.strip("$").strip() if bare.count("$") == 2 else bare
+    return not CODE.match(bare) and WHOLE_NUMBER.fullmatch(plain(bare)) is not None
+
+
+def can_grade(answer: str, kind: AnswerKind) -> bool:
     try:
-        gradable(answer, "number")
+        gradable(answer, kind)
     except StudyError:
         return False
     return True

@@ -3,7 +3,7 @@
 import csv
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +28,14 @@ class Raw:
     problem: str = ""
 
 
+class NotLoaded(Exception):
+    """A data set of the hub that cannot be loaded. `splits`: those that it has, if it only lacks the split."""
+
+    def __init__(self, message: str, splits: list[str]):
+        super().__init__(message)
+        self.splits = splits
+
+
 def read_rows(source: str | Path, split: str, config: str | None, revision: str | None) -> list[Raw]:
     """All rows of `split` (by the data set's own name) in a hub data set, a folder or a file.
 
@@ -41,31 +49,54 @@ def read_rows(source: str | Path, split: str, config: str | None, revision: str 
         return hub_rows(str(path), split, config if described else None, None)
     if path.exists():
         return [row for file in files_in(path, split) for row in file_rows(file)]
-    if path.suffix in READERS or not HUB_NAME.fullmatch(str(source)):
+    return hub_rows(hub_name(source), split, config, revision)
+
+
+def hub_name(source: str | Path) -> str:
+    """The name of a data set on the hub. Raises StudyError if it can only be that of a file or folder."""
+    if is_read(Path(source)) or not HUB_NAME.fullmatch(str(source)):
         raise StudyError(f"{source}: no such file or folder; download the data set there, or name one on the hub")
-    return hub_rows(str(source), split, config, revision)
+    return str(source)
 
 
 def hub_rows(name: str, split: str, config: str | None, revision: str | None) -> list[Raw]:
     """All rows of a split of a data set on the hub, or of a local copy. Raises StudyError if it cannot be loaded."""
+    try:
+        return rows_of(hub_table(name, split, config, revision), name, split)
+    except NotLoaded as error:
+        raise StudyError(str(error)) from None
+
+
+def rows_of(table: Iterable[dict], name: str, split: str) -> list[Raw]:
+    return [Raw(f"{name}, {split}", i, key_of(row), row) for i, row in enumerate(table, start=1)]
+
+
+def hub_table(name: str, split: str, config: str | None, revision: str | None) -> Iterable[dict]:
+    """A split as `datasets` loads it. Raises NotLoaded, and StudyError if a configuration has to be named."""
     import datasets  # a slow import that generated questions do not need
 
     # A local folder is prepared again each time, since its cache would survive a change of the files.
     mode = "force_redownload" if Path(name).is_dir() else "reuse_dataset_if_exists"
     try:
-        table = datasets.load_dataset(name, config, split=split, revision=revision, download_mode=mode)
+        return datasets.load_dataset(name, config, split=split, revision=revision, download_mode=mode)
     except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
-        raise StudyError(
-            f"{name}, {split}: not loaded ({first_line(error)}); check name, version and network"
+        if configs := re.search(r"Config name is missing.*?\[(.*?)\]", str(error), re.DOTALL):
+            names = re.findall(r"['\"](.+?)['\"]", configs[1]) or [""]
+            raise StudyError(
+                f"{name} has the configurations {', '.join(names)}; name one, as in {name}:{names[0]}"
+            ) from None
+        listed = re.search(r"Unknown split.*?\[(.*?)\]", str(error), re.DOTALL)
+        raise NotLoaded(
+            f"{name}, {split}: not loaded ({first_line(error)}); check name, version and network",
+            re.findall(r"['\"](.+?)['\"]", listed[1]) if listed else [],
         ) from None
-    return [Raw(f"{name}, {split}", i, key_of(row), row) for i, row in enumerate(table, start=1)]
 
 
 def files_in(path: Path, split: str) -> list[Path]:
     """The data files in a folder with the split's name in their path, sorted by path; or the file itself."""
     if path.is_file():
         return [path]
-    files = sorted(file for file in path.rglob("*") if file.suffix in READERS and is_data(file.relative_to(path)))
+    files = sorted(file for file in path.rglob("*") if is_read(file) and is_data(file.relative_to(path)))
     words = {split, *SPLIT_WORDS.get(split, ())}
     named = [file for file in files if words & set(re.findall(r"[a-z]+", str(file.relative_to(path)).lower()))]
     if not named and len(files) != 1:
@@ -84,10 +115,10 @@ def is_data(path: Path) -> bool:
 
 def file_rows(path: Path) -> list[Raw]:
     """The rows of one file, by its suffix. Raises StudyError if the file is unreadable or has no rows."""
-    if path.suffix not in READERS:
+    if not is_read(path):
         raise StudyError(f"{path}: the suffix is not one of {', '.join(READERS)}; convert the file to one of them")
     try:
-        found = list(READERS[path.suffix](path))
+        found = list(READERS[path.suffix.lower()](path))
     except (OSError, ValueError, RecursionError, csv.Error, pa.ArrowException) as error:
         remedy = "save it as UTF-8" if isinstance(error, UnicodeDecodeError) else "download it again"
         raise StudyError(f"{path}: not a readable {path.suffix} file ({first_line(error)}); {remedy}") from None
@@ -149,6 +180,11 @@ def parquet_file(path: Path) -> Numbered:
 
 
 READERS = {".json": json_file, ".jsonl": json_lines, ".csv": csv_file, ".parquet": parquet_file}
+
+
+def is_read(path: Path) -> bool:
+    """Whether files with this suffix are read, in upper or lower case."""
+    return path.suffix.lower() in READERS
 
 
 def shape(data: object) -> str:
