@@ -16,7 +16,6 @@ from concurrent.futures import ThreadPoolExecutor
 from agentark import StudyError, deadline, first_line
 from agentark.engines import Batch, Reply, Request, batches_itself, engine, vllm
 
-PREFIX = "ray:"
 ADDRESS = "RAY_ADDRESS"  # Ray's own variable: a cluster to join; without it Ray starts on this machine
 MISSING = "ray: not installed here; add it with `pip install -e .[cluster]`, or name the model without `ray:`"
 CHUNK = 256  # requests that an engine with continuous batching gets at once
