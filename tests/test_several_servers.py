@@ -5,6 +5,7 @@ import os
 import signal
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from servers import answering, completion, free_port, kill, start, stored
@@ -98,15 +99,17 @@ def test_one_server_is_never_silent_and_neither_is_one_that_is_as_slow_as_the_ot
 @pytest.mark.long
 def test_of_three_servers_one_is_killed_and_one_stops_and_the_debate_is_that_of_one_server(tmp_path, monkeypatch):
     monkeypatch.setattr(addresses, "SILENT", 5)
-    questions = TASKS["equation"].questions(24, "test", 0)
-    made = [start(root() / "data/models/teacher", free_port()) for _ in range(3)]
+    monkeypatch.setattr(addresses, "TIMES", 2)
+    questions = TASKS["equation"].questions(12, "test", 0)
+    with ThreadPoolExecutor(3) as threads:
+        made = list(threads.map(lambda _: start(root() / "data/models/teacher", free_port()), range(3)))
 
     def debate(name, *servers):
         several = f"{','.join(s.partition('#')[0] for s in servers)}#{servers[0].partition('#')[2]}"
         return run_debates(Debate(3, 2, 1.0, 0.2, "shared"), questions, several, tmp_path / name, 0, 72)[0]
 
     def disturb():
-        for (process, _), number, finished in zip(made, (signal.SIGKILL, signal.SIGSTOP), (20, 60), strict=False):
+        for (process, _), number, finished in zip(made, (signal.SIGKILL, signal.SIGSTOP), (10, 25), strict=False):
             while len(stored(tmp_path / "three")) < finished:
                 time.sleep(0.02)
             os.killpg(process.pid, number)
