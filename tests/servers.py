@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 import os
 import signal
 import socket
@@ -45,6 +46,11 @@ def kill(process: subprocess.Popen) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
+
+
+def stored(folder: Path) -> dict[str, list[dict]]:
+    """All replies in a store, by key, but for the time they took."""
+    return {f.stem: [r | {"seconds": 0} for r in json.loads(f.read_text())] for f in folder.rglob("*.json")}
 
 
 @contextlib.contextmanager

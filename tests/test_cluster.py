@@ -1,5 +1,6 @@
 """Generation on a Ray cluster of three nodes with one core each: same bytes, lost and added nodes, a poisonous request."""
 
+import contextlib
 import os
 import shutil
 import signal
@@ -34,10 +35,11 @@ DEBATE = Debate(3, 2, 1.0, 0.2, "shared")
 
 @pytest.fixture(scope="module")
 def nodes():
-    """A cluster of three nodes, which tests remove and add."""
-    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
-    for _ in range(2):
-        made.add_node(num_cpus=1)
+    """A cluster of three nodes, which tests remove and add. They are started outside the project's folder."""
+    with contextlib.chdir("/"):
+        made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+        for _ in range(2):
+            made.add_node(num_cpus=1)
     ray.init(address=made.address, log_to_driver=False, configure_logging=False)
     yield made
     cluster.POOL.clear()
@@ -139,17 +141,26 @@ def test_several_models_answer_side_by_side_as_without_ray(nodes, tmp_path):
 
 
 class Poisoned:
-    """An engine that kills its process over one request."""
+    """An engine that kills its process over one request, or raises an error and is broken from then on, as CUDA is."""
 
     fingerprint = "poisoned"
+
+    def __init__(self, how):
+        self.how = how
+
+    def die(self):
+        if self.how == "exits":
+            os._exit(1)
+        os.environ["BROKEN"] = "yes"
+        raise RuntimeError("CUDA error: device-side assert triggered")
 
     def batches(self, requests):
         return [list(range(i, min(i + 4, len(requests)))) for i in range(0, len(requests), 4)]
 
     def run(self, batches):
         for number, (requests, _) in enumerate(batches):
-            if any("poison" in request.messages[-1]["content"] for request in requests):
-                os._exit(1)
+            if "BROKEN" in os.environ or any("poison" in r.messages[-1]["content"] for r in requests):
+                self.die()
             yield number, [cluster.Reply(r.messages[-1]["content"], 1, 1, "stop", 0.0) for r in requests]
 
 
@@ -161,19 +172,20 @@ def end_workers() -> None:
             ray.kill(free.get()[0])
 
 
-@pytest.fixture
-def poisoned(nodes, monkeypatch):
+@pytest.fixture(params=["exits", "raises"])
+def poisoned(nodes, monkeypatch, request):
     """Workers whose engine is Poisoned."""
+    how = request.param
 
     class Worker(cluster.Worker):
         def fingerprint(self, name):
             return Poisoned.fingerprint
 
         def batches(self, name, requests):
-            return Poisoned().batches(requests)
+            return Poisoned(how).batches(requests)
 
         def run(self, name, batches):
-            yield from Poisoned().run(batches)
+            yield from Poisoned(how).run(batches)
 
     end_workers()
     monkeypatch.setattr(cluster, "Worker", Worker)
@@ -190,6 +202,17 @@ def test_a_request_that_kills_its_workers_is_set_aside_and_named_and_the_rest_is
     assert [r.text for r in answers] == [text if "poison" not in text else "" for text in texts]
     assert [r.finish_reason for r in answers].count("refused") == 1
     assert "lost over the request 'poison in a question'" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("poisoned", ["raises"], indirect=True)
+def test_a_cluster_that_is_broken_ends_the_run_and_does_not_set_everything_aside(poisoned, tmp_path):
+    requests = [Request(solve_prompt(f"poison {i}"), 0.0, 8, 0) for i in range(4)]
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        pytest.raises(StudyError, match=r"RuntimeError: CUDA .* as over 1 others"),
+    ):
+        patch.setattr(cluster, "ASIDE", 1)
+        Store(tmp_path).generate(engine(poisoned), requests)
 
 
 GPUS = """

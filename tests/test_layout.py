@@ -89,3 +89,8 @@ def test_a_module_depends_on_what_it_imports_directly_or_not():
     files = {"/".join(parts(file)) for file in code_of("agentark.distill.sft")}
     assert {"distill/sft", "distill/training", "models/loading"} <= files
     assert not any(file.startswith(("engines/", "evaluate/", "debate/")) for file in files)
+
+
+def test_one_function_knows_the_prefix_of_a_cluster():
+    named = [file.relative_to(PACKAGE).as_posix() for file in FILES if '"ray:"' in file.read_text(encoding="utf-8")]
+    assert named == ["models/__init__.py"]

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import json
 import threading
 import time
 
@@ -11,7 +10,7 @@ from aiohttp import web
 from examples import MAX_TOKENS, posed
 from hypothesis import given
 from hypothesis import strategies as st
-from servers import answering, completion, free_port, kill, start
+from servers import answering, completion, free_port, kill, start, stored
 
 from agentark import StudyError, root
 from agentark.debate.protocols import Debate
@@ -37,11 +36,6 @@ def short_pauses(monkeypatch):
 def ask(address: str, folder, requests=(HELLO,)) -> list[Reply]:
     """What the store makes of it, through a client of its own."""
     return Store(folder).generate(Server(*address.partition("#")[::2]), requests)
-
-
-def stored(folder) -> dict[str, list[dict]]:
-    """All replies in a store, by key, but for the time they took."""
-    return {f.stem: [r | {"seconds": 0} for r in json.loads(f.read_text())] for f in folder.rglob("*.json")}
 
 
 PASSING_FAILURES = {
@@ -151,6 +145,18 @@ def test_a_longer_pause_than_our_patience_ends_it(tmp_path):
     ):
         ask(address, tmp_path)
     assert len(asked) == 1
+
+
+def test_patience_counts_from_the_first_failure_and_not_from_the_start_of_a_long_answer(tmp_path, monkeypatch):
+    monkeypatch.setattr(server, "PATIENCE", 0.5)
+
+    async def answer(number, _):
+        await asyncio.sleep(0 if number else 1)
+        return completion() if number else None
+
+    with answering(answer) as (address, asked):
+        assert [reply.text for reply in ask(address, tmp_path)] == ["answer : 3"]
+    assert len(asked) == 2
 
 
 def test_many_requests_are_in_flight_at_once_and_no_more_than_stated(tmp_path):

@@ -1,13 +1,21 @@
 """Several servers of one model: the load follows their capacity, and a server that dies or is not there yet costs nothing."""
 
 import asyncio
+import os
+import signal
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from servers import answering, completion, free_port
+from servers import answering, completion, free_port, kill, start, stored
 
-from agentark import StudyError
-from agentark.engines import Request, Store, server
+from agentark import StudyError, root
+from agentark.debate.protocols import Debate
+from agentark.debate.run import run_debates
+from agentark.engines import Request, Store, addresses, server
 from agentark.engines.server import Server
+from agentark.tasks import TASKS
 
 
 @pytest.fixture(autouse=True)
@@ -31,22 +39,91 @@ def limited(slots: int, seconds: float, dead=lambda: False):
     return lambda *_: answer()
 
 
-def joined(*addresses: str) -> Server:
-    return Server(",".join(address.partition("#")[0] for address in addresses), "model")
+def joined(*given: str) -> Server:
+    return Server(",".join(address.partition("#")[0] for address in given), "model")
 
 
-def test_the_load_follows_the_capacity_of_each_server(tmp_path, monkeypatch):
-    """Four, two and one answers at a time: capacities 4 : 2 : 1."""
-    monkeypatch.setattr(server, "IN_FLIGHT", 6)
+def test_the_load_follows_the_capacity_of_each_server(tmp_path):
+    """16, 8 and 4 answers at a time, far fewer than are in flight. Then rounds that are no longer than what is in flight."""
     with (
-        answering(limited(4, 0.1)) as (a, first),
-        answering(limited(2, 0.1)) as (b, second),
-        answering(limited(1, 0.1)) as (c, third),
+        answering(limited(16, 0.5)) as (a, first),
+        answering(limited(8, 0.5)) as (b, second),
+        answering(limited(4, 0.5)) as (c, third),
     ):
-        Store(tmp_path).generate(joined(a, b, c), requests(350))
-    shares = [len(asked) / 350 for asked in (first, second, third)]
+        servers = joined(a, b, c)
+        Store(tmp_path).generate(servers, requests(900))
+        shares = [len(asked) / 900 for asked in (first, second, third)]
+        Store(tmp_path / "next").generate(servers, requests(200))
+        later = [len(asked) / 200 - 4.5 * share for asked, share in zip((first, second, third), shares, strict=True)]
     assert sum(shares) == pytest.approx(1, abs=0.01)
     assert shares == pytest.approx([4 / 7, 2 / 7, 1 / 7], rel=0.2)
+    assert later == pytest.approx([4 / 7, 2 / 7, 1 / 7], rel=0.2)
+
+
+def test_a_server_that_hangs_loses_its_requests_to_the_others_and_gets_no_more(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(addresses, "SILENT", 1)
+    monkeypatch.setattr(addresses, "TIMES", 2)
+    hanging = [True]
+
+    async def hang():
+        while hanging:
+            await asyncio.sleep(0.02)
+
+    with answering(lambda *_: hang()) as (a, silent), answering(limited(16, 0.02)) as (b, _):
+        servers = joined(a, b)
+        try:
+            replies = Store(tmp_path).generate(servers, requests(400))
+            before = len(silent)
+            Store(tmp_path / "next").generate(servers, requests(400))
+        finally:
+            hanging.clear()
+    assert [reply.text for reply in replies] == ["answer : 3"] * 400
+    assert 0 < before == len(silent) < 300
+    assert "s; its requests go to the other servers" in capsys.readouterr().out
+
+
+def test_one_server_is_never_silent_and_neither_is_one_that_is_as_slow_as_the_others(monkeypatch):
+    monkeypatch.setattr(addresses, "SILENT", 0)
+    one, two = addresses.Addresses("a"), addresses.Addresses("ab")
+    with one.use(), two.use():
+        assert not one.hang_up() and not two.hang_up()
+        with two.use():
+            time.sleep(0.02)
+        time.sleep(0.1)
+        assert not two.hang_up()
+        time.sleep(0.2)
+        ((address, _),) = two.hang_up()
+        assert address == "a" and not two.hang_up()
+
+
+@pytest.mark.long
+def test_of_three_servers_one_is_killed_and_one_stops_and_the_debate_is_that_of_one_server(tmp_path, monkeypatch):
+    monkeypatch.setattr(addresses, "SILENT", 5)
+    monkeypatch.setattr(addresses, "TIMES", 2)
+    questions = TASKS["equation"].questions(12, "test", 0)
+    with ThreadPoolExecutor(3) as threads:
+        made = list(threads.map(lambda _: start(root() / "data/models/teacher", free_port()), range(3)))
+
+    def debate(name, *servers):
+        several = f"{','.join(s.partition('#')[0] for s in servers)}#{servers[0].partition('#')[2]}"
+        return run_debates(Debate(3, 2, 1.0, 0.2, "shared"), questions, several, tmp_path / name, 0, 72)[0]
+
+    def disturb():
+        for (process, _), number, finished in zip(made, (signal.SIGKILL, signal.SIGSTOP), (10, 25), strict=False):
+            while len(stored(tmp_path / "three")) < finished:
+                time.sleep(0.02)
+            os.killpg(process.pid, number)
+
+    try:
+        disturber = threading.Thread(target=disturb, daemon=True)
+        disturber.start()
+        found = debate("three", *(address for _, address in made))
+        assert not disturber.is_alive()
+        alone = debate("one", made[2][1])
+    finally:
+        for process, _ in made:
+            kill(process)
+    assert found == alone and stored(tmp_path / "three") == stored(tmp_path / "one")
 
 
 def test_a_server_that_dies_loses_what_it_had_in_flight_to_the_others(tmp_path):

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from agentark import root
 from agentark.engines.requests import PLAIN, Batch, Chat, Engine, Reply, Request, Store
+from agentark.models import without_ray
 
 __all__ = [
     "PLAIN", "Batch", "Chat", "Engine", "Reply", "Request", "Store", "batches_itself", "engine", "inheritable",
@@ -19,17 +20,17 @@ __all__ = [
 
 def short_name(name: str | Path) -> str:
     """A model's short name for tables: its folder's, its name on the hub or its name at a server."""
-    return re.split("[/#]", str(name).removeprefix("ray:"))[-1]
+    return re.split("[/#]", without_ray(name))[-1]
 
 
 def batches_itself(name: str | Path) -> bool:
     """Whether the engine schedules any number of requests itself, so that one process is enough."""
-    return str(name).removeprefix("ray:").startswith(("http://", "https://", "vllm:"))
+    return without_ray(name).startswith(("http://", "https://", "vllm:"))
 
 
 def on_cluster(name: str | Path) -> bool:
     """Whether the engine runs on a Ray cluster, whose connection only the process that opened it can use."""
-    return str(name).startswith("ray:")
+    return str(name) != without_ray(name)
 
 
 def inheritable(name: str | Path) -> bool:
@@ -50,10 +51,10 @@ def engine(name: str | Path) -> Engine:
     ray:data/models/teacher          any of these on all nodes of a Ray cluster
     """
     name = str(name)
-    if name.startswith("ray:"):
+    if on_cluster(name):
         from agentark.engines.cluster import Cluster
 
-        return Cluster(name.removeprefix("ray:"))
+        return Cluster(without_ray(name))
     if name.startswith(("http://", "https://")):
         from agentark.engines.server import Server
 

@@ -1,41 +1,61 @@
 """Generation on a Ray cluster: `ray:` before any other engine's name.
 
-Workers, one per core or per GPU of the cluster (or per group of GPUs that hold a model in vLLM), load the engine and generate the same batches as one process would, so
-the store and the bytes are those of a run without Ray. The driver writes every batch when it comes. A worker or node
-that is lost loses what it had in flight, which goes to another one; nodes that join get workers. A request that crashes
-its worker again and again is set aside: its reply is empty, with finish reason "refused", and a line names it.
+Workers, one per core or per GPU of the cluster (or per group of GPUs that hold a model in vLLM), load the engine and
+generate the same batches as one process would, so the store and the bytes are those of a run without Ray. The driver
+writes every batch when it comes. A worker that dies or raises an error loses what it had in flight, which goes to
+another one; nodes that join get workers. A request that costs one worker after another is set aside: its reply is
+empty, with finish reason "refused", and a line names it.
 """
 
 import itertools
 import os
 import queue
+import socket
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
-from agentark import StudyError, deadline, first_line
-from agentark.engines import Batch, Reply, Request, batches_itself, engine, vllm
+from agentark import Stopped, StudyError, deadline, first_line, root
+from agentark.engines import Batch, Engine, Reply, Request, batches_itself, engine, vllm
 
-PREFIX = "ray:"
 ADDRESS = "RAY_ADDRESS"  # Ray's own variable: a cluster to join; without it Ray starts on this machine
 MISSING = "ray: not installed here; add it with `pip install -e .[cluster]`, or name the model without `ray:`"
 CHUNK = 256  # requests that an engine with continuous batching gets at once
 ATTEMPTS = 3  # of a batch before its requests are tried one by one, and of a request before it is set aside
 PATIENCE = 1.0  # seconds between two looks for new nodes
-GONE = 120  # seconds without any worker after which a run ends
+GONE = 120  # seconds without any worker, or without the GPUs that vLLM needs, after which a run ends
+# A run ends if it sets aside more requests than this, and more than one in a hundred: then the fault is not theirs.
+ASIDE = 5
 
 
 class Worker:
-    """A process of the cluster with the engines that it was asked for; runs in a Ray actor."""
+    """A process of the cluster with the engines that it was asked for; runs in a Ray actor.
+
+    It works in the project's folder of the driver. Ray starts it in the folder in which the node was started.
+    """
+
+    def __init__(self, folder: str) -> None:
+        self.folder = folder
+
+    def engine(self, name: str) -> Engine:
+        """Raises StudyError if the project is not in the same folder here."""
+        if not Path(self.folder, "params.yaml").is_file():
+            raise StudyError(
+                f"ray: node {socket.gethostname()} has no project in {self.folder}; mount or copy it there"
+            )
+        os.chdir(self.folder)
+        return engine(name)
 
     def fingerprint(self, name: str) -> str:
-        return engine(name).fingerprint
+        return self.engine(name).fingerprint
 
     def batches(self, name: str, requests: Sequence[Request]) -> list[list[int]]:
-        return engine(name).batches(requests)
+        return self.engine(name).batches(requests)
 
     def run(self, name: str, batches: Sequence[Batch]) -> Iterator[tuple[int, list[Reply]]]:
-        yield from engine(name).run(batches)
+        yield from self.engine(name).run(batches)
 
 
 def joined():
@@ -63,11 +83,29 @@ def cards(name: str, memory: float) -> int:
     return vllm.cards(name.removeprefix("vllm:"), memory) if memory and name.startswith("vllm:") else 1
 
 
+def wait_for_gpus(ray) -> None:
+    """Wait until a GPU is in a cluster that was joined: its nodes may start after the driver.
+
+    Raises StudyError if none comes. Workers without GPUs would fill the cores of the nodes that bring them.
+    """
+    end, told = time.monotonic() + GONE, False
+    while os.environ.get(ADDRESS) and not ray.cluster_resources().get("GPU"):
+        if time.monotonic() > end:
+            raise StudyError(f"ray: no GPU joined the cluster in {GONE} s, and vllm: needs one; start nodes with GPUs")
+        if not told:
+            told = True
+            print(f"ray: the cluster has no GPU yet; waiting for one, {GONE} s at most", flush=True)
+        deadline.check()
+        time.sleep(PATIENCE)
+
+
 class Pool:
-    """The workers of the cluster: as many as its cores allow at any time, or its GPUs with as many to a worker as the engine
-    `name` needs (`each`)."""
+    """The workers of the cluster: as many as its cores allow at any time, or its GPUs with as many to a worker as the
+    engine `name` needs (`each`)."""
 
     def __init__(self, ray, name: str) -> None:
+        if name.startswith("vllm:"):
+            wait_for_gpus(ray)
         self.ray, self.memory = ray, memory(ray)
         self.each = each = cards(name, self.memory)
         self.unit = "GPU" if ray.cluster_resources().get("GPU") else "CPU"
@@ -81,7 +119,11 @@ class Pool:
         with self.lock:
             while self.size < int(self.ray.cluster_resources().get(self.unit, 0)) // self.each:
                 self.size += 1
-                self.free.put((self.kind.remote(), ""))
+                self.free.put((self.started(), ""))
+
+    def started(self):
+        """A new worker."""
+        return self.kind.remote(str(root()))
 
     def take(self, name: str):
         """A free worker for the engine `name`. One that holds another model in vLLM is replaced, which frees its GPUs.
@@ -95,7 +137,7 @@ class Pool:
                 if held in ("", name):
                     return worker
                 self.ray.kill(worker)
-                return self.kind.remote()
+                return self.started()
             if not self.size and waited * PATIENCE > GONE:
                 raise StudyError("ray: the cluster has no nodes left; start some, and run the same command again")
 
@@ -103,8 +145,9 @@ class Pool:
         """A worker is free again; with vLLM it holds the engine `name`."""
         self.free.put((worker, name if name.startswith("vllm:") else ""))
 
-    def lost(self) -> None:
-        """A worker is dead."""
+    def lost(self, worker) -> None:
+        """A worker is dead, or may be broken: after an error of CUDA or vLLM, every further request would fail."""
+        self.ray.kill(worker)
         with self.lock:
             self.size -= 1
         self.grow()
@@ -132,6 +175,8 @@ class Cluster:
     def __init__(self, name: str):
         self.name, self.pool = name, pool(name)
         self.many = CHUNK if batches_itself(name) else 1  # batches that a worker gets at once
+        self.answered = self.aside = 0  # requests, by workers and by `set_aside`
+        self.reason = ""  # why the last worker was lost
         self.fingerprint = self.ask("fingerprint")
 
     def ask(self, method: str, *given):
@@ -140,16 +185,21 @@ class Cluster:
             worker = self.pool.take(self.name)
             try:
                 answer = self.pool.ray.get(getattr(worker, method).remote(self.name, *given))
-            except self.pool.ray.exceptions.RayActorError as error:
-                self.pool.lost()
-                reason = first_line(error)
+            except self.pool.ray.exceptions.RayError as error:
+                reason = self.failed(worker, error)
                 continue
-            except self.pool.ray.exceptions.RayTaskError as error:
-                self.pool.give_back(worker, self.name)
-                raise error.cause from None
             self.pool.give_back(worker, self.name)
             return answer
         raise StudyError(f"ray: {ATTEMPTS} workers were lost, one after another ({reason}); see Ray's own log")
+
+    def failed(self, worker, error: Exception) -> str:
+        """Why a worker is lost. Raises the error of a worker that is well: StudyError of its input, or Stopped."""
+        cause = getattr(error, "cause", None)
+        if isinstance(cause, StudyError | Stopped):
+            self.pool.give_back(worker, self.name)
+            raise cause from None
+        self.pool.lost(worker)
+        return f"{type(cause).__name__}: {first_line(cause)}" if isinstance(cause, Exception) else first_line(error)
 
     def batches(self, requests: Sequence[Request]) -> list[list[int]]:
         return self.ask("batches", requests)
@@ -194,32 +244,36 @@ class Cluster:
         (number,) = left
         requests, seed = batches[number]
         if len(requests) == 1:
-            yield number, [set_aside(requests[0])]
+            yield number, [self.set_aside(requests[0])]
             return
         alone = [Batch([request], seed) for request in requests]
         yield number, [reply for i in range(len(alone)) for _, (reply,) in self.generated([i], alone)]
 
     def streamed(self, numbers: Sequence[int], batches: Sequence[Batch]) -> Iterator[tuple[int, list[Reply]]]:
         """What one worker finishes of the batches: all of them, unless it is lost."""
-        numbers, exceptions = tuple(numbers), self.pool.ray.exceptions
+        numbers = tuple(numbers)
         deadline.check()
         worker = self.pool.take(self.name)
         try:
             stream = worker.run.options(num_returns="streaming").remote(self.name, [batches[i] for i in numbers])
             for part in stream:
                 place, replies = self.pool.ray.get(part)
+                self.answered += len(replies)
                 yield numbers[place], replies
-        except exceptions.RayActorError:
-            self.pool.lost()
-        except exceptions.RayTaskError as error:
-            self.pool.give_back(worker, self.name)
-            raise error.cause from None
+        except self.pool.ray.exceptions.RayError as error:
+            self.reason = self.failed(worker, error)
         else:
             self.pool.give_back(worker, self.name)
 
+    def set_aside(self, request: Request) -> Reply:
+        """The empty reply to a request that no worker survives, which is named in a line.
 
-def set_aside(request: Request) -> Reply:
-    """The empty reply to a request that no worker survives, which is named in a line."""
-    start = " ".join(request.messages[-1]["content"].split())[:80]
-    print(f"ray: {ATTEMPTS} workers were lost over the request {start!r}; it counts as unanswered", flush=True)
-    return Reply("", 0, 0, "refused", 0.0)
+        Raises StudyError after too many: an empty reply is kept, and a broken cluster must not fill the store with them.
+        """
+        self.aside += 1
+        start = " ".join(request.messages[-1]["content"].split())[:80]
+        lost = f"ray: {ATTEMPTS} workers were lost over the request {start!r} ({self.reason})"
+        if self.aside > max(ASIDE, self.answered / 100):
+            raise StudyError(f"{lost}, as over {self.aside - 1} others; repair that, then run the same command again")
+        print(f"{lost}; it counts as unanswered", flush=True)
+        return Reply("", 0, 0, "refused", 0.0)

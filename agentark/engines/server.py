@@ -4,15 +4,13 @@ Protocol: https://platform.openai.com/docs/api-reference/chat. If the server nee
 environment variable OPENAI_API_KEY and used only in the request's header.
 """
 
-import contextlib
-import math
 import os
 import random
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import replace
-from threading import Event, Lock
+from threading import Event
 from urllib.parse import urlsplit
 
 import httpx
@@ -22,24 +20,26 @@ from tenacity import (
     retry_if_exception_type,
     sleep_using_event,
     stop_any,
-    stop_before_delay,
     stop_when_event_set,
 )
 from tenacity.stop import stop_base
 
 from agentark import StudyError, deadline
 from agentark.engines import Batch, Reply, Request, replies
+from agentark.engines.addresses import Addresses
 from agentark.engines.replies import Passing
 from agentark.engines.thoughts import MARK
 from agentark.models.chat import SWITCH, without_system
 
-IN_FLIGHT = 128  # concurrent requests per address: enough to fill a server's batch, few enough for one thread each
-PATIENCE = 20 * 60  # seconds of temporary failures after which a request fails
+IN_FLIGHT = (
+    128  # concurrent requests per address, on average: enough to fill a server's batch, few enough for one thread each
+)
+PATIENCE = 20 * 60  # seconds from the first of its temporary failures after which a request fails
 # Seconds. A server sends nothing before an answer is complete, and one on a CPU may take over ten minutes for 128 at once.
 LONGEST_ANSWER = 60 * 60
 LONGEST_PAUSE = 30  # seconds between two attempts, unless the server asks for more
 FEW = 5  # attempts if the failure is not known to be temporary
-AVOIDED = 10  # seconds for which other addresses are preferred after a failure
+WATCHED = 1  # seconds between two looks for silent servers
 REDIRECTS = 3  # followed at most, and only within the server's own origin
 # Fields that disable a server's default changes to the distribution, by the owner it lists: vLLM applies a checkpoint's
 # generation settings, llama.cpp its own. Other servers may reject fields that are not in the API. The same servers take
@@ -55,8 +55,7 @@ PLAIN_SAMPLING = {
 class Server:
     """One model of a server at `address`, which usually ends in /v1, or of several servers, separated by commas.
 
-    Of several, each request goes to the one with the fewest requests in flight, so that faster ones get more, and
-    rather not to one that has just failed.
+    Of several, each request goes to the one that is likely to answer it first (see `addresses`).
 
     The fingerprint is the model's name without the address: a server may move, and servers of the same model share
     finished generations. So a name must identify one set of weights (`make serve` includes a digest). Raises StudyError
@@ -69,9 +68,7 @@ class Server:
         if not model:
             raise StudyError(f"{where}: which model? add its name, as in http://127.0.0.1:8000/v1#name")
         self.model, self.where = model, where
-        self.in_flight = dict.fromkeys(addresses, 0)
-        self.failed = dict.fromkeys(addresses, -math.inf)  # when an address last failed
-        self.lock = Lock()
+        self.addresses = Addresses(addresses)
         self.fingerprint = f"openai-compatible chat, plain sampling: {model}"
         self.owners: dict[str, str] = {}  # of the model, by address, set by `greet`
         self.uncounted = False  # whether the warning about missing token counts has been printed
@@ -82,15 +79,16 @@ class Server:
     def run(self, batches: Sequence[Batch]) -> Iterator[tuple[int, list[Reply]]]:
         key = api_key()
         headers = {"Authorization": f"Bearer {key}"} if key else {}
-        most = IN_FLIGHT * len(self.in_flight)
+        most = IN_FLIGHT * len(self.addresses.states)
         limits = httpx.Limits(max_connections=most)
         halt = Event()
         failure: BaseException | None = None
         with (
             httpx.Client(headers=headers, timeout=timeout(), limits=limits) as client,
-            ThreadPoolExecutor(most) as pool,
+            ThreadPoolExecutor(most + 1) as pool,  # one to watch the others
         ):
             self.greet_all(client)
+            pool.submit(self.watch, halt)
             calls = {pool.submit(self.ask, client, b.requests[0], halt): i for i, b in enumerate(batches)}
             start = time.perf_counter()
             try:
@@ -114,14 +112,21 @@ class Server:
         if failure:
             raise failure
 
+    def watch(self, halt: Event) -> None:
+        """Take their requests from silent servers until `halt`."""
+        while not halt.wait(WATCHED):
+            for address, seconds in self.addresses.hang_up():
+                words = f"no answer for {seconds:.0f} s; its requests go to the other servers"
+                print(f"{address}#{self.model}: {words}", flush=True)
+
     def greet_all(self, client: httpx.Client) -> None:
         """Greet every address that was not greeted before. Raises StudyError if none of them answers."""
         silent = []
-        for address in [a for a in self.in_flight if a not in self.owners]:
+        for address in [a for a in self.addresses.states if a not in self.owners]:
             try:
                 self.greet(client, address)
             except Silent as error:
-                self.failed[address] = time.monotonic()
+                self.addresses.failed(address)
                 silent.append(error)
         if silent and not self.owners:
             raise silent[0]
@@ -136,7 +141,7 @@ class Server:
         """
         where = f"{address}#{self.model}"
         try:
-            only = len(self.in_flight) == 1
+            only = len(self.addresses.states) == 1
             response = self.retried(self.models, client, address) if only else self.models(client, address)
         except (httpx.RequestError, Passing) as error:
             reason = str(error) or type(error).__name__
@@ -152,28 +157,12 @@ class Server:
     def models(self, client: httpx.Client, address: str) -> httpx.Response:
         """The list of models. Raises Passing while the server is loading or busy."""
         try:
-            response = client.get(f"{address}/models", timeout=30)
+            response = client.get(f"{address}/models", timeout=30, extensions=self.addresses.traced(address))
         except httpx.DecodingError as error:
             raise Passing(str(error), few=True) from None
         if response.status_code in (401, 403, *replies.PASSING) or response.status_code >= 500:
             replies.failed(response.status_code, replies.content(response), replies.asked_pause(response))
         return response
-
-    @contextlib.contextmanager
-    def address(self) -> Iterator[str]:
-        """The address for one request: of those that have not just failed, the one with the fewest in flight."""
-        with self.lock:
-            recent = time.monotonic() - AVOIDED
-            chosen = min(self.in_flight, key=lambda a: (self.failed[a] > recent, self.in_flight[a]))
-            self.in_flight[chosen] += 1
-        try:
-            yield chosen
-        except Passing:
-            self.failed[chosen] = time.monotonic()
-            raise
-        finally:
-            with self.lock:
-                self.in_flight[chosen] -= 1
 
     def ask(self, client: httpx.Client, request: Request, halt: Event) -> Reply:
         """One answer, retried on temporary failures. Raises StudyError after PATIENCE or for a faulty request."""
@@ -189,7 +178,7 @@ class Server:
         retrying = Retrying(
             retry=retry_if_exception_type(Passing),
             wait=pause,
-            stop=stop_any(stop_before_delay(PATIENCE), stop_when_event_set(halt), StopAfterFew()),
+            stop=stop_any(StopAfterPatience(), stop_when_event_set(halt), StopAfterFew()),
             sleep=sleep_using_event(halt),
             reraise=True,
         )
@@ -209,7 +198,7 @@ class Server:
     def once(self, client: httpx.Client, request: Request) -> Reply:
         """One attempt. Raises Passing, StudyError if a retry cannot help, or Stopped if the run has to stop."""
         deadline.check()
-        with self.address() as address:
+        with self.addresses.use(Passing) as address:
             if address not in self.owners:
                 try:
                     self.greet(client, address)
@@ -245,7 +234,9 @@ class Server:
     def post(self, client: httpx.Client, address: str, body: dict) -> httpx.Response:
         """The response to a chat completion's request. Raises Passing if the connection fails."""
         try:
-            response = client.post(f"{address}/chat/completions", json=body, timeout=timeout())
+            response = client.post(
+                f"{address}/chat/completions", json=body, timeout=timeout(), extensions=self.addresses.traced(address)
+            )
             for _ in range(REDIRECTS):
                 if response.next_request is None:
                     break
@@ -308,6 +299,21 @@ def pause(state: RetryCallState) -> float:
     longest = min(2.0 ** min(state.attempt_number - 1, 30), LONGEST_PAUSE)
     asked = max(random.uniform(longest / 2, longest), failure_of(state).pause or 0.0)
     return max(0.0, min(asked, deadline.left()))
+
+
+class StopAfterPatience(stop_base):
+    """Stop if the next attempt is PATIENCE or more after the first failure of a request.
+
+    Not after its first attempt: that may have taken far longer, by a server that then hung or was ended.
+    """
+
+    def __init__(self) -> None:
+        self.first: float | None = None
+
+    def __call__(self, retry_state: RetryCallState) -> bool:
+        now = retry_state.outcome_timestamp or time.monotonic()
+        self.first = now if self.first is None else self.first
+        return now - self.first + retry_state.upcoming_sleep >= PATIENCE
 
 
 class StopAfterFew(stop_base):

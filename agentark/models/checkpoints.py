@@ -13,7 +13,7 @@ from safetensors import safe_open
 from transformers import AutoConfig
 
 from agentark import StudyError, first_line, root
-from agentark.models import gguf, loading
+from agentark.models import gguf, loading, without_ray
 
 
 def located(name: str) -> Path:
@@ -96,7 +96,7 @@ def described(folder: Path) -> dict[str, str | int]:
 def source_of(name: str) -> str:
     """What a teacher or student is, for the record of a run: GGUF files with their sums, the source of a fetched
     checkpoint, else its name. Of a model at a server, that of the folder in data/models with the name it has there."""
-    name = name.removeprefix("ray:")
+    name = without_ray(name)
     if name.startswith("http"):
         name = name.rpartition("#")[2].partition("@")[0]
     if name.startswith("llama.cpp:"):
@@ -127,5 +127,5 @@ def digest(folder: Path, *facts: str) -> str:
 
 def where(name: str) -> str:
     """The folder of a teacher or student named in `params.yaml`: `vllm:data/models/x` and `x` are data/models/x."""
-    own = re.sub("^(vllm|bf16|paged):", "", name.removeprefix("ray:"))
+    own = re.sub("^(vllm|bf16|paged):", "", without_ray(name))
     return own if "/" in own else str(Path("data", "models", own))

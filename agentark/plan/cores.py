@@ -10,6 +10,7 @@ import torch
 
 from agentark import StudyError
 from agentark.debate.run import GROUP
+from agentark.models import without_ray
 from agentark.parallel import crowded_workers, workers
 from agentark.plan.sizes import CARDS, GB, Card
 
@@ -48,7 +49,7 @@ def fastest(work: Callable) -> float:
 def on_cores(params: dict) -> bool:
     """Whether models run on this machine's cores: there is no GPU, and neither teacher nor students need vLLM."""
     names = params["teacher"], params["engine"]
-    return not torch.cuda.is_available() and not any(name.removeprefix("ray:").startswith("vllm:") for name in names)
+    return not torch.cuda.is_available() and not any(without_ray(name).startswith("vllm:") for name in names)
 
 
 def card_of(name: str) -> Card:

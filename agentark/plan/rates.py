@@ -22,7 +22,7 @@ from agentark.debate.turns import Protocol
 from agentark.distill import policy, reward_model, sft, step_labels
 from agentark.distill.settings import Recipe, Settings
 from agentark.engines import Chat, on_cluster
-from agentark.models import checkpoints, loading
+from agentark.models import checkpoints, loading, without_ray
 from agentark.parallel import run_all
 from agentark.plan import sizes
 from agentark.plan.sizes import Assumptions, Card, Checkpoint
@@ -71,7 +71,7 @@ def card_for(params: dict, name: str, card: Card) -> Card:
     """The card or core on which a teacher or student generates: a core in 16 bits for engine `bf16:`."""
     if not card.core:
         return card
-    return card.in_16_bits() if engine_name(params, name).removeprefix("ray:").startswith("bf16:") else card
+    return card.in_16_bits() if without_ray(engine_name(params, name)).startswith("bf16:") else card
 
 
 def debate_rates(rates: pd.DataFrame, hard: bool, temperature: float) -> pd.DataFrame:
@@ -109,7 +109,7 @@ def lacks(model: str) -> str:
     """What an engine (a model's name for `engines.engine`) lacks on this machine; "" if nothing."""
     if on_cluster(model) and importlib.util.find_spec("ray") is None:
         return "Ray is not installed"
-    model = model.removeprefix("ray:")
+    model = without_ray(model)
     if model.startswith("vllm:") and importlib.util.find_spec("vllm") is None:
         return "vLLM is not installed"
     if model.startswith("vllm:") and not torch.cuda.is_available():

@@ -15,7 +15,8 @@ head=$(hostname)
 # Generation: Ray on all machines, for teacher and engine `ray:vllm:`.
 ray start --head --port=6379
 if [ "$SLURM_NNODES" -gt 1 ]; then
-  srun --nodes=$((SLURM_NNODES - 1)) --ntasks=$((SLURM_NNODES - 1)) --exclude="$head" \
+  # Slurm's name of this machine, which need not be the host's.
+  srun --nodes=$((SLURM_NNODES - 1)) --ntasks=$((SLURM_NNODES - 1)) --exclude="$SLURMD_NODENAME" \
     ray start --address="$head:6379" --block &
 fi
 export RAY_ADDRESS="$head:6379"
@@ -26,4 +27,15 @@ sed -e "s/^num_machines:.*/num_machines: $SLURM_NNODES/" -e "s/^num_processes:.*
   docs/scaling/fsdp2.yaml > fsdp2-job.yaml # named in params.yaml as sft.accelerate
 export AGENTARK_LAUNCHER="srun --overlap --ntasks-per-node=1"
 
-exec dvc repro
+# Slurm sends TERM to this script alone. A stage must get it to stop after what is in flight; DVC would die of it and
+# leave the stage behind. INT to the group of both, as by Ctrl-C: DVC ignores it while a stage runs.
+set -m
+dvc repro &
+study=$!
+trap 'told=yes; kill -INT -- "-$study"' TERM
+told=yes
+while [ "$told" ]; do # a signal ends the wait, not the study
+  told="" status=0
+  wait "$study" || status=$?
+done
+exit "$status"
