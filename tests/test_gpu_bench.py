@@ -28,9 +28,9 @@ MISSING = {
     "Unsloth": "trainer unsloth: no GPU here",
     "TRL, continuous batching": "policy.generator=paged needs a GPU",
 }
-OPTIONAL = {*MISSING, "vLLM"}
+OPTIONAL = {*MISSING, "vLLM", "TRL, vLLM"}
 if not importlib.util.find_spec("vllm"):
-    MISSING["vLLM"] = "vllm: not installed here"
+    MISSING |= {"vLLM": "vllm: not installed here", "TRL, vLLM": "policy.generator=vllm: vllm is not installed here"}
 
 
 def bench(folder: Path, *arguments: str) -> subprocess.CompletedProcess:

@@ -32,7 +32,8 @@ NOBODY = {"paper", "plan", "stage"}  # for notebooks, the Makefile and themselve
 ALLOWED = {
     "distill": {"engines": {"engines", "engines.batching", "engines.requests"}},
     "report": {"evaluate": {"evaluate.stats"}},
-    "plan": {"stage": {"stage.parameters", "stage.run"}},  # params.yaml, and the environment of a kernel
+    # params.yaml, the environment of a kernel, and windows, which a stage checks before it starts
+    "plan": {"stage": {"stage.parameters", "stage.run", "stage.windows"}},
 }
 
 

@@ -2,6 +2,7 @@
 
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -22,6 +23,7 @@ from agentark.evaluate import cost
 from agentark.plan import checks, sizes, stages
 from agentark.plan import rates as rates_
 from agentark.plan.rates import COLUMNS, pilot_questions, rates_of, step_seconds
+from agentark.plan.simulation import copies_on
 from agentark.plan.sizes import Assumptions
 from agentark.plan.training_log import TrainingLog
 from agentark.schemas import Seconds, Trace
@@ -190,18 +192,46 @@ def test_a_longer_context_leaves_room_for_fewer_sequences():
 def test_what_one_card_does_not_hold_takes_two():
     assert (sizes.cards_for(LARGE, H200), sizes.cards_for(LARGE, H100)) == (1, 2)
     small = sizes.CHECKPOINTS["Qwen/Qwen3-8B"]
+    assert [sizes.cards_for(small, card) for card in (H200, H100)] == [1, 1]
     assert sizes.training_gb(small, 500, 0, 0) > 16 * 8.2
     assert sizes.training_gb(small, 500, 32, 0) < H100.memory
     assert sizes.training_gb(small, 500, 32, 2) - sizes.training_gb(small, 500, 32, 0) == pytest.approx(4 * 8.2)
 
 
+def checkpoint_of(folder: Path, size: sizes.Checkpoint, heads: int) -> Path:
+    """A checkpoint of a known model's size; a file with a hole stands for as many bytes of weights as the hub's."""
+    shape = dict(num_hidden_layers=size.layers, hidden_size=size.hidden, num_key_value_heads=size.kv_heads)
+    window = dict(max_position_embeddings=size.window, num_attention_heads=heads, dtype="bfloat16")
+    Qwen3Config(**shape, **window).save_pretrained(folder)
+    with (folder / "model.safetensors").open("wb") as file:
+        file.truncate(int(2 * size.weights))
+    return folder
+
+
+# 80e9 is the plan's figure for a card of 80 GB, 85e9 about what torch reports of one.
+@pytest.mark.parametrize("memory", [80e9, 85e9])
+def test_plan_and_engine_give_a_model_of_full_the_same_cards(memory, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: SimpleNamespace(total_memory=memory))
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 8)
+    for name, heads, each in (("Qwen/Qwen3-32B", 64, 2), ("Qwen/Qwen3-8B", 32, 1), ("Qwen/Qwen3-0.6B", 16, 1)):
+        folder = checkpoint_of(tmp_path / name, sizes.CHECKPOINTS[name], heads)
+        assert vllm.settings(folder)["tensor_parallel_size"] == each
+        assert sizes.cards_for(sizes.CHECKPOINTS[name], replace(H100, memory=memory / 1e9)) == each
+        assert copies_on(8, cluster.cards(f"vllm:{folder}", memory, 8)) == 8 // each
+
+
+def test_one_card_that_holds_the_weights_alone_answers_in_a_shorter_window(tmp_path):
+    folder = checkpoint_of(tmp_path, LARGE, 64)
+    assert [vllm.cards(str(folder), 85e9, there) for there in (0, 1, 2, 3)] == [2, 1, 2, 2]
+    assert vllm.cards(str(folder), 80e9, 1) == 2  # it would have no room for keys and values
+    (tmp_path / "model.safetensors").rename(tmp_path / "pytorch_model.bin")
+    with pytest.raises(StudyError, match=r"no weights in the hub's format \(\*\.safetensors\)"):
+        vllm.cards(str(folder), 80e9)
+
+
 def test_the_teacher_of_full_starts_on_eight_cards_two_a_copy(tmp_path, monkeypatch):
-    """A file with a hole stands for 66 GB of weights, as many bytes as the hub's."""
-    Qwen3Config(num_hidden_layers=64, hidden_size=5120, num_attention_heads=64, dtype="bfloat16").save_pretrained(
-        tmp_path
-    )
-    with (tmp_path / "model.safetensors").open("wb") as file:
-        file.truncate(int(2 * LARGE.weights))
+    checkpoint_of(tmp_path, LARGE, 64)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: SimpleNamespace(total_memory=80e9))
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 8)
@@ -214,11 +244,12 @@ def test_the_teacher_of_full_starts_on_eight_cards_two_a_copy(tmp_path, monkeypa
     assert cluster.cards(f"vllm:{tmp_path}", vllm.memory()) == 2  # also where a process sees only one of the node's
 
 
-@given(st.floats(1e6, 1e13), st.sampled_from([24e9, 80e9, 141e9]))
-def test_as_few_cards_as_hold_the_weights_and_a_power_of_two(weights, memory):
-    number = vllm.cards_for(weights, memory)
-    assert number & (number - 1) == 0 and number * memory * vllm.MEMORY >= vllm.ROOM * weights * (1 - 1e-9)
-    assert number == 1 or number / 2 * memory * vllm.MEMORY < vllm.ROOM * weights * (1 + 1e-9)
+@given(st.floats(1e6, 1e13), st.floats(1e3, 1e6), st.integers(512, 10**6), st.sampled_from([24e9, 80e9, 141e9]))
+def test_as_few_cards_as_hold_weights_and_long_requests_and_a_power_of_two(weights, token, window, memory):
+    number = vllm.cards_for(weights, token, window, memory)
+    need = weights * (1 + vllm.ACTIVATIONS) + vllm.TOGETHER * min(window, vllm.LONGEST) * token
+    assert number & (number - 1) == 0 and number * memory * vllm.MEMORY >= need * (1 - 1e-9)
+    assert number == 1 or number / 2 * memory * vllm.MEMORY < need * (1 + 1e-9)
 
 
 def test_a_models_folder_tells_its_size():

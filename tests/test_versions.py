@@ -25,8 +25,9 @@ def pins(lines: list[str]) -> dict[str, str]:
 LOCK = pins((root() / "requirements.lock").read_text().splitlines())
 EXTRAS = tomllib.loads((root() / "pyproject.toml").read_text())["project"]["optional-dependencies"]
 GPU = pins(EXTRAS["gpu"])
+CLUSTER = pins((root() / "requirements-cluster.lock").read_text().splitlines())
 REPLACED = {"numpy": GPU["numpy"], "lark": "1.2.2"}  # pins of the lock that the extra replaces
-TOGETHER = LOCK | GPU | REPLACED
+TOGETHER = LOCK | CLUSTER | GPU | REPLACED
 LIBRARIES = {*GPU, "accelerate", "datasets", "peft", "torch", "transformers", "trl"}
 OPTIONS = ("", "liger", "peft", "quantization", "vllm")  # extras of TRL: what it may be used with
 
@@ -74,10 +75,14 @@ def test_installed_packages_accept_the_pins_of_the_extra():
     }
     wrong = [
         line
-        for name in LOCK.keys() & installed.keys()
+        for name in (LOCK | CLUSTER).keys() & installed.keys()
         for line in refused(name, installed[name].requires or [], OPTIONS if name == "trl" else ("",))
     ]
     assert not wrong
+
+
+def test_the_extra_for_clusters_is_what_the_lock_has():
+    assert CLUSTER.items() >= pins(EXTRAS["cluster"]).items() and not CLUSTER.keys() & (LOCK | GPU).keys()
 
 
 def test_packages_of_the_extra_accept_the_pins():

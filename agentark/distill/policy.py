@@ -4,6 +4,7 @@ The training libraries are imported in the functions that train; see sft.
 """
 
 import importlib.util
+import math
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -11,6 +12,7 @@ from functools import partial
 from pathlib import Path
 
 from agentark import StudyError
+from agentark.distill.launch import route
 from agentark.distill.rewards import LOGGED, rewards, watched
 from agentark.distill.scorer import StepScorer
 from agentark.distill.settings import Policy
@@ -19,6 +21,10 @@ from agentark.models.chat import SWITCH, asking, prompt_ids, solve_prompt
 from agentark.schemas import Question
 
 EVAL_GENERATIONS = 2  # outputs to each held-out question
+FULL, HALF = 16, 2  # bytes: a weight with gradient and moments in mixed precision (arXiv 1910.02054); in 16 bits
+MEMORY = 0.9  # of a GPU: vLLM's default `gpu_memory_utilization`
+SEQUENCES = 256  # side by side: vLLM's default `max_num_seqs` has been 256 or more
+SPARE = 0.1  # of what vLLM holds, for its own activations and CUDA graphs: twice engines.vllm.ACTIVATIONS, as models are small
 
 
 def origin(base: Path, reward_model: Path | None, questions: Sequence[Question], seed: int, settings: Policy):
@@ -63,19 +69,21 @@ def train(
     if by_step and (settings.algorithm != "grpo" or settings.outcome_weight or reward_model is None):
         raise StudyError("policy.aggregate=step needs grpo and a reward model without outcome; set outcome_weight to 0")
     trained, held_out = split(questions, settings, agreed)
-    colocated = generation(settings)
+    generator = generation(settings)
     made_from = origin(base, reward_model, questions, seed, settings)
     checkpoints, label = checkpoints_of(made_from, settings), f"pad {base.name} seed {seed}"
     shared = arguments(settings, seed, settings.batch_size * settings.num_generations, label, checkpoints)
-    model, tokenizer = trainable(base, seed, settings, bool(colocated))
-    if colocated:  # vLLM reserves GPU memory for the whole window, so make it no longer than needed
-        colocated["vllm_max_model_length"] = longest_prompt(base, questions, tokenizer, settings) + settings.max_tokens
+    model, tokenizer = trainable(base, seed, settings, bool(generator))
+    if settings.generator == "vllm":
+        longest = longest_prompt(base, questions, tokenizer, settings) + settings.max_tokens
+        memory = float(torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory)
+        generator |= beside(model, settings, longest, memory)
     if not torch.cuda.is_available():  # on a CPU the faster generation is bit-identical
         whole = model.get_base_model() if settings.lora_rank else model
         whole.generate = partial(batching.generate, whole)
     how = "mean" if by_step else settings.aggregate
     functions, weights = rewards(reward_model, questions, how, settings.outcome_weight)
-    shared |= colocated | outputs_of(settings) | {"reward_weights": [*weights, 0.0]}
+    shared |= generator | outputs_of(settings) | {"reward_weights": [*weights, 0.0]}
     if held_out:
         shared |= early_stop(settings, checkpoints or out / "checkpoints", shared)
     kind, config = algorithm(settings, shared, reward_model, questions)
@@ -209,6 +217,38 @@ def generation(settings: Policy) -> dict[str, object]:
     if settings.generator == "paged":
         return {"use_transformers_continuous_batching": True}
     return {"use_vllm": True, "vllm_mode": "colocate"}
+
+
+def beside(model, settings: Policy, longest: int, memory: float) -> dict[str, object]:
+    """Trainer arguments for vLLM on the GPU, of `memory` bytes, on which `model` is trained.
+
+    vLLM reserves memory for a window of `longest` tokens, no longer than needed, and sleeps in the optimiser's step, so
+    activations may take its memory. Beside it stay the weights, gradients and moments, the reward model and a
+    reference: as the planner counts them (plan.sizes.training_gb), FULL bytes per trained weight, HALF per other. Unsloth
+    has a vLLM of its own, which does not sleep. Raises StudyError if there is no room for the weights and one output.
+    """
+    window: dict[str, object] = {"vllm_max_model_length": longest}
+    if route(settings)[0]:
+        return window
+    config = model.config.get_text_config()
+    heads = config.num_attention_heads
+    width = getattr(config, "head_dim", None) or config.hidden_size // heads
+    output = (
+        2 * HALF * config.num_hidden_layers * (getattr(config, "num_key_value_heads", None) or heads) * width * longest
+    )
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    weights = sum(p.numel() for p in model.parameters())
+    frozen = weights * (1 + bool(settings.beta and not settings.lora_rank))  # LoRA without its adapter is the reference
+    states = FULL * trained + HALF * (weights - trained if settings.lora_rank else 0) + HALF * frozen
+    together = min(SEQUENCES, settings.batch_size * settings.num_generations)
+    room = MEMORY - states / memory
+    if room * memory < (1 + SPARE) * HALF * weights + output:
+        raise StudyError(
+            "policy.generator=vllm: the GPU has no room for vLLM beside the training; set lora_rank, a smaller "
+            "max_tokens, or generator to transformers"
+        )
+    share = min(room, (1 + SPARE) * (HALF * weights + together * output) / memory)
+    return window | {"vllm_enable_sleep_mode": True, "vllm_gpu_memory_utilization": math.floor(100 * share) / 100}
 
 
 def longest_prompt(base: Path, questions: Sequence[Question], tokenizer, settings: Policy) -> int:

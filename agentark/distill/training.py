@@ -20,7 +20,7 @@ from transformers import (
 from transformers.trainer_pt_utils import LengthGroupedSampler
 from trl import SFTTrainer
 
-from agentark import Stopped, StudyError, deadline
+from agentark import Stopped, StudyError, deadline, first_line
 from agentark.distill import launch
 from agentark.distill.launch import route
 from agentark.distill.settings import Settings
@@ -80,9 +80,8 @@ def trainable(
     GPU, or 4-bit ones with `four_bit`. generates: vLLM generates during the training, and Unsloth shares the weights
     with it. dtype: of the weights beside LoRA; None for `loading.precision`.
     """
-    taken, _ = route(chosen)
-    if taken and (unsloth := fast_language_model(chosen.trainer)):
-        return with_unsloth(unsloth, base, seed, chosen, generates)
+    if route(chosen)[0]:
+        return with_unsloth(base, seed, chosen, generates)
     if chosen.lora_rank == 0:
         model, tokenizer = loading.load(base, torch.float32)
         freeze_vision(model)
@@ -128,27 +127,18 @@ def with_lora(model: PreTrainedModel, seed: int, rank: int, **options: Any) -> l
     )
 
 
-def fast_language_model(trainer: str):
-    """Unsloth's FastLanguageModel, or None with a printed line if it cannot be imported.
+def with_unsloth(
+    base: Path, seed: int, chosen: Settings, generates: bool
+) -> tuple[loading.Model, PreTrainedTokenizerFast]:
+    """The same LoRA adapter by Unsloth with its own kernels. For a vision model it selects the language half itself.
 
-    Raises StudyError in that case if `trainer` is "unsloth".
+    Raises StudyError if Unsloth cannot be imported.
     """
     os.environ.setdefault("UNSLOTH_DISABLE_STATISTICS", "1")
     try:
-        from unsloth import FastLanguageModel
+        from unsloth import FastLanguageModel as unsloth
     except (ImportError, NotImplementedError) as error:  # NotImplementedError: unsupported GPU
-        reason = str(error).splitlines()[0]
-        if trainer == "unsloth":
-            raise StudyError(f"trainer unsloth: {reason}; set trainer to auto to fall back") from error
-        print(f"trainer: PEFT instead (unsloth cannot be imported: {reason})", flush=True)
-        return None
-    return FastLanguageModel
-
-
-def with_unsloth(
-    unsloth, base: Path, seed: int, chosen: Settings, generates: bool
-) -> tuple[loading.Model, PreTrainedTokenizerFast]:
-    """The same LoRA adapter by Unsloth with its own kernels. For a vision model it selects the language half itself."""
+        raise StudyError(f"trainer unsloth: {first_line(error)}; set trainer to auto") from error
     tokenizer = loading.load_tokenizer(base)
     model, _ = unsloth.from_pretrained(
         str(base),

@@ -78,9 +78,9 @@ def memory(ray) -> float:
     return ray.get(ray.remote(num_gpus=1)(vllm.memory).remote())
 
 
-def cards(name: str, memory: float) -> int:
-    """GPUs of `memory` bytes that a worker needs for an engine: those that vLLM needs, else 1."""
-    return vllm.cards(name.removeprefix("vllm:"), memory) if memory and name.startswith("vllm:") else 1
+def cards(name: str, memory: float, there: int = 0) -> int:
+    """GPUs of `memory` bytes, of `there`, that a worker needs for an engine: those that vLLM needs, else 1."""
+    return vllm.cards(name.removeprefix("vllm:"), memory, there) if memory and name.startswith("vllm:") else 1
 
 
 def wait_for_gpus(ray) -> None:
@@ -107,7 +107,7 @@ class Pool:
         if name.startswith("vllm:"):
             wait_for_gpus(ray)
         self.ray, self.memory = ray, memory(ray)
-        self.each = each = cards(name, self.memory)
+        self.each = each = cards(name, self.memory, int(ray.cluster_resources().get("GPU", 0)))
         self.unit = "GPU" if ray.cluster_resources().get("GPU") else "CPU"
         self.kind = ray.remote(num_cpus=1, num_gpus=each if self.unit == "GPU" else 0, max_restarts=0)(Worker)
         self.free: queue.Queue = queue.Queue()

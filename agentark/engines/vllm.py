@@ -26,20 +26,46 @@ MISSING = (
 )
 
 
+KEYS_AND_VALUES = 2 * 2  # a key and a value, of 2 bytes each
 MEMORY = 0.9  # vLLM's default `gpu_memory_utilization`
 WHAT_FITS = -1  # vLLM's value of `max_model_len` for a window that fits into the memory
-ROOM = 1.1  # of the weights: a tenth for keys and values
+# Tokens of the longest request that a copy has room for, if the model's window is longer: scale `full` has 31,000 in the
+# prompt of a summary (6,000 of the question, five traces of 4,096) and its reply.
+LONGEST = 32_768
+TOGETHER = 2  # so many such requests side by side: with room for one alone a copy would answer one at a time
+# Of the weights, for activations and CUDA graphs. Computed, not measured: 8,192 tokens a step of Qwen3-32B (vLLM's default)
+# are 0.8 GB in the MLP (2 x 25,600 values of 2 bytes), and graphs with the CUDA context take about 2 GB beside 65.6.
+ACTIVATIONS = 0.05
 
 
-def cards_for(weights: float, memory: float) -> int:
-    """Number of GPUs of `memory` bytes that hold `weights` bytes and some keys and values: a power of two, since vLLM
-    gives each GPU as many attention heads as the others."""
-    return 2 ** max(0, math.ceil(math.log2(ROOM * weights / (memory * MEMORY))))
+def cards_for(weights: float, token: float, window: float, memory: float) -> int:
+    """Number of GPUs of `memory` bytes that hold `weights` bytes, activations, and keys and values of TOGETHER longest
+    requests, of `token` bytes a token: a power of two, since vLLM gives each GPU as many attention heads as the others."""
+    need = weights * (1 + ACTIVATIONS) + TOGETHER * min(window, LONGEST) * token
+    return 2 ** max(0, math.ceil(math.log2(need / (memory * MEMORY))))
 
 
-def cards(name: str, memory: float) -> int:
-    """Number of GPUs of `memory` bytes that one copy of a checkpoint takes."""
-    return cards_for(sum(file.stat().st_size for file in located(name).glob("*.safetensors")), memory)
+def attention(config) -> tuple[int, int, int]:
+    """Layers, heads of keys and values, and their width, in a language model's configuration."""
+    heads = config.num_attention_heads
+    width = getattr(config, "head_dim", None) or config.hidden_size // heads
+    return config.num_hidden_layers, getattr(config, "num_key_value_heads", None) or heads, width
+
+
+def cards(name: str, memory: float, there: int = 0) -> int:
+    """Number of GPUs of `memory` bytes that one copy of a checkpoint takes. With fewer at hand (`there`; 0: any number) all
+    of them, for a shorter window, if they hold the weights. Raises StudyError for weights not in the hub's format."""
+    folder = located(name)
+    weights = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+    if not weights:
+        held = loading.instead(folder) or "; fetch it again, or save the model as safetensors"
+        raise StudyError(f"vllm: {folder} has no weights in the hub's format (*.safetensors){held}")
+    config = AutoConfig.from_pretrained(folder).get_text_config()
+    token = KEYS_AND_VALUES * math.prod(attention(config))
+    needed = cards_for(weights, token, config.max_position_embeddings, memory)
+    most = 2 ** int(math.log2(there)) if there else needed
+    # As much for keys and values as for activations is the least that is of use.
+    return most if most < needed and weights * (1 + 2 * ACTIVATIONS) < most * memory * MEMORY else needed
 
 
 def memory() -> float:
@@ -108,13 +134,14 @@ class VLLM:
 def settings(folder: Path) -> dict[str, object]:
     """Options that differ from vLLM's defaults.
 
-    The checkpoint's own precision, since `auto` reduces 32-bit weights to 16 bits. On GPUs as many of them as the weights
-    need, and the longest window, up to the model's own, for which the memory suffices. On a CPU no compilation, which takes
+    The checkpoint's own precision, since `auto` reduces 32-bit weights to 16 bits. On GPUs as many of them as `cards`
+    says, and the longest window, up to the model's own, for which the memory suffices. On a CPU no compilation, which takes
     minutes for little gain, and no chunked prefill, which crashes vLLM 0.32 on seeded requests.
     """
     precision = AutoConfig.from_pretrained(folder).get_text_config().dtype
     if torch.cuda.is_available():
-        needed, there = cards(str(folder), memory()), torch.cuda.device_count()
+        there = torch.cuda.device_count()
+        needed = cards(str(folder), memory(), there)
         if needed > there:
             raise StudyError(
                 f"vllm: {folder} needs {needed} GPUs like these for its weights, but there are {there}; choose a smaller "

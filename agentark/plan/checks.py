@@ -1,5 +1,6 @@
 """Checks of a planned run against the parameters and the hardware."""
 
+import contextlib
 import json
 import shutil
 from collections.abc import Sequence
@@ -11,10 +12,13 @@ import psutil
 import torch
 
 from agentark import StudyError, root
+from agentark.engines import on_cluster
 from agentark.models import checkpoints
 from agentark.plan.cores import card_of
-from agentark.plan.rates import files, here, size_of
-from agentark.plan.sizes import FILES, GB
+from agentark.plan.rates import engine_name, files, here, lacks, size_of
+from agentark.plan.simulation import NODE, copies_on
+from agentark.plan.sizes import FILES, GB, cards_for
+from agentark.stage import windows
 from agentark.tasks import TASKS
 from agentark.tasks.datasets import DATA_SETS
 from agentark.tasks.questions import asked
@@ -36,7 +40,13 @@ def checks(params: dict, rows: pd.DataFrame, card: str) -> list[Check]:
     need, free = 2 * rows["disk_gb"].sum() - fetched, shutil.disk_usage(root()).free / GB
     note = f"{need:.1f} GB with DVC's cache, {free:.1f} GB free"
     found.append(Check("disk", "ok", note) if need < free else Check("disk", "not ok", f"{note}; make room"))
-    return [*found, memory_check(params, rows, card)]
+    return [
+        *found,
+        *window_checks(params),
+        *engine_checks(params),
+        *card_checks(params, card),
+        memory_check(params, rows, card),
+    ]
 
 
 def model_checks(params: dict, name: str) -> list[Check]:
@@ -81,9 +91,48 @@ def data_check(params: dict, task: str) -> Check:
     return Check(what, "ok" if params["questions"]["local"] else "not ok", note)
 
 
+def window_checks(params: dict) -> list[Check]:
+    """Whether the longest requests fit into the models' windows; the first stages refuse to run if they do not."""
+    if found := [Check("window", "not ok", line) for line in windows.too_long(params)]:
+        return found
+    names = dict.fromkeys([params["teacher"], *params["students"]])
+    unknown = [Path(name).name for name in names if windows.window(params, name) is None]
+    if unknown:
+        return [Check("window", "not known", f"of {', '.join(unknown)}; see max_position_embeddings in config.json")]
+    return [Check("window", "ok", "the longest requests fit into those of all models")]
+
+
+def engine_checks(params: dict) -> list[Check]:
+    """What the engines lack here; a plan for another machine is not wrong without it."""
+    names = [engine_name(params, name) for name in (params["teacher"], *params["students"])]
+    absent = dict.fromkeys(part for name in names for part in lacks(name).split(" and ") if "installed" in part)
+    extras = [extra for word, extra in (("vLLM", "gpu"), ("Ray", "cluster")) if f"{word} is not installed" in absent]
+    how = f"; `pip install -e .[{','.join(extras)}]`" if extras else "; see docs/real-models.md"
+    verdict = "not ok" if torch.cuda.is_available() else "not known"
+    return [Check("engines", verdict, f"{', '.join(absent)} here{how}")] if absent else []
+
+
+def card_checks(params: dict, card: str) -> list[Check]:
+    """How many cards a copy of each model takes in vLLM, and how many copies the cards here hold, or those of one node."""
+    gpu, found, verdict = torch.cuda.is_available(), [], "ok" if torch.cuda.is_available() else "not known"
+    there = torch.cuda.device_count() if gpu else NODE
+    for name in dict.fromkeys([params["teacher"], *params["students"]]):
+        engine = engine_name(params, name)
+        if card == "core" or not engine.removeprefix("ray:").startswith("vllm:"):
+            continue
+        with contextlib.suppress(StudyError):  # of an unknown size: `model_checks` tells it
+            each = cards_for(size_of(params, name), card_of(card))
+            copies = copies_on(there, each) if on_cluster(engine) else min(1, there // each)
+            verdict = verdict if copies else "not ok"
+            cards, held = f"{each} card{'s'[: each > 1]} a copy", f"{copies or 'no'} cop{'y' if copies == 1 else 'ies'}"
+            found.append(f"{Path(name).name}: {cards}, {held}")
+    where = f"on the {there} {card} here" if gpu else f"on {there} {card}"
+    return [Check("cards", verdict, f"{where}: {'; '.join(found)}")] if found else []
+
+
 def memory_check(params: dict, rows: pd.DataFrame, card: str) -> Check:
     """The stage that needs most memory against this machine's (mini, and on cores), its GPU's, or else the planned
-    card's."""
+    card's. Where a copy of a model takes several cards, the memory is that of one."""
     if rows["memory_gb"].isna().all():
         return Check("memory", "not known", "no peak is recorded; run `make bench` after a study")
     most, what, verdict = rows.loc[rows["memory_gb"].idxmax()], "GPU memory", "ok"
@@ -93,7 +142,8 @@ def memory_check(params: dict, rows: pd.DataFrame, card: str) -> Check:
         room, whose = torch.cuda.get_device_properties(0).total_memory / GB, "this GPU"
     else:
         room, whose, verdict = card_of(card).memory, f"the planned {card} (there is no GPU here)", "not known"
-    note = f"{most['stage']} needs {most['memory_gb']:.1f} GB, {whose} has {room:.0f}"
+    a_card = "" if what == "memory" else " a card"
+    note = f"{most['stage']} needs {most['memory_gb']:.1f} GB{a_card}, {whose} has {room:.0f}"
     if most["memory_gb"] > room:
         use = "AGENTARK_WORKERS=1, a smaller per_device_batch_size" if what == "memory" else "more or larger cards"
         return Check(what, "not ok", f"{note}; use {use}, LoRA (lora_rank) or a smaller student")

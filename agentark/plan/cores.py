@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import lru_cache
 
 import psutil
@@ -52,11 +53,25 @@ def on_cores(params: dict) -> bool:
     return not torch.cuda.is_available() and not any(without_ray(name).startswith("vllm:") for name in names)
 
 
+def card_here() -> str:
+    """The name in CARDS of this machine's first GPU, or of the one with the most similar memory; "" without a GPU."""
+    if not torch.cuda.is_available():
+        return ""
+    device = torch.cuda.get_device_properties(0)
+    words = device.name.replace("-", " ").split()  # NVIDIA A100-SXM4-80GB, NVIDIA GeForce RTX 4090
+    named = [name for name in CARDS if set(name.split()) <= set(words)]
+    near = min(CARDS, key=lambda name: abs(CARDS[name].memory - device.total_memory / GB))
+    return named[0] if named else near
+
+
 def card_of(name: str) -> Card:
-    """A GPU of CARDS, or "core". Raises StudyError for another name."""
-    if name != "core" and name not in CARDS:
+    """A GPU of CARDS, with the real memory if this machine has one, or "core". Raises StudyError for another name."""
+    if name == "core":
+        return core()
+    if name not in CARDS:
         raise StudyError(f"card {name!r:.80} is unknown; choose one of {', '.join(CARDS)}")
-    return core() if name == "core" else CARDS[name]
+    real = name == card_here()
+    return replace(CARDS[name], memory=torch.cuda.get_device_properties(0).total_memory / GB) if real else CARDS[name]
 
 
 def calls_of(params: dict, stage: str, questions: int) -> int:

@@ -35,6 +35,7 @@ from agentark.traces.reading import SUMMARISER
 from agentark.traces.selection import select
 
 SMALL = 1e8  # weights; steps of smaller students are measured, because they take only seconds
+PACKAGES = {"ray": "Ray", "vllm": "vLLM", "xllamacpp": "llama.cpp"}  # that engines need
 COLUMNS = ["model", "task", "hard", "temperature", "kind", "calls", "read", "written", "seconds", "n", "basis"]
 
 
@@ -107,16 +108,13 @@ def obstacle(params: dict) -> str:
 
 def lacks(model: str) -> str:
     """What an engine (a model's name for `engines.engine`) lacks on this machine; "" if nothing."""
-    if on_cluster(model) and importlib.util.find_spec("ray") is None:
-        return "Ray is not installed"
-    model = without_ray(model)
-    if model.startswith("vllm:") and importlib.util.find_spec("vllm") is None:
-        return "vLLM is not installed"
-    if model.startswith("vllm:") and not torch.cuda.is_available():
-        return "there is no GPU"
-    if model.startswith("llama.cpp:") and importlib.util.find_spec("xllamacpp") is None:
-        return "llama.cpp is not installed"
-    return ""
+    own = without_ray(model)
+    needed = {"ray": on_cluster(model), "vllm": own.startswith("vllm:"), "xllamacpp": own.startswith("llama.cpp:")}
+    absent = [name for name, used in needed.items() if used and importlib.util.find_spec(name) is None]
+    found = [f"{PACKAGES[name]} is not installed" for name in absent]
+    if needed["vllm"] and not torch.cuda.is_available():
+        found.append("there is no GPU")
+    return " and ".join(found)
 
 
 def rates(params: dict, pilot_main: int, pilot_other: int, assumed: Assumptions) -> pd.DataFrame:

@@ -10,6 +10,7 @@ Speeds of cards are those of `plan.sizes`. Starting processes, loading weights a
 """
 
 import heapq
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -67,7 +68,8 @@ class Copy:
 def batch_ends(read: np.ndarray, computed: np.ndarray, written: np.ndarray, copy: Copy) -> np.ndarray:
     """Seconds from the start of a batch to the end of each reply, in ascending order, from the tokens of its requests: of
     the prompts, those of them that have to be computed, and of the replies."""
-    slots = int(max(1, min(copy.slots, copy.room // (read + written).mean())))
+    fitting = copy.slots if math.isinf(copy.room) else copy.room // (read + written).mean()
+    slots = int(max(1, min(copy.slots, fitting)))
     steps = np.array(written, float)
     free = list(steps[:slots])
     heapq.heapify(free)

@@ -17,6 +17,7 @@ from agentark.engines import vllm
 from agentark.engines.llama_cpp import WINDOW
 from agentark.models import gguf
 from agentark.models.checkpoints import described
+from agentark.stage.windows import WINDOWS
 
 GB = 1e9
 
@@ -38,10 +39,13 @@ class Card:
         return replace(self, tflops=self.tflops_bf16, bytes=2) if self.core else self
 
 
-CARDS = {  # NVIDIA's data sheets, SXM versions, rates without sparsity
-    "A100": Card(80, 312, 2.04),
+CARDS = {  # NVIDIA's data sheets, rates without sparsity (half of those that a sheet gives with it)
+    "A100": Card(80, 312, 2.04),  # these three: SXM versions
     "H100": Card(80, 989, 3.35),
     "H200": Card(141, 989, 4.8),
+    "RTX 4090": Card(24, 165, 1.008),  # NVIDIA Ada GPU architecture, appendix A: bf16 with fp32 sums
+    "A10": Card(24, 125, 0.6),
+    "L4": Card(24, 121, 0.3),
 }
 MFU = 0.4  # fraction of the matrix rate: 38 to 43 % in training on H100s (Llama 3, arXiv 2407.21783, table 4)
 # Fraction of the bandwidth in decoding: about 60 % on H100s (MosaicML, LLM inference performance engineering, 2023).
@@ -60,7 +64,7 @@ PROCESS_GB = 0.5  # of a Python process with torch and transformers, measured
 @dataclass(frozen=True)
 class Checkpoint:
     """A model's size and licence. gated: the licence must be accepted on the hub; bytes: per weight on disk; quantised:
-    a GGUF file, which llama.cpp runs as it is, one sequence at a time."""
+    a GGUF file, which llama.cpp runs as it is, one sequence at a time; window: in tokens, llama.cpp's for such a file."""
 
     weights: float
     layers: int
@@ -72,6 +76,7 @@ class Checkpoint:
     gated: bool = False
     bytes: float = 2
     quantised: bool = False
+    window: int = WINDOW
 
     @property
     def disk_gb(self) -> float:
@@ -80,10 +85,10 @@ class Checkpoint:
     @property
     def kv_bytes(self) -> int:
         """Bytes of one token's keys and values in 16 bits; sliding windows are ignored."""
-        return 2 * 2 * self.layers * self.kv_heads * self.head_dim
+        return vllm.KEYS_AND_VALUES * self.layers * self.kv_heads * self.head_dim
 
 
-CHECKPOINTS = {  # model cards and config.json on the hub
+SHAPES = {  # model cards and config.json on the hub
     "Qwen/Qwen3-32B": Checkpoint(32.8e9, 64, 5120, 8, 128, 151_936, "apache-2.0"),
     "Qwen/Qwen3-14B": Checkpoint(14.8e9, 40, 5120, 8, 128, 151_936, "apache-2.0"),
     "Qwen/Qwen3-8B": Checkpoint(8.2e9, 36, 4096, 8, 128, 151_936, "apache-2.0"),
@@ -94,6 +99,7 @@ CHECKPOINTS = {  # model cards and config.json on the hub
     "meta-llama/Meta-Llama-3-8B-Instruct": Checkpoint(8.03e9, 32, 4096, 8, 128, 128_256, "llama3", gated=True),
     "google/gemma-3-27b-it": Checkpoint(27.4e9, 62, 5376, 16, 128, 262_208, "gemma", gated=True),
 }
+CHECKPOINTS = {name: replace(size, window=WINDOWS[name]) for name, size in SHAPES.items()}
 
 
 FILES = {  # GGUF files on the hub, in the folder MODEL-GGUF: model and bytes
@@ -115,12 +121,11 @@ def checkpoint(where: str) -> Checkpoint:
             raise StudyError(f"{where}: no such folder or known size; fetch it, or add it to sizes.CHECKPOINTS")
         return CHECKPOINTS[where]
     stated, config = described(folder), AutoConfig.from_pretrained(folder).get_text_config()
-    heads, width = config.num_attention_heads, config.hidden_size
-    kv_heads = getattr(config, "num_key_value_heads", None) or heads
-    head_dim = getattr(config, "head_dim", None) or width // heads
-    shape = config.num_hidden_layers, width, kv_heads, head_dim, config.vocab_size
+    layers, kv_heads, head_dim = vllm.attention(config)
+    shape = layers, config.hidden_size, kv_heads, head_dim, config.vocab_size
     size = 4 if stated["precision"] == "float32" else 2
-    return Checkpoint(float(stated["weights"]), *shape, str(stated["licence"]), bytes=size)
+    window = int(stated["window"])
+    return Checkpoint(float(stated["weights"]), *shape, str(stated["licence"]), bytes=size, window=window)
 
 
 def quantised(where: str) -> Checkpoint:
@@ -176,7 +181,9 @@ def matrix_rate(model: Checkpoint, card: Card) -> float:
 
 def cards_for(model: Checkpoint, card: Card) -> int:
     """Number of cards that one copy of a model takes in vLLM; one core."""
-    return 1 if card.core else vllm.cards_for(held_bytes(model, card), card.memory * GB)
+    if card.core:
+        return 1
+    return vllm.cards_for(held_bytes(model, card), kv_bytes(model, card), model.window, card.memory * GB)
 
 
 def batch_of(model: Checkpoint, card: Card, tokens: float, most: int = SEQUENCES) -> int:
@@ -217,11 +224,11 @@ def training_flop(card: Card, lora_rank: int) -> int:
 
 
 def generation_gb(model: Checkpoint, card: Card, tokens: float) -> float:
-    """GB of memory of generation: weights, and keys and values of the batch. On GPUs over all cards; on a core with the
-    process's own, and llama.cpp's room for a whole window."""
+    """GB of memory of generation: weights, and keys and values of the batch. On GPUs of each of a copy's cards; on a core
+    with the process's own, and llama.cpp's room for a whole window."""
     sequence = WINDOW if model.quantised else tokens
     cache = batch_of(model, card, tokens) * kv_bytes(model, card) * sequence
-    return (held_bytes(model, card) + cache) / GB + (PROCESS_GB if card.core else 0)
+    return (held_bytes(model, card) + cache) / GB / cards_for(model, card) + (PROCESS_GB if card.core else 0)
 
 
 def training_gb(model: Checkpoint, tokens: float, lora_rank: int, frozen: int, core: bool = False) -> float:

@@ -76,7 +76,7 @@ def stages(params: dict, rates: pd.DataFrame, steps: pd.DataFrame, card: str) ->
     which its stage runs too; other stages take seconds. card: "core" or one of CARDS.
 
     hours: of a core at scale mini and on cores, else of a GPU; disk_gb: without DVC's cache; memory_gb: of all
-    processes in the last run (mini), else a lower bound on the memory of all processes or on GPU memory.
+    processes in the last run (mini), else a lower bound on the memory of all processes or on that of a GPU.
     """
     rows = []
     for name in dict.fromkeys([params["teacher"], *params["students"]]):

@@ -21,8 +21,9 @@ import psutil
 from agentark import Stopped, StudyError, deadline, exit_status, first_line, redacted, root
 from agentark.files import staged, write_json
 from agentark.parallel import TERMINAL
+from agentark.stage import windows
 from agentark.stage.outputs import places, recorded
-from agentark.stage.parameters import declared, parameters, read, read_params, resolve
+from agentark.stage.parameters import declared, label_of, parameters, read, read_params, resolve
 
 HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w.-]+(?::[\w.-]+)?")
 SOCKET = 80  # maximum length of the path of a kernel's socket folder; Linux allows 107 characters for a socket's path
@@ -93,8 +94,12 @@ def run(name: str, given: dict[str, str], scale: str = "") -> None:
             f"{name!a:.80}: not a notebook's name; give it without .ipynb, as in 03_debate or paper/claims"
         )
     notebook = top / "notebooks" / f"{name}.ipynb"
+    if not notebook.is_file() and len(below := [*notebook.parent.glob(f"*/{name}.ipynb")]) == 1:  # plan: choices/plan
+        notebook, name = below[0], label_of(below[0])
     params = parameters(scale) if scale else read_params(top / "params.yaml")
     values = resolve(notebook, params, given)
+    if name in windows.FIRST:
+        windows.check(params, values)
     outs = [k for k in values if k == "out" or k.startswith("out_")]
     if not outs:
         raise StudyError(f"{name}: no `out` in its parameters cell; add one, since a stage needs a path to write to")

@@ -73,6 +73,7 @@ REST: list[tuple[Callable, str, Any]] = [
     (generate, "vLLM", "vllm:"),
     (train_grpo, "TRL", {}),
     (train_grpo, "TRL, continuous batching", {"generator": "paged"}),
+    (train_grpo, "TRL, vLLM", {"generator": "vllm"}),
     (train_sft, "TRL", {"lora_rank": 0}),
 ]
 # route -> the route whose loss curve it is compared with
