@@ -13,7 +13,7 @@ import torch
 
 from agentark import StudyError, root
 from agentark.engines import on_cluster
-from agentark.models import checkpoints
+from agentark.models import checkpoints, without_ray
 from agentark.plan.cores import card_of
 from agentark.plan.rates import engine_name, files, here, lacks, size_of
 from agentark.plan.simulation import NODE, copies_on
@@ -118,7 +118,7 @@ def card_checks(params: dict, card: str) -> list[Check]:
     there = torch.cuda.device_count() if gpu else NODE
     for name in dict.fromkeys([params["teacher"], *params["students"]]):
         engine = engine_name(params, name)
-        if card == "core" or not engine.removeprefix("ray:").startswith("vllm:"):
+        if card == "core" or not without_ray(engine).startswith("vllm:"):
             continue
         with contextlib.suppress(StudyError):  # of an unknown size: `model_checks` tells it
             each = cards_for(size_of(params, name), card_of(card))
