@@ -144,7 +144,7 @@ RANGE = re.compile(
     re.IGNORECASE,
 )
 EMPHASIS = re.compile(r"(?<![\w^\\])_{1,2}(?=[^\s_])|(?<=[^\s_])_{1,2}(?!\w)|^\*(?=[\d$])|(?<=\d)\*[.\s]*$")  # "_18_"
-RATIO = re.compile(rf"(?<![\d:.,])(?!{TIME})(\d+):(\d+)(?![\d:]|[.,]\d)|^\W*(\d+) : (\d+)\W*$")
+RATIO = re.compile(rf"(?<![\d:.,])(?!{TIME})(\d+):(\d+)(?![\d:]|[.,]\d)")
 BETWEEN = re.compile(rf"\bbetween\s[$€£]?{FIGURE}{FEW_WORDS}\s(?:and|to)\s[$€£]?{FIGURE}", re.IGNORECASE)
 RESULT = re.compile(
     r"=>|=|≈|⇒|→|\\approx|\\implies|\\Rightarrow|\bequals?(?: to)?\b|\bround(?:s|ed)? (?:up|down) to\b(?=\s?[$€£]?\d)"
@@ -357,7 +357,7 @@ def number(content: str, before: str = "") -> str | None:
     result = plain(parts[-1].replace("{,}", ","))
     bare = EMPHASIS.sub("", DENIED.sub("", DRESS.sub("", result)))
     if len(re.findall(r"\d+", bare)) == 2:
-        bare = RATIO.sub(r"\1\3/\2\4", bare)
+        bare = RATIO.sub(r"\1/\2", bare)
     bare = BETWEEN.sub(" ", bare)
     if re.search(r"\d", short := COMMENT.sub("", bare)):
         bare = short
