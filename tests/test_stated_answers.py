@@ -1,5 +1,7 @@
 """Answers as the pipeline reads them: first the answer that a reply states, then the verdict on it."""
 
+import time
+
 import pytest
 from examples import KEYS
 from hypothesis import given
@@ -96,6 +98,17 @@ def test_words_in_a_sentence_vote_with_the_words_alone():
 def test_a_list_in_words_is_stated_whole():
     assert stated_answer("Answer: - red\n- blue", "text") == "- red\n- blue"
     assert answer_of("answer : 7\nfix 8", KEYS) == "7"
+
+
+@pytest.mark.parametrize(
+    "piece", ["Agent 1, ", "A. is 1 ", "(since 1 = ", "` ", "** ", "_ ", "Yes, (", "made 1 a in ", "old answer was 1 "]
+)
+@pytest.mark.parametrize("kind", ["number", "latex", "choice", "text"])
+def test_reading_takes_linear_time(piece, kind):
+    begun = time.process_time()
+    for text in ((piece * 8_000)[:8_000], f"Answer: {(piece * 500)[:500]} 1. Let me check: {(piece * 7_000)[:7_000]}"):
+        stated_answer(text, kind)
+    assert time.process_time() - begun < 2
 
 
 @given(

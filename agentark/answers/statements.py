@@ -76,7 +76,7 @@ FORMER = re.compile(
     r"[^.:=\n]{0,60}?\bwas\b",
     re.IGNORECASE,
 )
-FRAME = re.compile(r"^(?:\*\*|__|`|\s)+|(?<![\^_{])(?:[*`\s]|__)+$")  # around a formula: "**3/8**"
+FRAME = re.compile(r"^(?:\*\*|__|`|\s)+|(?<![\^_{*`\s])(?:[*`\s]|__)+$")  # around a formula: "**3/8**"
 # The same within a text: "The side is **3/8** or `3x`."
 STRONG = re.compile(r"(?<![\w)}*])(\*\*|`)(?=[^\s*`])([^*`\n]+)\1(?![\w({*])")
 PROSE = re.compile(r"(?<![\\a-zA-Z{])[a-zA-Z]{2,}\s+[a-zA-Z]{2,}")
@@ -144,7 +144,7 @@ RANGE = re.compile(
     re.IGNORECASE,
 )
 EMPHASIS = re.compile(r"(?<![\w^\\])_{1,2}(?=[^\s_])|(?<=[^\s_])_{1,2}(?!\w)|^\*(?=[\d$])|(?<=\d)\*[.\s]*$")  # "_18_"
-RATIO = re.compile(rf"(?<![\d:.,])(?!{TIME})(\d+):(\d+)(?![\d:]|[.,]\d)|^\W*(\d+) : (\d+)\W*$")
+RATIO = re.compile(rf"(?<![\d:.,])(?!{TIME})(\d+):(\d+)(?![\d:]|[.,]\d)")
 BETWEEN = re.compile(rf"\bbetween\s[$€£]?{FIGURE}{FEW_WORDS}\s(?:and|to)\s[$€£]?{FIGURE}", re.IGNORECASE)
 RESULT = re.compile(
     r"=>|=|≈|⇒|→|\\approx|\\implies|\\Rightarrow|\bequals?(?: to)?\b|\bround(?:s|ed)? (?:up|down) to\b(?=\s?[$€£]?\d)"
@@ -154,7 +154,9 @@ RESULT = re.compile(
 )
 COMMENT = re.compile(r"(?:(?<=[a-zA-Z%°])\s*|(?<=\d)\s+)\([^()]*\)")  # "90 days (30 * 3)"
 # "(since 1 gallon = 12 pints) gives us 9 pints": an equation in brackets before the number
-ASIDE = re.compile(r"\((?:since|as|because|where|so|i\.e\.|note)\b[^()]*=[^()]*\)(?=[^()=]*\d)", re.IGNORECASE)
+ASIDE = re.compile(
+    r"\((?:since|as|because|where|so|i\.e\.|note)\b[^()=]{0,80}=[^()]{0,80}\)(?=[^()=]*\d)", re.IGNORECASE
+)
 # The first number, not the last: "There are 260 sheep in the 3 cities.", "She will have 600 dollars after 3 years."
 SETTING = re.compile(
     rf"\b(?:there (?:are|is|were|was|will be)|ha[ds]|have|had|earn(?:s|ed)?|makes?|made|needs?|pays?|paid|spen[dt]s?|saves?"
@@ -299,7 +301,7 @@ def concluding(text: str) -> str:
 def last_sentence(line: str) -> str:
     """The last sentence of a line that concludes or computes, else the whole line."""
     last = line
-    for start in SENTENCE.finditer(line):
+    for start in list(SENTENCE.finditer(line))[-12:]:
         rest = line[start.end() :]
         if re.search(r"\d", rest) and (CONCLUDES.match(rest) or GIVES.search(rest)):
             last = rest
@@ -357,7 +359,7 @@ def number(content: str, before: str = "") -> str | None:
     result = plain(parts[-1].replace("{,}", ","))
     bare = EMPHASIS.sub("", DENIED.sub("", DRESS.sub("", result)))
     if len(re.findall(r"\d+", bare)) == 2:
-        bare = RATIO.sub(r"\1\3/\2\4", bare)
+        bare = RATIO.sub(r"\1/\2", bare)
     bare = BETWEEN.sub(" ", bare)
     if re.search(r"\d", short := COMMENT.sub("", bare)):
         bare = short
