@@ -1,9 +1,11 @@
 """The workers of a Ray cluster, without Ray: what they ask for when nodes come late, and where they work."""
 
+from types import SimpleNamespace
+
 import pytest
 
-from agentark import StudyError, root
-from agentark.engines import cluster
+from agentark import Stopped, StudyError, root
+from agentark.engines import Request, cluster
 
 
 class FakeRay:
@@ -66,3 +68,72 @@ def test_a_worker_works_in_the_driver_s_folder_or_says_that_it_is_not_there(tmp_
     (tmp_path / "study" / "params.yaml").touch()
     monkeypatch.setattr(cluster, "engine", lambda name: root())
     assert worker.engine("any") == (tmp_path / "study").resolve()
+
+
+class RayError(Exception):
+    def __init__(self, cause: Exception):
+        super().__init__(str(cause))
+        self.cause = cause
+
+
+class Raising:
+    """A worker that raises an error over poison, and ever after."""
+
+    def __init__(self, error: Exception):
+        self.error, self.broken, self.run = error, False, self
+        self.fingerprint = SimpleNamespace(remote=lambda name: name)
+
+    def options(self, **_):
+        return self
+
+    def remote(self, _, batches):
+        for number, (requests, _) in enumerate(batches):
+            self.broken |= any("poison" in request.messages[-1]["content"] for request in requests)
+            if self.broken:
+                raise RayError(self.error)
+            yield number, [cluster.Reply("well", 1, 1, "stop", 0.0) for _ in requests]
+
+
+class RaisingRay(FakeRay):
+    exceptions = SimpleNamespace(RayError=RayError)
+
+    def __init__(self, error: Exception):
+        super().__init__({"CPU": 2})
+        self.error, self.killed = error, []
+
+    def remote(self, **_):
+        return lambda _: SimpleNamespace(remote=lambda *_: Raising(self.error))
+
+    def kill(self, worker):
+        self.killed.append(worker)
+
+
+def answers(ray: FakeRay, monkeypatch, texts: list[str]) -> list[str]:
+    """Finish reasons, of batches of two."""
+    monkeypatch.setattr(cluster, "POOL", [cluster.Pool(ray, "any")])
+    asked = [Request([{"role": "user", "content": text}], 0.0, 8, 0) for text in texts]
+    batches = [cluster.Batch(asked[i : i + 2], 0) for i in range(0, len(asked), 2)]
+    found = dict(cluster.Cluster("any").run(batches))
+    return [reply.finish_reason for i in range(len(batches)) for reply in found[i]]
+
+
+def test_a_worker_that_raises_an_error_is_killed_and_the_request_is_set_aside_in_the_end(monkeypatch, capsys):
+    ray = RaisingRay(RuntimeError("CUDA error"))
+    found = answers(ray, monkeypatch, ["one", "two", "three", "poison", "five", "six"])
+    assert found == ["stop"] * 3 + ["refused"] + ["stop"] * 2
+    assert len(ray.killed) == 2 * cluster.ATTEMPTS
+    assert "(RuntimeError: CUDA error); it counts as unanswered" in capsys.readouterr().out
+
+
+def test_too_many_requests_set_aside_end_the_run(monkeypatch):
+    monkeypatch.setattr(cluster, "ASIDE", 1)
+    with pytest.raises(StudyError, match=r"CUDA error\), as over 1 others"):
+        answers(RaisingRay(RuntimeError("CUDA error")), monkeypatch, ["poison"] * 4)
+
+
+@pytest.mark.parametrize("error", [StudyError("no model here"), Stopped("what is finished is kept")])
+def test_an_error_of_the_input_and_the_end_of_the_run_come_as_themselves_and_kill_no_worker(monkeypatch, error):
+    ray = RaisingRay(error)
+    with pytest.raises(type(error), match=str(error)):
+        answers(ray, monkeypatch, ["poison"])
+    assert not ray.killed
