@@ -27,10 +27,11 @@ import pandas as pd
 from agentark import finish, parallel, root
 from agentark.debate import run
 from agentark.debate.protocols import Debate
-from agentark.engines import Batch, Reply, Request, batches_itself, cluster
+from agentark.engines import Batch, Reply, Request, Store, batches_itself, cluster, engine
 from agentark.pretrain.training import MAX_TOKENS
 from agentark.schemas import Question, write_csv
 from agentark.tasks import task
+from tests.servers import answering, completion
 
 REPEATS = 3
 SIZES = (10_000, 100_000)  # questions, between which memory may not grow
@@ -150,7 +151,35 @@ def on_ray(number: int = 256) -> list[dict]:
     return [spread("debate: on a Ray cluster / without", ratios, note)]
 
 
-PARTS: tuple[Callable[[], list[dict]], ...] = (rates, memory, on_ray)
+def answer_at_once(address, done) -> None:
+    """A server on loopback whose answers take no time, in a process of its own: puts its address, ends with `done`."""
+    with answering(lambda *_: completion()) as (name, _):
+        address.put(name)
+        done.wait()
+
+
+def http(number: int = 1000) -> list[dict]:
+    """Requests a core-second of this process where each goes to a server, as with an address for a teacher."""
+    spawn = multiprocessing.get_context("spawn")
+    address, done = spawn.Queue(), spawn.Event()
+    server = spawn.Process(target=answer_at_once, args=(address, done))
+    server.start()
+    try:
+        name, values = address.get(timeout=60), []
+        for repeat in range(REPEATS):
+            asked = [Request([{"role": "user", "content": f"how many {n} ?"}], 0.7, 9, repeat) for n in range(number)]
+            with tempfile.TemporaryDirectory() as store:
+                before = time.process_time()
+                Store(Path(store)).generate(engine(name), asked)
+                values.append(number / (time.process_time() - before))
+    finally:
+        done.set()
+        server.join()
+    note = f"{number:,} short requests, a server on loopback that answers at once in another process, answers stored"
+    return [spread("driver: requests a core-second, through HTTP", values, note)]
+
+
+PARTS: tuple[Callable[[], list[dict]], ...] = (rates, http, memory, on_ray)
 
 
 def stamped(rows: list[dict]) -> pd.DataFrame:
