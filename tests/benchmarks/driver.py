@@ -11,6 +11,7 @@ import os
 import platform
 import re
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -31,7 +32,6 @@ from agentark.engines import Batch, Reply, Request, Store, batches_itself, clust
 from agentark.pretrain.training import MAX_TOKENS
 from agentark.schemas import Question, write_csv
 from agentark.tasks import task
-from tests.servers import answering, completion
 
 REPEATS = 3
 SIZES = (10_000, 100_000)  # questions, between which memory may not grow
@@ -151,31 +151,29 @@ def on_ray(number: int = 256) -> list[dict]:
     return [spread("debate: on a Ray cluster / without", ratios, note)]
 
 
-def answer_at_once(address, done) -> None:
-    """A server on loopback whose answers take no time, in a process of its own: puts its address, ends with `done`."""
-    with answering(lambda *_: completion()) as (name, _):
-        address.put(name)
-        done.wait()
+# A server on loopback whose answers take no time: prints its address, ends with its standard input.
+SERVER = """
+import sys
+from tests.servers import answering, completion
+with answering(lambda *_: completion()) as (name, _):
+    print(name, flush=True)
+    sys.stdin.read()
+"""
 
 
 def http(number: int = 1000) -> list[dict]:
     """Requests a core-second of this process where each goes to a server, as with an address for a teacher."""
-    spawn = multiprocessing.get_context("spawn")
-    address, done = spawn.Queue(), spawn.Event()
-    server = spawn.Process(target=answer_at_once, args=(address, done))
-    server.start()
-    try:
-        name, values = address.get(timeout=60), []
-        for repeat in range(REPEATS):
-            asked = [Request([{"role": "user", "content": f"how many {n} ?"}], 0.7, 9, repeat) for n in range(number)]
+    values, pipes = [], {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", SERVER], cwd=root(), text=True, **pipes) as server:
+        name = server.stdout.readline().strip()
+        for seed in range(REPEATS):
+            asked = [Request([{"role": "user", "content": f"how many {n} ?"}], 0.7, 9, seed) for n in range(number)]
             with tempfile.TemporaryDirectory() as store:
                 before = time.process_time()
                 Store(Path(store)).generate(engine(name), asked)
                 values.append(number / (time.process_time() - before))
-    finally:
-        done.set()
-        server.join()
-    note = f"{number:,} short requests, a server on loopback that answers at once in another process, answers stored"
+        server.stdin.close()
+    note = f"{number:,} short requests, a server on loopback in another process that answers at once, answers stored"
     return [spread("driver: requests a core-second, through HTTP", values, note)]
 
 
