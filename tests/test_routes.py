@@ -48,7 +48,7 @@ def test_unsloth_trains_only_where_it_is_named(trainer, gpu):
 @pytest.mark.parametrize("kind", [GRPOConfig, RLOOConfig])
 def test_vllm_generates_within_the_training_and_sleeps_in_its_steps(kind, gpu):
     chosen, model = settings(), frozen()
-    config = kind(**SHARED, **policy.generation(chosen), **policy.beside(model, chosen, 100, 1e9))
+    config = kind(**SHARED, **policy.generation(chosen), **policy.beside(model, chosen, 94, 1e9))
     assert config.use_vllm and config.vllm_mode == "colocate" and config.vllm_enable_sleep_mode
     assert config.vllm_max_model_length == 100 and 0 <= config.vllm_gpu_memory_utilization < 0.01
     paged = kind(**SHARED, **policy.generation(settings(generator="paged")))
@@ -61,7 +61,7 @@ def test_vllm_has_what_a_step_needs_or_what_the_training_leaves(gpu):
     weights = model.num_parameters()
 
     def share(memory: float) -> float:
-        return float(policy.beside(model, chosen, 100, memory)["vllm_gpu_memory_utilization"])
+        return float(policy.beside(model, chosen, 94, memory)["vllm_gpu_memory_utilization"])
 
     whole = 1.1 * (2 * weights + 8 * OUTPUT)  # eight outputs a step
     assert share(8 * whole) == 0.12  # an eighth, rounded down
@@ -73,4 +73,4 @@ def test_vllm_has_what_a_step_needs_or_what_the_training_leaves(gpu):
 
 
 def test_unsloths_own_vllm_does_not_sleep(gpu):
-    assert policy.beside(frozen(), settings(trainer="unsloth"), 100, 1e9) == {"vllm_max_model_length": 100}
+    assert policy.beside(frozen(), settings(trainer="unsloth"), 94, 1e9) == {"vllm_max_model_length": 100}

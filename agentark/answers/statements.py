@@ -13,10 +13,9 @@ from agentark.schemas import AnswerKind
 TAIL = 8_000  # characters at the end of a trace in which the answer is searched
 FEW = 30  # characters up to which an answer may be words, such as "infinitely many"
 REACH = 600  # characters after "the answer is" in which the answer must occur
-
-# huggingface/open-r1#418: R1 puts the answer between tags
-# The mark that a chat template puts behind a reply; what follows is another turn
+# The mark of a chat template behind a reply; what follows is another turn
 TURN_END = re.compile(r"<\|(?:im_end|eot_id|endoftext|end|eom_id)\|>|<(?:/s|eos|end_of_turn|EOT)>")
+# huggingface/open-r1#418: R1 puts the answer between tags
 TAGGED = re.compile(r"<(?:final_)?answer>\s*([^<\s][^<]*)(?:</(?:final_)?answer>|$)", re.IGNORECASE)
 
 # --- boxes ------------------------------------------------------------------------------------------------------------

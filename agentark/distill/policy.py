@@ -75,9 +75,7 @@ def train(
     shared = arguments(settings, seed, settings.batch_size * settings.num_generations, label, checkpoints)
     model, tokenizer = trainable(base, seed, settings, bool(generator))
     if settings.generator == "vllm":
-        longest = longest_prompt(base, questions, tokenizer, settings) + settings.max_tokens
-        memory = float(torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory)
-        generator |= beside(model, settings, longest, memory)
+        generator |= beside(model, settings, longest_prompt(base, questions, tokenizer, settings), gpu_bytes())
     if not torch.cuda.is_available():  # on a CPU the faster generation is bit-identical
         whole = model.get_base_model() if settings.lora_rank else model
         whole.generate = partial(batching.generate, whole)
@@ -219,14 +217,22 @@ def generation(settings: Policy) -> dict[str, object]:
     return {"use_vllm": True, "vllm_mode": "colocate"}
 
 
-def beside(model, settings: Policy, longest: int, memory: float) -> dict[str, object]:
+def gpu_bytes() -> float:
+    """Bytes of memory of this process's GPU."""
+    import torch
+
+    return float(torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory)
+
+
+def beside(model, settings: Policy, prompt: int, memory: float) -> dict[str, object]:
     """Trainer arguments for vLLM on the GPU, of `memory` bytes, on which `model` is trained.
 
-    vLLM reserves memory for a window of `longest` tokens, no longer than needed, and sleeps in the optimiser's step, so
+    vLLM reserves memory for a window of `prompt` tokens and an output, no longer than needed, and sleeps in the optimiser's step, so
     activations may take its memory. Beside it stay the weights, gradients and moments, the reward model and a
     reference: as the planner counts them (plan.sizes.training_gb), FULL bytes per trained weight, HALF per other. Unsloth
     has a vLLM of its own, which does not sleep. Raises StudyError if there is no room for the weights and one output.
     """
+    longest = prompt + settings.max_tokens
     window: dict[str, object] = {"vllm_max_model_length": longest}
     if route(settings)[0]:
         return window

@@ -31,7 +31,8 @@ from agentark.plan.sizes import (
 )
 
 NODE = 8  # cards of a node, as in NVIDIA's DGX and HGX boards of A100, H100 and H200
-# Requests that the driver handles a second, one at a time: `make bench` measures 3,600 (reports/benchmarks.csv).
+# Requests that the driver handles a second, one at a time: `make bench` measures 3,600 with an engine in the process
+# (reports/benchmarks.csv). Replies of Ray's workers come this way; through an HTTP server the client handles about 190.
 DRIVER = 3600.0
 EVERYTHING = 10**15  # sequences of one token: more than any memory holds
 

@@ -11,6 +11,7 @@ import os
 import platform
 import re
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -27,7 +28,7 @@ import pandas as pd
 from agentark import finish, parallel, root
 from agentark.debate import run
 from agentark.debate.protocols import Debate
-from agentark.engines import Batch, Reply, Request, batches_itself, cluster
+from agentark.engines import Batch, Reply, Request, Store, batches_itself, cluster, engine
 from agentark.pretrain.training import MAX_TOKENS
 from agentark.schemas import Question, write_csv
 from agentark.tasks import task
@@ -150,7 +151,33 @@ def on_ray(number: int = 256) -> list[dict]:
     return [spread("debate: on a Ray cluster / without", ratios, note)]
 
 
-PARTS: tuple[Callable[[], list[dict]], ...] = (rates, memory, on_ray)
+# A server on loopback whose answers take no time: prints its address, ends with its standard input.
+SERVER = """
+import sys
+from tests.servers import answering, completion
+with answering(lambda *_: completion()) as (name, _):
+    print(name, flush=True)
+    sys.stdin.read()
+"""
+
+
+def http(number: int = 1000) -> list[dict]:
+    """Requests a core-second of this process where each goes to a server, as with an address for a teacher."""
+    values, pipes = [], {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", SERVER], cwd=root(), text=True, **pipes) as server:
+        name = server.stdout.readline().strip()
+        for seed in range(REPEATS):
+            asked = [Request([{"role": "user", "content": f"how many {n} ?"}], 0.7, 9, seed) for n in range(number)]
+            with tempfile.TemporaryDirectory() as store:
+                before = time.process_time()
+                Store(Path(store)).generate(engine(name), asked)
+                values.append(number / (time.process_time() - before))
+        server.stdin.close()
+    note = f"{number:,} short requests, a server on loopback in another process that answers at once, answers stored"
+    return [spread("driver: requests a core-second, through HTTP", values, note)]
+
+
+PARTS: tuple[Callable[[], list[dict]], ...] = (rates, http, memory, on_ray)
 
 
 def stamped(rows: list[dict]) -> pd.DataFrame:
