@@ -25,8 +25,10 @@ MARGIN = 1.1  # a baseline's tokens per answer, relative to a row's: answers of 
 FAIR = 0.05  # how far the training tokens of a row may be from those of its class
 
 
-# The most tokens that a student may train on, by setting; twice as many in the class TWICE.
+# The most tokens that a student may train on, by setting; twice as many in the class TWICE. The step that reaches the limit
+# is completed: with real models a step of long outputs has 6,000 tokens.
 LIMITS = {"homogeneous": 450_000, "specialists": 900_000, "small": 75_000}
+LAST_STEP = 0.1
 TWICE = "supervised, twice the tokens"
 
 # Pairs of methods, with the question that a pair answers.
@@ -161,9 +163,11 @@ def check_fairness(table: pd.DataFrame) -> None:
     trained = table[table["training_tokens"] > 0]
     limit = trained["setting"].map(LIMITS) * trained["family"].eq(TWICE).map({True: 2, False: 1})
     middle = trained.groupby(["setting", "family"])["training_tokens"].transform("median")
-    for bound, above, words in ((limit, False, "the limit is"), (middle, True, "the median of its class is")):
-        ratio = trained["training_tokens"] / bound - 1
-        unequal = trained[(ratio.abs() if above else ratio) > FAIR]
+    for bound, excess, words in (
+        (limit, trained["training_tokens"] / limit - 1 - LAST_STEP, "the limit is"),
+        (middle, (trained["training_tokens"] / middle - 1).abs() - FAIR, "the median of its class is"),
+    ):
+        unequal = trained[excess > 0]
         if len(unequal):
             first = unequal.iloc[0]
             raise StudyError(
