@@ -15,6 +15,12 @@ from urllib.parse import quote
 
 INTERRUPTED = 130  # conventional exit status after Ctrl-C
 STOPPED = 75  # EX_TEMPFAIL of sysexits.h: the same command goes on
+RAY = "ray:"  # before any engine's name: on a Ray cluster
+
+
+def without_ray(name: str | Path) -> str:
+    """An engine's name without `ray:`: what runs on one machine, or on each machine of a cluster."""
+    return str(name).removeprefix(RAY)
 
 
 def finish(main: Callable[[], int | None]) -> NoReturn:

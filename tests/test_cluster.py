@@ -1,6 +1,7 @@
 """Generation on a Ray cluster of three nodes with one core each: same bytes, lost and added nodes, a poisonous request."""
 
 import contextlib
+import json
 import os
 import shutil
 import signal
@@ -19,6 +20,7 @@ from agentark.debate.run import greedy_answers, run_debates
 from agentark.engines import Request, Store, engine
 from agentark.models.chat import solve_prompt
 from agentark.schemas import Trace
+from agentark.stage import pipeline
 from agentark.tasks import TASKS
 
 ray = pytest.importorskip("ray", reason="ray is not installed; `make test-long` installs it")
@@ -265,3 +267,24 @@ def test_without_an_address_a_run_starts_its_own_cluster_beside_one_that_runs_on
     env = {name: value for name, value in os.environ.items() if name != cluster.ADDRESS}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=root(), env=env)
     assert done.returncode == 0 and done.stdout.strip() != nodes.address
+
+
+def test_stages_of_a_pipeline_are_tasks_of_the_cluster(nodes, tmp_path, monkeypatch, capsys):
+    """The folder is shared, as all nodes are on this machine."""
+    writes = "python -c \"import os; open('cell${item}.txt', 'w').write(os.environ['AGENTARK_WORKERS'])\""
+    cell = {"cmd": writes, "wdir": "../..", "outs": ["cell${item}.txt"]}
+    fails = {"cmd": "python -c \"raise SystemExit('no data')\"", "wdir": "../.."}
+    listed = {"cell": {"foreach": [0, 1, 2, 3], "do": cell}, "bad": fails}
+    (tmp_path / "notebooks" / "grid").mkdir(parents=True)
+    (tmp_path / "notebooks" / "grid" / "dvc.yaml").write_text(json.dumps({"stages": listed}))
+    (tmp_path / "params.yaml").write_text("")
+    subprocess.run([sys.executable, "-m", "dvc", "init", "--no-scm", "-q"], cwd=tmp_path, check=True)
+    monkeypatch.setattr(pipeline, "root", lambda: tmp_path)
+    repro, cores = pipeline.on_ray()
+    cells = [f"cell@{i}" for i in range(4)]
+    assert cores >= 2 and pipeline.run("grid", cells, repro, cores)
+    assert len(list(tmp_path.glob("cell*.txt"))) == len(cells)
+    assert not pipeline.run("grid", ["bad"], repro, cores) and "no data" in capsys.readouterr().out
+    monkeypatch.setattr(pipeline, "root", lambda: tmp_path / "elsewhere")
+    succeeded, output = pipeline.on_ray()[0]("grid", cells[0], 1)
+    assert not succeeded and "put it into a folder that all machines share" in output

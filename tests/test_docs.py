@@ -90,6 +90,10 @@ COMMANDS: dict[str, str | list[str]] = {
     "python -m agentark.stage paper/judge marker=vllm:Qwen/Qwen2.5-72B-Instruct": (
         "test_judge.py::test_every_pair_is_read_in_both_orders_and_a_bad_form_is_no_mark"
     ),
+    **dict.fromkeys(
+        [f"RAY_ADDRESS=head:6379 python -m agentark.stage.pipeline {name}" for name in ("grid", "ablations")],
+        "test_cluster.py::test_stages_of_a_pipeline_are_tasks_of_the_cluster",
+    ),
     "python -m agentark.engines.store data/store": (
         "test_store.py::test_answers_are_listed_and_removed_by_words_and_no_others"
     ),
@@ -126,7 +130,7 @@ COMMANDS: dict[str, str | list[str]] = {
         "test_cluster.py::test_a_debate_is_the_same_as_without_ray"
     ),
     "pip install xllamacpp gguf": "test_llama_cpp.py::test_a_debate_is_held_by_processes_and_taken_up_from_the_store",
-    "pip install -e .[gpu]": "test_versions.py::test_the_extra_resolves_beside_the_lock",
+    "pip install -e .[gpu,cluster]": "test_versions.py::test_the_extra_resolves_beside_the_lock",
     **dict.fromkeys(
         ("make study", "make test", "make lab", "make plan", "make grid",
          "make serve MODEL=data/models/teacher PORT=8000"), MAKE,

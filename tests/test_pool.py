@@ -34,7 +34,7 @@ class FakeRay:
 @pytest.fixture(autouse=True)
 def short_waits(monkeypatch):
     monkeypatch.setattr(cluster, "PATIENCE", 0.01)
-    monkeypatch.setattr(cluster.vllm, "cards", lambda name, memory: 2)
+    monkeypatch.setattr(cluster.vllm, "cards", lambda name, memory, there: 2)
     monkeypatch.setenv(cluster.ADDRESS, "head:6379")
 
 

@@ -59,7 +59,7 @@ def is_correct(prediction: str | None, gold: str, kind: AnswerKind = "latex") ->
     if kind == "choice":
         return words(statement) == words(gold) or (letter(gold) is not None and letter(statement) == letter(gold))
     if kind == "text":
-        return without_article(gold) in spoken(statement)
+        return without_article(gold) in worded(statement)
     if statement == gold and gold.isdecimal():  # shortcut for the generated world, whose answers are plain
         return True
     return right_number(statement, gold) if kind == "number" else right_formula(statement, gold)
@@ -104,11 +104,11 @@ def bare_words(ending: str) -> str | None:
     return answer or None
 
 
-def spoken(statement: str) -> set[str]:
+def worded(statement: str) -> set[str]:
     """The answers in words that a statement may mean, normalised: "Rome (Italy)" is "Rome" too, "Yes, it is" is "yes"."""
-    said = prose_answers(statement)
-    found = [statement, *said]
-    for answer in said or [statement] * ("\n" not in statement):
+    phrased = prose_answers(statement)
+    found = [statement, *phrased]
+    for answer in phrased or [statement] * ("\n" not in statement):
         bare = answer.strip("* ")
         if match := EXPLAINED.match(bare):
             found.append(match[1])
@@ -241,7 +241,7 @@ def same(first: str, second: str, kind: AnswerKind = "latex") -> bool:
     """Whether two stated answers (see `stated_answer`) are equivalent by `is_correct`, independent of their order."""
     gold, prediction = sorted((first, second))
     if kind == "text":
-        return first == second or not spoken(first).isdisjoint(spoken(second))
+        return first == second or not worded(first).isdisjoint(worded(second))
     return first == second or agrees(prediction, gold, kind)
 
 

@@ -8,9 +8,8 @@ import re
 from functools import lru_cache
 from pathlib import Path
 
-from agentark import root
+from agentark import root, without_ray
 from agentark.engines.requests import PLAIN, Batch, Chat, Engine, Reply, Request, Store
-from agentark.models import without_ray
 
 __all__ = [
     "PLAIN", "Batch", "Chat", "Engine", "Reply", "Request", "Store", "batches_itself", "engine", "inheritable",

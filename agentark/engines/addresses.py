@@ -28,7 +28,7 @@ class State:
     answers: float = 0.0  # recent ones
     busy: float = 0.0  # seconds with requests in flight in which they were given
     counted: float = 0.0  # when `busy` was brought up to date
-    heard: float = 0.0  # its last answer or failure, or the first request since it had none in flight
+    last: float = 0.0  # its last answer or failure, or the first request since it had none in flight
     longest: float = 0.0  # seconds of its longest answer
     avoided: float = -math.inf  # until then
     sockets: WeakSet[socket.socket] = field(default_factory=WeakSet)
@@ -51,7 +51,7 @@ class Addresses:
         start = time.monotonic()
         with self.lock:
             address, state = self.chosen(start)
-            state.heard = state.heard if state.in_flight else start
+            state.last = state.last if state.in_flight else start
             state.in_flight += 1
         answered = failed = False
         try:
@@ -68,7 +68,7 @@ class Addresses:
         """Of the addresses that have not just failed, the one at which a new request waits least.
 
         It waits until as many answers as are then in flight have come. Only counting those in flight would give each
-        address as many, and a slow one would hold the last of them for long.
+        address as many, and a slow one would keep the last of them for long.
         """
         for state in self.states.values():
             state.count(now)
@@ -76,7 +76,7 @@ class Addresses:
         usual = len(known) / sum(known) if known else 1.0  # seconds between two answers of an address
 
         def wait(state: State) -> float:
-            # With one answer at the usual pace added, since one that was not heard of yet may be as good as the others.
+            # With one answer at the usual pace added, since one that has not answered yet may be as good as the others.
             return (state.in_flight + 1) * (state.busy + usual) / (state.answers + 1)
 
         return min(self.states.items(), key=lambda item: (item[1].avoided > now, wait(item[1])))
@@ -86,7 +86,7 @@ class Addresses:
         now = time.monotonic()
         state.count(now)
         state.in_flight -= 1
-        state.heard = now
+        state.last = now
         if failed:
             state.avoided = max(state.avoided, now + AVOIDED)
         if answered:
@@ -118,9 +118,9 @@ class Addresses:
             longest = max(state.longest for state in self.states.values())
             for address, state in self.states.items():
                 others = [s for s in self.states.values() if s is not state and s.longest and s.avoided <= now]
-                silent = now - state.heard
+                silent = now - state.last
                 if state.in_flight and others and silent > max(SILENT, TIMES * longest):
-                    state.heard, state.avoided = now, now + SHUNNED
+                    state.last, state.avoided = now, now + SHUNNED
                     ended.append((address, silent))
                     for connection in list(state.sockets):
                         with contextlib.suppress(OSError):  # closed already

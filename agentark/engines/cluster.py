@@ -88,12 +88,12 @@ def wait_for_gpus(ray) -> None:
 
     Raises StudyError if none comes. Workers without GPUs would fill the cores of the nodes that bring them.
     """
-    end, told = time.monotonic() + GONE, False
+    end, announced = time.monotonic() + GONE, False
     while os.environ.get(ADDRESS) and not ray.cluster_resources().get("GPU"):
         if time.monotonic() > end:
             raise StudyError(f"ray: no GPU joined the cluster in {GONE} s, and vllm: needs one; start nodes with GPUs")
-        if not told:
-            told = True
+        if not announced:
+            announced = True
             print(f"ray: the cluster has no GPU yet; waiting for one, {GONE} s at most", flush=True)
         deadline.check()
         time.sleep(PATIENCE)

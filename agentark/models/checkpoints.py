@@ -12,8 +12,8 @@ from huggingface_hub import ModelCard, snapshot_download
 from safetensors import safe_open
 from transformers import AutoConfig
 
-from agentark import StudyError, first_line, root
-from agentark.models import gguf, loading, without_ray
+from agentark import StudyError, first_line, root, without_ray
+from agentark.models import gguf, loading
 
 
 def located(name: str) -> Path:

@@ -11,9 +11,9 @@ import pandas as pd
 import psutil
 import torch
 
-from agentark import StudyError, root
+from agentark import StudyError, root, without_ray
 from agentark.engines import on_cluster
-from agentark.models import checkpoints, without_ray
+from agentark.models import checkpoints
 from agentark.plan.cores import card_of
 from agentark.plan.rates import engine_name, files, here, lacks, size_of
 from agentark.plan.simulation import NODE, copies_on

@@ -9,9 +9,8 @@ from functools import lru_cache
 import psutil
 import torch
 
-from agentark import StudyError
+from agentark import StudyError, without_ray
 from agentark.debate.run import GROUP
-from agentark.models import without_ray
 from agentark.parallel import crowded_workers, workers
 from agentark.plan.sizes import CARDS, GB, Card
 

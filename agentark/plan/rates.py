@@ -14,7 +14,7 @@ from typing import Any
 import pandas as pd
 import torch
 
-from agentark import StudyError, root
+from agentark import StudyError, root, without_ray
 from agentark.debate.independent import Vote
 from agentark.debate.protocols import named
 from agentark.debate.run import run_debates, texts_of
@@ -22,7 +22,7 @@ from agentark.debate.turns import Protocol
 from agentark.distill import policy, reward_model, sft, step_labels
 from agentark.distill.settings import Recipe, Settings
 from agentark.engines import Chat, on_cluster
-from agentark.models import checkpoints, loading, without_ray
+from agentark.models import checkpoints, loading
 from agentark.parallel import run_all
 from agentark.plan import sizes
 from agentark.plan.sizes import Assumptions, Card, Checkpoint

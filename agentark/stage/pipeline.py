@@ -1,9 +1,14 @@
-"""`make grid`, `make leaderboard`: the stages of notebooks/NAME/dvc.yaml, as many in parallel as there are cores."""
+"""`make grid`, `make leaderboard`: the stages of notebooks/NAME/dvc.yaml, as many in parallel as there are cores.
+
+With RAY_ADDRESS they are independent tasks of that Ray cluster, whose machines share the project's folder.
+"""
 
 import argparse
 import json
 import os
+import platform
 import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
@@ -11,11 +16,14 @@ from pathlib import Path
 import psutil
 from tqdm import tqdm
 
-from agentark import deadline, finish, root
+from agentark import StudyError, deadline, finish, root
 from agentark.files import write_json
 from agentark.parallel import workers
 
-NAMES = ("grid", "leaderboard")
+NAMES = ("grid", "leaderboard", "ablations")
+Repro = Callable[
+    [str, str, int], tuple[bool, str]
+]  # of a pipeline's stage on so many cores: whether it succeeded, output
 
 
 def runs_dvc(pid: int) -> bool:
@@ -58,29 +66,67 @@ def stages(pipeline: str) -> list[str]:
 
 def repro(pipeline: str, name: str, cores: int) -> tuple[bool, str]:
     """Bring one stage up to date. Returns whether that succeeded, and its output."""
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])  # a stage runs `python`
     done = subprocess.run(
-        ["dvc", "--wait-for-lock", "repro", "--single-item", f"{file_of(pipeline)}:{name}"],
-        cwd=root(), env=os.environ | {"AGENTARK_WORKERS": str(cores)},
+        [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--single-item", f"{file_of(pipeline)}:{name}"],
+        cwd=root(), env=os.environ | {"AGENTARK_WORKERS": str(cores), "PATH": path},
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
     return done.returncode == 0, done.stdout
 
 
-def run(pipeline: str, names: Sequence[str], repro: Callable[[str, str, int], tuple[bool, str]] = repro) -> bool:
+def on_ray() -> tuple[Repro, int]:
+    """`repro` as a task of the Ray cluster at RAY_ADDRESS, and the cluster's cores. A task is not tried again: what a lost
+    machine leaves in DVC's table of running stages goes when the command is run again.
+
+    Raises StudyError if Ray is not installed.
+    """
+    try:
+        import ray
+    except ImportError:
+        raise StudyError("RAY_ADDRESS: ray is not installed here; add it with `pip install -e .[cluster]`") from None
+    if not ray.is_initialized():
+        ray.init(log_to_driver=False, configure_logging=False)
+    there, folder = ray.remote(max_retries=0)(repro_in), str(root())
+    largest = max(int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"])
+
+    def repro_there(pipeline: str, name: str, cores: int) -> tuple[bool, str]:
+        cores = min(cores, largest)  # a task runs on one machine
+        try:
+            return ray.get(there.options(num_cpus=cores).remote(folder, pipeline, name, cores))
+        except ray.exceptions.RayError as error:
+            return (
+                False,
+                f"the machine was lost, or the task failed ({str(error).splitlines()[0]}); run the command again",
+            )
+
+    return repro_there, int(ray.cluster_resources()["CPU"])
+
+
+def repro_in(folder: str, pipeline: str, name: str, cores: int) -> tuple[bool, str]:
+    """`repro` of the project in `folder`, on the machine where this runs."""
+    if not (Path(folder) / "params.yaml").is_file():
+        return False, f"{platform.node()} has no project in {folder}; put it into a folder that all machines share"
+    os.chdir(folder)
+    return repro(pipeline, name, cores)
+
+
+def run(pipeline: str, names: Sequence[str], repro: Repro = repro, cores: int = 0) -> bool:
     """Bring stages up to date, one kind after another (in the grid base models, questions, debates, cells), with as many
-    of a kind in parallel as there are cores. `dvc repro` runs one stage at a time, and a stage on two cores sometimes
-    leaves one idle.
+    of a kind in parallel as there are cores (0: this machine's). `dvc repro` runs one stage at a time, and a stage on two
+    cores sometimes leaves one idle.
 
     A progress bar shows the finished stages and the time left. Returns whether all stages succeeded. After a failure
     the end of the stage's output is printed, running stages finish, and no other starts.
     """
+    cores = cores or workers()
     kinds: dict[str, list[str]] = {}
     for name in names:
         kinds.setdefault(name.partition("@")[0], []).append(name)
     with tqdm(total=len(names), desc=pipeline, unit=" stage") as bar:
         for some in kinds.values():
-            with ThreadPoolExecutor(workers()) as threads:
-                running = {threads.submit(repro, pipeline, name, max(1, workers() // len(some))): name for name in some}
+            with ThreadPoolExecutor(cores) as threads:
+                running = {threads.submit(repro, pipeline, name, max(1, cores // len(some))): name for name in some}
                 try:
                     for future in as_completed(running):
                         succeeded, output = future.result()
@@ -102,7 +148,8 @@ def main() -> int:
     pipeline = parser.parse_args().pipeline
     deadline.begin()
     drop_dead_locks(root())
-    return 0 if run(pipeline, stages(pipeline)) else 1
+    there = on_ray() if os.environ.get("RAY_ADDRESS") else ()
+    return 0 if run(pipeline, stages(pipeline), *there) else 1
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from agentark import StudyError, root
+from agentark import StudyError, root, without_ray
 
 WINDOWS = {  # `max_position_embeddings` in config.json on the hub, of the models in plan.sizes
     "Qwen/Qwen3-32B": 40_960,
@@ -34,9 +34,9 @@ def window(params: Mapping[str, Any], name: str) -> int | None:
     """Tokens in the window of a teacher or student, from its folder or else from WINDOWS; None if it is not known."""
     if name.startswith("http"):
         return None
-    if name.removeprefix("ray:").startswith("llama.cpp:"):
+    if without_ray(name).startswith("llama.cpp:"):
         return LLAMA_CPP
-    own = re.sub("^(vllm|bf16|paged):", "", name.removeprefix("ray:"))
+    own = re.sub("^(vllm|bf16|paged):", "", without_ray(name))
     source = (params.get("checkpoints") or {}).get(Path(own).name, {}).get("source", own)
     for folder in (own if "/" in own else f"data/models/{own}", source):
         file = root() / folder / "config.json"
@@ -63,13 +63,13 @@ def too_long(params: Mapping[str, Any]) -> Iterator[str]:
     for name, parts in [(params["teacher"], debate), *((name, alone) for name in params["students"])]:
         there, need = window(params, name), sum(parts.values())
         if there and need > there:
-            told = " + ".join(f"{tokens:,} ({part})" for part, tokens in parts.items() if tokens)
+            summed = " + ".join(f"{tokens:,} ({part})" for part, tokens in parts.items() if tokens)
             fewer = (
                 "lower questions.room, max_tokens or agents"
                 if parts is debate
                 else "lower questions.room or max_tokens"
             )
-            yield f"{name}: a window of {there:,} tokens, but the longest request has {told} = {need:,}; {fewer}"
+            yield f"{name}: a window of {there:,} tokens, but the longest request has {summed} = {need:,}; {fewer}"
 
 
 def check(params: Mapping[str, Any], changed: Mapping[str, Any]) -> None:

@@ -77,7 +77,7 @@ def holding(names: Sequence[str], part: Literal["train", "test"]) -> tuple[list[
 def part_of(name: str) -> str:
     """The part that a path names, in its last component that names one; "" if none does."""
     for piece in reversed(Path(name).parts):
-        said = {word.lower() for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+", piece)}
-        if len(found := [part for part, words in WORDS.items() if said & words]) == 1:
+        words_there = {word.lower() for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+", piece)}
+        if len(found := [part for part, words in WORDS.items() if words_there & words]) == 1:
             return found[0]
     return ""
