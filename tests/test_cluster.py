@@ -246,8 +246,12 @@ except cluster.StudyError as error:
 
 def test_a_model_that_one_gpu_cannot_hold_takes_several_of_the_cluster_s(tmp_path):
     """Ray counts GPUs that are not there, and files with holes stand for weights."""
-    for name, billions in (("qwen3-32b", 32.8), ("qwen3-8b", 8.2)):
+    shared = {"model_type": "qwen3", "num_key_value_heads": 8, "head_dim": 128, "max_position_embeddings": 40960}
+    shapes = {"qwen3-32b": (32.8, 5120, 64, 64), "qwen3-8b": (8.2, 4096, 36, 32)}
+    for name, (billions, hidden, layers, heads) in shapes.items():
         (tmp_path / name).mkdir()
+        own = {"hidden_size": hidden, "num_hidden_layers": layers, "num_attention_heads": heads}
+        (tmp_path / name / "config.json").write_text(json.dumps(shared | own))
         with (tmp_path / name / "model.safetensors").open("wb") as file:
             file.truncate(int(2e9 * billions))
     done = subprocess.run([sys.executable, "-c", GPUS, str(tmp_path)], capture_output=True, text=True, cwd=root())
