@@ -1,6 +1,6 @@
 """docs/your-own.md, followed word by word in a copy of the project with real weights, ends in a report."""
 
-import os
+import json
 import shutil
 import subprocess
 import sys
@@ -18,30 +18,17 @@ from agentark.evaluate.predictions import systems
 from agentark.models.checkpoints import fetched
 from agentark.tasks.datasets import load, own_data_set
 
-QUESTIONS, *LATER = blocks(YOUR_OWN, "python")
-FETCH, SERVE = (
-    "hf download ",
-    "make serve ",
-)  # the tests have another quantisation of the file, and servers of their own
-
-
-def example(folder: Path) -> Path:
-    """The questions of the page, written by its own code."""
-    subprocess.run([sys.executable, "-c", QUESTIONS], cwd=folder, check=True)
-    return folder / "data" / "mine" / "my_questions"
+EXAMPLE = PROJECT / "docs" / "my_questions"
 
 
 @pytest.fixture(scope="module")
 def followed(tmp_path_factory) -> Path:
     file, folder = smollm2(), copy_of_project(tmp_path_factory.mktemp("mine"))
-    example(folder)
+    (folder / "data" / "mine").mkdir()
+    shutil.copy(file, folder / "data" / "mine" / "smollm2.gguf")
     for command in commands([YOUR_OWN]):
-        if command.startswith(FETCH):
-            _, _, _, name, _, place = command.split()
-            shutil.copy(file, folder / place / name)
-        elif not command.startswith(SERVE):
-            call(folder, *command.replace("python", sys.executable, 1).split())
-    for code in LATER:
+        call(folder, *command.replace("python", sys.executable, 1).split())
+    for code in blocks(YOUR_OWN, "python"):
         subprocess.run([sys.executable, "-c", code], cwd=folder, env=environment(folder), check=True)
     return folder
 
@@ -71,20 +58,18 @@ def test_the_student_is_the_same_whole_and_as_an_adapter(followed):
     assert sum(one == other for one, other in zip(*texts, strict=True)) >= 2
 
 
-def test_the_page_writes_enough_questions_of_every_kind(tmp_path):
-    found = {part: load(own_data_set(str(example(tmp_path)), {}), split=part) for part in ("train", "test")}
-    assert not any(part.set_aside for part in found.values())
-    assert {q.kind for q in found["train"].questions} == {"number", "text", "choice"}
-    (command,) = (c for c in commands([YOUR_OWN]) if "01_questions" in c)
-    for part, split in (("train", "train"), ("test", "test")):
-        wanted = int(command.split(f" {part}=")[1].split()[0])
-        assert sum(q.split == split for q in found[part].questions) >= wanted
+def test_the_rows_shown_are_rows_of_the_example():
+    (shown,) = blocks(YOUR_OWN, "json")
+    rows = [json.loads(line) for line in (EXAMPLE / "train.jsonl").read_text().splitlines()]
+    assert all(json.loads(line) in rows for line in shown.splitlines())
+    assert {q.kind for q in load(own_data_set("docs/my_questions", {}), split="train").questions} == {
+        "number", "text", "choice"
+    }  # fmt: skip
 
 
-def test_questions_are_found_from_a_notebook_s_folder(tmp_path, monkeypatch):
+def test_questions_are_found_from_a_notebook_s_folder(monkeypatch):
     monkeypatch.chdir(PROJECT / "notebooks")
-    name = os.path.relpath(example(tmp_path), PROJECT)
-    assert len(load(own_data_set(name, {}), split="test").questions) == 3
+    assert len(load(own_data_set("docs/my_questions", {}), split="test").questions) == 8
 
 
 def test_a_file_or_a_student_that_is_not_there_is_told(tmp_path):
@@ -96,11 +81,10 @@ def test_a_file_or_a_student_that_is_not_there_is_told(tmp_path):
 
 def test_questions_of_another_task_are_told_before_a_debate(tmp_path):
     folder = copy_of_project(tmp_path / "study")
-    example(folder)
-    stage(folder, "01_questions", "tasks=[data/mine/my_questions]", "train_task=my_questions", "train=2", "validation=0",
+    stage(folder, "01_questions", "tasks=[docs/my_questions]", "train_task=my_questions", "train=2", "validation=0",
           "test=2", "room=1000", "out=data/mine/questions")  # fmt: skip
     done = stage(folder, "03_debate", "questions=data/mine/questions", "out=data/mine/debates/train", check=False)
     assert "has no questions of train_task 'equation', only of my_questions" in done.stderr
-    done = stage(folder, "01_questions", "tasks=[data/mine/my_questions]", "train_task=my_questions", "room=1000",
+    done = stage(folder, "01_questions", "tasks=[docs/my_questions]", "train_task=my_questions", "room=1000",
                  "out=data/mine/more", check=False)  # fmt: skip
     assert "questions in train, not 40; lower questions.train" in done.stderr
