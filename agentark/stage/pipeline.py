@@ -16,14 +16,13 @@ from pathlib import Path
 import psutil
 from tqdm import tqdm
 
-from agentark import StudyError, deadline, finish, root
+from agentark import StudyError, deadline, finish, first_line, root
 from agentark.files import write_json
 from agentark.parallel import workers
 
 NAMES = ("grid", "leaderboard", "ablations")
-Repro = Callable[
-    [str, str, int], tuple[bool, str]
-]  # of a pipeline's stage on so many cores: whether it succeeded, output
+# Brings a pipeline's stage up to date on so many cores: whether that succeeded, and its output
+Repro = Callable[[str, str, int], tuple[bool, str]]
 
 
 def runs_dvc(pid: int) -> bool:
@@ -95,10 +94,7 @@ def on_ray() -> tuple[Repro, int]:
         try:
             return ray.get(there.options(num_cpus=cores).remote(folder, pipeline, name, cores))
         except ray.exceptions.RayError as error:
-            return (
-                False,
-                f"the machine was lost, or the task failed ({str(error).splitlines()[0]}); run the command again",
-            )
+            return False, f"the machine was lost, or the task failed ({first_line(error)}); run the command again"
 
     return repro_there, int(ray.cluster_resources()["CPU"])
 
