@@ -275,6 +275,7 @@ def test_without_an_address_a_run_starts_its_own_cluster_beside_one_that_runs_on
 
 def test_stages_of_a_pipeline_are_tasks_of_the_cluster(nodes, tmp_path, monkeypatch, capsys):
     """The folder is shared, as all nodes are on this machine."""
+    end_workers()
     writes = "python -c \"import os; open('cell${item}.txt', 'w').write(os.environ['AGENTARK_WORKERS'])\""
     cell = {"cmd": writes, "wdir": "../..", "outs": ["cell${item}.txt"]}
     fails = {"cmd": "python -c \"raise SystemExit('no data')\"", "wdir": "../.."}
