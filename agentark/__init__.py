@@ -23,6 +23,12 @@ def without_ray(name: str | Path) -> str:
     return str(name).removeprefix(RAY)
 
 
+def folder_of(name: str) -> str:
+    """The folder of a teacher or student named in `params.yaml`: `vllm:data/models/x` and `x` are data/models/x."""
+    own = re.sub("^(vllm|bf16|paged):", "", without_ray(name))
+    return own if "/" in own else f"data/models/{own}"
+
+
 def finish(main: Callable[[], int | None]) -> NoReturn:
     """Run `main` and exit with its status: 0 for None, 1 after an error, 75 if it stopped, 130 after an interrupt.
 

@@ -110,6 +110,7 @@ COMMANDS: dict[str, str | list[str]] = {
         "test_conformance.py::test_a_greedy_debate_is_the_same_through_every_engine"
     ),
     **dict.fromkeys(commands([YOUR_OWN]), "test_your_own.py::test_the_page_ends_in_a_report"),
+    "make serve MODEL=data/mine/models/smollm2 PORT=8000": MAKE,
     **dict.fromkeys(
         (f"hf download Qwen/Qwen2.5-Coder-{size}B-Instruct-GGUF qwen2.5-coder-{size.lower()}b-instruct-q4_k_m.gguf "
          "--local-dir models" for size in ("1.5", "0.5")),

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from servers import free_port, kill, start
 from small_study import PROJECT, call, copy_of_project, environment, stage
 from test_docs import YOUR_OWN, blocks, commands
 from weights import smollm2
@@ -16,18 +17,26 @@ from agentark import StudyError
 from agentark.engines import Batch, Request, engine
 from agentark.evaluate.predictions import systems
 from agentark.models.checkpoints import fetched
+from agentark.schemas import Trace, read_table
 from agentark.tasks.datasets import load, own_data_set
 
 EXAMPLE = PROJECT / "docs" / "my_questions"
+FETCH, SERVE = (
+    "hf download ",
+    "make serve ",
+)  # the tests have another quantisation of the file, and servers of their own
 
 
 @pytest.fixture(scope="module")
 def followed(tmp_path_factory) -> Path:
     file, folder = smollm2(), copy_of_project(tmp_path_factory.mktemp("mine"))
-    (folder / "data" / "mine").mkdir()
-    shutil.copy(file, folder / "data" / "mine" / "smollm2.gguf")
     for command in commands([YOUR_OWN]):
-        call(folder, *command.replace("python", sys.executable, 1).split())
+        if command.startswith(FETCH):
+            _, _, _, name, _, place = command.split()
+            (folder / place).mkdir()
+            shutil.copy(file, folder / place / name)
+        elif not command.startswith(SERVE):
+            call(folder, *command.replace("python", sys.executable, 1).split())
     for code in blocks(YOUR_OWN, "python"):
         subprocess.run([sys.executable, "-c", code], cwd=folder, env=environment(folder), check=True)
     return folder
@@ -56,6 +65,19 @@ def test_the_student_is_the_same_whole_and_as_an_adapter(followed):
         for name in names
     ]
     assert sum(one == other for one, other in zip(*texts, strict=True)) >= 2
+
+
+@pytest.mark.long
+def test_the_debate_runs_through_the_page_s_local_server(followed):
+    (debate,) = (c for c in commands([YOUR_OWN]) if "03_debate" in c and "split=test" in c)
+    process, teacher = start(followed / "data" / "mine" / "models" / "smollm2", free_port())
+    try:
+        debate = debate.replace("llama.cpp:data/mine/smollm2.gguf", teacher).replace("debates/test", "debates/served")
+        call(followed, *debate.replace("python", sys.executable, 1).split())
+    finally:
+        kill(process)
+    traces = read_table(followed / "data" / "mine" / "debates" / "served" / "traces.parquet", Trace)
+    assert len(traces) == 3 and all(trace.completion_tokens for trace in traces)
 
 
 def test_the_rows_shown_are_rows_of_the_example():

@@ -10,9 +10,7 @@ from agentark import StudyError
 from agentark.debate.independent import Vote
 from agentark.debate.protocols import Debate
 from agentark.debate.turns import Protocol
-from agentark.schemas import Question, Trace
-
-CONTROLS = ("vote", "vote_tokens", "self_revision", "debate_off", "debate_other")
+from agentark.schemas import CONTROLS, Question, Trace
 
 
 def check_controls(names: Sequence[str], protocol: Protocol, vote_temperature: float) -> None:

@@ -236,12 +236,7 @@ def beside(model, settings: Policy, prompt: int, memory: float) -> dict[str, obj
     window: dict[str, object] = {"vllm_max_model_length": longest}
     if route(settings)[0]:
         return window
-    config = model.config.get_text_config()
-    heads = config.num_attention_heads
-    width = getattr(config, "head_dim", None) or config.hidden_size // heads
-    output = (
-        2 * HALF * config.num_hidden_layers * (getattr(config, "num_key_value_heads", None) or heads) * width * longest
-    )
+    output = 2 * HALF * math.prod(loading.attention(model.config.get_text_config())) * longest  # keys and values
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     weights = sum(p.numel() for p in model.parameters())
     frozen = weights * (1 + bool(settings.beta and not settings.lora_rank))  # LoRA without its adapter is the reference

@@ -45,13 +45,6 @@ def cards_for(weights: float, token: float, window: float, memory: float) -> int
     return 2 ** max(0, math.ceil(math.log2(need / (memory * MEMORY))))
 
 
-def attention(config) -> tuple[int, int, int]:
-    """Layers, heads of keys and values, and their width, in a language model's configuration."""
-    heads = config.num_attention_heads
-    width = getattr(config, "head_dim", None) or config.hidden_size // heads
-    return config.num_hidden_layers, getattr(config, "num_key_value_heads", None) or heads, width
-
-
 def cards(name: str, memory: float, there: int = 0) -> int:
     """Number of GPUs of `memory` bytes that one copy of a checkpoint takes. With fewer at hand (`there`; 0: any number) all
     of them, for a shorter window, if they hold the weights. Raises StudyError for weights not in the hub's format."""
@@ -61,7 +54,7 @@ def cards(name: str, memory: float, there: int = 0) -> int:
         held = loading.instead(folder) or "; fetch it again, or save the model as safetensors"
         raise StudyError(f"vllm: {folder} has no weights in the hub's format (*.safetensors){held}")
     config = AutoConfig.from_pretrained(folder).get_text_config()
-    token = KEYS_AND_VALUES * math.prod(attention(config))
+    token = KEYS_AND_VALUES * math.prod(loading.attention(config))
     needed = cards_for(weights, token, config.max_position_embeddings, memory)
     most = 2 ** int(math.log2(there)) if there else needed
     # As much for keys and values as for activations is the least that is of use.

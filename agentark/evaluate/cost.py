@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from agentark import root
+from agentark import folder_of, root
 from agentark.debate.independent import Vote
 from agentark.debate.run import run_debates, texts_of
 from agentark.distill import sft, step_labels
@@ -25,7 +25,7 @@ from agentark.engines import Chat
 from agentark.evaluate import stats
 from agentark.evaluate.scores import score
 from agentark.evaluate.stats import Estimate
-from agentark.models import checkpoints, loading
+from agentark.models import loading
 from agentark.models.chat import prompt_ids, solve_prompt
 from agentark.schemas import (
     ANSWERS_ALONE,
@@ -184,7 +184,7 @@ def used(params: dict) -> dict[str, tuple[int, int]]:
     trained_on = [questions[key] for key in dict.fromkeys(t.question_id for t in debated)]
     n = asked(params, "train")[params["train_task"]]
     for student in params["students"]:
-        base = root() / checkpoints.where(student)
+        base = root() / folder_of(student)
         tokenizer = loading.load_tokenizer(base)
         sampled, sampling = None, 0
         if reward.own_samples:  # from the store: the reward model's stage has generated them

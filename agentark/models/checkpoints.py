@@ -4,7 +4,6 @@ import hashlib
 import json
 import math
 import os
-import re
 import shutil
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from huggingface_hub import ModelCard, snapshot_download
 from safetensors import safe_open
 from transformers import AutoConfig
 
-from agentark import StudyError, first_line, root, without_ray
+from agentark import StudyError, first_line, folder_of, root, without_ray
 from agentark.models import gguf, loading
 
 
@@ -102,7 +101,7 @@ def source_of(name: str) -> str:
     if name.startswith("llama.cpp:"):
         files = [gguf.located(part) for part in name.removeprefix("llama.cpp:").split("+")]
         return " + ".join(f"{file.name} (SHA-256 {gguf.digest(file)})" for file in files)
-    card, config = (root() / where(name) / file for file in ("card.json", "config.json"))
+    card, config = (root() / folder_of(name) / file for file in ("card.json", "config.json"))
     source = str(json.loads(card.read_text()).get("source", name) if card.is_file() else name)
     found = source_of(f"llama.cpp:{source}") if source.endswith(".gguf") else source
     method = json.loads(config.read_text()).get("quantization_config", {}) if config.is_file() else {}
@@ -123,9 +122,3 @@ def digest(folder: Path, *facts: str) -> str:
                 while part := content.read(2**24):
                     sha.update(part)
     return sha.hexdigest()
-
-
-def where(name: str) -> str:
-    """The folder of a teacher or student named in `params.yaml`: `vllm:data/models/x` and `x` are data/models/x."""
-    own = re.sub("^(vllm|bf16|paged):", "", without_ray(name))
-    return own if "/" in own else str(Path("data", "models", own))

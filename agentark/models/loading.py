@@ -32,6 +32,13 @@ def window(folder: Path) -> int:
     return AutoConfig.from_pretrained(folder).get_text_config().max_position_embeddings
 
 
+def attention(config) -> tuple[int, int, int]:
+    """Layers, heads of keys and values, and their width, in a language model's configuration."""
+    heads = config.num_attention_heads
+    width = getattr(config, "head_dim", None) or config.hidden_size // heads
+    return config.num_hidden_layers, getattr(config, "num_key_value_heads", None) or heads, width
+
+
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
     """The tokenizer of a model's folder. Raises StudyError if there is no model or it is not loadable."""
     if not (Path(folder) / "config.json").is_file():

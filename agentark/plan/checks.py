@@ -11,9 +11,8 @@ import pandas as pd
 import psutil
 import torch
 
-from agentark import StudyError, root, without_ray
+from agentark import StudyError, folder_of, root, without_ray
 from agentark.engines import on_cluster
-from agentark.models import checkpoints
 from agentark.plan.cores import card_of
 from agentark.plan.rates import engine_name, files, here, lacks, size_of
 from agentark.plan.simulation import NODE, copies_on
@@ -51,7 +50,7 @@ def checks(params: dict, rows: pd.DataFrame, card: str) -> list[Check]:
 
 def model_checks(params: dict, name: str) -> list[Check]:
     """Whether a model is here or can be fetched, and its licence."""
-    label, folder = Path(name).name, checkpoints.where(name)
+    label, folder = Path(name).name, folder_of(name)
     if name.startswith("http"):
         return [Check(f"model {name}", "not known", "on a server; see its /models")]
     try:

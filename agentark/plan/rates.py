@@ -14,7 +14,7 @@ from typing import Any
 import pandas as pd
 import torch
 
-from agentark import StudyError, root, without_ray
+from agentark import StudyError, folder_of, root, without_ray
 from agentark.debate.independent import Vote
 from agentark.debate.protocols import named
 from agentark.debate.run import run_debates, texts_of
@@ -22,7 +22,7 @@ from agentark.debate.turns import Protocol
 from agentark.distill import policy, reward_model, sft, step_labels
 from agentark.distill.settings import Recipe, Settings
 from agentark.engines import Chat, on_cluster
-from agentark.models import checkpoints, loading
+from agentark.models import loading
 from agentark.parallel import run_all
 from agentark.plan import sizes
 from agentark.plan.sizes import Assumptions, Card, Checkpoint
@@ -48,7 +48,7 @@ def here(name: str) -> bool:
     """Whether a teacher or student can run: its folder or files exist, or it is on a server."""
     if needed := files(name):
         return all((root() / file).is_file() for file in needed)
-    return name.startswith("http") or (root() / checkpoints.where(name)).is_dir()
+    return name.startswith("http") or (root() / folder_of(name)).is_dir()
 
 
 def size_of(params: dict, name: str) -> Checkpoint:
@@ -59,13 +59,13 @@ def size_of(params: dict, name: str) -> Checkpoint:
     if needed := files(name):
         return sizes.checkpoint(needed[0])
     source = params["checkpoints"].get(Path(name).name, {}).get("source", "")
-    size = sizes.checkpoint(source if source and not here(name) else checkpoints.where(name))
+    size = sizes.checkpoint(source if source and not here(name) else folder_of(name))
     return replace(size, bytes=4, quantised=False) if size.quantised else size
 
 
 def engine_name(params: dict, name: str) -> str:
     """The name of a teacher or student for `engines.engine`."""
-    return name if name == params["teacher"] else f"{params['engine']}{checkpoints.where(name)}"
+    return name if name == params["teacher"] else f"{params['engine']}{folder_of(name)}"
 
 
 def card_for(params: dict, name: str, card: Card) -> Card:
@@ -247,7 +247,7 @@ def step_seconds(train: Callable, **call: Any) -> float:
 
 def measured_steps(params: dict, rates: pd.DataFrame, student: str, pilot_main: int) -> pd.DataFrame:
     """The length of a student's outputs is taken halfway between its base's, where it starts, and the teacher's."""
-    base, task, recipe = root() / checkpoints.where(student), params["train_task"], Recipe.of(params)
+    base, task, recipe = root() / folder_of(student), params["train_task"], Recipe.of(params)
     questions, tokenizer = pilot_questions(params, task, pilot_main, False), loading.load_tokenizer(base)
     debate = protocol(params, params["debates"]["train"]["temperature"])
     checked = check_traces(run_pilot(params, debate, questions, params["teacher"])[0], questions)

@@ -15,7 +15,7 @@ from agentark import StudyError, first_line, root
 from agentark.debate.run import GROUP
 from agentark.engines import vllm
 from agentark.engines.llama_cpp import WINDOW
-from agentark.models import gguf
+from agentark.models import gguf, loading
 from agentark.models.checkpoints import described
 from agentark.stage.windows import WINDOWS
 
@@ -121,7 +121,7 @@ def checkpoint(where: str) -> Checkpoint:
             raise StudyError(f"{where}: no such folder or known size; fetch it, or add it to sizes.CHECKPOINTS")
         return CHECKPOINTS[where]
     stated, config = described(folder), AutoConfig.from_pretrained(folder).get_text_config()
-    layers, kv_heads, head_dim = vllm.attention(config)
+    layers, kv_heads, head_dim = loading.attention(config)
     shape = layers, config.hidden_size, kv_heads, head_dim, config.vocab_size
     size = 4 if stated["precision"] == "float32" else 2
     window = int(stated["window"])

@@ -7,7 +7,7 @@ import pandas as pd
 import seaborn as sns
 
 from agentark.report import charts
-from agentark.report.sentences import against, listed, number, signed, verdict
+from agentark.report.sentences import against, cell, listed, number, signed, verdict
 
 WIDE = 0.2  # accuracies of seeds that differ by more are named
 
@@ -15,6 +15,11 @@ WIDE = 0.2  # accuracies of seeds that differ by more are named
 def gained(one: pd.Series, prefix: str = "gain_") -> pd.Series:
     """A row's gain over its baseline, or the one in the columns with that prefix, in the form that sentences read."""
     return pd.Series({name: one[prefix + name] for name in ("value", "lo", "hi")})
+
+
+def seed_range(row: pd.Series) -> str:
+    """The accuracies of a row's least and most accurate seed."""
+    return f"{row['seed_least']:.3f} to {row['seed_most']:.3f}"
 
 
 def pair_findings(table: pd.DataFrame) -> list[str]:
@@ -34,8 +39,7 @@ def shown(table: pd.DataFrame, seconds: pd.DataFrame, setting: str) -> pd.DataFr
     rows = table[table["setting"] == setting].merge(seconds, "left", ["setting", "method"])
 
     def interval(prefix: str) -> list[str]:
-        estimates = (gained(one, prefix) for _, one in rows.iterrows())
-        return ["" if pd.isna(e["value"]) else f"{e['value']:.3f} [{e['lo']:.3f}, {e['hi']:.3f}]" for e in estimates]
+        return [cell(gained(one, prefix)) for _, one in rows.iterrows()]
 
     columns = {
         "method": rows["method"],
@@ -43,10 +47,7 @@ def shown(table: pd.DataFrame, seconds: pd.DataFrame, setting: str) -> pd.DataFr
         "family": rows["family"],
         "gold": rows["gold_used"],
         "accuracy": interval(""),
-        "seeds": [
-            "" if one["seeds"] == 1 else f"{one['seed_least']:.3f} to {one['seed_most']:.3f}"
-            for _, one in rows.iterrows()
-        ],
+        "seeds": ["" if one["seeds"] == 1 else seed_range(one) for _, one in rows.iterrows()],
         "other tasks": interval("other_") if "other_value" in rows else [""] * len(rows),
         "tokens per question": rows["tokens_per_question"].round(0).astype(int),
         "training tokens": rows["training_tokens"].round(0).astype(int),
@@ -56,7 +57,7 @@ def shown(table: pd.DataFrame, seconds: pd.DataFrame, setting: str) -> pd.DataFr
         "best cheaper baseline": rows["baseline"],
         "gain over it": interval("gain_"),
     }
-    return pd.DataFrame(columns).set_index("method")
+    return pd.DataFrame(columns).set_index("method").rename_axis(None).rename_axis("method", axis=1)
 
 
 def waiting(table: pd.DataFrame, names: Iterable[str]) -> list[str]:
@@ -216,9 +217,7 @@ def baseline_finding(table: pd.DataFrame, setting: str) -> str:
 def spread_finding(table: pd.DataFrame, setting: str) -> str:
     """The methods whose seeds differ most, which makes the intervals of all gains over them wide."""
     rows = table[(table["setting"] == setting) & (table["seed_most"] - table["seed_least"] > WIDE)]
-    ranges = "; ".join(
-        f"{one['method']} {one['seed_least']:.3f} to {one['seed_most']:.3f}" for _, one in rows.iterrows()
-    )
+    ranges = "; ".join(f"{one['method']} {seed_range(one)}" for _, one in rows.iterrows())
     return f"**Seeds**, {setting}. Accuracies of seeds differ by more than {WIDE} in {ranges or 'no row'}."
 
 

@@ -43,6 +43,11 @@ def number(row: pd.Series) -> str:
     return f"{row['value']:.3f} [{row['lo']:.3f}, {row['hi']:.3f}], n = {row['n']}"
 
 
+def cell(row: pd.Series) -> str:
+    """A value with its interval, which stays in one line of a table; "" for none."""
+    return "" if pd.isna(row["value"]) else f"{row['value']:.3f} [{row['lo']:.3f},\N{NO-BREAK SPACE}{row['hi']:.3f}]"
+
+
 def signed(row: pd.Series) -> str:
     return f"{row['value']:+.3f} [{row['lo']:+.3f}, {row['hi']:+.3f}]"
 

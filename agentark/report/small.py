@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from agentark.report import sentences
-from agentark.report.sentences import NAMES, named_verdict, number, one, select, signed, verdict
+from agentark.report.sentences import NAMES, cell, named_verdict, number, one, select, signed, verdict
 from agentark.schemas import read_scores
 
 MINI_TASK, MINI_TEAM, MINI_STUDENT = "equation", "teacher", "qwen3-small"
@@ -62,9 +62,12 @@ def summary(kept: Path) -> str:
 def systems(scores: pd.DataFrame) -> pd.DataFrame:
     """Every system on every test task: accuracy with its interval, n, calls and tokens per question."""
     rows = select(scores, metric="accuracy", setting="test").replace({"student": {"": "teacher"}})
-    rows = rows.rename(columns={"value": "accuracy", "source": "traces"})
-    columns = ["accuracy", "lo", "hi", "n", "calls_per_question", "tokens_per_question"]
-    return rows.set_index(["test_task", "student", "method", "traces"])[columns].round(3)
+    columns = {
+        "task": rows["test_task"], "student": rows["student"], "method": rows["method"], "traces": rows["source"],
+        "accuracy": rows.apply(cell, axis=1), "n": rows["n"], "calls": rows["calls_per_question"].round(2),
+        "tokens": rows["tokens_per_question"].round(0).astype(int),
+    }  # fmt: skip
+    return pd.DataFrame(columns).set_index(["task", "student", "method", "traces"])
 
 
 def round_finding(rounds: pd.DataFrame) -> str:

@@ -4,12 +4,11 @@ It reads a model's config.json alone: a stage starts without the libraries that 
 """
 
 import json
-import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from agentark import StudyError, root, without_ray
+from agentark import StudyError, folder_of, root, without_ray
 
 WINDOWS = {  # `max_position_embeddings` in config.json on the hub, of the models in plan.sizes
     "Qwen/Qwen3-32B": 40_960,
@@ -36,9 +35,9 @@ def window(params: Mapping[str, Any], name: str) -> int | None:
         return None
     if without_ray(name).startswith("llama.cpp:"):
         return LLAMA_CPP
-    own = re.sub("^(vllm|bf16|paged):", "", without_ray(name))
+    own = folder_of(name)
     source = (params.get("checkpoints") or {}).get(Path(own).name, {}).get("source", own)
-    for folder in (own if "/" in own else f"data/models/{own}", source):
+    for folder in (own, source):
         file = root() / folder / "config.json"
         if file.is_file():
             config = json.loads(file.read_text(encoding="utf-8"))
