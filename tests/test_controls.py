@@ -2,6 +2,7 @@
 
 import itertools
 
+import pandas as pd
 import pytest
 from examples import KEYS, said
 from small_study import stage
@@ -52,6 +53,19 @@ def test_communication_helps_only_where_it_gains(gain, said_of_it):
     assert said_of_it in lines[-2]
     better, worse = 2 * (gain > 0), 2 * (gain < 0)
     assert f"communication helps in {better} and harms in {worse}" in lines[-1]
+
+
+@pytest.mark.parametrize(
+    ("greedy", "vote", "found"), [(0.1, 0.2, "2 (word, equation)"), (0.1, -0.1, "0."), (0.0, 0.1, "0.")]
+)
+def test_a_recipe_counts_where_its_debate_is_above_greedy_decoding_and_the_vote(greedy, vote, found):
+    gains = {"greedy": greedy, "vote": vote, "debate_off": -0.1}
+    rows = [
+        dict(teacher="longer", family=family, method=method, debate_gain=gain, lo=gain - 0.05, hi=gain + 0.05, n=300)
+        for family, (method, gain) in itertools.product(FAMILIES, gains.items())
+    ]
+    line = controls.recipe_finding(pd.DataFrame(rows))
+    assert f"longer {found}" in line and "(1 tried, n = 300" in line and "of 2, in which" in line
 
 
 @pytest.mark.parametrize("best", ["greedy", "self_revision", "vote"])

@@ -106,6 +106,21 @@ def control_findings(table: pd.DataFrame) -> list[str]:
     return [*lines, map_finding(table)]
 
 
+def recipe_finding(table: pd.DataFrame) -> str:
+    """In how many families the debate of each recipe of the teacher is above greedy decoding and the vote at equal calls.
+
+    table: search_teacher.csv, with the debate's gain over each other method by recipe (`teacher`) and family.
+    """
+    clauses, families = [], table["family"].nunique()
+    for recipe, own in table.groupby("teacher", sort=False):
+        better = own[own["method"].isin(["greedy", "vote"])].groupby("family", sort=False)["lo"].min() > 0
+        clauses.append(f"{recipe} {better.sum()}{named(list(better[better].index))}")
+    return (
+        f"**Recipes of the teacher** ({len(clauses)} tried, n = {table['n'].iloc[0]} validation questions per family): families, "
+        f"of {families}, in which the debate is above both greedy decoding and the vote at equal calls: {'; '.join(clauses)}."
+    )
+
+
 def named(families: list[str]) -> str:
     return f" ({', '.join(families)})" if families else ""
 
