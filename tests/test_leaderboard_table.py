@@ -102,7 +102,7 @@ def test_an_interval_of_accuracy_ends_at_0_and_1_and_the_seeds_are_shown():
     wild = answers(0.5).assign(correct=lambda t: t["seed"] < 2)
     row = table.row("ours", facts(), wild, "equation")
     assert row["hi"] == 1 and row["lo"] == 0 and (row["seed_least"], row["seed_most"]) == (0, 1)
-    assert "ours 0.000 to 1.000" in leaderboard.spread_finding(pd.DataFrame([row]), "homogeneous")
+    assert "ours 0.000 to\N{NO-BREAK SPACE}1.000" in leaderboard.spread_finding(pd.DataFrame([row]), "homogeneous")
 
 
 def test_a_pair_has_both_methods_and_one_student():

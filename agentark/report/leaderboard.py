@@ -19,7 +19,7 @@ def gained(one: pd.Series, prefix: str = "gain_") -> pd.Series:
 
 def seed_range(row: pd.Series) -> str:
     """The accuracies of a row's least and most accurate seed."""
-    return f"{row['seed_least']:.3f} to {row['seed_most']:.3f}"
+    return f"{row['seed_least']:.3f} to\N{NO-BREAK SPACE}{row['seed_most']:.3f}"
 
 
 def pair_findings(table: pd.DataFrame) -> list[str]:
