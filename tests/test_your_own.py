@@ -21,10 +21,8 @@ from agentark.schemas import Trace, read_table
 from agentark.tasks.datasets import load, own_data_set
 
 EXAMPLE = PROJECT / "docs" / "my_questions"
-FETCH, SERVE = (
-    "hf download ",
-    "make serve ",
-)  # the tests have another quantisation of the file, and servers of their own
+# Not run word by word: the tests have another quantisation of the file, and servers of their own.
+FETCH, SERVE = "hf download ", "make serve "
 
 
 @pytest.fixture(scope="module")
