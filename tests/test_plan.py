@@ -165,7 +165,7 @@ def test_a_step_is_timed_without_loading_saving_and_the_first():
         training.run(Sleeper(steps))
         time.sleep(0.2)
 
-    assert step_seconds(train, steps=5) == pytest.approx(0.05, rel=0.5)
+    assert 0.05 <= step_seconds(train, steps=5) < 0.15  # 0.24 with all three
     with pytest.raises(StudyError, match="raise pilot_main"):
         step_seconds(train, steps=0)
 

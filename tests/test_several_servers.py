@@ -6,6 +6,7 @@ import signal
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import pytest
 from servers import answering, completion, free_port, kill, start, stored
@@ -83,15 +84,17 @@ def test_a_server_that_hangs_loses_its_requests_to_the_others_and_gets_no_more(t
 
 
 def test_one_server_is_never_silent_and_neither_is_one_that_is_as_slow_as_the_others(monkeypatch):
+    now = [0.0]
     monkeypatch.setattr(addresses, "SILENT", 0)
+    monkeypatch.setattr(addresses, "time", SimpleNamespace(monotonic=lambda: now[0]))
     one, two = addresses.Addresses("a"), addresses.Addresses("ab")
     with one.use(), two.use():
         assert not one.hang_up() and not two.hang_up()
         with two.use():
-            time.sleep(0.02)
-        time.sleep(0.1)
+            now[0] += 2
+        now[0] += 10
         assert not two.hang_up()
-        time.sleep(0.2)
+        now[0] += 20
         ((address, _),) = two.hang_up()
         assert address == "a" and not two.hang_up()
 
