@@ -7,16 +7,21 @@ from functools import lru_cache
 from agentark import StudyError
 from agentark.answers import grader
 from agentark.answers.options import letter
-from agentark.answers.spellings import CLOCK, NUMBER, PLAIN, TEXT, clean, plain, rational, same_time, value
-from agentark.answers.statements import DOUBT, PROSE, boxed, conclusion, prose_answers, stated
+from agentark.answers.prose import (
+    ANSWER_LINE,
+    bare_words,
+    prose_answers,
+    same_words,
+    unwrapped,
+    without_article,
+    worded,
+    words,
+)
+from agentark.answers.spellings import CLOCK, NUMBER, PLAIN, clean, plain, rational, same_time, value
+from agentark.answers.statements import PROSE, conclusion, stated
 from agentark.schemas import AnswerKind, Question
 
 BASE = re.compile(r"(?<=\d)_\{?(\d+)")
-ANSWER_LINE = re.compile(r"^\W*answer\W*:", re.IGNORECASE | re.MULTILINE)
-# HotpotQA's and SQuAD's evaluators compare without articles and punctuation: "U.S.A." is "USA", "1,000" is "1000"
-ARTICLE = re.compile(r"^(?:the|an?) (?=.)")
-MARKS = re.compile(r"(?<=[^\W\d])[.']|(?<=\d),(?=\d{3}(?!\d))")
-SHORT = 100  # characters up to which an answer in words may be followed by further text
 # huggingface/Math-Verify#57: words after a number are units: "10 weeks", "10 cm^2", "42 km/h", "\\frac{3}{4} cup", but
 # not "2 sin x" or "3xyz"
 SYMBOL = (
@@ -37,10 +42,6 @@ TUPLE = re.compile(r"\$?(?:\\left)?[(\[][^()\[\]]*,[^()\[\]]*[)\]]\$?")
 DEGREES = re.compile(r"\^\s*(?:\\circ|\{\s*\\circ\s*\})")
 FUNCTION = re.compile(r"^[\s$]*(?:y|[fghFGH]\s*\(\s*[a-z]\s*\))\s*=(?=[^=<>]*[a-z][^=<>]*$)")
 NAMED = re.compile(r"[A-Za-z][A-Za-z ,.;:'’\-]*")
-BULLET = re.compile(r"(?:[-•]|\*(?!\*)|\d+[.)])\s")
-# Words behind an answer in words: "Rome (Italy)", "Yes, it is", "Rome, because ..."
-EXPLAINED = re.compile(r"([^()\n]+)\([^()\n]*\)[.\s]*$")
-REASONED = re.compile(r"(?:yes|no)\b(?=\s*[,.;:–—-])|[^\n]{1,100}?(?=,? because\b)", re.IGNORECASE)
 NEAR = Fraction(1, 10**5)
 
 
@@ -91,45 +92,6 @@ def stated_answer(text: str, kind: AnswerKind, cut: bool = False) -> str | None:
         top, bottom = number.as_integer_ratio()
         return str(top) if bottom == 1 else f"{'-' * (top < 0)}\\frac{{{abs(top)}}}{{{bottom}}}"
     return found[1:-1] if found.count("$") == 2 and found[0] == found[-1] == "$" else found
-
-
-def bare_words(ending: str) -> str | None:
-    """The words after the last "Answer:". If they are short, later lines are dropped, unless they are a list."""
-    answer = ANSWER_LINE.split(ending)[-1].strip("* \n")
-    first, *talk = re.split(r"\n\s*\n" if BULLET.match(answer) else r"\s*\n\s*", answer, maxsplit=1)
-    if talk and len(first) <= SHORT and answer != ending:
-        answer = first.strip("* \n")
-    if answer.startswith("\\boxed{") and (box := boxed(answer)) and box[0] == len(answer.rstrip(".$")):
-        answer = unwrapped(box[1])
-    return answer or None
-
-
-def worded(statement: str) -> set[str]:
-    """The answers in words that a statement may mean, normalised: "Rome (Italy)" is "Rome" too, "Yes, it is" is "yes"."""
-    phrased = prose_answers(statement)
-    found = [statement, *phrased]
-    for answer in phrased or [statement] * ("\n" not in statement):
-        bare = answer.strip("* ")
-        if match := EXPLAINED.match(bare):
-            found.append(match[1])
-        if (match := REASONED.match(bare)) and not DOUBT.search(bare[match.end() :]):
-            found.append(match[0])
-    return {without_article(unwrapped(answer)) for answer in found} - {""}
-
-
-def words(text: str) -> str:
-    """Normalise a text for comparison: no case, spacing or surrounding punctuation.
-
-    A punctuation mark between blanks is kept, since it is a word of the generated world.
-    """
-    bare = " ".join(text.lower().replace("’", "'").split()).strip(" .$*\"'“”‘`")
-    return re.sub(r"(?<=\S)[,;:!?]+$", "", bare)
-
-
-def without_article(text: str) -> str:
-    """A text normalised by `words`, without a leading article, full stops of abbreviations, apostrophes and commas
-    between thousands."""
-    return MARKS.sub("", ARTICLE.sub("", words(text)))
 
 
 def right_number(statement: str, gold: str) -> bool:
@@ -201,11 +163,6 @@ def unreadable(gold: str, kind: AnswerKind) -> StudyError:
     return StudyError(f"gold answer {gold[-80:]!r} is not readable as {kind}; correct the question")
 
 
-def unwrapped(formula: str) -> str:
-    r"""A formula without \text{} and dollars."""
-    return TEXT.sub(r"\1", formula).strip("$ ")
-
-
 def named(formula: str) -> str | None:
     r"""The words of an answer in words, such as "\text{no real solutions}" or "Evelyn"; None for mathematics.
 
@@ -241,7 +198,7 @@ def same(first: str, second: str, kind: AnswerKind = "latex") -> bool:
     """Whether two stated answers (see `stated_answer`) are equivalent by `is_correct`, independent of their order."""
     gold, prediction = sorted((first, second))
     if kind == "text":
-        return first == second or not worded(first).isdisjoint(worded(second))
+        return first == second or same_words(first, second)
     return first == second or agrees(prediction, gold, kind)
 
 

@@ -2,8 +2,8 @@
 
 import re
 
+from agentark.answers.doubts import DOUBT
 from agentark.answers.spellings import clean
-from agentark.answers.statements import DOUBT
 
 # A letter as an option. "A" and "I" are also words, so they count only if no sentence continues after them
 # (antirez/ds4#319: "A decrease in preload"; UKGovernmentBEIS/inspect_ai#2216: "I don't know").

@@ -7,6 +7,7 @@ spellings.py, for multiple choice options.py.
 
 import re
 
+from agentark.answers.doubts import CHECK, DOUBT, WAIT
 from agentark.answers.spellings import DRESS, NUMBER, TIME, clean, equal, in_words, plain, value
 from agentark.schemas import AnswerKind
 
@@ -79,46 +80,6 @@ FRAME = re.compile(r"^(?:\*\*|__|`|\s)+|(?<![\^_{*`\s])(?:[*`\s]|__)+$")  # arou
 # The same within a text: "The side is **3/8** or `3x`."
 STRONG = re.compile(r"(?<![\w)}*])(\*\*|`)(?=[^\s*`])([^*`\n]+)\1(?![\w({*])")
 PROSE = re.compile(r"(?<![\\a-zA-Z{])[a-zA-Z]{2,}\s+[a-zA-Z]{2,}")
-
-# Answers in words, as in HotpotQA: full stops of abbreviations and initials do not end a sentence
-SPOKEN = re.compile(
-    r"^\W*answer\W*:|\banswer\b(?!['’]s)[^.:=\n]{0,60}?(?:\bis\b|:)(?!\s+not\b)", re.IGNORECASE | re.MULTILINE
-)
-SENTENCE_END = re.compile(
-    r"(?<!\b[A-Z])(?<!\b(?:St|Dr|Mr|Ms|Jr|Sr|Mt|Ft|No|vs|Co|Lt))(?<!\b(?:Mrs|Gen|Gov|Sen|Rep|Inc|Ltd|Col))"
-    r"(?<!\bProf)[.!?][\"'”’)*]{0,3}(?=\s|$)"
-)
-
-# --- doubts -----------------------------------------------------------------------------------------------------------
-# After such words a trace continues to reason, so the statement before them is not final. After a box fewer of them
-# count (WAIT instead of DOUBT). EvolvingLMMs-Lab/lmms-eval#1511: they count only where a new thought begins, at the
-# start of a sentence and before a comma or a word that continues the thought. "Wait 20 minutes", "alternatively called"
-# and "not sure of the date" are ordinary words.
-START = r"(?:^|[^\w\s,'’-])\W{0,4}(?:(?:but|oh|no|so|and|or|hmm+|okay|ok)\b\W{1,3}){0,2}"
-AGAIN = (
-    r"wait\b(?=\W*$|\s*[,.!?:…—–-]|\s*\n|\s+(?:that|this|i|it|no|not|but|is|isn|are|maybe|perhaps|actually|let|why|what"
-    r"|how|we|there|so|wait|hold|did|does|if (?:we|i|it)|a (?:second|minute|moment|sec)"
-    r"|the (?:answer|question|problem|correct))\b)|hmm+\b|hold on\b|scratch that\b|correction\s*:|oops\b"
-    r"|no,|sorry\b(?! (?:for|about))"
-    r"|actually,? (?:no|wait|that|it should|it must|i (?:made|mis|think)|let me|the (?:answer|correct))\b"
-)
-SECOND_METHOD = r"(?:you|we|one) (?:can|could|may) (?:also )?(?:calc|comp|solve|write|use|check|think of|find|get)"
-HEDGE = (
-    rf"alternatively\b(?!,? {SECOND_METHOD})|not (?:entirely |completely |quite )?sure\b"
-    r"|(?:let me|let['’]s|let us|i will|i['’]ll|we could)\b[^.\n]{0,60}\bdifferently\b"
-    r"|thinking (?:about it )?differently"
-)
-PLAIN_TALK = "know|explain|show|summar|walk|break|elaborate|clarify|illustrate|describe|give|help|add|restate|list"
-WAIT = re.compile(rf"{START}(?:{AGAIN})|\bwait,? (?:no|actually)\b", re.IGNORECASE)
-DOUBT = re.compile(
-    rf"{START}(?:{AGAIN}|{HEDGE})|\bwait,? (?:no|actually)\b|\bI(?:['’]m| am) (?:still )?not [a-z ]{{0,12}}sure\b"
-    rf"|\blet me (?!{PLAIN_TALK})|\bI need to (?!note|mention|add|stress)|\bI should have\b(?! \d)",
-    re.IGNORECASE,
-)
-# The start of a check, which is a doubt only if it comes to another number
-CHECK = re.compile(
-    r"\b(?:let me|i(?: will|['’]ll)) (?:just )?(?:quickly )?(?:double[- ]?check|check|verify|confirm)\b", re.IGNORECASE
-)
 
 # --- numbers in words -------------------------------------------------------------------------------------------------
 FIGURE = rf"(?:{TIME}|{NUMBER})"
@@ -260,21 +221,6 @@ def confirmed(rest: str, found: str | None) -> bool:
         return False
     results = EQUATION.findall(rest[check.end() :])
     return bool(results) and value(results[-1]) == value(found)
-
-
-def prose_answers(text: str) -> list[str]:
-    """Candidate answers in words: the last statement, cut at each possible end, since names and titles may contain full
-    stops."""
-    found = []
-    if (box := boxed(text)) and not WAIT.search(text[box[0] :]):
-        found.append(box[1].strip("$"))
-    for phrase in list(SPOKEN.finditer(text))[-1:]:
-        line = text[phrase.end() :].lstrip("*: \n").split("\n")[0]
-        rest = text[phrase.end() :].partition(line)[2] if line else ""
-        if not DOUBT.search(rest):
-            ends = [end.start() for end in SENTENCE_END.finditer(line)] + [len(line)]
-            found += [line[:end] for end in ends if not DOUBT.search(line[end:])]
-    return found
 
 
 def concluding(text: str) -> str:
