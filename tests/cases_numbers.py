@@ -5,6 +5,36 @@ Each report stands for the rows below it; they are not its own examples but othe
 
 # fmt: off
 CASES = {
+    ("number", "huggingface/Math-Verify#57: a reason behind the answer has numbers of its own"): [
+        ("The answer is 18, since she sells 9 eggs for 2 dollars each.", "18", True),
+        ("The answer is 18, since she sells 9 eggs for 2 dollars each.", "2", False),
+        ("The answer is 18, because 9 eggs cost 2 dollars.", "18", True), ("#### 18, since 9 eggs", "18", True),
+        ("**Answer: $18**, since 9 eggs at $2", "18", True), ("The answer is 18; 9 eggs at 2 dollars.", "18", True),
+        ("The answer is 18, confirmed by 3 agents.", "18", True), ("The answer is 18, which is twice 9.", "18", True),
+        ("The answer is 18, which agrees with the other 2 agents.", "2", False),
+        ("The answer is 750 cents, which is $7.50.", "7.5", True),
+    ],
+    ("number", "EleutherAI/lm-evaluation-harness#3477: an answer that is taken back or denied"): [
+        ("The answer is 5. But that's wrong; it should be 6.", "5", False),
+        ("The answer is 5. On second thought, it is 6.", "5", False),
+        ("The answer is 5. I made an error. It should be 6.", "5", False),
+        ("The answer might be 5, but I'm not sure.", "5", False), ("The answer cannot be 5.", "5", False),
+        ("It can't be 5.", "5", False), ("The answer must be 7.", "7", True),
+        ("The answer is 5. I made a mistake in my previous response.", "5", True),
+    ],
+    ("number", "openai/simple-evals, MGSM: codes of currencies, halves in words, roots"): [
+        ("The answer is US$500.", "500", True), (r"\boxed{US\$500}", "500", True), ("#### Rs. 500", "500", True),
+        ("The answer is Rs500.", "500", True), ("EUR 500", "500", True), ("A$500", "500", True),
+        (r"\boxed{\text{Rs. }24}", "24", True), ("The answer is 5 and a half hours.", "5.5", True),
+        ("The answer is 5 and a half hours.", "5", False), (r"\boxed{5 and a quarter}", "5.25", True),
+        ("5 and one-half hours", "5.5", True), ("The answer is \u221a5", "5", False),
+        ("The answer is 5\u03c0", "5", False), ("The answer is \u00b15", "5", False),
+    ],
+    ("number", "reasoning-machines/pal#12: dashes as signs"): [
+        ("#### \u201336", "-36", True), ("#### \u201336", "36", False), ("#### - 36", "-36", True),
+        ("**\u201336**", "-36", True), ("She is at \u201336 degrees.", "-36", True), ("Final answer - 36", "36", True),
+        ("Pages 15\u201320", "5", False),
+    ],
     ("number", "huggingface/Math-Verify#81, #34: Unicode and mixed fractions"): [
         ("\\boxed{2\xbd}", "2.5", True), ("It takes 1\xbc hours.", "1.25", True), ("It takes 1\xbc hours.", "4", False),
         ("**\u2154**", "2/3", True), ("#### 5\xbd", "5.5", True), ("Answer: \u2212\xbd", "-0.5", True),

@@ -17,6 +17,16 @@ EGGS = Question(
     kind="number", content="eggs", quantities=[],
 )  # fmt: skip
 RIGHT = "She has 16 - 3 = 13 eggs.\n\nThen 13 - 4 = 9 are left.\nSo \\boxed{9}."
+# Spellings of a claim, as in open-compass/opencompass#2426
+SPELLINGS = {
+    "3\u00bd cups": "7/2", "She uses 3 1/2 cups": "7/2", r"= 2\frac{1}{2}": "5/2", r"= -\frac{1}{2}": "-1/2",
+    "x = \u00bd": "1/2", r"x = \frac12": "1/2", "It costs $1.5 million": "1500000", "= 1.5 \u00d7 10^6": "1500000",
+    "x = - 5": "-5", "= 12'400": "12400", "7 - 2 = 5": "5",
+}  # fmt: skip
+SAME_PATHS = (
+    (r"\frac12 \times 8 = 4", "\u00bd \u00d7 8 = 4", "(1/2) * 8 = 4"), ("2\u00b3 = 8", "2^{3} = 8", "2**3 = 8"),
+    (r"50\% * 8 = 4", "50% * 8 = 4"), ("3 * 4.00 = 12", "3 * 4 = 12", "4 * 3 = 12"), (".5 + 8 = 8.5", "0.5 + 8 = 8.5"),
+)  # fmt: skip
 OTHER = "Gone are 3 + 4 = 7 eggs.\nLeft are 16 - 7 = 9.\n\\boxed{9}"
 WRONG = "She has 16 - 3 = 13 eggs.\nThen 13 - 4 = 8 are left.\nHappy hens.\n\\boxed{8}"
 
@@ -63,6 +73,8 @@ def test_a_question_says_how_its_traces_are_read():
     assert claim_of("bob = 12 + 3 = 15", KEYS) == ("bob", "15")
     assert claim_of("Then 13 - 4 = 9 are left.", EGGS) == ("9", "9")
     assert claim_of("Happy hens.", EGGS) is None
+    for line, claim in SPELLINGS.items():
+        assert claim_of(line, EGGS) == (claim, claim)
     assert claim_of("Option 3 it is", EGGS.model_copy(update={"kind": "choice"})) is None
 
 
@@ -77,6 +89,8 @@ def test_structure_in_words_is_the_formulas_worked_out():
     assert structure(RIGHT, EGGS) == ["16-3", "13-4"]
     assert distance(structure(RIGHT, EGGS), structure(RIGHT.replace("eggs", "of them"), EGGS)) == 0
     assert distance(structure(RIGHT, EGGS), structure(OTHER, EGGS)) == 1
+    for formulas in SAME_PATHS:
+        assert len({tuple(structure(formula, EGGS)) for formula in formulas}) == 1
     assert structure("It is red.\nSo B", EGGS) == ["it is red.", "so b"]
 
 

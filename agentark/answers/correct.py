@@ -37,11 +37,27 @@ UNIT = re.compile(
     r"|(?!\s*(?:arc)?(?:sin|cos|tan|cot|sec|csc|log|exp|sqrt|mod|and|or)\b)(?:(?<=[\s{~])[a-zA-Z]{3,}|[a-zA-Z]{4,})"
     r"(?:[a-zA-Z ]|\s?/\s?(?=[a-zA-Z]))*)\s*\}?(\$?[\s.]*)$"
 )
-SET = re.compile(r"\$?\\\{.*\\\}\$?", re.DOTALL)
+# A unit in words behind any formula: "12\\pi \\text{ square units}"
+TEXT_UNIT = re.compile(
+    r"(?<=[\w)}\]])(?:\\[,;: ]|[\s~])*\\(?:text|textrm|mathrm|mbox)\s*\{\s*(?!(?:and|or|if|for|when|otherwise|where)\b)"
+    r"[a-zA-Z][a-zA-Z. /^²³]+\}(?:\^\{?[23]\}?)?(\$?[\s.]*)$"
+)
+# A set of single values; "{x | x < 3}" is a range
+SET = re.compile(r"\$?(?:\\left)?\\\{(?![^}]*(?:\\mid|[|:<>≤≥]|\\(?:leq?|geq?|in)\b)).*\\\}\$?", re.DOTALL)
 TUPLE = re.compile(r"\$?(?:\\left)?[(\[][^()\[\]]*,[^()\[\]]*[)\]]\$?")
 DEGREES = re.compile(r"\^\s*(?:\\circ|\{\s*\\circ\s*\})")
 FUNCTION = re.compile(r"^[\s$]*(?:y|[fghFGH]\s*\(\s*[a-z]\s*\))\s*=(?=[^=<>]*[a-z][^=<>]*$)")
 NAMED = re.compile(r"[A-Za-z][A-Za-z ,.;:'’\-]*")
+STYLES = (
+    (re.compile(r"\\(?:textcolor|color)\s*\{\w+\}"), ""),
+    (re.compile(r"\\(?:boldsymbol|bm|underline|mathbf|mathit|mathsf)\s*(?=\{)"), ""),
+    (re.compile(r"\\mathrm\s*\{([a-z])\}"), r"\1"),
+    (re.compile(r"\\\\\[\d+\w*\]"), r"\\\\"),
+    (re.compile(r"\\varnothing\b"), r"\\emptyset"),
+    (re.compile(r"\\big(cup|cap)\b"), r"\\\1"),
+    (re.compile(r"\\!"), ""),
+    (re.compile(r"\\text\s*\{\s*,\s*\}"), ", "),
+)
 NEAR = Fraction(1, 10**5)
 
 
@@ -185,13 +201,20 @@ def spelt(content: str) -> list[str]:
 
     Returns two spellings if there are two readings: "1,22" may be a list or a decimal fraction.
     """
-    content = UNIT.sub(r"\1", content.replace("\\$", ""))
+    content = UNIT.sub(r"\1", TEXT_UNIT.sub(r"\1", unstyled(content.replace("\\$", ""))))
     if re.search(r"\\(?:sin|cos|tan|cot|sec|csc)", content):
         content = DEGREES.sub(r"\\cdot\\frac{\\pi}{180}", content)
     marked = re.search(r"\$|\\\(|\\\[", content) or re.fullmatch(rf"(?:{NUMBER})\s*%?|[-\d.\s%/]+", content)
     if not marked and re.fullmatch(r"-?\d+,\d{2,}", content):
         return [content, f"${content}$"]
     return [content if marked or PROSE.search(content) else f"${content}$"]
+
+
+def unstyled(formula: str) -> str:
+    r"""A formula without fonts, colours and spacing that math-verify does not read: "\boldsymbol{5}", "\\[4pt]"."""
+    for pattern, plainer in STYLES:
+        formula = pattern.sub(plainer, formula)
+    return formula
 
 
 def same(first: str, second: str, kind: AnswerKind = "latex") -> bool:

@@ -11,7 +11,8 @@ AGAIN = (
     r"wait\b(?=\W*$|\s*[,.!?:…—–-]|\s*\n|\s+(?:that|this|i|it|no|not|but|is|isn|are|maybe|perhaps|actually|let|why|what"
     r"|how|we|there|so|wait|hold|did|does|if (?:we|i|it)|a (?:second|minute|moment|sec)"
     r"|the (?:answer|question|problem|correct))\b)|hmm+\b|hold on\b|scratch that\b|correction\s*:|oops\b"
-    r"|no,|sorry\b(?! (?:for|about))"
+    r"|no,|sorry\b(?! (?:for|about))|on second thoughts?\b|that(?:['’]s| is| was) (?:wrong|incorrect|not (?:right|correct))\b"
+    r"|i made an? (?:\w+ )?(?:mistake|error)\b(?! (?:earlier|before|previously|in))"
     r"|actually,? (?:no|wait|that|it should|it must|i (?:made|mis|think)|let me|the (?:answer|correct))\b"
 )
 SECOND_METHOD = r"(?:you|we|one) (?:can|could|may) (?:also )?(?:calc|comp|solve|write|use|check|think of|find|get)"
@@ -27,6 +28,8 @@ DOUBT = re.compile(
     rf"|\blet me (?!{PLAIN_TALK})|\bI need to (?!note|mention|add|stress)|\bI should have\b(?! \d)",
     re.IGNORECASE,
 )
+# The same within the statement: "The answer might be 5, but I'm not sure."
+UNSURE = re.compile(r"\bnot (?:[a-z]+ )?(?:sure|certain)\b", re.IGNORECASE)
 # The start of a check, which is a doubt only if it comes to another number
 CHECK = re.compile(
     r"\b(?:let me|i(?: will|['’]ll)) (?:just )?(?:quickly )?(?:double[- ]?check|check|verify|confirm)\b", re.IGNORECASE

@@ -105,7 +105,10 @@ atexit.register(stop)
 # Conjunctions between ranges: "x < -1 or x > 2", "x > -1 and x < 2"
 OR = re.compile(r"\\text\w*\s*\{\s*or\s*\}|\bor\b|\\lor\b|\\vee\b")
 AND = re.compile(r"\\text\w*\s*\{\s*and\s*\}|\band\b|\\land\b|\\wedge\b")
-BUILDER = re.compile(r"\\?\{\s*[a-z]\s*(?:\\mid|\||:|\\colon)(.*?)\\?\}", re.DOTALL)  # "{x | x < -1}"
+BUILDER = re.compile(  # "{x | x < -1}", "\\left\\{x \\in \\mathbb{R} : x > 3\\right\\}"
+    r"(?:\\left)?\\?\{\s*[a-z]\s*(?:\\in\s*(?:\\mathbb\s*\{?R\}?|ℝ)\s*)?(?:\\mid|\||:|\\colon)(.*?)(?:\\right)?\\?\}",
+    re.DOTALL,
+)
 RANGE = re.compile(r"[<>≤≥]|\\(?:leq?|geq?|lt|gt|neq?|infty)\b")
 SAME = 1e-5  # relative difference up to which a decimal equals the number that it rounds
 POINTS = ("0.7310585", "1.6180341", "2.9155117", "-0.8337002", "-2.2360691")  # shifted by 1/7 per further symbol

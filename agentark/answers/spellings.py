@@ -29,7 +29,12 @@ POWER = re.compile(r"(?<=\d)[⁻⁺]?[⁰¹²³⁴-⁹]+")  # scientific notatio
 SPACES = "\u00a0\u2005-\u200a\u202f\u205f"
 SPACED = re.compile(rf"(?<![\d.,])\d{{1,3}}(?:[{SPACES}]\d{{3}}){{1,6}}(?!\d)")
 BLANK = re.compile(rf"[{SPACES}]")
-DASH = re.compile(r"(^|[({\[$=:]|\bis)(\s?)[–‒](?=\s?[\d.])")  # a dash used as a minus sign; "15–20" is a range
+# A dash used as a minus sign: "= – 5", "#### –36", "at –3 degrees"; "15–20" is a range
+DASH = re.compile(r"(^|[({\[$=:#*]|\bis)(\s?)[–‒](?=\s?[\d.])|(?<=[^\W\d]\s)[–‒](?=\d)")
+# Formulas in Unicode: "2√3", "√(x+1)", "[0, ∞)"
+ROOT = re.compile(r"([√∛])\s*(?:(\d+(?:\.\d+)?|[a-zA-Z])|\(([^()]*)\)|\{([^{}]*)\})")
+FORMULA_SIGNS = str.maketrans({"∞": r"\infty ", "∪": r"\cup ", "∩": r"\cap ", "±": r"\pm ", "∅": r"\emptyset "})
+FORMULA_POWER = re.compile(r"(?<=[a-zA-Z)\]}])[⁻⁺]?[⁰¹²³⁴-⁹]+")
 
 
 def clean(text: str) -> str:
@@ -39,7 +44,22 @@ def clean(text: str) -> str:
     text = POWER.sub(lambda match: f"^{{{match[0].translate(SUPERS)}}}", text)
     text = FRACTION.sub(lambda match: f"{' ' * text[: match.start()][-1:].isdigit()}{VULGAR[match[0][-1]]}", text)
     text = SPACED.sub(lambda match: BLANK.sub("", match[0]), text)
-    return DASH.sub(r"\1\2-", BLANK.sub(" ", text.translate(SHAPES)))
+    return DASH.sub(lambda match: f"{match[1] or ''}{match[2] or ''}-", BLANK.sub(" ", text.translate(SHAPES)))
+
+
+def formulas(text: str) -> str:
+    r"""Write the signs of formulas in LaTeX: "2√3" as "2\sqrt{3}", "x²" as "x^{2}"."""
+    if text.isascii():
+        return text
+    text = FORMULA_POWER.sub(lambda match: f"^{{{match[0].translate(SUPERS)}}}", text)
+    return rooted(text).translate(FORMULA_SIGNS)
+
+
+def rooted(text: str) -> str:
+    """Roots in LaTeX. In front of a number a root is no part of it: "√5" is not 5."""
+    return ROOT.sub(
+        lambda match: f"\\sqrt{'[3]' * (match[1] == '∛')}{{{next(filter(None, match.groups()[1:]), '')}}}", text
+    )
 
 
 # --- spellings --------------------------------------------------------------------------------------------------------
@@ -70,6 +90,12 @@ SCALE = rf"(?:{'|'.join(SCALES)})s?\b"
 SCALED = re.compile(rf"(?<![\w.,])({NUMBER})(?:\s|\*\*|\$|~|-|\\[ ,;]|\\text\{{)*({SCALE}(?:\s{SCALE})*)\}}?", re.I)
 SHORT = {"k": 3, "m": 6, "mn": 6, "mln": 6, "b": 9, "bn": 9}
 MONEY = re.compile(rf"(?<=[$€£₹])\s?({NUMBER})\s?(k|mn|mln|m|bn|b)\b(?![$\^/])", re.IGNORECASE)  # "$2.5M"
+# "US$500", "Rs. 500", "EUR 500"
+CODE = re.compile(
+    r"\b(?:US|AU?|CA?|HK|NZ|SG?|R)(?=\\?\$\s?\d)|\b(?:USD|EUR|GBP|INR|CAD|AUD|JPY|CNY|RMB|Rs\.?)\s?(?=\\?\$?\d)"
+)
+CURRENCY = re.compile(r"[£€₹¥]|\\(?:text|mathrm)\s*\{\s*(?:Rs\.?|USD|EUR|GBP|INR)\s*\}")  # in a formula
+HALF = r"(?<![\w./^])(\d+) and (an?|one|two|three)[ -](half|third|quarter|fourth|fifth|sixth|eighth|tenth)s?\b"
 KILO = re.compile(r"(?<![\w.,])(\d+(?:\.\d+)?)k\b(?![$\^/])", re.IGNORECASE)  # "5k"
 # SeraphimSerapis/tool-eval-bench#63: a time of day is one value; its minutes are not a separate number
 DAY = re.compile(
@@ -79,7 +105,7 @@ DAY = re.compile(
 )
 # reasoning-machines/pal#12: a minus followed by a blank is a sign, unless a quantity precedes it
 # allenai/open-instruct#1530: so is one in words; "10 minus 5" and "x minus 5" are differences
-OPENS = r"(^\$?|[$({\[=]|:[ \t]|\bis\s|\bequals\s)\s*"
+OPENS = r"(^\$?|[$({\[=#]|:[ \t]|\bis\s|\bequals\s)\s*"
 SIGN = re.compile(rf"{OPENS}-\s+(?=[\d.\\$])")
 SIGN_WORD = re.compile(rf"(?:\bnegative|{OPENS}minus)\s+(?=[$€£]?\s?[\d.])", re.IGNORECASE)
 # Numbers in words; spencermountain/compromise#9: "sixteen one" is two numbers
@@ -130,7 +156,10 @@ def plain(content: str, number: bool = True) -> str:
     number: false if the statement may be a formula. Spellings with another meaning in formulas are then left unchanged.
     """
     if number:
-        content = TEXT.sub(r" \1", content)
+        content = CODE.sub("", TEXT.sub(r" \1", content))
+        content = re.sub(HALF, with_part, content, flags=re.IGNORECASE)
+    else:
+        content = CURRENCY.sub("", content)
     if PLAIN.fullmatch(content):
         return content
     content = GROUPS.sub(lambda match: re.sub(r"\D", "", match[0]), content)
@@ -149,6 +178,13 @@ def plain(content: str, number: bool = True) -> str:
     return SCALED.sub(scale_words, content)
 
 
+def spelt_out(line: str) -> str:
+    """A line of a solution with mixed numbers, scientific notation and scale words written out."""
+    line = SIGN.sub(r"\1-", re.sub(HALF, with_part, line, flags=re.IGNORECASE))
+    line = MIXED_FRAC.sub(mixed, MIXED.sub(mixed, line))
+    return SCALED.sub(scale_words, E_NOTATION.sub(power_of_ten, TENS.sub(power_of_ten, line)))
+
+
 def mixed(match: re.Match) -> str:
     """ "2 1/2" or "2\frac12" as one fraction; unchanged if the fraction is not proper."""
     whole, top, bottom, *short = match.groups()
@@ -158,6 +194,11 @@ def mixed(match: re.Match) -> str:
         return match[0]
     improper = int(whole) * int(bottom) + int(top), int(bottom)
     return "{}/{}".format(*improper) if match.re is MIXED else "\\frac{{{}}}{{{}}}".format(*improper)
+
+
+def with_part(match: re.Match) -> str:
+    """ "5 and a half" as one fraction."""
+    return str(int(match[1]) + Fraction(COUNTS.get(match[2].lower(), 1), PARTS[match[3].lower()]))
 
 
 def power_of_ten(match: re.Match) -> str:

@@ -7,8 +7,8 @@ spellings.py, for multiple choice options.py.
 
 import re
 
-from agentark.answers.doubts import CHECK, DOUBT, WAIT
-from agentark.answers.spellings import DRESS, NUMBER, TIME, clean, equal, in_words, plain, value
+from agentark.answers.doubts import CHECK, DOUBT, UNSURE, WAIT
+from agentark.answers.spellings import DRESS, NUMBER, TIME, clean, equal, formulas, in_words, plain, rooted, value
 from agentark.schemas import AnswerKind
 
 TAIL = 8_000  # characters at the end of a trace in which the answer is searched
@@ -50,10 +50,10 @@ SPEAKER = re.compile(
 # --- phrases ----------------------------------------------------------------------------------------------------------
 PHRASE = re.compile(
     r"^[#* \t]*(?:the )?(?:final )?answer[*: \t]*$"  # a heading
-    r"|####(?=[ \t]*[-−$]?[\d.\\(\[{][^\n]*$)(?![ \t]*\d+[.)]\s)"  # GSM8K's mark, not a numbered heading
-    r"|^[ \t]*A:"
+    r"|####(?=[ \t]*[-−$]?[ \t]?[\d.\\(\[{][^\n]*$)(?![ \t]*\d+[.)]\s)"  # GSM8K's mark, not a numbered heading
+    r"|^[#* \t]*(?:the )?(?:final )?answer[* ]* [-–—] (?=[$€£]?\d)|^[ \t]*A:"
     r"|^[ \t*]*ans(?:\.|\b)[ \t]*(?:is|[:=])"
-    r"|(?<!check our )(?<!check the )\banswer\b(?!['’]s)[^.:=\n]{0,60}?(?:\b(?:is|be|was)\b|:|=)"
+    r"|(?<!check our )(?<!check the )\banswer\b(?!['’]s)[^.:=\n]{0,60}?(?:\b(?:is|was)\b|(?<!not )(?<!n['’]t )\bbe\b|:|=)"
     # Not an answer, in real debates: "the answer is derived by adding 47 and 52",
     # "the answer is consistent with rule 1"
     r"(?!\s+(?:not|wrong|incorrect|based|consistent|supported|confirmed|in line|(?:derived|obtained|calculated|found"
@@ -85,14 +85,29 @@ PROSE = re.compile(r"(?<![\\a-zA-Z{])[a-zA-Z]{2,}\s+[a-zA-Z]{2,}")
 FIGURE = rf"(?:{TIME}|{NUMBER})"
 # A number with words around it, mostly units: "$18", "52 WPM", "60 km/h", "18 apples in 3 boxes"
 QUANTITY = re.compile(
-    rf"[^\w.+\-−*/^=<>\\]*({FIGURE})(?![\d,.:]*\d|e[-+]?\d)(?:\s*[°%])?"
+    rf"[^\w.+\-−*/^=<>\\±]*({FIGURE})(?![\d,.:]*\d|e[-+]?\d)(?:\s*[°%])?"
     r"(?:[\s(-]*[a-z](?:[^+*/^=<>×÷\\]|(?<=[a-z])\s?/\s?(?=[a-z])|(?<=[a-z])\^\s?\{?[23]\}?)*)?[.,;:!\s)\]]*",
     re.IGNORECASE,
 )
-SUM = re.compile(r"\de[-+]?\d|\*|\^|×|÷|[\d)]\s*[-+/(]\s*[\d(]|\\|\b[a-z]+\)?\s+[-+/]\s+\d", re.IGNORECASE)
+SUM = re.compile(
+    r"[π±]\s?\d|\dπ|\de[-+]?\d|\*|\^|×|÷|[\d)]\s*[-+/(]\s*[\d(]|\\|\b[a-z]+\)?\s+[-+/]\s+\d", re.IGNORECASE
+)
 FRACTIONS = re.compile(r"(?<![\d/.])\d+/\d+(?![\d/.])")
 LAST = re.compile(rf"(?<![\w.,])(?:(?<!\d:)|(?=\d{{3}}))({FIGURE})")
-DENIED = re.compile(rf"(?:\bnot|n['’]t) {NUMBER}")
+DENIED = re.compile(rf"(?:\b(?:can)?not|n['’]t)(?: be| equal(?: to)?)? {NUMBER}")
+# The same for a formula: "$10$, not $12$", "The answer isn't $3$."
+DENIED_FORMULA = re.compile(
+    r"(?:,?\s*(?:and |but )?\b(?:can)?not|n['’]t|\brather than|\binstead of)(?: be| equal(?: to)?)?\s+"
+    r"(?:\$[^$\n]+\$|\\[dt]?frac\{[^{}]*\}\{[^{}]*\}|-?\d[\d,/]*(?:\.\d+)?(?: [a-z]+)?)",
+    re.IGNORECASE,
+)
+# A reason behind the answer has numbers of its own: "18, since she sells 9 eggs", "$10$ because there are $5$ pairs"
+REASON = re.compile(
+    rf"([\s*$€£\\]*{FIGURE}[^,;:\n–—=]{{0,25}}?)(?:[,;:–—]\s*(?:because|since|as|given|based on|where|from|for|confirmed|obtained"
+    r"|(?:the )?same as|which (?:agrees|matches|is (?:twice|double|half|triple)))\b|[;:]\s(?!.*(?:[=≈]|\b(?:gives?|equals?|is|are|so)\b)))",
+    re.IGNORECASE,
+)
+FORMULA_REASON = re.compile(r"(?<=[\d$}\)]),? (?:because|since|when|given that)\b.*", re.IGNORECASE | re.DOTALL)
 # asuzukosi/post-training-experiments#49: two different numbers are no answer: "18 or 19", "15–20", "between 15 and 20"
 FEW_WORDS = r"(?:[ \t]+[a-z$°%]{1,12}){0,2}"
 RANGE = re.compile(
@@ -176,7 +191,7 @@ def stated(text: str, kind: AnswerKind, cut: bool = False) -> str | None:
     cut: the text ends in the middle, so what it ends with is no conclusion: only a closed box or a finished sentence that
     names the answer counts.
     """
-    asked = clean(text)
+    asked = formulas(clean(text)) if kind == "latex" else rooted(clean(text))
     text = SPEAKER.sub("agent", asked)
     (end, content), doubt, before = boxed(text, cut) or (0, ""), WAIT, None
     for phrase in reversed(list(PHRASE.finditer(text, end))):
@@ -205,10 +220,14 @@ def stated(text: str, kind: AnswerKind, cut: bool = False) -> str | None:
         end = before + len(content) if kind == "number" else before
     if doubt.search(text[end:]) and (cut or before is not None or not confirmed(text[end:], number(content))):
         return None
+    if before is None and UNSURE.search(content):
+        return None
     if kind != "number":
-        return FRAME.sub("", content) or None
+        affirmed = DENIED_FORMULA.sub("", content)
+        return FRAME.sub("", FORMULA_REASON.sub("", affirmed) if before is None else affirmed) or None
     if before is None:
-        return number(content)
+        reason = REASON.match(content)
+        return number(reason[1] if reason else content)
     found = number(content, text[:before])
     # Steps that end in "the total: 8 + (3 * 8)" name a way to the answer.
     return None if "\n" in text and found and SUM.search(FRACTIONS.sub("1", found)) else found

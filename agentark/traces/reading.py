@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Sequence
 
 from agentark.answers import same, stated_answer
-from agentark.answers.spellings import NUMBER, value
+from agentark.answers.spellings import NUMBER, clean, spelt_out, value
 from agentark.schemas import AnswerKind, Question
 from agentark.tasks.world import steps
 
@@ -20,11 +20,17 @@ FORMULA = re.compile(r"([\d(][\d\s.()+\-*/^%]*)=")
 # Normalised typography of arithmetic: open-compass/opencompass#2426, EleutherAI/lm-evaluation-harness#1204
 SIGNS = str.maketrans("×·⋅∗÷∕⁄−–—\u00a0\u202f\u2009", "****///---   ")
 REWRITTEN = (
+    (re.compile(r"-\s*\\[dt]?frac\s*\{(\d+)\}\s*\{(\d+)\}"), r"-\1/\2"),
     (re.compile(r"\\[dt]?frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}"), r"(\1/\2)"),
+    (re.compile(r"\\[dt]?frac\s*(\d)\s*(\d)"), r"(\1/\2)"),
+    (re.compile(r"\^\{(-?\d+)\}|(?<=\d)\*\*(?=\d)"), lambda match: f"^{match[1] or ''}"),
+    (re.compile(r"\\%"), "%"),
     (re.compile(r"\\(?:times|cdot|ast)(?![a-zA-Z])"), "*"),
     (re.compile(r"\\div(?![a-zA-Z])"), "/"),
     (re.compile(r"\\(?:left|right|[,;:! ()\[\]])|\\?\$|[€£]|\*\*"), ""),
-    (re.compile(r"(?<=\d)\{?[, ]\}?(?=\d{3}(?!\d))"), ""),
+    (re.compile(r"(?<=\d)\{?[, ']\}?(?=\d{3}(?!\d))|(?<=\d)\.0+(?!\d)"), ""),
+    (re.compile(r"(?<![\d.])\.(?=\d)"), "0."),
+    (re.compile(r"(?<!/)(?<!/ )\((\d+/\d+)\)(?!\s*\^)"), r"\1"),
     (re.compile(r"(?<=[\d)])\s*[xX]\s*(?=[\d(])"), "*"),
 )
 PAIR = re.compile(r"([\d.]+)([+*])([\d.]+)")
@@ -84,7 +90,7 @@ def claim_of(line: str, question: Question) -> tuple[str, str] | None:
 
 def plain(line: str) -> str:
     """A line with normalised arithmetic: operators * / - and numbers without separators, LaTeX or currency signs."""
-    line = line.translate(SIGNS)
+    line = spelt_out(clean(line).translate(SIGNS))
     for pattern, spelling in REWRITTEN:
         line = pattern.sub(spelling, line)
     return line
