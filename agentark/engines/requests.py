@@ -20,6 +20,7 @@ from agentark.files import write_atomically
 from agentark.models.chat import system_prompt
 from agentark.parallel import tick
 
+# "thought" is in files of earlier versions alone, see Reply.cut_in_thought.
 FinishReason = Literal["stop", "length", "refused", "thought"]
 
 
@@ -100,6 +101,11 @@ class Reply:
     seconds: float
     thought: str = ""
 
+    @property
+    def cut_in_thought(self) -> bool:
+        """Whether the reply ended in its thought, so that it has no answer."""
+        return self.finish_reason == "length" and bool(self.thought) and not self.text
+
 
 class Batch(NamedTuple):
     """Requests that are generated together, with a seed unique to the batch."""
@@ -176,14 +182,14 @@ def parted(reply: Reply, request: Request) -> Reply:
     """The reply with its thought apart from its text, the answer.
 
     A thought that does not end, or has more than request.thought_tokens tokens (if any), counts as cut: the finish
-    reason is "thought" and the text empty. Its tokens are its share of the reply's characters, since no engine counts
+    reason is "length" and the text empty. Its tokens are its share of the reply's characters, since no engine counts
     them apart.
     """
     thought, answer = thoughts.split(reply.text)
-    bare = thoughts.MARK.sub("", thought).strip()
+    bare = thoughts.MARK.sub("", thought).strip() or reply.thought
     tokens = reply.completion_tokens * len(thought) / max(1, len(reply.text))
-    if answer is None or tokens > request.thought_tokens > 0:
-        return replace(reply, text="", thought=bare, finish_reason="thought")
+    if answer is None or tokens > request.thought_tokens > 0 or reply.finish_reason == "thought":
+        return replace(reply, text="", thought=bare, finish_reason="length")
     return replace(reply, text=answer, thought=bare)
 
 
