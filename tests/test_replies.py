@@ -12,8 +12,9 @@ from servers import answering, completion
 from test_server import HELLO, ask, stored
 
 from agentark import StudyError
-from agentark.engines import Reply, replies, server
-from agentark.engines.replies import Passing, read
+from agentark.engines import Reply, failures, server
+from agentark.engines.failures import Passing
+from agentark.engines.replies import read
 from agentark.engines.server import Server, api_key
 
 KEY = "sk-made-up-0123"
@@ -141,7 +142,7 @@ def test_a_prompt_that_a_filter_refuses_is_a_refused_answer():
      ("Wed, 21 Oct 2015 07:28:00 GMT", 0), ("Wed, 21 Oct 99999 07:28:00 GMT", None), ("1e9", 1e9)],
 )  # fmt: skip
 def test_the_pause_that_a_server_asks_for(header, seconds):
-    assert replies.asked_pause(response(b"", 429, retry_after=header)) == seconds
+    assert failures.asked_pause(response(b"", 429, retry_after=header)) == seconds
 
 
 @pytest.mark.parametrize("header", ["0", "-1", "nan", "inf", "Wed, 21 Oct 2015 07:28:00 GMT", "0.000001"])

@@ -366,11 +366,9 @@ def test_replies_cut_in_thought_are_counted_in_the_results(traces):
     (prediction,) = predict(traces, [EGGS], "test", "debate")
     assert (prediction.cut_in_thought, prediction.calls) == (2, 9)
     counts = reply_counts(traces, "test", "debate")
-    assert (counts["cut"], counts["cut_in_thought"], counts["without_answer"]) == (0, 2, 2)
-    earlier = [t.model_copy(update={"finish_reason": "thought"}) if t.cut_in_thought else t for t in traces]
-    assert reply_counts(earlier, "test", "debate") == counts and predict(earlier, [EGGS], "test", "debate") == [
-        prediction
-    ]
+    assert [counts[name] for name in ("cut", "cut_in_thought", "without_answer")] == [0, 2, 2]
+    earlier = [t.model_copy(update={"finish_reason": "thought"} if t.cut_in_thought else {}) for t in traces]
+    assert reply_counts(earlier, "test", "debate") == counts
     rows = scores(frame([prediction]), "main", "t", "eggs", lambda _: [])
     assert [r.value for r in rows if r.metric == "cut_in_thought"] == [pytest.approx(2 / 9)]
     rows = scores(frame([prediction.model_copy(update={"cut_in_thought": 0})]), "main", "t", "eggs", lambda _: [])
