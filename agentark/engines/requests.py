@@ -8,6 +8,7 @@ request.
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import MISSING, dataclass, fields, replace
 from pathlib import Path
 from typing import Literal, NamedTuple, Protocol
@@ -143,7 +144,8 @@ class Store:
         for indices in engine.batches(requests):
             asked = json.dumps([engine.fingerprint, [requests[i].recorded() for i in indices]])
             places.setdefault(hashlib.sha256(asked.encode()).hexdigest(), []).append(indices)
-        finished = {key: batch for key in places if (batch := self.read(key)) is not None}
+        # A file with another number of replies is damaged.
+        finished = {k: batch for k in places if (batch := self.read(k)) and len(batch) == len(places[k][0])}
         tick(sum(len(indices) for key in finished for indices in places[key]))
         missing = [key for key in places if key not in finished]
         batches = [Batch([requests[i] for i in places[key][0]], int(key[:15], 16)) for key in missing]
@@ -163,19 +165,31 @@ class Store:
 
     def read(self, key: str) -> list[Reply] | None:
         """The finished batch with that key, or None if there is none or its file is damaged."""
-        try:
-            records = json.loads(self.path(key).read_text(encoding="utf-8"))
-            # `engine` is only for searching the store, see agentark/engines/store.py.
-            return ANSWERS.validate_python([{k: v for k, v in r.items() if k != "engine"} for r in records])
-        except (FileNotFoundError, ValueError, TypeError, AttributeError, RecursionError):
-            return None
+        found = read_file(self.path(key))
+        return found and found[0]
 
     def write(self, key: str, replies: list[Reply], engine: str = "") -> None:
         text = json.dumps([vars(r) | ({"engine": engine} if engine else {}) for r in replies])
+        with suppress(OSError):
+            self.path(key).rmdir()  # an empty folder in the file's place
         write_atomically(self.path(key), lambda p: p.write_text(text, encoding="utf-8"))
 
 
 ANSWERS = TypeAdapter(list[Reply])
+
+
+def read_file(file: Path) -> tuple[list[Reply], str] | None:
+    """The replies in a file of the store and the engine that generated them, or None if there is none or it is damaged.
+
+    The engine is only for searching the store, see agentark/engines/store.py.
+    """
+    try:
+        records = json.loads(file.read_text(encoding="utf-8"))
+        engine = str(records[0].get("engine", ""))
+        found = ANSWERS.validate_python([{k: v for k, v in r.items() if k != "engine"} for r in records])
+    except (FileNotFoundError, IsADirectoryError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        return None
+    return [replace(r, text=encodable(r.text), thought=encodable(r.thought)) for r in found], engine
 
 
 def parted(reply: Reply, request: Request) -> Reply:
