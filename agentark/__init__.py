@@ -1,7 +1,10 @@
 """Shared by all commands: errors as one line on standard error without secrets, and the project's root folder."""
 
+import base64
 import contextlib
 import gc
+import html
+import json
 import os
 import re
 import sys
@@ -112,20 +115,29 @@ def redacted(text: str) -> str:
     """Replace secrets in `text` by "[secret]".
 
     Secrets are the values of environment variables with a secret's name, in every spelling that a library may use
-    (stripped, line by line, escaped, percent-encoded), and anything that looks like a provider's key.
+    (see `spellings`), and anything that looks like a provider's key.
     """
-    spellings = set()
-    for name, value in os.environ.items():
-        if SECRET_NAME.search(name):
-            parts = {value, value.strip(), *value.split()}
-            escaped = {form(part)[1:-1] for part in parts for form in (repr, ascii)} | {
-                repr(p.encode())[2:-1] for p in parts
-            }
-            spellings |= parts | escaped | {quote(part) for part in parts}
-    for spelling in sorted(spellings, key=len, reverse=True):
+    values = [value for name, value in os.environ.items() if SECRET_NAME.search(name)]
+    for spelling in sorted({form for value in values for form in spellings(value)}, key=len, reverse=True):
         if len(spelling) >= SHORTEST_SECRET:
             text = text.replace(spelling, "[secret]")
     return SECRET_LOOK.sub("[secret]", text)
+
+
+def spellings(value: str) -> set[str]:
+    """A secret as it may appear in a text: stripped, line by line, escaped for Python, JSON, HTML or a URL, in base64."""
+    found: set[str] = set()
+    for part in {value, value.strip(), *value.split()}:
+        raw = part.encode(errors="surrogateescape")
+        in_url = {quote(raw, safe) for safe in ("/", "")}
+        in_json = {json.dumps(part, ensure_ascii=plain)[1:-1] for plain in (True, False)}
+        in_html = {html.escape(part), html.escape(part, quote=False)}
+        in_base64 = {form(raw).decode().rstrip("=") for form in (base64.b64encode, base64.urlsafe_b64encode)}
+        found |= {part, repr(part)[1:-1], ascii(part)[1:-1], repr(raw)[2:-1], *in_url, *in_json, *in_html, *in_base64}
+        found |= {re.sub("%..", lambda code: code[0].lower(), form) for form in in_url}
+        found |= {form.replace("/", "\\/") for form in in_json}  # as PHP does
+        found |= {form.replace("&#x27;", "&#39;") for form in in_html}
+    return found
 
 
 class StudyError(Exception):

@@ -66,7 +66,8 @@ class Trace(Row):
     verifiers or the ranker.
 
     `text` is the answer, without the marked thinking before it, which is in `thought`: it is never shown to other
-    agents, graded or trained on. A reply whose thinking was cut off has finish reason "thought" and an empty text.
+    agents, graded or trained on. A reply that was cut in thought has finish reason "length" and an empty text; in tables
+    of earlier versions its finish reason is "thought".
     """
 
     question_id: str
@@ -78,6 +79,13 @@ class Trace(Row):
     completion_tokens: int
     finish_reason: Literal["stop", "length", "refused", "thought"]
     thought: str = ""
+
+    @property
+    def cut_in_thought(self) -> bool:
+        """Whether the reply ended in its thought, so that it has no answer."""
+        return self.finish_reason == "thought" or (
+            self.finish_reason == "length" and bool(self.thought) and not self.text
+        )
 
 
 class CheckedTrace(Trace):

@@ -20,8 +20,8 @@ PIPELINES = [
         for name in ("ablations", "choices", "grid", "specialists", "leaderboard", "small")
     ),
 ]
-OTHER_ENGINES = ("engines/__init__.py", "engines/addresses.py", "engines/cluster.py", "engines/llama_cpp.py",
-                 "engines/paged.py", "engines/replies.py", "engines/server.py", "engines/vllm.py")  # fmt: skip
+OTHER_ENGINES = ("engines/__init__.py", "engines/addresses.py", "engines/cluster.py", "engines/failures.py",
+                 "engines/llama_cpp.py", "engines/paged.py", "engines/replies.py", "engines/server.py", "engines/vllm.py")  # fmt: skip
 # Base models take an hour each. What only measures a finished model, or answers for other kinds of models, does not
 # change its weights.
 MEASURES = ("answers/", "evaluate/", "traces/", "schemas.py", "distill/launch.py", "distill/once.py", "distill/training.py",

@@ -44,7 +44,7 @@ def read(text, finish_reason="stop"):
 @given(MARKS, MARKS, st.text().filter(lambda t: ": A" not in t))
 def test_what_is_in_form_is_read_whatever_reasons_come_before(a, b, reasons):
     assert read(f"{reasons}\n{form(a, b)}\n") == (a, b, "")
-    assert read("", "thought") == ([], [], "cut in thought")
+    assert judge.read(Reply("", 1, 1, "length", 0.0, "so")) == ([], [], "cut in thought")
     assert read(form(a, b), "length") == ([], [], "cut short")
     assert read(form(a, b), "refused") == ([], [], "refused")
 

@@ -1,12 +1,16 @@
 """Whatever goes wrong, a command ends in one line without secrets, and nothing is overwritten."""
 
+import base64
+import html
 import json
 import os
 import random
+import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from urllib.parse import quote
 
 import nbformat
 import pytest
@@ -242,6 +246,12 @@ def test_redaction_finds_a_key_however_it_is_spelt(monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", "odd key\nof two ünits")
     text = f"{os.environ['OPENAI_API_KEY']} {os.environ['OPENAI_API_KEY']!r} {os.environ['OPENAI_API_KEY']!a}"
     assert "ünits" not in redacted(text) and "odd key" not in redacted(text)
+    key = "Zq/7+k=<'ü&\"\\9"
+    monkeypatch.setenv("OPENAI_API_KEY", key)
+    in_url, in_json = quote(key, safe=""), json.dumps(key)[1:-1]
+    forms = [key, in_url, quote(key), re.sub("%..", lambda code: code[0].lower(), in_url), html.escape(key), html.escape(key, quote=False),
+             in_json, in_json.replace("/", "\\/"), base64.b64encode(key.encode()).decode()]  # fmt: skip
+    assert {redacted(form).rstrip("=") for form in forms} == {"[secret]"}
     assert redacted("the task-force of 12 keys, hf_hub, disk-usage") == "the task-force of 12 keys, hf_hub, disk-usage"
 
 

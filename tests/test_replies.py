@@ -13,10 +13,12 @@ from test_server import HELLO, ask, stored
 
 from agentark import StudyError
 from agentark.engines import Reply, replies, server
-from agentark.engines.replies import Passing, read
+from agentark.engines.failures import Passing
+from agentark.engines.replies import read
 from agentark.engines.server import Server, api_key
 
 KEY = "sk-made-up-0123"
+TEXT = {"type": "text", "text": "x"}
 
 
 def response(body: object, status: int = 200, **headers: str) -> httpx.Response:
@@ -54,7 +56,29 @@ def chat(finish: object = "stop", usage: object = (5, 4), **message: object) -> 
         (chat(usage=(5.0, "4"), content="x"), "x", "stop", (5, 4)),
         (chat(usage=(-5, float("nan")), content="x"), "x", "stop", (0, 0)),
         (chat(usage=(True, 1e300), content="x"), "x", "stop", (0, 0)),
+        (chat(usage=[5], content="x"), "x", "stop", (0, 0)),
         ({"choices": [{"text": "x", "finish_reason": "stop"}], "usage": {}}, "x", "stop", (0, 0)),
+        (chat({"type": "stop"}, content="x"), "x", "stop", (5, 4)),
+        (chat("<|im_end|>", content="x"), "x", "stop", (5, 4)),
+        (chat("max_new_tokens", content="x"), "x", "length", (5, 4)),
+        (chat("guardrail_intervened", content="x"), "x", "refused", (5, 4)),
+        (chat(content=[{"type": "refusal", "refusal": "no"}]), "", "refused", (5, 4)),
+        (chat(content=[{"type": "reasoning", "text": "so"}, TEXT]), "<think>so</think>x", "stop", (5, 4)),
+        (
+            chat(content=[{"type": "thinking", "thinking": [{"text": "so"}]}, TEXT]),
+            "<think>so</think>x",
+            "stop",
+            (5, 4),
+        ),
+        (chat("length", content="", thinking="so"), "<think>so", "length", (5, 4)),
+        (
+            chat(content="x", reasoning_details=[{"type": "reasoning.text", "text": "so"}]),
+            "<think>so</think>x",
+            "stop",
+            (5, 4),
+        ),
+        (chat(content="x", reasoning_content=[{"text": "s"}, "o"]), "<think>so</think>x", "stop", (5, 4)),
+        (chat(content="x", tool_calls=[{"id": 1}]), "x", "stop", (5, 4)),
         ({"choices": [{"message": {"content": "x"}, "finish_reason": "stop"}] * 2, "error": None}, "x", "stop", (0, 0)),
     ],
 )
@@ -62,86 +86,25 @@ def test_answers_in_the_forms_that_servers_send(body, text, finish, counts):
     assert read(response(body)) == Reply(text, *counts, finish, 0.0)
 
 
-LASTING = {
-    "credits, inside a 200": (200, {"error": {"message": "no credits left", "code": 402}}, "no credits left"),
-    "quota by code": (429, {"error": {"message": "too much", "code": "insufficient_quota"}}, "too much"),
-    "quota by type": (429, {"error": {"message": "spent", "type": "insufficient_quota", "code": None}}, "spent"),
-    "quota by words": (429, {"error": {"message": "You exceeded your current quota"}}, "exceeded your current"),
-    "billing": (
-        400,
-        {"error": {"message": "Billing hard limit has been reached", "code": "billing_hard_limit_reached"}},
-        "Billing",
-    ),
-    "payment": (402, {"message": "top up first"}, "top up first"),
-    "context, 400": (400, {"error": {"message": "This model's maximum context length is 4096 tokens"}}, "4096"),
-    "context, 500": (500, {"error": {"message": "the request exceeds the available context size"}}, "available"),
-    "context, 200": (200, {"error": {"message": "long", "code": "context_length_exceeded"}}, "long"),
-    "key": (401, {"error": {"message": f"Incorrect API key provided: {KEY}"}}, "Incorrect API key"),
-    "masked key": (401, {"error": {"message": "Incorrect API key provided: sk-ma****0123."}}, "Incorrect API key"),
-    "key, 400": (400, {"error": {"message": f"invalid: {KEY}", "code": "invalid_api_key"}}, "OPENAI_API_KEY"),
-    "no right": (403, {"error": "this key may not use the model"}, "may not use"),
-    "no model": (404, {"detail": "Not Found"}, "Not Found"),
-    "fields": (422, {"detail": [{"loc": ["body", "seed"], "msg": "extra fields"}]}, "body.seed: extra fields"),
-    "parameter": (400, {"error": {"message": "Unsupported parameter: 'max_tokens'"}}, "accepts this parameter"),
-    "text": (400, b"bad request, friend", "bad request, friend"),
-    "page": (404, b"<html><title>404 &amp; gone</title><p>much</p></html>", "404 & gone;"),
-    "not implemented": (501, {"error": "no chat here"}, "no chat here"),
-    "tool": (200, chat("tool_calls", content=None), "'tool_calls'"),
-    "stream": (200, b'data: {"choices": []}\n\ndata: [DONE]\n', "streams its answers"),
-}
-
-
-@pytest.mark.parametrize("failure", LASTING)
-def test_lasting_failures_end_at_once_with_the_servers_words_and_without_the_key(failure, monkeypatch):
-    monkeypatch.setenv("OPENAI_API_KEY", KEY)
-    status, body, words = LASTING[failure]
-    with pytest.raises(StudyError) as error:
-        read(response(body, status))
-    line = str(error.value)
-    assert words in line and "\n" not in line and len(line) < 600
-    assert not any(part in line for part in (KEY, "made-up", "0123."))
-
-
 @pytest.mark.parametrize(
-    ("status", "body", "few"),
-    [
-        (200, {"error": {"message": "overloaded", "code": 429}, **chat(content=None)}, False),  # BerriAI/litellm#8448
-        (200, {"error": {"message": "overloaded", "code": "503"}}, False),
-        (200, {"error": "overloaded"}, True),
-        (429, {"error": {"message": "Rate limit reached", "code": "rate_limit_exceeded"}}, False),
-        (429, {"error": {"message": "Quota exceeded for requests per minute"}}, False),
-        (503, {"error": {"message": "Loading model", "code": 503}}, False),
-        (500, b"CUDA out of memory", False),
-        (502, b"<html><title>Bad gateway</title></html>", False),
-        (200, b"<html><title>overloaded</title></html>", True),
-        (200, chat(None, content="x"), True),
-        (200, chat("abort", content="x"), True),
-        (200, chat(content=["x"]), True),
-        (200, chat(usage=(5, 0), content=""), True),
-        (200, {"choices": []}, True),
-        (200, [chat(content="x")], True),
-        (200, b'{"choices": [{"mess', True),
-        (200, b"[" * 100_000, True),
-    ],
-)
-def test_failures_that_may_pass_are_told_apart_from_those_that_do_not_look_like_it(status, body, few):
-    with pytest.raises(Passing) as failure:
-        read(response(body, status))
-    assert failure.value.few == few
-
-
-def test_a_prompt_that_a_filter_refuses_is_a_refused_answer():
-    body = {"error": {"message": "filtered", "code": "content_filter"}}
-    assert read(response(body, 400)).finish_reason == "refused"
-
-
-@pytest.mark.parametrize(
-    ("header", "seconds"),
-    [("0", 0), ("2", 2), ("2.5", 2.5), ("-5", 0), ("nan", None), ("inf", None), ("soon", None), ("", None),
-     ("Wed, 21 Oct 2015 07:28:00 GMT", 0), ("Wed, 21 Oct 99999 07:28:00 GMT", None), ("1e9", 1e9)],
+    ("content", "charset", "text"),
+    [(b'{"a": "x\xe2\x82"}', "utf-8", "x\ufffd"), (b'{"a": "\xe9"}', "iso-8859-1", "é"), ('{"a": "好"}'.encode("gbk"), "gbk", "好"),
+     (b'{"a": "x\ny"}', "utf-8", "x\ny"), (b'{"a": "\xe9"}', "nonsense", "\ufffd"), ('{"a": "é"}'.encode("utf-16"), "utf-16", "é")],
 )  # fmt: skip
-def test_the_pause_that_a_server_asks_for(header, seconds):
-    assert replies.asked_pause(response(b"", 429, retry_after=header)) == seconds
+def test_bytes_of_every_encoding_are_read(content, charset, text):
+    answered = response(content, content_type=f"application/json; charset={charset}")
+    assert replies.content(answered) == {"a": text}
+
+
+@pytest.mark.parametrize("charset", "hex zlib base64 rot13 undefined punycode idna utf-16 utf-7 none".split())
+def test_an_encoding_that_is_none_is_no_error_of_ours(charset):
+    for body in (b"\xff <title>gone</title>", b"<title>gone</title>"):
+        with pytest.raises(StudyError, match=r"status 404: .*correct the address"):
+            read(response(body, 404, content_type=f"text/html; charset={charset}"))
+
+
+def test_an_answer_with_another_status_of_success_is_good():
+    assert read(response(chat(content="x"), 201)).text == "x"
 
 
 @pytest.mark.parametrize("header", ["0", "-1", "nan", "inf", "Wed, 21 Oct 2015 07:28:00 GMT", "0.000001"])
@@ -186,6 +149,12 @@ def test_a_key_that_is_empty_is_none(monkeypatch, value):
         "http://",
         "http://:80/v1",
         "http://[bad/v1",
+        "http://1.2.3.999/v1",
+        "http://ex..ample/v1",
+        "http://\u2603.example/v1",
+        f"http://{'a' * 64}.example/v1",
+        "http://127.0.0.1\n:9/v1",
+        "http://127.0.0.1:9/v1,",
     ],
 )
 def test_addresses_that_are_none_or_hold_a_secret_are_refused_unquoted(address):
@@ -209,6 +178,16 @@ def test_a_redirect_within_the_server_is_followed_and_no_other(tmp_path):
         ):
             ask(address, tmp_path / str(status))
         assert len(asked) == 1
+
+
+@pytest.mark.parametrize(
+    "answered", [redirect("/v1/chat/completions"), redirect("http://1.2.3.999/v1"), web.Response(status=307)]
+)
+def test_a_redirect_to_itself_or_to_no_address_is_a_wrong_address(tmp_path, answered):
+    copies = lambda *_: web.Response(status=307, headers=dict(answered.headers))  # noqa: E731
+    with answering(copies) as (address, asked), pytest.raises(StudyError, match=r"redirects.*correct the address"):
+        ask(address, tmp_path)
+    assert len(asked) <= 1 + server.REDIRECTS
 
 
 def test_an_answer_with_half_a_character_can_be_stored_and_a_whole_one_stays(tmp_path):

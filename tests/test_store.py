@@ -3,10 +3,12 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
 from agentark.engines import Chat, Reply, Request, Store
+from agentark.engines.store import kept
 
 KEY = "ab" * 32
 GOOD = Reply("answer : 3", 5, 4, "stop", 0.1)
@@ -16,13 +18,47 @@ GOOD = Reply("answer : 3", 5, 4, "stop", 0.1)
     "content",
     [b'[{"text": "\xff\xfe', b"", b"{", b"null", b"3", b'"text"', b"[null]", b'[{"text": "x"}]', b'{"text": "x"}',
      b'[{"text": 3, "prompt_tokens": 1, "completion_tokens": 1, "finish_reason": "stop", "seconds": 1}]',
-     b'[{"text": "x", "prompt_tokens": 1, "completion_tokens": 1, "finish_reason": "odd", "seconds": 1}]', b"[" * 9000],
+     b'[{"text": "x", "prompt_tokens": 1, "completion_tokens": 1, "finish_reason": "odd", "seconds": 1}]', b"[" * 9000,
+     b"[" * 900 + b"]" * 900, b"[]", b"{}", b"[[]]"],
 )  # fmt: skip
 def test_a_damaged_file_counts_as_none(tmp_path, content):
     store = Store(tmp_path)
     store.path(KEY).parent.mkdir()
     store.path(KEY).write_bytes(content)
     assert store.read(KEY) is None
+    assert [(file, record["finish_reason"]) for file, record in kept(tmp_path)] == [(store.path(KEY), "damaged")]
+
+
+class Echo:
+    """An engine whose reply is the last message."""
+
+    fingerprint = "echo"
+
+    def batches(self, requests):
+        return [list(range(len(requests)))]
+
+    def run(self, batches):
+        yield 0, [Reply(r.messages[-1]["content"], 5, 4, "stop", 0.5) for r in batches[0].requests]
+
+
+def test_a_file_with_another_number_of_replies_and_an_empty_folder_in_its_place_count_as_none(tmp_path):
+    store, request = Store(tmp_path), Request([{"role": "user", "content": "2 + 2"}], 0.2, 72, 1)
+    expected = store.generate(Echo(), [request])
+    (file,) = tmp_path.rglob("*.json")
+    (record,) = json.loads(file.read_text())
+    for records in ([], {}, [record, record]):
+        file.write_text(json.dumps(records))
+        assert store.generate(Echo(), [request]) == expected
+    file.unlink()
+    file.mkdir()
+    assert store.read(file.stem) is None and store.generate(Echo(), [request]) == expected
+    assert json.loads(file.read_text()) == [record]
+
+
+def test_half_a_character_in_a_file_is_replaced(tmp_path):
+    store = Store(tmp_path)
+    store.write(KEY, [replace(GOOD, text="a \ud83e", thought="\udc00")])
+    assert store.read(KEY) == [replace(GOOD, text="a \ufffd", thought="\ufffd")]
 
 
 def test_what_is_written_is_read_also_from_stores_of_before(tmp_path):
@@ -38,16 +74,6 @@ def test_the_key_of_a_batch_and_its_file_stay_as_they_were(tmp_path):
     """Else every generation that is finished would be made again."""
     requests = [Request([{"role": "user", "content": "2 + 2"}], 0.2, 72, 10101)]
     requests.append(Chat("off", 9, "Be brief.").request(requests[0].messages, 1.0, 72, 3))
-
-    class Echo:
-        fingerprint = "echo"
-
-        def batches(self, requests):
-            return [[0, 1]]
-
-        def run(self, batches):
-            yield 0, [Reply(r.messages[-1]["content"], 5, 4, "stop", 0.5) for r in batches[0].requests]
-
     Store(tmp_path).generate(Echo(), requests)
     (file,) = tmp_path.rglob("*.json")
     assert file.stem == "a8fc4d48a4f241fabf82ec48f55bbb601a9d02afc8921610dfcd5981aea81e04"

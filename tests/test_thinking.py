@@ -30,7 +30,7 @@ from agentark.engines.llama_cpp import LlamaCpp
 from agentark.engines.requests import parted
 from agentark.engines.server import Server
 from agentark.engines.thoughts import MARK, MARKERS, split, written
-from agentark.evaluate.predictions import predict
+from agentark.evaluate.predictions import predict, reply_counts
 from agentark.evaluate.scores import scores
 from agentark.models.chat import SWITCH, prompt_ids, rendered
 from agentark.schemas import Trace, frame, read_table, write_table
@@ -98,7 +98,7 @@ def test_no_part_of_a_thought_is_in_the_text(pair, thought, answer, reason, toke
     reply = parted(Reply(text, 5, tokens, reason, 0.0), Request(USER, 0.0, 30, 0, thought_tokens=room))
     assert not MARK.search(reply.text + reply.thought) and reply.thought in thought
     if room and tokens * (len(text) - len(answer)) > room * len(text):
-        assert (reply.text, reply.finish_reason) == ("", "thought")
+        assert (reply.text, reply.finish_reason) == ("", "length")
     else:
         assert (reply.text, reply.finish_reason) == (answer.strip(), reason)
 
@@ -106,8 +106,8 @@ def test_no_part_of_a_thought_is_in_the_text(pair, thought, answer, reason, toke
 @pytest.mark.parametrize(
     ("text", "reason", "expected"),
     [
-        ("<think>3, no", "length", ("", "thought", "3, no")),
-        ("<think>The answer is 3.", "stop", ("", "thought", "The answer is 3.")),
+        ("<think>3, no", "length", ("", "length", "3, no")),
+        ("<think>The answer is 3.", "stop", ("", "length", "The answer is 3.")),
         ("<think>\n\n</think>\n\n3", "stop", ("3", "stop", "")),  # switched off, as Qwen3's template does it
         ("3, no, wait", "length", ("3, no, wait", "length", "")),
         ("", "refused", ("", "refused", "")),
@@ -116,6 +116,7 @@ def test_no_part_of_a_thought_is_in_the_text(pair, thought, answer, reason, toke
 def test_only_a_reply_cut_in_its_thought_is_called_so(text, reason, expected):
     reply = parted(Reply(text, 5, 4, reason, 0.0), Request(USER, 0.0, 9, 0))
     assert (reply.text, reply.finish_reason, reply.thought) == expected
+    assert reply.cut_in_thought == (expected[0] == "" and reason != "refused")
 
 
 @pytest.mark.parametrize(
@@ -245,7 +246,7 @@ def test_thoughts_have_room_of_their_own_and_the_switch_reaches_the_model(tmp_pa
     chats = [Chat(), Chat("on", 20), Chat("off", 0, "Answer briefly.")]
     replies = Store(tmp_path / "store").generate(engine, [chat.request(USER, 0.0, 9, 0) for chat in chats])
     assert [room for _, room in sorted(asked, key=lambda one: one[1])] == [9, 29]  # equal rooms share a batch
-    assert {(r.text, r.thought, r.finish_reason) for r in replies} == {("", "no", "thought")}
+    assert {(r.text, r.thought, r.finish_reason) for r in replies} == {("", "no", "length")}
     requests = [chats[2].request(USER, 0.0, 9, 0)]
     list(engine.run([Batch(requests, 0)]))
     assert asked[-1][0].startswith("<|im_start|>system\nAnswer briefly.") and asked[-1][0].endswith("</think>\n\n")
@@ -320,7 +321,7 @@ def test_a_server_s_reply_cut_in_a_thought_that_its_prompt_opened_is_known_if_th
     with answering(lambda *_: completion(text, reason), "vllm") as (address, _):
         engine = Server(*address.partition("#")[::2])
         (reply,) = Store(tmp_path).generate(engine, [Chat(thinking).request(USER, 0.0, 9, 0)])
-    assert (reply.finish_reason == "thought", reply.text == "") == (cut, cut)
+    assert (reply.cut_in_thought, reply.text == "") == (cut, cut)
 
 
 # What the study makes of thoughts
@@ -346,8 +347,8 @@ def traces(tmp_path):
 
 def test_thoughts_are_neither_shown_nor_graded_nor_steps_nor_trained_on(traces, tmp_path):
     assert {t.thought for t in traces} == {"secret: the answer is 99"}
-    assert Counter(t.finish_reason for t in traces) == {"stop": 7, "thought": 2}
-    assert all((t.text, t.answer) == ("", None) for t in traces if t.finish_reason == "thought")
+    assert Counter(t.finish_reason for t in traces) == {"stop": 7, "length": 2}
+    assert all((t.text, t.answer) == ("", None) for t in traces if t.cut_in_thought)
     assert {t.answer for t in traces} == {"9", "10", None}
     checked = check_traces(traces, [EGGS])
     chosen, _ = select(checked, [EGGS], 3)
@@ -364,6 +365,10 @@ def test_thoughts_are_neither_shown_nor_graded_nor_steps_nor_trained_on(traces, 
 def test_replies_cut_in_thought_are_counted_in_the_results(traces):
     (prediction,) = predict(traces, [EGGS], "test", "debate")
     assert (prediction.cut_in_thought, prediction.calls) == (2, 9)
+    counts = reply_counts(traces, "test", "debate")
+    assert [counts[name] for name in ("cut", "cut_in_thought", "without_answer")] == [0, 2, 2]
+    earlier = [t.model_copy(update={"finish_reason": "thought"} if t.cut_in_thought else {}) for t in traces]
+    assert reply_counts(earlier, "test", "debate") == counts
     rows = scores(frame([prediction]), "main", "t", "eggs", lambda _: [])
     assert [r.value for r in rows if r.metric == "cut_in_thought"] == [pytest.approx(2 / 9)]
     rows = scores(frame([prediction.model_copy(update={"cut_in_thought": 0})]), "main", "t", "eggs", lambda _: [])

@@ -11,6 +11,7 @@ from dataclasses import replace
 
 from agentark import StudyError, deadline, first_line
 from agentark.engines import Batch, Reply, Request, replies
+from agentark.engines.failures import Passing
 from agentark.models.chat import SWITCH
 from agentark.models.gguf import MISSING, digest, located
 
@@ -78,11 +79,8 @@ class LlamaCpp:
         }
         start = time.perf_counter()
         try:
-            body = self.model.handle_chat_completions(asked)
-            if "error" in body:
-                replies.failed(replies.status_in(body["error"]), body, None)
-            answered = replies.reply(body)
-        except (StudyError, replies.Passing) as error:
+            answered = replies.reply(self.model.handle_chat_completions(asked))
+        except (StudyError, Passing) as error:
             raise StudyError(f"{self.name}: {error}") from None
         return replace(answered, seconds=time.perf_counter() - start)
 

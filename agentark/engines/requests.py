@@ -8,6 +8,7 @@ request.
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import MISSING, dataclass, fields, replace
 from pathlib import Path
 from typing import Literal, NamedTuple, Protocol
@@ -20,6 +21,7 @@ from agentark.files import write_atomically
 from agentark.models.chat import system_prompt
 from agentark.parallel import tick
 
+# "thought" is in files of earlier versions alone, see Reply.cut_in_thought.
 FinishReason = Literal["stop", "length", "refused", "thought"]
 
 
@@ -100,6 +102,11 @@ class Reply:
     seconds: float
     thought: str = ""
 
+    @property
+    def cut_in_thought(self) -> bool:
+        """Whether the reply ended in its thought, so that it has no answer."""
+        return self.finish_reason == "length" and bool(self.thought) and not self.text
+
 
 class Batch(NamedTuple):
     """Requests that are generated together, with a seed unique to the batch."""
@@ -137,7 +144,8 @@ class Store:
         for indices in engine.batches(requests):
             asked = json.dumps([engine.fingerprint, [requests[i].recorded() for i in indices]])
             places.setdefault(hashlib.sha256(asked.encode()).hexdigest(), []).append(indices)
-        finished = {key: batch for key in places if (batch := self.read(key)) is not None}
+        # A file with another number of replies is damaged.
+        finished = {k: batch for k in places if (batch := self.read(k)) and len(batch) == len(places[k][0])}
         tick(sum(len(indices) for key in finished for indices in places[key]))
         missing = [key for key in places if key not in finished]
         batches = [Batch([requests[i] for i in places[key][0]], int(key[:15], 16)) for key in missing]
@@ -157,33 +165,45 @@ class Store:
 
     def read(self, key: str) -> list[Reply] | None:
         """The finished batch with that key, or None if there is none or its file is damaged."""
-        try:
-            records = json.loads(self.path(key).read_text(encoding="utf-8"))
-            # `engine` is only for searching the store, see agentark/engines/store.py.
-            return ANSWERS.validate_python([{k: v for k, v in r.items() if k != "engine"} for r in records])
-        except (FileNotFoundError, ValueError, TypeError, AttributeError, RecursionError):
-            return None
+        found = read_file(self.path(key))
+        return found and found[0]
 
     def write(self, key: str, replies: list[Reply], engine: str = "") -> None:
         text = json.dumps([vars(r) | ({"engine": engine} if engine else {}) for r in replies])
+        with suppress(OSError):
+            self.path(key).rmdir()  # an empty folder in the file's place
         write_atomically(self.path(key), lambda p: p.write_text(text, encoding="utf-8"))
 
 
 ANSWERS = TypeAdapter(list[Reply])
 
 
+def read_file(file: Path) -> tuple[list[Reply], str] | None:
+    """The replies in a file of the store and the engine that generated them, or None if there is none or it is damaged.
+
+    The engine is only for searching the store, see agentark/engines/store.py.
+    """
+    try:
+        records = json.loads(file.read_text(encoding="utf-8"))
+        engine = str(records[0].get("engine", ""))
+        found = ANSWERS.validate_python([{k: v for k, v in r.items() if k != "engine"} for r in records])
+    except (FileNotFoundError, IsADirectoryError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        return None
+    return [replace(r, text=encodable(r.text), thought=encodable(r.thought)) for r in found], engine
+
+
 def parted(reply: Reply, request: Request) -> Reply:
     """The reply with its thought apart from its text, the answer.
 
     A thought that does not end, or has more than request.thought_tokens tokens (if any), counts as cut: the finish
-    reason is "thought" and the text empty. Its tokens are its share of the reply's characters, since no engine counts
+    reason is "length" and the text empty. Its tokens are its share of the reply's characters, since no engine counts
     them apart.
     """
     thought, answer = thoughts.split(reply.text)
-    bare = thoughts.MARK.sub("", thought).strip()
+    bare = thoughts.MARK.sub("", thought).strip() or reply.thought
     tokens = reply.completion_tokens * len(thought) / max(1, len(reply.text))
-    if answer is None or tokens > request.thought_tokens > 0:
-        return replace(reply, text="", thought=bare, finish_reason="thought")
+    if answer is None or tokens > request.thought_tokens > 0 or reply.finish_reason == "thought":
+        return replace(reply, text="", thought=bare, finish_reason="length")
     return replace(reply, text=answer, thought=bare)
 
 

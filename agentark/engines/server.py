@@ -4,13 +4,18 @@ Protocol: https://platform.openai.com/docs/api-reference/chat. If the server nee
 environment variable OPENAI_API_KEY and used only in the request's header.
 """
 
+import contextlib
 import os
 import random
+import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import replace
+from difflib import get_close_matches
+from fnmatch import fnmatchcase
 from threading import Event
+from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
@@ -25,9 +30,9 @@ from tenacity import (
 from tenacity.stop import stop_base
 
 from agentark import StudyError, deadline
-from agentark.engines import Batch, Reply, Request, replies
+from agentark.engines import Batch, Reply, Request, failures, replies
 from agentark.engines.addresses import Addresses
-from agentark.engines.replies import Passing
+from agentark.engines.failures import Passing
 from agentark.engines.thoughts import MARK
 from agentark.models.chat import SWITCH, without_system
 
@@ -39,6 +44,7 @@ PATIENCE = 20 * 60  # seconds from the first of its temporary failures after whi
 LONGEST_ANSWER = 60 * 60
 LONGEST_PAUSE = 30  # seconds between two attempts, unless the server asks for more
 FEW = 5  # attempts if the failure is not known to be temporary
+LISTED = 10  # names of models in a message
 WATCHED = 1  # seconds between two looks for silent servers
 REDIRECTS = 3  # followed at most, and only within the server's own origin
 # Fields that disable a server's default changes to the distribution, by the owner it lists: vLLM applies a checkpoint's
@@ -80,11 +86,10 @@ class Server:
         key = api_key()
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         most = IN_FLIGHT * len(self.addresses.states)
-        limits = httpx.Limits(max_connections=most)
         halt = Event()
         failure: BaseException | None = None
         with (
-            httpx.Client(headers=headers, timeout=timeout(), limits=limits) as client,
+            new_client(headers, most) as client,
             ThreadPoolExecutor(most + 1) as pool,  # one to watch the others
         ):
             self.greet_all(client)
@@ -146,22 +151,21 @@ class Server:
         except (httpx.RequestError, Passing) as error:
             reason = str(error) or type(error).__name__
             raise Silent(f"{where}: no server answers ({reason}); start one with `make serve`") from None
-        try:
-            served = {m["id"]: m.get("owned_by") for m in response.json()["data"]}
-        except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
-            served = {}  # no list of models: the first request shows whether the server has this one
-        if served and self.model not in served:  # a gateway may list nothing (BerriAI/litellm#2837)
-            raise StudyError(f"{where}: the server has only {', '.join(map(str, served))}; name one of them after #")
-        self.owners[address] = str(served.get(self.model))
+        served = owners_in(replies.content(response))
+        listed = next((name for name in served if serves(name, self.model)), None)
+        if served and listed is None:  # a gateway may list nothing (BerriAI/litellm#2837)
+            raise StudyError(f"{where}: the server has only {some(served, self.model)}; name one of them after #")
+        self.owners[address] = str(served.get(listed or self.model))
 
     def models(self, client: httpx.Client, address: str) -> httpx.Response:
-        """The list of models. Raises Passing while the server is loading or busy."""
-        try:
+        """The list of models. Raises Passing while the server is loading or busy.
+
+        A server may refuse the list alone: then the first request shows what it has.
+        """
+        with faults():
             response = client.get(f"{address}/models", timeout=30, extensions=self.addresses.traced(address))
-        except httpx.DecodingError as error:
-            raise Passing(str(error), few=True) from None
-        if response.status_code in (401, 403, *replies.PASSING) or response.status_code >= 500:
-            replies.failed(response.status_code, replies.content(response), replies.asked_pause(response))
+        if response.status_code in failures.PASSING or (response.status_code >= 500 and response.status_code != 501):
+            failures.failed(response.status_code, replies.content(response), failures.asked_pause(response))
         return response
 
     def ask(self, client: httpx.Client, request: Request, halt: Event) -> Reply:
@@ -205,7 +209,9 @@ class Server:
                 except Silent as error:
                     raise Passing(str(error)) from None
             response = self.post(client, address, self.body(request, self.owners[address]))
-            if response.status_code == 400 and request.messages[0]["role"] == "system":  # refused by the template
+            if request.messages[0]["role"] == "system" and failures.refused_by_template(
+                response.status_code, replies.content(response)
+            ):
                 plain = replace(request, messages=without_system(request.messages))
                 response = self.post(client, address, self.body(plain, self.owners[address]))
             reply = replies.read(response)
@@ -233,22 +239,74 @@ class Server:
 
     def post(self, client: httpx.Client, address: str, body: dict) -> httpx.Response:
         """The response to a chat completion's request. Raises Passing if the connection fails."""
-        try:
+        with faults(httpx.RequestError):
             response = client.post(
                 f"{address}/chat/completions", json=body, timeout=timeout(), extensions=self.addresses.traced(address)
             )
             for _ in range(REDIRECTS):
                 if response.next_request is None:
-                    break
+                    return response
                 check_redirect(address, response.next_request.url, response.status_code)
                 response = client.send(response.next_request)
-        except httpx.RequestError as error:  # transport errors, and bodies not encoded as declared
-            raise Passing(str(error) or type(error).__name__) from None
-        return response
+        if response.next_request is None:
+            return response
+        raise StudyError(f"status {response.status_code}: the server redirects in a circle; correct the address")
 
 
 class Silent(StudyError):
     """No server answers at an address."""
+
+
+@contextlib.contextmanager
+def faults(*passing: type[Exception]) -> Iterator[None]:
+    """Raise a client's errors as Passing if they are of `passing`, and those of a faulty server as what they are."""
+    try:
+        yield
+    except httpx.DecodingError as error:  # a body not encoded as declared
+        raise Passing(str(error), few=True) from None
+    except httpx.RequestError as error:
+        if "location header" in str(error):
+            raise StudyError(f"the server redirects to no address ({error}); correct the address") from None
+        if isinstance(error, passing):
+            raise Passing(str(error) or type(error).__name__) from None
+        raise
+
+
+def new_client(headers: dict[str, str], most: int) -> httpx.Client:
+    """A client of at most `most` connections. Raises StudyError if the environment describes no proxy or certificates.
+
+    A value may hold a password, so that only the variables are named.
+    """
+    try:
+        return httpx.Client(headers=headers, timeout=timeout(), limits=httpx.Limits(max_connections=most))
+    except Exception as error:
+        kind = r"SSL_CERT_(FILE|DIR)" if isinstance(error, OSError) else r"(ALL|HTTP|HTTPS|NO)_PROXY"
+        names = ", ".join(sorted(n for n in os.environ if os.environ[n] and re.fullmatch(kind, n, re.IGNORECASE)))
+        raise StudyError(
+            f"{names}: the environment names no usable {'certificates' if isinstance(error, OSError) else 'proxy'} "
+            f"({type(error).__name__}); correct or unset it (a proxy over SOCKS needs the package socksio)"
+        ) from None
+
+
+def owners_in(body: Any) -> dict[str, Any]:
+    """The owner of each model in a server's list, or {} for another body."""
+    try:
+        return {str(model["id"]): model.get("owned_by") for model in body["data"]}
+    except (LookupError, TypeError, AttributeError):
+        return {}
+
+
+def serves(listed: str, model: str) -> bool:
+    """Whether a listed name stands for a model: a gateway's pattern, or one of two with a suffix (`:free`, `:latest`)."""
+    short = (listed.rpartition(":")[0], model.rpartition(":")[0])
+    return listed == model or model == short[0] or listed == short[1] or ("*" in listed and fnmatchcase(model, listed))
+
+
+def some(names: Iterable[str], model: str) -> str:
+    """Names for a message: all of them, or of many those closest to `model`."""
+    names = list(names)
+    closest = get_close_matches(model, names, LISTED, 0.0)
+    return ", ".join(names) if len(names) <= LISTED else f"{len(names)} others; the closest are {', '.join(closest)}"
 
 
 def valid_address(address: str) -> str:
@@ -257,7 +315,10 @@ def valid_address(address: str) -> str:
     try:
         parts = urlsplit(address)
         port = parts.port
-    except ValueError:
+        httpx.URL(address).raw_host.decode().encode("idna")  # as the connection will
+        if not address or re.search(r"\s", address):
+            raise ValueError("a blank")
+    except (ValueError, httpx.InvalidURL):
         raise StudyError("the server's address is not one; write it as in http://127.0.0.1:8000/v1#name") from None
     if parts.username or parts.password or parts.query:
         raise StudyError("the address contains a user, key or query and would be stored; use OPENAI_API_KEY")
@@ -317,10 +378,14 @@ class StopAfterPatience(stop_base):
 
 
 class StopAfterFew(stop_base):
-    """Stop after FEW attempts if the failure is not known to be temporary."""
+    """Stop after FEW failures that are not known to be temporary."""
+
+    def __init__(self) -> None:
+        self.found = 0
 
     def __call__(self, retry_state: RetryCallState) -> bool:
-        return failure_of(retry_state).few and retry_state.attempt_number >= FEW
+        self.found += failure_of(retry_state).few
+        return self.found >= FEW and failure_of(retry_state).few
 
 
 def failure_of(state: RetryCallState) -> Passing:

@@ -6,21 +6,23 @@ python -m agentark.engines.store data/store "bad gateway" --remove
 """
 
 import argparse
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
 from agentark import StudyError, finish, root
+from agentark.engines.requests import read_file
+from agentark.files import remove
 
 
 def kept(folder: Path) -> Iterator[tuple[Path, dict]]:
     """Yield every answer in a store with its file. A damaged file counts as one answer without text."""
     for file in sorted(folder.glob("??/*.json")):
-        try:
-            records = json.loads(file.read_text(encoding="utf-8"))
-            yield from ((file, dict(record)) for record in records)
-        except (OSError, ValueError, TypeError):
-            yield file, {"text": "", "finish_reason": "damaged"}
+        found = read_file(file)
+        yield from (
+            ((file, vars(reply) | {"engine": found[1]}) for reply in found[0])
+            if found
+            else ((file, {"text": "", "finish_reason": "damaged"}),)
+        )
 
 
 def found(file: Path, record: dict, words: str) -> bool:
@@ -54,7 +56,7 @@ def main() -> None:
                 f"{file.stem[:16]}  {record.get('finish_reason')}  {str(record.get('engine', ''))[:60]}  {text[:80]!a}"
             )
     for file in listed if chosen.remove else ():
-        file.unlink(missing_ok=True)
+        remove(file)
     print(f"{len(listed)} files {'removed' if chosen.remove else 'listed; --remove removes them'}")
 
 

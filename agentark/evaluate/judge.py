@@ -89,8 +89,10 @@ def read(reply: Reply) -> tuple[list[int], list[int], str]:
     A reply is in form if it is finished and its last four lines are exactly those requested, in their order, with no
     such line before them.
     """
+    if reply.cut_in_thought:
+        return [], [], "cut in thought"
     if reply.finish_reason != "stop":
-        return [], [], {"length": "cut short", "refused": "refused", "thought": "cut in thought"}[reply.finish_reason]
+        return [], [], "refused" if reply.finish_reason == "refused" else "cut short"
     lines = [line.strip() for line in reply.text.strip().split("\n")]
     marked = [i for i, line in enumerate(lines) if any(form.fullmatch(line) for form in FORM)]
     if not marked:

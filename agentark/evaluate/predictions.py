@@ -123,7 +123,7 @@ def predict(
                 correct=is_right(answer, question),
                 tokens=sum(t.prompt_tokens + t.completion_tokens for t in conversation),
                 calls=len(conversation),
-                cut_in_thought=sum(t.finish_reason == "thought" for t in conversation),
+                cut_in_thought=sum(t.cut_in_thought for t in conversation),
                 **measures,
             )
         )
@@ -135,7 +135,7 @@ def reply_counts(
 ) -> dict[str, str | int]:
     """A row of reports/replies.csv: how many replies a system made, how many of them state no readable answer, and how
     many were cut at the limit of tokens, of these without an answer before the cut, and in mid-thought."""
-    cut = [t for t in traces if t.finish_reason == "length"]
+    cut = [t for t in traces if t.finish_reason == "length" and not t.cut_in_thought]
     return {
         "setting": setting,
         "method": method,
@@ -145,5 +145,5 @@ def reply_counts(
         "without_answer": sum(t.answer is None for t in traces),
         "cut": len(cut),
         "cut_without_answer": sum(t.answer is None for t in cut),
-        "cut_in_thought": sum(t.finish_reason == "thought" for t in traces),
+        "cut_in_thought": sum(t.cut_in_thought for t in traces),
     }
