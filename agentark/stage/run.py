@@ -274,6 +274,9 @@ def main(arguments: list[str] | None = None) -> int:
         for pair in chosen.parameters:
             if "=" not in pair:
                 raise StudyError(f"{chosen.name}: {pair!a:.80} is not of the form name=value")
+        names = [pair.split("=", 1)[0] for pair in chosen.parameters]
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise StudyError(f"{chosen.name}: {twice[0]!a:.80} is given twice; give it once")
         run(chosen.name, dict(pair.split("=", 1) for pair in chosen.parameters), chosen.scale)
 
     return exit_status(checked)
