@@ -124,6 +124,30 @@ def test_a_notebook_needs_one_parameters_cell(tmp_path, cells):
 
 
 @pytest.mark.parametrize(
+    ("given", "told"),
+    [("[]", r"07_trial: seeds is empty; give at least one, as in seeds=[0]"),
+     ("[0, 1, 0]", "07_trial: seeds has 0 twice; name each once")],
+)  # fmt: skip
+def test_an_empty_list_of_seeds_and_a_seed_twice_are_refused(trial, given, told):
+    assert refused(resolve, trial, {}, {"seeds": given}) == told
+    assert refused(resolve, trial, {"trial": {"seeds": yaml.safe_load(given)}}, {}) == told
+
+
+def test_a_list_that_is_usually_empty_may_be_and_students_may_not():
+    notebooks = root() / "notebooks"
+    assert resolve(notebooks / "small" / "keep.ipynb", {}, {"students": "[]"})["students"] == []
+    assert resolve(notebooks / "03_debate.ipynb", {}, {"teachers": "[a/b, a/b]"})["teachers"] == ["a/b"] * 2
+    assert "students is empty" in refused(resolve, notebooks / "01_questions.ipynb", {}, {"students": "[]"})
+
+
+@pytest.mark.parametrize("section", [{1: 1}, {True: 2}, {None: 3}])
+def test_a_section_with_a_key_that_is_no_name_is_refused(trial, section):
+    assert "the section trial of params.yaml has the key" in refused(resolve, trial, {"trial": section}, {})
+    policy = root() / "notebooks" / "07_policy.ipynb"
+    assert "the section policy of params.yaml has the key" in refused(resolve, policy, {"policy": section}, {})
+
+
+@pytest.mark.parametrize(
     "source",
     ["steps = 3", "import os", "steps: complex = 3", "steps: int", "steps: int = 1 + size", "steps: int = = 3"],
 )
@@ -138,7 +162,16 @@ def test_a_file_that_is_no_notebook_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "arguments", [["99_none"], ["03_debate", "agent=3"], ["03_debate", "agents=many"], ["03_debate", "x"]]
+    "arguments",
+    [
+        ["99_none"],
+        ["03_debate", "agent=3"],
+        ["03_debate", "agents=many"],
+        ["03_debate", "x"],
+        ["05_distill", "seeds=[]"],
+        ["01_questions", "students=[]"],
+        ["01_questions", "train=3", "train=5"],
+    ],
 )
 def test_the_command_ends_in_one_line_and_status_1(capsys, arguments):
     assert main(arguments) == 1

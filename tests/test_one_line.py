@@ -7,6 +7,7 @@ import os
 import random
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +18,7 @@ import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
 from agentark import StudyError, exit_status, redacted, root
+from agentark.stage import run as stage_run
 from agentark.stage.parameters import read_params, resolve, typed
 from agentark.stage.run import main
 
@@ -83,12 +85,41 @@ def test_a_key_stands_in_no_output_of_a_notebook_that_fails_with_it(project):
 
 def test_a_run_that_fails_leaves_its_earlier_output_and_may_replace_it_later(project):
     write_notebook(project, "quick", "assert steps < 5, 'too many'")
-    for place in ("data/try", "data/again/try"):  # their records share a name
+    for place in ("data/try", "data/again/try"):
         assert run(project, "quick", f"out={place}").returncode == 0
         assert "too many" in one_line(run(project, "quick", f"out={place}", "steps=9"))
         assert (project / place / "x").read_text() == "x"
     for place in ("data/try", "data/again/try"):
         assert run(project, "quick", f"out={place}").returncode == 0
+
+
+def test_a_trial_leaves_the_page_of_the_usual_run_alone(project):
+    write_notebook(project, "quick")
+    assert run(project, "quick").returncode == 0
+    pages = project / "reports/notebooks"
+    usual = (pages / "quick.html").read_bytes()
+    for out in ("data/t2", f"{project}/data/x/a", "data/y/a"):
+        assert run(project, "quick", "steps=2", f"out={out}").returncode == 0
+    assert (pages / "quick.html").read_bytes() == usual
+    trials = {page.name: page.read_text() for page in pages.glob("quick--*")}
+    assert set(trials) == {"quick--t2.html", "quick--x--a.html", "quick--y--a.html"}
+    assert str(project) not in "".join(trials.values()) and "data/x/a" in trials["quick--x--a.html"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_after_the_last_cell_loses_nothing(project, monkeypatch, number):
+    write_notebook(project, "quick")
+    written = stage_run.write_pages
+
+    def signalled(*given):
+        os.kill(os.getpid(), number)
+        written(*given)
+
+    monkeypatch.setattr(stage_run, "write_pages", signalled)
+    monkeypatch.setenv("PYTHONPATH", str(PROJECT))
+    assert main(["quick"]) == 0
+    assert (project / "data/try/x").is_file() and (project / "reports/notebooks/quick.html").is_file()
+    assert json.loads((project / "data/runs/quick.json").read_text())["outs"] == ["data/try"]
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,18 @@
 """What a stage may replace: what the same notebook made, and nothing else."""
 
 import json
+import re
+import shutil
+import subprocess
 
 import pytest
+import yaml
+from small_study import PROJECT
 
 from agentark import StudyError
 from agentark.files import staged
-from agentark.stage.outputs import places
+from agentark.stage.outputs import NOTEBOOK, PIPELINES, label, outputs, places
+from agentark.stage.parameters import declared
 
 PIPELINE = """
 stages:
@@ -47,7 +53,12 @@ def top(tmp_path):
 
 
 def ask(top, notebook, **named):
-    return places(top, notebook, named, top / "data/runs/record.json")
+    return places(top, notebook, named)
+
+
+def note(top, record, *outs):
+    (top / "data/runs").mkdir(exist_ok=True)
+    (top / f"data/runs/{record}.json").write_text(json.dumps({"outs": outs}))
 
 
 @pytest.mark.parametrize(
@@ -88,14 +99,44 @@ def test_outputs_must_not_lie_in_one_another(top, first, second):
 
 
 def test_a_record_of_the_last_run_allows_to_replace_what_it_made(top):
-    record = top / "data/runs/record.json"
+    record = top / "data/runs/05_distill-x.json"
     record.parent.mkdir()
-    for content in ("", "[]", "{}", json.dumps({"outs": ["data/other"]})):
+    for content in ("", "[]", "{}", '{"outs": 3}', '{"outs": [3]}', json.dumps({"outs": ["data/other"]})):
         record.write_text(content)
         with pytest.raises(StudyError, match="exists and is not an output of this notebook"):
             ask(top, "05_distill", out="data/students/mine")
     record.write_text(json.dumps({"outs": ["data/students/mine"]}))
     assert ask(top, "05_distill", out="data/students/mine")
+    with pytest.raises(StudyError, match="exists and is not an output of this notebook"):
+        ask(top, "06_reward_model", out="data/students/mine")
+
+
+@pytest.mark.parametrize(
+    ("notebook", "out"),
+    [("05_distill", "data/students"), ("02_checkpoint", "data/models"), ("03_debate", "data/debates"),
+     ("01_questions", "data/students"), ("01_questions", "data/grid"), ("02_checkpoint", "data/checkpoints"),
+     ("02_checkpoint", "data/ablations"), ("05_distill", "data/students/qwen3-small")],
+)  # fmt: skip
+def test_a_place_above_the_outputs_of_stages_is_refused_before_there_are_any(tmp_path, notebook, out):
+    for file in ("dvc.yaml", "notebooks/grid/dvc.yaml"):
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(PROJECT / file, tmp_path / file)
+    with pytest.raises(StudyError, match=r"would replace data/|is shared by all stages"):
+        ask(tmp_path, notebook, out=out)
+
+
+def test_a_place_that_holds_another_run_s_output_is_refused_also_where_the_notebook_wrote_it(top):
+    (top / "data/own/a").mkdir(parents=True)
+    (top / "data/own/a/x").write_text("x")
+    note(top, "05_distill--own", "data/own")
+    assert ask(top, "05_distill", out="data/own")
+    for record in ("06_reward_model--own--a", "05_distill--own--a"):
+        note(top, record, "data/own/a")
+        with pytest.raises(StudyError, match="would replace data/own/a, an output of 0"):
+            ask(top, "05_distill", out="data/own")
+        (top / f"data/runs/{record}.json").unlink()
+    note(top, "05_distill--own--b", "data/own/b")  # which is no longer there
+    assert ask(top, "05_distill", out="data/own")
 
 
 @pytest.mark.parametrize("content", ["", "stages: 3", "stages: {a: 3}", "\t", "[]"])
@@ -134,7 +175,7 @@ def test_a_move_that_fails_restores_the_earlier_output(tmp_path, monkeypatch):
 def test_the_place_that_a_notebook_names_itself_is_its_own_unless_it_holds_what_others_made(top):
     # tables in git of notebooks that are no DVC stages: `make plan` on a fresh clone
     def ask_usual(notebook, out, usual):
-        return places(top, notebook, {"out": out}, top / "data/runs/record.json", [usual])
+        return places(top, notebook, {"out": out}, [usual])
 
     (top / "reports/plan.csv").write_text("in git")
     assert ask_usual("plan", "reports/plan.csv", "reports/plan.csv")
@@ -145,3 +186,43 @@ def test_the_place_that_a_notebook_names_itself_is_its_own_unless_it_holds_what_
     for out in ("data/debates", "data/questions", "reports/index.html"):
         with pytest.raises(StudyError, match="exists and is not an output"):
             ask_usual("plan", out, out)
+
+
+def test_a_trial_has_a_page_of_its_own(top):
+    trials = ("data/t2", "data/x/a", "data/y/a", "reports/t2", "data/debates/train-2", "data/train", "data/debates/a/b")
+    named = [label(top, "03_debate", out, "data/debates/train") for out in (*trials, "data/debates/train")]
+    assert len(set(named)) == len(named) and named[-1] == "03_debate-train" and named[0] == "03_debate--t2"
+    assert label(top, "03_debate", f"{top}/data/t2/", "data/debates/train") == "03_debate--t2"
+
+
+def test_the_stages_of_the_study_keep_their_pages():
+    for outs, name in outputs_of_stages():
+        assert {out for out in outs if "notebooks/" in out} <= {f"reports/notebooks/{name}.html"}
+
+
+def outputs_of_stages():
+    """The outputs of each stage in DVC's files, and the name of its run."""
+    for pipeline in PIPELINES:
+        for suffix in (".yaml", ".lock"):
+            file = PROJECT / f"{pipeline}{suffix}"
+            for stage in (yaml.safe_load(file.read_text())["stages"] if file.is_file() else {}).values():
+                stage = stage.get("do", stage)
+                notebook = NOTEBOOK.search(stage["cmd"])[1]
+                outs = {k: default for k, (_, default) in declared(PROJECT / f"notebooks/{notebook}.ipynb").items()}
+                usual = next(default for k, default in outs.items() if k == "out" or k.startswith("out_"))
+                given = re.search(r" out=(\S+)", stage["cmd"])
+                yield list(outputs(stage)), label(PROJECT, notebook, given[1] if given else usual, usual)
+
+
+def test_git_ignores_the_pages_of_trials_and_not_those_of_stages():
+    def ignored(names):
+        command = ["git", "check-ignore", "--no-index", *(f"reports/notebooks/{name}.html" for name in names)]
+        return len(subprocess.run(command, cwd=PROJECT, capture_output=True, text=True).stdout.splitlines())
+
+    tracked = subprocess.run(
+        ["git", "ls-files", "reports/notebooks"], cwd=PROJECT, capture_output=True, text=True
+    ).stdout.split()
+    assert tracked and ignored(name.split("/")[-1].removesuffix(".html") for name in tracked) == 0
+    trials = ["01_questions--t2", "leaderboard-method--leaderboard--small--rsft", "03_debate-try", "grid-cell-cells-a-b-c",
+              "01_questions-questions-word", "02_base_models-models-qwen3-64"]  # fmt: skip
+    assert ignored(trials) == len(trials)

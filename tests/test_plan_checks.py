@@ -59,6 +59,30 @@ def test_the_first_stages_refuse_before_anything_runs(name, monkeypatch):
         run.run(name, {}, "full")
 
 
+@pytest.mark.parametrize(
+    ("section", "words"),
+    [
+        ({"checkpoints": {"qwen3-32b": "Qwen/Qwen3-32B"}}, "checkpoints.qwen3-32b is 'Qwen/Qwen3-32B', not a source"),
+        ({"checkpoints": {"qwen3-32b": None}}, "checkpoints.qwen3-32b is None, not a source; write it as {source: "),
+        ({"checkpoints": {"qwen3-32b": {"source": None}}}, "checkpoints.qwen3-32b is {'source': None}, not a source"),
+        ({"checkpoints": ["Qwen/Qwen3-32B"]}, "checkpoints is ['Qwen/Qwen3-32B']; write one line for each"),
+        ({"students": None}, "students is empty; write a list of names, as in students: [qwen3-0.6b]"),
+        ({"students": "qwen3-8b"}, "students is 'qwen3-8b'; write a list"),
+        ({"teacher": 5}, "teacher is 5; write a model's name"),
+        ({"teacher": None}, "teacher is empty; write a model's name"),
+        ({"questions": "x"}, "questions is 'x'; write a section"),
+    ],
+)
+def test_a_section_in_another_form_is_one_line_with_the_right_one(section, words):
+    with pytest.raises(StudyError) as told:
+        windows.check(full() | section, {})
+    assert str(told.value).startswith(f"params.yaml: {words}")
+    without = {name: value for name, value in full().items() if name not in section}
+    if not section.keys() & {"checkpoints", "questions"}:
+        with pytest.raises(StudyError, match=r"^params\.yaml: (teacher|students) is missing; write "):
+            windows.check(without, {})
+
+
 def test_a_bare_name_finds_the_one_notebook_below(monkeypatch):
     def reached(notebook, *_):
         raise StudyError(f"{notebook.parent.name}/{notebook.name}")

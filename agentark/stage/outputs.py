@@ -8,6 +8,7 @@ import contextlib
 import json
 import re
 from collections.abc import Collection, Iterator
+from fnmatch import fnmatchcase
 from os.path import normpath
 from pathlib import Path
 
@@ -15,7 +16,9 @@ import yaml
 
 from agentark import StudyError
 
-KEPT = ("data/store", "data/runs", "data/published", "reports/notebooks")  # never a stage's `out`
+# never a stage's `out`: they hold what several stages keep there
+KEPT = ("data/store", "data/runs", "data/published", "data/checkpoints", "data/ablations", "data/search",
+        "data/grid/scratch", "reports/notebooks")  # fmt: skip
 # .yaml and .lock
 PIPELINES = (
     "dvc",
@@ -24,21 +27,21 @@ PIPELINES = (
 NOTEBOOK = re.compile(r"agentark\.stage\s+(\S+)")
 
 
-def places(
-    top: Path, notebook: str, named: dict[str, str], record: Path, usual: Collection[str] = ()
-) -> dict[str, Path]:
+def places(top: Path, notebook: str, named: dict[str, str], usual: Collection[str] = ()) -> dict[str, Path]:
     """The outputs' paths by parameter. Raises StudyError for a path that the notebook must not replace.
 
-    `named`: parameter -> path as given; `record`: the record of the notebook's runs with these outputs; `usual`: its
-    default paths.
+    `named`: parameter -> path as given; `usual`: the notebook's default paths.
     """
     found = {name: place(top, f"{notebook}: {name}", given) for name, given in named.items()}
     for name, path in found.items():
         for other, there in found.items():
             if other != name and (path == there or path in there.parents):
                 raise StudyError(f"{notebook}: {name} and {other} overlap ({named[other]}); give two separate paths")
-    owners = makers(top)
-    mine = [*recorded(record), *(u for u in map(normpath, usual) if not any(Path(o).is_relative_to(u) for o in owners))]
+    owners, made = makers(top), recorded(top)
+    usual = {normpath(u) for u in usual}
+    mine = {u for u in usual if not any(Path(o).is_relative_to(u) for o in owners)}
+    mine |= {out for out, records in made.items() if any(by_notebook(record, notebook) for record in records)}
+    there_now = {out: records for out, records in made.items() if (top / out).exists()}
     for name, path in found.items():
         relative = path.relative_to(top).as_posix()
         for outer in path.relative_to(top).parents:
@@ -52,7 +55,31 @@ def places(
                 f"{notebook}: {name}={relative} exists and is not an output of this notebook; choose another path, or "
                 "remove it yourself"
             )
+        for inner, by in {**({} if relative in usual else there_now), **owners}.items():
+            if inside(inner, relative):
+                raise StudyError(
+                    f"{notebook}: {name}={relative} would replace {inner}, an output of {by[0]}; choose another path"
+                )
     return found
+
+
+def inside(pattern: str, folder: str) -> bool:
+    """Whether an output, maybe with * in its name, may lie below a folder."""
+    inner, outer = Path(pattern).parts, Path(folder).parts
+    return len(inner) > len(outer) and all(map(fnmatchcase, outer, inner))
+
+
+def label(top: Path, notebook: str, out: str, usual: str) -> str:
+    """The name of a run's page and record: 03_debate-train for data/debates/train.
+
+    A path that is neither the notebook's default nor that of a DVC stage is a trial: it is named whole
+    (01_questions--t2), so that it replaces no page of the study.
+    """
+    path = place(top, f"{notebook}: out", out).relative_to(top)
+    own = [normpath(usual), *(o for o, by in makers(top).items() if notebook in by)]
+    if any(len(Path(o).parts) == len(path.parts) and fnmatchcase(path.as_posix(), o) for o in own):
+        return "-".join([notebook.replace("/", "-"), *path.parts[2:]])
+    return "--".join([notebook.replace("/", "-"), *path.parts[path.parts[0] == "data" :]])
 
 
 def place(top: Path, where: str, given: str) -> Path:
@@ -68,7 +95,7 @@ def place(top: Path, where: str, given: str) -> Path:
 
 
 def makers(top: Path) -> dict[str, list[str]]:
-    """Every output in DVC's files, with the notebooks that make it."""
+    """Every output in DVC's files, with the notebooks that make it; * stands for what DVC puts into its name."""
     found: dict[str, list[str]] = {}
     for pipeline in PIPELINES:
         for suffix in (".yaml", ".lock"):
@@ -82,8 +109,8 @@ def makers(top: Path) -> dict[str, list[str]]:
                         continue
                     for out in outputs(stage):
                         there = normpath(Path(pipeline).parent / stage.get("wdir", ".") / out)
-                        if "${" not in there:
-                            found.setdefault(Path(there).as_posix(), []).append(maker[1])
+                        there = re.sub(r"\$\{[^}]*\}", "*", there)
+                        found.setdefault(Path(there).as_posix(), []).append(maker[1])
     return found
 
 
@@ -94,8 +121,23 @@ def outputs(stage: dict) -> Iterator[str]:
             yield out if isinstance(out, str) else out.get("path") or next(iter(out))
 
 
-def recorded(record: Path) -> list[str]:
+def recorded(top: Path) -> dict[str, list[str]]:
+    """Every output in the records of runs, with the records' names."""
+    found: dict[str, list[str]] = {}
+    for record in sorted((top / "data" / "runs").glob("*.json")):
+        for out in recorded_in(record):
+            found.setdefault(out, []).append(record.stem)
+    return found
+
+
+def recorded_in(record: Path) -> list[str]:
     """The outputs of the successful runs in a record."""
-    with contextlib.suppress(OSError, ValueError, AttributeError):
-        return json.loads(record.read_text()).get("outs") or []
+    with contextlib.suppress(OSError, ValueError, AttributeError, TypeError):
+        return [out for out in json.loads(record.read_text()).get("outs") or [] if isinstance(out, str)]
     return []
+
+
+def by_notebook(record: str, notebook: str) -> bool:
+    """Whether a record is of a notebook's runs: see `label`."""
+    name = notebook.replace("/", "-")
+    return record == name or record.startswith(f"{name}-")

@@ -31,6 +31,7 @@ TYPES = {
     "int": int, "float": float, "str": str, "bool": bool,
     "list[int]": list[int], "list[float]": list[float], "list[str]": list[str], "dict": dict[str, Any],
 }  # fmt: skip
+UNIQUE = ("seeds", "students", "methods", "tasks")  # lists in which one stands for one folder or task
 SECRET_IN_ADDRESS = re.compile(r"://[^/\s]*@|[?&][^=\s]*(?:key|token)[^=\s]*=", re.IGNORECASE)
 
 
@@ -210,7 +211,13 @@ def resolve(notebook: Path, params: dict[str, Any], given: dict[str, str]) -> di
     for k in settings:  # types are those of the cell's own values; other settings are checked where they are read
         for key, default in cell[k][1].items():
             values[k][key] = typed(label, f"{k}.{key}", type(default).__name__, values[k][key])
-    return {name: typed(label, name, cell[name][0], value) for name, value in values.items()}
+    checked = {name: typed(label, name, cell[name][0], value) for name, value in values.items()}
+    for k in (k for k in UNIQUE if k in checked):
+        if not checked[k] and cell[k][1] and k != "methods":
+            raise StudyError(f"{label}: {k} is empty; give at least one, as in {k}=[{cell[k][1][0]}]")
+        if twice := [one for one in checked[k] if checked[k].count(one) > 1]:
+            raise StudyError(f"{label}: {k} has {twice[0]} twice; name each once")
+    return checked
 
 
 def mapping(params: dict[str, Any], name: str, label: str) -> dict[str, Any]:
@@ -218,4 +225,9 @@ def mapping(params: dict[str, Any], name: str, label: str) -> dict[str, Any]:
     section = params.get(name) or {}
     if not isinstance(section, dict):
         raise StudyError(f"{label}: the section {name} of params.yaml is {section!r:.80}, not a mapping of names")
+    for key in section:
+        if not isinstance(key, str):
+            raise StudyError(
+                f"{label}: the section {name} of params.yaml has the key {key!r:.80}, not a name; write `name: value` there"
+            )
     return section

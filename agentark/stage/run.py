@@ -22,7 +22,7 @@ from agentark import Stopped, StudyError, deadline, exit_status, first_line, red
 from agentark.files import staged, write_json
 from agentark.parallel import TERMINAL
 from agentark.stage import windows
-from agentark.stage.outputs import places, recorded
+from agentark.stage.outputs import label, places, recorded_in
 from agentark.stage.parameters import declared, label_of, parameters, read, read_params, resolve
 
 HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w.-]+(?::[\w.-]+)?")
@@ -103,42 +103,52 @@ def run(name: str, given: dict[str, str], scale: str = "") -> None:
     outs = [k for k in values if k == "out" or k.startswith("out_")]
     if not outs:
         raise StudyError(f"{name}: no `out` in its parameters cell; add one, since a stage needs a path to write to")
-    variant = "".join(f"-{part}" for part in Path(os.path.normpath(values[outs[0]])).parts[2:])  # data/debates/x -> -x
-    label = f"{name.replace('/', '-')}{variant}"
-    executed = top / "data" / "runs" / f"{label}.ipynb"
+    defaults = {k: default for k, (_, default) in declared(notebook).items()}
+    # a run is named after its first output that is not where the notebook usually puts it
+    first = next((o for o in outs if values[o] != defaults[o]), outs[0])
+    called = label(top, name, values[first], defaults[first])
+    executed = top / "data" / "runs" / f"{called}.ipynb"
     record = executed.with_suffix(".json")
     # `page`: the notebook is also a report, published a second time without its code
     named = {k: values[k] for k in (*outs, "page") if k in values}
-    usual = [default for k, (_, default) in declared(notebook).items() if k in named]
-    found = places(top, name, named, record, usual)
-    pages = [top / "reports" / "notebooks" / f"{label}.html", *(found[k] for k in ("page",) if k in found)]
+    found = places(top, name, named, [defaults[k] for k in named])
+    pages = [top / "reports" / "notebooks" / f"{called}.html", *(found[k] for k in ("page",) if k in found)]
     executed.parent.mkdir(parents=True, exist_ok=True)
     hub = {"HF_HUB_OFFLINE": "0"} if params.get("scale") != "mini" or any(map(on_hub, values.get("tasks", ()))) else {}
     # Progress bars go to the terminal, not into the notebook.
     terminal = os.ttyname(sys.stderr.fileno()) if sys.stderr.isatty() else ""
     os.environ.update(KERNEL_ENVIRONMENT | hub | {TERMINAL: terminal})
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(top), os.environ.get("PYTHONPATH", "")]))
-    made = recorded(record)
-    with alone(record), watched(record) as facts, staged([*(found[o] for o in outs), *pages]) as stand_ins:
+    made = recorded_in(record)
+    with (
+        # also while the outputs are published: a signal after the last cell must not lose them
+        deadline.heeding_signals(notebook.stem),
+        alone(record),
+        watched(record) as facts,
+        staged([*(found[o] for o in outs), *pages]) as stand_ins,
+    ):
         facts["outs"] = made  # also if this run fails: outputs of earlier runs still belong to this notebook
         stands = dict(zip(outs, (str(p.relative_to(top)) for p in stand_ins), strict=False))
-        with deadline.heeding_signals(notebook.stem):
-            try:
-                deadline.check()
-                execute(notebook, executed, values | stands)
-            except Stopped as stop:
-                finished = len([*(top / values["store"]).glob("??/*.json")]) if "store" in values else 0
-                batches = f", with {finished:,} finished batches in {values['store']}" if finished else ""
-                raise Stopped(
-                    f"{notebook.stem}: {deadline.reason()}; {stop}{batches}; run the same command again to go on"
-                ) from None
-        ran = read(executed)
-        real = {stands[o]: values[o] for o in outs}
-        from agentark.stage.pages import notebook_page
-
-        for stand_in, code in zip(stand_ins[len(outs) :], (True, False), strict=False):
-            stand_in.write_text(notebook_page(ran, real, code), encoding="utf-8")
+        try:
+            deadline.check()
+            execute(notebook, executed, values | stands)
+        except Stopped as stop:
+            finished = len([*(top / values["store"]).glob("??/*.json")]) if "store" in values else 0
+            batches = f", with {finished:,} finished batches in {values['store']}" if finished else ""
+            raise Stopped(
+                f"{notebook.stem}: {deadline.reason()}; {stop}{batches}; run the same command again to go on"
+            ) from None
+        real = {stands[o]: found[o].relative_to(top).as_posix() for o in outs}
+        write_pages(read(executed), real, stand_ins[len(outs) :])
         facts["outs"] = sorted({*made, *(path.relative_to(top).as_posix() for path in found.values())})
+
+
+def write_pages(ran: Any, real: dict[str, str], pages: list[Path]) -> None:
+    """The page of an executed notebook, and a second one without its code. real: stand-in -> path of an output."""
+    from agentark.stage.pages import notebook_page
+
+    for page, code in zip(pages, (True, False), strict=False):
+        page.write_text(notebook_page(ran, real, code), encoding="utf-8")
 
 
 def on_hub(task: str) -> bool:
@@ -264,6 +274,9 @@ def main(arguments: list[str] | None = None) -> int:
         for pair in chosen.parameters:
             if "=" not in pair:
                 raise StudyError(f"{chosen.name}: {pair!a:.80} is not of the form name=value")
+        names = [pair.split("=", 1)[0] for pair in chosen.parameters]
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise StudyError(f"{chosen.name}: {twice[0]!a:.80} is given twice; give it once")
         run(chosen.name, dict(pair.split("=", 1) for pair in chosen.parameters), chosen.scale)
 
     return exit_status(checked)

@@ -36,13 +36,52 @@ def window(params: Mapping[str, Any], name: str) -> int | None:
     if without_ray(name).startswith("llama.cpp:"):
         return LLAMA_CPP
     own = folder_of(name)
-    source = (params.get("checkpoints") or {}).get(Path(own).name, {}).get("source", own)
+    source = sources(params).get(Path(own).name, own)
     for folder in (own, source):
         file = root() / folder / "config.json"
         if file.is_file():
-            config = json.loads(file.read_text(encoding="utf-8"))
-            return config.get("text_config", config).get("max_position_embeddings")
+            try:
+                config = json.loads(file.read_text(encoding="utf-8"))
+                return config.get("text_config", config).get("max_position_embeddings")
+            except (ValueError, AttributeError):
+                raise StudyError(f"{file}: not a model's configuration; fetch the model again") from None
     return WINDOWS.get(source)
+
+
+def sources(params: Mapping[str, Any]) -> dict[str, str]:
+    """The source of each checkpoint in params.yaml. Raises StudyError for one in another form."""
+    section, form = params.get("checkpoints") or {}, "write it as {source: Qwen/Qwen3-8B}"
+    if not isinstance(section, dict):
+        raise StudyError(
+            f"params.yaml: checkpoints is {section!r:.80}; write one line for each, as in qwen3-8b: {{source: Qwen/Qwen3-8B}}"
+        )
+    found = {}
+    for name, facts in section.items():
+        source = facts.get("source") if isinstance(facts, dict) else None
+        if not isinstance(source, str) or not source.strip():
+            raise StudyError(f"params.yaml: checkpoints.{name} is {facts!r:.80}, not a source; {form}")
+        found[str(name)] = source
+    return found
+
+
+def models(params: Mapping[str, Any]) -> tuple[str, list[str]]:
+    """The teacher and the students of the study. Raises StudyError if they are not names."""
+    teacher, students = params.get("teacher"), params.get("students")
+    if not isinstance(teacher, str) or not teacher.strip():
+        raise StudyError(
+            f"params.yaml: teacher is {shown(params, 'teacher')}; write a model's name, as in teacher: data/models/qwen3-8b"
+        )
+    if not isinstance(students, list) or not students or not all(isinstance(one, str) and one for one in students):
+        raise StudyError(
+            f"params.yaml: students is {shown(params, 'students')}; write a list of names, as in students: [qwen3-0.6b]"
+        )
+    return teacher, students
+
+
+def shown(params: Mapping[str, Any], name: str) -> str:
+    """What stands under a name in params.yaml, for an error."""
+    value = params.get(name)
+    return "missing" if name not in params else "empty" if value is None else f"{value!r:.80}"
 
 
 def too_long(params: Mapping[str, Any]) -> Iterator[str]:
@@ -59,7 +98,8 @@ def too_long(params: Mapping[str, Any]) -> Iterator[str]:
     debate = alone | {
         f"{agents} agents' replies": agents * (most + HEADING)
     }  # without thoughts, which no other agent sees
-    for name, parts in [(params["teacher"], debate), *((name, alone) for name in params["students"])]:
+    teacher, students = models(params)
+    for name, parts in [(teacher, debate), *((name, alone) for name in students)]:
         there, need = window(params, name), sum(parts.values())
         if there and need > there:
             summed = " + ".join(f"{tokens:,} ({part})" for part, tokens in parts.items() if tokens)
@@ -75,6 +115,8 @@ def check(params: Mapping[str, Any], changed: Mapping[str, Any]) -> None:
     """Raises StudyError, in one line, if the longest request of a model does not fit. changed: parameters of a command."""
     given = {name: changed[name] for name in TAKEN if name in changed}
     asked = params.get("questions") or {}
+    if not isinstance(asked, dict):
+        raise StudyError(f"params.yaml: questions is {asked!r:.80}; write a section, as in questions: {{train: 100}}")
     if asked.get("room"):
         given["questions"] = asked | {"room": changed.get("room", asked["room"])}
     for line in too_long({**params, **given}):

@@ -123,13 +123,20 @@ def published(
     parts: dict[tuple[str, Part], None] = dict.fromkeys(
         (name, "test" if split == "test" else "train") for name, split in wanted
     )
-    loaded = {
-        (name, part): load(sets[name], local / name if local and name in DATA_SETS else "", part)
-        for name, part in parts
-        if part in sets[name].parts
-    }
+    rows: list[dict] = []
+    loaded = {}
+    for name, part in parts:
+        if part not in sets[name].parts:
+            continue
+        try:
+            loaded[name, part] = load(sets[name], local / name if local and name in DATA_SETS else "", part)
+        except StudyError as error:
+            splits = ("test",) if part == "test" else ("train", "validation")
+            if any(n for (task, split), n in wanted.items() if task == name and split in splits):
+                raise
+            rows.append(dict(task=name, what=f"{part} questions not loaded, and none asked for: {error}", n=0))
     pool, shared = separate([q for found in loaded.values() for q in found.questions])
-    rows = [dict(task=name, what=f"{part} questions loaded", n=len(l.questions)) for (name, part), l in loaded.items()]
+    rows += [dict(task=name, what=f"{part} questions loaded", n=len(l.questions)) for (name, part), l in loaded.items()]
     # Both parts of a file that is divided set its unusable rows aside.
     aside = dict.fromkeys((name, a) for (name, _), found in loaded.items() for a in found.set_aside)
     rows += [dict(task=name, what=f"set aside: {a.file} row {a.row}: {a.reason}", n=1) for name, a in aside]

@@ -14,7 +14,7 @@ hub, so revisions are not pinned by default. Pin one with `revision`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -22,9 +22,10 @@ from typing import Literal
 from pydantic import ValidationError
 
 from agentark import StudyError, root
-from agentark.answers import gradable
+from agentark.answers import is_correct
 from agentark.schemas import AnswerKind, Question, Split
 from agentark.tasks.datasets import formats, own
+from agentark.tasks.datasets.choices import placed
 from agentark.tasks.datasets.copies import Copies, Read, once
 from agentark.tasks.datasets.parts import own_rows
 from agentark.tasks.datasets.rows import Raw, read_rows
@@ -51,6 +52,7 @@ class DataSet:
     question: Callable[[dict], formats.Fields]
     prepare: Callable[[Sequence[Raw]], list[Raw]] = list
     revision: str | None = None
+    columns: Mapping[str, str] = field(default_factory=dict)  # of own questions
 
 
 DATA_SETS: dict[str, DataSet] = {
@@ -118,8 +120,11 @@ def own_data_set(source: str, columns: Mapping[str, str]) -> DataSet:
     """The data set of a user's own questions at `source`. Raises StudyError for a column that no question has."""
     parts: dict[Part, str] = {"train": "train", "test": "test"}
     place, config = own.place(source)
-    parse = own.parser(columns)
-    return DataSet(own.task_of(source), place, config, "the user's", "own questions", "text", parts, parse)
+    named = own.named(columns)
+    return DataSet(
+        own.task_of(source), place, config, "the user's", "own questions", "text", parts,
+        partial(own.question, columns=named), partial(placed, columns=named), columns=named,
+    )  # fmt: skip
 
 
 def load(name: str | DataSet, source: str | Path = "", split: Part = "test", revision: str | None = None) -> Loaded:
@@ -145,9 +150,12 @@ def load(name: str | DataSet, source: str | Path = "", split: Part = "test", rev
     if is_own:
         source = root() / source if (root() / source).exists() else source  # notebooks have another working folder
         raws, both = own_rows(source, split, data_set.config)
+        other: Part = "test" if split == "train" else "train"
+        own.check_columns(str(source), data_set.columns, raws, lambda: own_rows(source, other, data_set.config)[0])
     else:
         raws = read_rows(source, part, data_set.config, revision or data_set.revision)
     found: list[Read] = []
+    elsewhere = 0  # questions of the other part
     set_aside: list[SetAside] = []
     copies = Copies(name)
     for number, raw in enumerate(data_set.prepare(raws), start=1):
@@ -156,6 +164,7 @@ def load(name: str | DataSet, source: str | Path = "", split: Part = "test", rev
                 raise StudyError(raw.problem)
             question = question_of(data_set, raw.data, f"{name}-{part}-{number:06d}", split)
             if both and (split_of(question.content) == "test") != (split == "test"):
+                elsewhere += 1
                 continue
             copies.add(raw, question)
             found.append((raw, question))
@@ -164,7 +173,7 @@ def load(name: str | DataSet, source: str | Path = "", split: Part = "test", rev
     copies.check()
     questions, repeated = once(found) if is_own else ([question for _, question in found], [])
     set_aside += [SetAside(raw.file, raw.row, raw.key, reason) for raw, reason in repeated]
-    if not questions and not set_aside:
+    if not questions and (elsewhere or not set_aside):
         raise StudyError(
             f"{source}: too few questions for the part {split!r}; add questions, or name a folder with one file per part"
         )
@@ -188,7 +197,11 @@ def question_of(data_set: DataSet, row: dict, question_id: str, split: Part) -> 
     except ValidationError as error:
         first = error.errors()[0]
         raise StudyError(f"{first['loc'][0]}: {first['msg']}") from None
-    gradable(question.answer, question.kind)  # otherwise grading the first trace would end a stage with an error
+    # otherwise grading the first trace, or the check of all gold answers, would end a stage with an error
+    if not is_correct(question.answer, question.answer, question.kind):
+        raise StudyError(
+            f"the answer {question.answer!r:.60} as a reply is not graded as right; write it in other words"
+        )
     try:
         "".join(
             [question.text, question.solution, question.answer, *question.references, *question.distractors]

@@ -30,8 +30,9 @@ class Copies:
     def add(self, raw: Raw, question: Question) -> None:
         """Register a question. Raises StudyError if another file contains it."""
         self.rows[raw.file] += 1
-        # An id that is a plain number only counts the rows of one file.
-        marks = [f"words {question.text}", *([f"name {raw.key}"] if raw.key and not raw.key.isdecimal() else [])]
+        # An id alone marks no copy, since each file may have q1, q2, ...; a plain number counts the rows of one file.
+        named = [f"name {raw.key} {question.content}"] if raw.key and not raw.key.isdecimal() else []
+        marks = [f"words {question.text}", *named]
         for mark in marks:
             file, row = self.first.setdefault(mark, (raw.file, raw.row))
             if file != raw.file:

@@ -7,6 +7,7 @@ that names the column if the row is incomplete.
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from fractions import Fraction
 from typing import Any
 
 from agentark import StudyError
@@ -59,6 +60,14 @@ def records_in(row: dict, *names: str) -> list[dict]:
     if not isinstance(value, list) or not all(isinstance(record, dict) for record in value):
         raise StudyError(f"column {' or '.join(names)} holds no records")
     return value
+
+
+def number_in(text: str) -> Fraction | None:
+    """The number that a text is: 8.0, 1,250 or 1/2."""
+    try:
+        return Fraction(re.sub(r"(?<=\d),(?=\d{3}(?!\d))", "", text))
+    except (ValueError, ZeroDivisionError):
+        return None
 
 
 def one_line(text: str) -> str:
@@ -224,11 +233,12 @@ def medmcqa(row: dict) -> Fields:
     answer = text_in(row, "answer_idx", "cop")
     if answer not in LETTERS or len(answer) != 1:
         raise StudyError(f"the right option is {answer!r}, not a letter from A to D")
-    alike = [words(choice) for choice in choices]
-    if alike.count(alike[LETTERS.index(answer)]) > 1:  # medmcqa/medmcqa#5
-        raise StudyError(f"two options are {choices[LETTERS.index(answer)]!r}, so the answer is ambiguous")
+    right, number = choices[LETTERS.index(answer)], number_in(choices[LETTERS.index(answer)])
+    alike = [words(one) == words(right) or number_in(one) == number is not None for one in choices]
+    if sum(alike) > 1:  # medmcqa/medmcqa#5
+        raise StudyError(f"two options are {right!r}, so the answer is ambiguous")
     stated = row.get("answer")
-    if stated is not None and stated != choices[LETTERS.index(answer)]:
+    if stated is not None and stated != right:
         raise StudyError(f"answer_idx is {answer}, but column answer is {stated!r}, so the answer is ambiguous")
     listed = "\n".join(f"{letter}) {choice}" for letter, choice in zip(LETTERS, choices, strict=True))
     explained = row.get("exp")

@@ -6,8 +6,7 @@ names (`COLUMNS`). Which rows are for training and which for tests is decided in
 
 import math
 import re
-from collections.abc import Mapping
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from agentark import StudyError, root
@@ -17,7 +16,7 @@ from agentark.answers.spellings import FRAC, NUMBER, clean, plain
 from agentark.schemas import AnswerKind
 from agentark.tasks.datasets.choices import chosen
 from agentark.tasks.datasets.formats import Fields, asked, boxes, column, text_in
-from agentark.tasks.datasets.rows import is_read
+from agentark.tasks.datasets.rows import Raw, is_read
 
 COLUMNS = {name: name for name in ("question", "answer", "kind", "solution", "choices")}
 KINDS = ("number", "latex", "choice", "text")
@@ -79,16 +78,20 @@ def question(row: dict, columns: Mapping[str, str]) -> Fields:
         row = {**row, columns["answer"]: str(answer)}
     whole = text_in(row, columns["answer"])
     answer, reasoning = worked(whole)
-    choices, solution = row.get(columns["choices"]), row.get(columns["solution"])
-    if isinstance(choices, str) and not choices.strip():  # an empty field of a CSV file
-        choices = None
+    choices, solution, kind = (present(row.get(columns[name])) for name in ("choices", "solution", "kind"))
     usual = "choice" if choices else kind_of(answer, formula=answer != whole and "boxed" in whole)
-    kind = row.get(columns["kind"]) or usual
+    kind = kind or usual
     if kind not in KINDS:
         raise StudyError(f"column {columns['kind']} is {kind!r:.60}; choose one of {', '.join(KINDS)}")
     given = solution.strip() if isinstance(solution, str) else ""
     fields = asked(text, answer, kind, solution=given or reasoning)
     return fields | chosen(text, answer, choices, columns["choices"]) if kind == "choice" else fields
+
+
+def present(value: object) -> object:
+    """A value; None for the empty field of a CSV file and the NaN of a table."""
+    blank = isinstance(value, str) and not value.strip()
+    return None if blank or (isinstance(value, float) and math.isnan(value)) else value
 
 
 def worked(answer: str) -> tuple[str, str]:
@@ -131,8 +134,31 @@ def can_grade(answer: str, kind: AnswerKind) -> bool:
     return True
 
 
-def parser(columns: Mapping[str, str]):
-    """`question` for rows whose columns have these names. Raises StudyError for a column that no question has."""
+def named(columns: Mapping[str, str]) -> dict[str, str]:
+    """The column of each key. Raises StudyError for an unknown key, and for two keys with one column.
+
+    The solution may be the answer's column: an answer that ends in its result is reduced to it.
+    """
     if unknown := set(columns) - set(COLUMNS):
         raise StudyError(f"questions.columns: {min(unknown)} is unknown; choose from {', '.join(COLUMNS)}")
-    return partial(question, columns={**COLUMNS, **columns})
+    found = {**COLUMNS, **columns}
+    for key, name in found.items():
+        others = [other for other in found if other != key and found[other] == name]
+        if others and {key, *others} != {"answer", "solution"}:
+            raise StudyError(f"questions.columns: {key} and {others[0]} are both the column {name!r}; name two columns")
+    return found
+
+
+def check_columns(
+    source: str, columns: Mapping[str, str], raws: Sequence[Raw], others: Callable[[], Sequence[Raw]]
+) -> None:
+    """Raise StudyError for a column that was named for these questions and is in no row, nor in those of `others`."""
+    there = dict.fromkeys(str(name) for raw in raws for name in raw.data)
+    lost = [key for key, name in columns.items() if there and name != key and name not in there]
+    if lost:
+        there |= dict.fromkeys(str(name) for raw in others() for name in raw.data)
+    for key in (key for key in lost if columns[key] not in there):
+        raise StudyError(
+            f"{source}: no row has the column {columns[key]!r} (questions.columns.{key}); "
+            f"its columns: {', '.join(there):.200}"
+        )

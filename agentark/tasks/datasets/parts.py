@@ -7,6 +7,7 @@ each question's content: about 80 % training, 5 % validation and 15 % test quest
 
 import re
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
@@ -23,11 +24,14 @@ from agentark.tasks.datasets.rows import (
     rows_of,
 )
 
+# of a file's or folder's name, maybe followed by `data` or `set`
 WORDS = {
-    "train": {"train", "training", "trainset"},
-    "test": {"test", "tests", "testing", "testset"},
-    "validation": {"validation", "valid", "val", "dev"},
+    "train": {"train", "training"},
+    "test": {"test", "tests", "testing"},
+    "evaluation": {"eval", "evaluation", "evaluate", "heldout", "holdout"},
+    "validation": {"validation", "validate", "valid", "val", "dev", "development"},
 }
+ABOUT = {"dataset_info.json", "dataset_infos.json", "state.json"}  # files of `datasets` about a data set
 
 
 def own_rows(source: str | Path, part: Literal["train", "test"], config: str | None) -> tuple[list[Raw], bool]:
@@ -40,10 +44,17 @@ def own_rows(source: str | Path, part: Literal["train", "test"], config: str | N
         return file_rows(path), True
     if path.is_dir() and not any(path.rglob("*.parquet")):
         names = sorted(str(file.relative_to(path)) for file in path.rglob("*") if is_read(file))
-        names = [name for name in names if is_data(Path(name))]
+        names = [name for name in names if is_data(Path(name)) and Path(name).name not in ABOUT]
         if not names:
             raise StudyError(
                 f"{path}: no file with a suffix of {', '.join(READERS)} here; name a folder with questions"
+            )
+        unnamed = [name for name in names if not part_of(name)]
+        if unnamed and len(unnamed) < len(names):
+            one = next(name for name in names if part_of(name))
+            raise StudyError(
+                f"{path / unnamed[0]}: not read, since its name does not say whether it is for training or tests, as that "
+                f"of {one} does; put train or test into its name, or move the file elsewhere"
             )
         kept, both = holding(names, part)
         return [row for name in kept for row in file_rows(path / name)], both
@@ -68,7 +79,7 @@ def hub_part(name: str, part: Literal["train", "test"], config: str | None) -> t
 def holding(names: Sequence[str], part: Literal["train", "test"]) -> tuple[list[str], bool]:
     """Those of the files or splits that hold a part, and whether they hold both."""
     named = {one: [name for name in names if part_of(name) == one] for one in WORDS}
-    train, test = named["train"], named["test"] or named["validation"]
+    train, test = named["train"], named["test"] or named["evaluation"] or named["validation"]
     if train and test:
         return (train if part == "train" else test), False
     return train or test or list(names), True
@@ -77,7 +88,9 @@ def holding(names: Sequence[str], part: Literal["train", "test"]) -> tuple[list[
 def part_of(name: str) -> str:
     """The part that a path names, in its last component that names one; "" if none does."""
     for piece in reversed(Path(name).parts):
-        words_there = {word.lower() for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+", piece)}
-        if len(found := [part for part, words in WORDS.items() if words_there & words]) == 1:
-            return found[0]
+        there = [word.lower() for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+", piece)]
+        there += [first + second for first, second in pairwise(there)]  # held_out
+        found = {part for part, words in WORDS.items() if {re.sub("(?:data|set)$", "", word) for word in there} & words}
+        if len(found) == 1:
+            return found.pop()
     return ""

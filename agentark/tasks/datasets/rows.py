@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -68,7 +69,10 @@ def hub_rows(name: str, split: str, config: str | None, revision: str | None) ->
 
 
 def rows_of(table: Iterable[dict], name: str, split: str) -> list[Raw]:
-    return [Raw(f"{name}, {split}", i, key_of(row), row) for i, row in enumerate(table, start=1)]
+    kinds = {column: getattr(kind, "dtype", "") for column, kind in (getattr(table, "features", None) or {}).items()}
+    short = {column: np.dtype(kind).type for column, kind in kinds.items() if kind in ("float32", "float16")}
+    rows = (row | {column: shortest(row[column], kind) for column, kind in short.items()} for row in table)
+    return [Raw(f"{name}, {split}", i, key_of(row), row) for i, row in enumerate(rows, start=1)]
 
 
 def hub_table(name: str, split: str, config: str | None, revision: str | None) -> Iterable[dict]:
@@ -119,7 +123,11 @@ def file_rows(path: Path) -> list[Raw]:
         raise StudyError(f"{path}: the suffix is not one of {', '.join(READERS)}; convert the file to one of them")
     try:
         found = list(READERS[path.suffix.lower()](path))
+    except Twice as error:
+        raise StudyError(f"{path}: {error}; give each its own name") from None
     except (OSError, ValueError, RecursionError, csv.Error, pa.ArrowException) as error:
+        if archive := packed(path):
+            raise StudyError(f"{path}: the file is a {archive} archive, not {path.suffix}; unpack it") from None
         remedy = "save it as UTF-8" if isinstance(error, UnicodeDecodeError) else "download it again"
         raise StudyError(f"{path}: not a readable {path.suffix} file ({first_line(error)}); {remedy}") from None
     if not found:
@@ -128,6 +136,33 @@ def file_rows(path: Path) -> list[Raw]:
         Raw(str(path), row, key_of(data), data if isinstance(data, dict) else {}, problem or shape(data))
         for row, data, problem in found
     ]
+
+
+PACKED = {b"\x1f\x8b": "gzip", b"PK\x03\x04": "zip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
+
+
+def packed(path: Path) -> str:
+    """The kind of archive that a file is, by its first bytes; "" for none."""
+    if not path.is_file():
+        return ""
+    with path.open("rb") as file:
+        start = file.read(8)
+    return next((kind for mark, kind in PACKED.items() if start.startswith(mark)), "")
+
+
+class Twice(ValueError):
+    """A column or key that occurs twice: which of its values counts is not known."""
+
+
+def once_each(pairs: list[tuple[str, object]]) -> dict:
+    """The pairs of a JSON object. Raises Twice for a repeated key."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise Twice(
+            f"the key {next(name for name in names if names.count(name) > 1)!r:.60} appears twice in one object"
+        )
+    return found
 
 
 # A reader yields (row number, content, problem).
@@ -145,7 +180,9 @@ def lines_of_json(text: str) -> Numbered:
     for number, line in enumerate(text.split("\n"), start=1):  # not splitlines(), since JSON strings may hold U+2028
         if line.strip():
             try:
-                yield number, json.loads(line), ""
+                yield number, json.loads(line, object_pairs_hook=once_each), ""
+            except Twice as error:
+                yield number, {}, str(error)
             except (ValueError, RecursionError) as error:
                 yield number, {}, f"the line is not JSON ({first_line(error)})"
 
@@ -154,7 +191,7 @@ def json_file(path: Path) -> Numbered:
     """A list of rows, one row, rows by key (QASPER), or JSON lines in a .json file (MedMCQA's train.json)."""
     text = path.read_text("utf-8-sig")
     try:
-        content = json.loads(text)
+        content = json.loads(text, object_pairs_hook=once_each)
     except json.JSONDecodeError as error:
         if error.msg != "Extra data":
             raise
@@ -169,14 +206,39 @@ def json_file(path: Path) -> Numbered:
 
 
 def csv_file(path: Path) -> Numbered:
+    csv.field_size_limit(2**31 - 1)  # of characters; the usual limit of 131,072 is below a long document
     with path.open(encoding="utf-8-sig", newline="") as file:
-        for number, row in enumerate(csv.DictReader(file, strict=True), start=1):
+        table = csv.DictReader(file, strict=True)
+        names = [name for name in table.fieldnames or () if name]
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise Twice(f"the header has the column {twice[0]!r:.60} twice")
+        for number, row in enumerate(table, start=1):
             whole = None not in row and None not in row.values()
             yield number, row if whole else {}, "" if whole else "not as many fields as the header"
 
 
 def parquet_file(path: Path) -> Numbered:
-    return ((number, row, "") for number, row in enumerate(pq.read_table(path).to_pylist(), start=1))
+    table = pq.read_table(path)
+    if twice := [name for name in table.column_names if table.column_names.count(name) > 1]:
+        raise Twice(f"the column {twice[0]!r:.60} is there twice")
+    short = {field.name: SHORT[str(kind)] for field in table.schema if str(kind := innermost(field.type)) in SHORT}
+    for number, row in enumerate(table.to_pylist(), start=1):
+        yield number, row | {name: shortest(row[name], kind) for name, kind in short.items()}, ""
+
+
+SHORT = {"float": np.float32, "halffloat": np.float16}  # Arrow's names
+
+
+def innermost(kind: pa.DataType) -> pa.DataType:
+    """The type of a column's values, also of those in lists."""
+    return innermost(kind.value_type) if pa.types.is_list(kind) or pa.types.is_large_list(kind) else kind
+
+
+def shortest(value: object, kind: type) -> object:
+    """A number of fewer than 64 bits as the shortest decimal that is this number, 0.1 instead of 0.10000000149011612."""
+    if isinstance(value, list):
+        return [shortest(one, kind) for one in value]
+    return float(str(kind(value))) if isinstance(value, float) else value
 
 
 READERS = {".json": json_file, ".jsonl": json_lines, ".csv": csv_file, ".parquet": parquet_file}
