@@ -2,13 +2,11 @@
 
 import asyncio
 import contextlib
-import json
 import threading
 import time
 
 import pytest
 from aiohttp import web
-from aiohttp.test_utils import TestClient, TestServer
 from examples import MAX_TOKENS, posed
 from hypothesis import given
 from hypothesis import strategies as st
@@ -333,29 +331,6 @@ def test_our_own_server_refuses_what_it_would_not_do(body):
     assert serve.wanted(asked | {"max_tokens": 9, "seed": 3, "temperature": 0.7, "top_p": 1}, teacher()) == HELLO
     with pytest.raises(StudyError):
         serve.wanted(asked | body, teacher())
-
-
-def test_our_own_server_says_what_is_wrong_with_any_request():
-    good = {"model": "m", "messages": HELLO.messages, "max_tokens": 1}
-    odd = {
-        "encoding": (json.dumps(good).encode(), {"Content-Type": "application/json; charset=foo"}, 200),
-        "depth": (b"[" * 100_000, {}, 400),
-        "gzip": (b"no gzip", {"Content-Encoding": "gzip"}, 400),
-        "bytes": (b"\xff", {}, 400),
-        "size": (b" " * 2**25, {}, 413),
-        "model": (json.dumps(good | {"model": "x"}).encode(), {}, 404),
-    }
-
-    async def statuses():
-        async with TestClient(TestServer(serve.app(teacher(), "m"))) as client:
-            for name, (body, headers, status) in odd.items():
-                answered = await client.post("/v1/chat/completions", data=body, headers=headers)
-                answer = await answered.json()
-                assert (name, answered.status) == (name, status)
-                assert status == 200 or answer["error"]["message"]
-            assert (await (await client.get("/elsewhere")).json())["error"]["message"] == "Not Found"
-
-    asyncio.run(statuses())
 
 
 def teacher():
