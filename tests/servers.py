@@ -54,9 +54,13 @@ def stored(folder: Path) -> dict[str, list[dict]]:
 
 
 @contextlib.contextmanager
-def answering(answer: Callable[[int, dict], web.Response], owner: str = "somebody") -> Iterator[tuple[str, list[dict]]]:
-    """A server that answers the nth chat completion (from 0) by `answer(n, body)`. Yields its address, and what it was
-    asked so far."""
+def answering(
+    answer: Callable[[int, dict], web.Response],
+    owner: str = "somebody",
+    models: Callable[[], web.Response] | None = None,
+) -> Iterator[tuple[str, list[dict]]]:
+    """A server that answers the nth chat completion (from 0) by `answer(n, body)`, and lists its models by `models()`.
+    Yields its address, and what it was asked so far."""
     asked: list[dict] = []
     loop, done, ready, port = asyncio.new_event_loop(), asyncio.Event(), threading.Event(), free_port()
 
@@ -71,7 +75,7 @@ def answering(answer: Callable[[int, dict], web.Response], owner: str = "somebod
         return answered
 
     async def listed(_: web.Request) -> web.Response:
-        return web.json_response({"data": [{"id": "model", "owned_by": owner}]})
+        return models() if models else web.json_response({"data": [{"id": "model", "owned_by": owner}]})
 
     async def serve() -> None:
         served = web.Application()

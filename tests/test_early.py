@@ -109,6 +109,10 @@ HELLO = [{"role": "user", "content": "how many ?"}]
     ("template", "messages", "words"),
     [
         (None, HELLO, "no chat template"),  # huggingface/open-r1#85, unslothai/unsloth#2096
+        ("  \n", HELLO, "no chat template"),
+        ("{# nothing #}", HELLO, "makes nothing of a chat"),
+        ("{{ 1 / 0 }}", HELLO, "refuses messages of user"),
+        ("{{ 'a'.encode('x') }}", HELLO, "refuses messages of user"),
         ("{{ raise_exception('System role not supported') }}", HELLO, "System role not supported"),
         ("{{ messages[7].content }}", HELLO, "refuses messages of user"),
         ("{% for m in messages %}{{ m['content'] + 3 }}{% endfor %}", HELLO, "refuses messages of user"),

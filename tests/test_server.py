@@ -219,6 +219,83 @@ def test_what_is_not_there_is_told_at_once(tmp_path):
     assert not asked
 
 
+def listing(*names: str):
+    return lambda: web.json_response({"data": [{"id": name} for name in names]})
+
+
+@pytest.mark.parametrize(
+    "models",
+    [
+        lambda: web.json_response({"error": {"message": "Missing scopes: api.model.read"}}, status=403),
+        lambda: web.json_response({"error": "no list"}, status=401),
+        lambda: web.Response(status=501),
+        lambda: web.Response(status=307, headers={"Location": "/elsewhere"}),
+        lambda: web.Response(body=b"\xff{", content_type="application/json", charset="zlib"),
+        listing("*"),
+        listing("mod*"),
+        listing("model:latest"),
+        listing(),
+    ],
+)
+def test_a_server_that_does_not_list_the_model_by_its_name_is_asked(tmp_path, models):
+    with answering(lambda *_: completion(), models=models) as (address, _):
+        assert ask(address, tmp_path)[0].text == "answer : 3"
+
+
+def test_a_wrong_key_is_told_at_once_also_if_the_list_is_refused(tmp_path):
+    def refused(*_):
+        return web.json_response({"error": {"message": "wrong key"}}, status=401)
+
+    with (
+        answering(refused, models=refused) as (address, asked),
+        pytest.raises(StudyError, match="wrong key; set OPENAI_API_KEY"),
+    ):
+        ask(address, tmp_path)
+    assert len(asked) == 1
+
+
+def test_of_many_models_the_closest_are_named(tmp_path):
+    names = [f"other-{n:04}" for n in range(400)] + ["model-7b"]
+    with (
+        answering(lambda *_: completion(), models=listing(*names)) as (address, _),
+        pytest.raises(StudyError, match=r"has only 401 others; the closest are model-7b, ") as error,
+    ):
+        ask(address, tmp_path)
+    assert str(error.value).count("other-") == 9
+
+
+def test_only_failures_that_may_last_are_counted_as_few(tmp_path):
+    def answer(number, _):
+        if number < 5:
+            return web.Response(status=429)
+        return web.Response(text="<html>") if number == 5 else completion()
+
+    with answering(answer) as (address, asked):
+        assert ask(address, tmp_path)[0].text == "answer : 3"
+    assert len(asked) == 7
+
+
+def test_a_body_that_is_never_encoded_as_declared_ends_after_a_few_tries(tmp_path):
+    gzip = {"Content-Encoding": "gzip"}
+    with (
+        answering(lambda *_: web.Response(body=b"no gzip", headers=gzip)) as (address, asked),
+        pytest.raises(StudyError, match="in 5 tries"),
+    ):
+        ask(address, tmp_path)
+    assert len(asked) == 5
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("ALL_PROXY", "socks5://me:hunter2@x:1"), ("HTTP_PROXY", "foo://hunter2"), ("SSL_CERT_FILE", "/hunter2")],
+)
+def test_a_proxy_or_certificates_that_are_none_are_named_without_the_value(tmp_path, monkeypatch, name, value):
+    monkeypatch.setenv(name, value)
+    with pytest.raises(StudyError, match=rf"{name}: the environment") as error:
+        ask("http://127.0.0.1:9/v1#model", tmp_path)
+    assert "hunter2" not in str(error.value)
+
+
 @given(JSON)
 def test_no_answer_of_another_form_becomes_a_reply(answer):
     with contextlib.suppress(ValueError, LookupError, TypeError, AttributeError):
@@ -240,6 +317,13 @@ def test_no_answer_of_another_form_becomes_a_reply(answer):
         {"temperature": "hot"},
         {"max_tokens": 0},
         {"messages": [{"role": "user", "content": "how many ? " * 800}]},
+        *({"messages": [{"role": "user", "content": content}]} for content in (["hi"], [None], [["hi"]])),
+        *({"messages": [{"role": "user", "content": [{"type": "text"} | part]}]} for part in ({}, {"text": 5})),
+        {"messages": ["hi"]},
+        {"seed": 2**64},
+        {"seed": -(2**63) - 1},
+        {"temperature": 1e-320},
+        {"chat_template_kwargs": {"effort": "high"}},
     ],
 )
 def test_our_own_server_refuses_what_it_would_not_do(body):

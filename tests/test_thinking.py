@@ -298,11 +298,11 @@ def test_our_own_server_takes_the_switch(tmp_path, templates):
             serve.wanted(body | {"chat_template_kwargs": wrong}, engine)
 
 
-def test_a_system_prompt_that_a_server_s_template_refuses_is_sent_in_the_first_message(tmp_path):
+@pytest.mark.parametrize(("status", "words"), [(400, "no"), (500, "Jinja Exception: System role not supported")])
+def test_a_system_prompt_that_a_server_s_template_refuses_is_sent_in_the_first_message(tmp_path, status, words):
     def answer(_, body):
-        if body["messages"][0]["role"] == "system":
-            return web.json_response({"error": {"message": "System role not supported"}}, status=400)
-        return completion()
+        refusal = web.json_response({"error": {"message": words}}, status=status)
+        return refusal if body["messages"][0]["role"] == "system" else completion()
 
     with answering(answer) as (address, asked):
         engine = Server(*address.partition("#")[::2])

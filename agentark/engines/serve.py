@@ -10,6 +10,7 @@ cut off, and it needs three more packages.)
 import argparse
 import asyncio
 import importlib.util
+import json
 import os
 import secrets
 import sys
@@ -20,8 +21,9 @@ from pathlib import Path
 from typing import NoReturn
 
 from aiohttp import web
+from aiohttp.typedefs import Handler
 
-from agentark import StudyError, finish, root
+from agentark import StudyError, finish, first_line, root
 from agentark.engines import Request
 from agentark.engines.replies import text_of
 from agentark.engines.transformers import Transformers
@@ -32,6 +34,7 @@ from agentark.models.checkpoints import digest, located
 KNOWN = {
     "model", "messages", "temperature", "top_p", "max_tokens", "max_completion_tokens", "seed", "chat_template_kwargs",
 }  # fmt: skip
+COLDEST = 1e-4  # a lower temperature overflows in the division of logits
 # API fields that have no effect at these values; clients send them by default.
 NEUTRAL = {"top_p": 1, "n": 1, "stream": False, "presence_penalty": 0, "frequency_penalty": 0, "logprobs": False,
            "stop": [], "tools": [], "logit_bias": {}, "response_format": {"type": "text"}}  # fmt: skip
@@ -49,8 +52,7 @@ def wanted(body: dict, engine: Transformers) -> Request:
         messages = [{"role": str(m["role"]), "content": message_text(m["content"])} for m in body["messages"]]
         if not messages:
             raise ValueError("no messages")
-        asked = dict(body.get("chat_template_kwargs", {})).get("enable_thinking")
-        thinking = next(name for name, how in SWITCH.items() if how.get("enable_thinking") is asked)
+        thinking = switched(dict(body.get("chat_template_kwargs", {})))
         room = engine.window - len(prompt_ids(engine.tokenizer, messages, engine.window - 1, thinking))
         request = Request(
             messages,
@@ -59,16 +61,30 @@ def wanted(body: dict, engine: Transformers) -> Request:
             int(body.get("seed", secrets.randbelow(2**31))),
             thinking,
         )
-    except (LookupError, TypeError, ValueError, OverflowError, StopIteration) as error:
+    except (LookupError, TypeError, ValueError, OverflowError, AttributeError) as error:
         raise StudyError(f"not a chat completion's request ({error!r}); see the API's reference") from None
-    if not (0 <= request.temperature < inf) or request.max_tokens < 1:
-        raise StudyError("messages, a temperature of 0 or more and max_tokens of 1 or more are needed")
+    if not (request.temperature == 0 or COLDEST <= request.temperature < inf) or request.max_tokens < 1:
+        raise StudyError(f"messages, a temperature of 0 or of {COLDEST} or more and max_tokens of 1 or more are needed")
+    if not -(2**63) <= request.seed < 2**64:
+        raise StudyError("seed: an integer of 64 bits is needed")
     return request
+
+
+def switched(asked: dict) -> str:
+    """The key of SWITCH that a template's arguments stand for. Raises ValueError for any other arguments."""
+    given = {name: value for name, value in asked.items() if value is not None}
+    for name, how in SWITCH.items():
+        if given.items() <= how.items():
+            return name
+    raise ValueError("chat_template_kwargs other than enable_thinking: true or false")
 
 
 def message_text(content: object) -> str:
     """A message's text, from a string or a list of text parts. Raises TypeError for other content, such as images."""
-    if isinstance(content, list) and any(part.get("type") != "text" for part in content):
+    if isinstance(content, list) and any(
+        not isinstance(part, dict) or part.get("type") != "text" or not isinstance(part.get("text"), str)
+        for part in content
+    ):
         raise TypeError("content with parts other than text")
     if content is None:
         raise TypeError("no content")
@@ -85,8 +101,8 @@ def app(engine: Transformers, name: str) -> web.Application:
 
     async def complete(http: web.Request) -> web.Response:
         try:
-            body = dict(await http.json())
-        except (ValueError, TypeError):
+            body = dict(json.loads(await http.read()))
+        except (ValueError, TypeError, RecursionError, web.RequestPayloadError):
             return refusal(400, "the body is not a JSON object")
         if body.get("model") != name:
             return refusal(404, f"no model {body.get('model')!r} here, only {name}")
@@ -112,7 +128,16 @@ def app(engine: Transformers, name: str) -> web.Application:
     async def listed(_: web.Request) -> web.Response:
         return web.json_response({"object": "list", "data": [{"id": name, "object": "model", "owned_by": "agentark"}]})
 
-    served = web.Application(client_max_size=2**24)
+    @web.middleware
+    async def in_words(request: web.Request, handler: Handler) -> web.StreamResponse:
+        try:
+            return await handler(request)
+        except web.HTTPException as error:
+            return refusal(error.status, error.reason)
+        except Exception as error:
+            return refusal(500, f"{type(error).__name__}: {first_line(error)}")
+
+    served = web.Application(client_max_size=2**24, middlewares=[in_words])
     served.add_routes([web.post("/v1/chat/completions", complete), web.get("/v1/models", listed)])
     return served
 

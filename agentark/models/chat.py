@@ -13,7 +13,7 @@ Messages = list[dict[str, str]]
 # What templates call the switch: Qwen3 and most others enable_thinking, DeepSeek-V3.1 and Granite thinking. Templates
 # ignore names that they do not know.
 SWITCH = {"": {}, **{name: {"enable_thinking": on, "thinking": on} for name, on in (("on", True), ("off", False))}}
-REFUSED = (TemplateError, TypeError, ValueError, KeyError)  # what templates raise
+REFUSED = (TemplateError, TypeError, ValueError, LookupError, ArithmeticError, AttributeError)  # what templates raise
 
 
 def prompt_ids(tokenizer: PreTrainedTokenizerBase, messages: Messages, most: int, thinking: str = "") -> list[int]:
@@ -22,7 +22,8 @@ def prompt_ids(tokenizer: PreTrainedTokenizerBase, messages: Messages, most: int
     Raises StudyError if it has more than `most` tokens, or if the template is missing or refuses it
     (huggingface/open-r1#85: a base model without one).
     """
-    if not tokenizer.chat_template:
+    template = tokenizer.chat_template
+    if not template or (isinstance(template, str) and not template.strip()):
         raise StudyError(
             f"{tokenizer.name_or_path}: no chat template, as base models have none; name an instruct model"
         )
@@ -34,6 +35,8 @@ def prompt_ids(tokenizer: PreTrainedTokenizerBase, messages: Messages, most: int
             f"{tokenizer.name_or_path}: its chat template refuses messages of {roles} ({error}); use order=shared or "
             "another model"
         ) from None
+    if not chat:
+        raise StudyError(f"{tokenizer.name_or_path}: its chat template makes nothing of a chat; name another model")
     ids = tokenizer(chat, add_special_tokens=False).input_ids
     if len(ids) > most:
         start = " ".join(messages[-1]["content"].split())[:40]

@@ -1,0 +1,33 @@
+"""Our own server says in words what is wrong with any request."""
+
+import asyncio
+import json
+
+from aiohttp.test_utils import TestClient, TestServer
+
+from agentark import root
+from agentark.engines import engine, serve
+
+
+def test_our_own_server_says_what_is_wrong_with_any_request():
+    good = {"model": "m", "messages": [{"role": "user", "content": "how many ?"}], "max_tokens": 1}
+    odd = {
+        "encoding": (json.dumps(good).encode(), {"Content-Type": "application/json; charset=foo"}, 200),
+        "depth": (b"[" * 100_000, {}, 400),
+        "gzip": (b"no gzip", {"Content-Encoding": "gzip"}, 400),
+        "bytes": (b"\xff", {}, 400),
+        "model": (json.dumps(good | {"model": "x"}).encode(), {}, 404),
+    }
+
+    async def statuses():
+        async with TestClient(TestServer(serve.app(engine(root() / "data/models/teacher"), "m"))) as client:
+            for name, (body, headers, status) in odd.items():
+                answered = await client.post(
+                    "/v1/chat/completions", data=body, headers=headers | {"Connection": "close"}
+                )
+                answer = await answered.json()
+                assert (name, answered.status) == (name, status)
+                assert status == 200 or answer["error"]["message"]
+            assert (await (await client.get("/elsewhere")).json())["error"]["message"] == "Not Found"
+
+    asyncio.run(statuses())
