@@ -135,7 +135,7 @@ def test_an_id_that_another_file_uses_too_drops_no_question(tmp_path):
 def test_options_that_are_one_number_set_the_row_aside(tmp_path):
     row = {"question": "Which?", "opa": "1/2", "opb": "1", "opc": "2", "opd": "0.5"}
     first = {**ROWS["medmcqa"], "question": "Which first?"}
-    loaded = load_rows(tmp_path, "medmcqa", first, {**row, "cop": 0}, {**row, "question": "And which?", "cop": 2})
+    loaded = load_rows(tmp_path, "medmcqa", first, {**row, "cop": 1}, {**row, "question": "And which?", "cop": 3})
     assert (len(loaded.questions), len(loaded.set_aside)) == (2, 1)
 
 
