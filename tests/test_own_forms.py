@@ -103,6 +103,22 @@ def test_a_worked_answer_is_reduced_to_its_result(answer, kind, final, solution)
         (["+", "-", "*"], "-", "B"),
         (["A", "B", "AB"], "b", "B"),
         ([True, False], "false", "B"),
+        ({"text": ["one", "two", "2"], "label": ["1", "2", "3"]}, "2", "B"),
+        ({"text": ["cow", "cat"], "label": ["B", "A"]}, "B", "B"),
+        ([{"label": "A", "text": "cat"}, {"label": "B", "text": "cow"}], "B", "B"),
+        ({"a": "cat", "b": "cow"}, "b", "B"),
+        ({"1": "cat", "2": "cow"}, 2, "B"),
+        ({"A": "cat", "B": "cow", "C": None}, "cow", "B"),
+        ('{"A": "cat", "B": "cow"}', "B", "B"),
+        ('{"text": ["cat", "cow"], "label": ["1", "2"]}', "2", "B"),
+        ("{'text': array(['cat, or', 'cow'],\n dtype=object), 'label': array(['A', 'B'], dtype=object)}", "B", "B"),
+        ("array(['cat', 'cow'], dtype=object)", "cow", "B"),
+        ("['cat, or' 'cow'\n 'dog']", "cow", "B"),
+        ("(A) cat (B) cow", "B", "B"),
+        ("(0, 1) | (1, 0)", "(1, 0)", "B"),
+        ("[0, 1) | (1, 2]", "(1, 2]", "B"),
+        ({"text": ["A) cat", "B) cow"], "label": ["A", "B"]}, "B", "B"),
+        (["AaBb", "aabb"], "B", "B"),
     ],
 )
 def test_choices_and_their_answer_are_read_in_their_usual_forms(choices, answer, letter):
@@ -118,11 +134,56 @@ def test_choices_and_their_answer_are_read_in_their_usual_forms(choices, answer,
         (["cat", "cow"], "B) cat", "neither a letter"),
         (["cat", "cow", "cow"], "cow", "could be B or C"),
         (["cat", None], "A", "choice 2 is empty or no text"),
+        (["cat", "cow", "cow"], "B", "two choices are 'cow', so the answer is ambiguous"),
+        (["1", "1/2", "0.5"], "B", "two choices are '1/2', so the answer is ambiguous"),
+        (["8", "2", "24", "120"], 2, "could be the text or the place of a choice; give the letter"),
+        ({"text": ["cat", "cow"], "label": ["A"]}, "A", "not one label for each"),
+        ({"text": ["cat", "cow"], "label": ["A", "A"]}, "A", "not one label for each"),
+        ('["cat", "cow"', "cow", "is not a list of texts"),
+        ("['Paris', nan, 'Rome']", "Rome", "is not a list of texts"),
+        ("{'text': array(['cat', 'cow'], dtype=object", "cow", "is not a list of texts"),
     ],
 )
 def test_an_answer_that_could_be_two_choices_is_told(choices, answer, told):
     with pytest.raises(StudyError, match=told):
         one({"question": "q?", "answer": answer, "choices": choices})
+
+
+TEXTS = [["8", "2", "24", "120"], ["cat", "cow", "duck", "dog"], ["9", "1", "3", "4"]]
+
+
+@pytest.mark.parametrize(
+    ("answers", "letters"),
+    [
+        ([2, 0, 3], "CAD"),
+        (["2", "0", "3"], "CAD"),
+        ([2.0, 0.0, 3.0], "CAD"),
+        ([2, 1, 3], "CBD"),  # 1 is no text
+        ([2, 4, 1], "BDA"),  # they count from 1: 4 is no text
+        ([24, "B", 9], "CBA"),
+        (["2", "cow", "1"], "BBB"),  # they are texts
+        ([24, None, 3], "C-C"),
+        ([2, None, 3], "---"),
+        ([2, 0, 7], "CA-"),
+    ],
+)
+def test_a_file_s_numbers_are_places_or_texts_of_choices(tmp_path, answers, letters):
+    for suffix in (".jsonl", ".csv"):
+        rows = [
+            {"question": f"Which of {n}?", "answer": answer, "choices": texts if suffix == ".jsonl" else str(texts)}
+            for n, (texts, answer) in enumerate(zip(TEXTS, answers, strict=True))
+        ]
+        source = written(tmp_path / f"mine{suffix}", rows)
+        found = {q.question_id: q.answer for split in ("train", "test") for q in both_parts(source, split)}
+        assert "".join(found.get(n, "-") for n in range(1, 4)) == letters
+
+
+def both_parts(source, split):
+    try:
+        questions = loaded(source, split).questions
+    except StudyError:  # no question of this part
+        return []
+    return [q.model_copy(update={"question_id": int(q.question_id[-6:])}) for q in questions]
 
 
 def test_choices_in_a_csv_file_are_read(tmp_path):
@@ -185,6 +246,10 @@ def test_a_repeated_question_counts_once_and_one_with_two_answers_not_at_all(tmp
         (["train.jsonl", "validation.jsonl"], (50, 50)),
         (["test-prep/train.jsonl", "test-prep/test.jsonl"], (50, 50)),
         (["training-data/a.jsonl", "test/a.jsonl"], (50, 50)),
+        (["traindata.jsonl", "testdata.jsonl"], (50, 50)),
+        (["train.jsonl", "eval.jsonl"], (50, 50)),
+        (["train.jsonl", "held_out.jsonl"], (50, 50)),
+        (["trainset.jsonl", "heldout.jsonl"], (50, 50)),
     ],
 )
 def test_a_folder_without_both_parts_is_divided_like_a_file(tmp_path, names, parts):
@@ -202,6 +267,18 @@ def test_a_suffix_in_capitals_is_read_and_a_folder_without_files_is_told(tmp_pat
     (tmp_path / "empty").mkdir()
     with pytest.raises(StudyError, match="empty: no file with a suffix"):
         loaded(tmp_path / "empty")
+
+
+@pytest.mark.parametrize(
+    ("names", "unread"),
+    [(["train.jsonl", "extra.jsonl"], "extra"), (["test.jsonl", "other.jsonl"], "other"),
+     (["train.jsonl", "test.jsonl", "b/more.csv"], "b/more")],
+)  # fmt: skip
+def test_a_file_that_would_not_be_read_is_named(tmp_path, names, unread):
+    for name in (*names, "dataset_info.json"):
+        written(tmp_path / name, ROWS[:9])
+    with pytest.raises(StudyError, match=rf"{unread}\.\w+: not read, .* put train or test into its name"):
+        loaded(tmp_path)
 
 
 @pytest.mark.parametrize(("name", "n"), [("train", -1), ("test_hard", -2)])

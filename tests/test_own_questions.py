@@ -1,9 +1,12 @@
 """A user's own questions: from a file with any columns to a table of questions that the study takes."""
 
 import csv
+import gzip
 import json
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,6 +19,9 @@ from agentark.tasks.questions import Counts, asked, collect, pick
 STUDENT = Path(__file__).parents[1] / "data" / "models" / "qwen3-small"
 ROWS = [{"question": f"What is {n} plus {n}?", "answer": 2 * n, "solution": f"{n} + {n} = {2 * n}"} for n in range(200)]
 COUNTS = Counts(train=40, validation=2, test=10, test_other=5, test_hard=0)
+
+
+CITIES = [{"question": f"Which city is {n}?", "answer": f"city{n}"} for n in range(30)]
 
 
 def written(path: Path, rows: list[dict]) -> Path:
@@ -127,6 +133,90 @@ def test_a_file_that_gives_no_question_is_told_with_what_is_wrong(tmp_path, cont
     (tmp_path / "mine.csv").write_bytes(content)
     with pytest.raises(StudyError, match=rf"mine\.csv: .*{told.replace('(', '[(]').replace(')', '[)]')}"):
         load(own_data_set(str(tmp_path / "mine.csv"), {}), split="train")
+
+
+@pytest.mark.parametrize(
+    ("columns", "told"),
+    [
+        (
+            {"choices": "optoins"},
+            r"no row has the column 'optoins' \(questions.columns.choices\); its columns: question, a",
+        ),
+        ({"answer": "anwser"}, r"no row has the column 'anwser' \(questions.columns.answer\)"),
+        ({"answer": "question"}, "answer are both the column 'question'|question and answer are both"),
+        ({"question": "q", "answer": "q"}, "question and answer are both the column 'q'; name two columns"),
+    ],
+)
+def test_a_column_that_is_nowhere_or_named_twice_is_told(tmp_path, columns, told):
+    source = written(tmp_path / "mine.jsonl", ROWS)
+    with pytest.raises(StudyError, match=told):
+        load(own_data_set(str(source), columns), split="train")
+
+
+def test_a_column_may_be_in_one_part_only_and_the_answer_in_the_solution(tmp_path):
+    written(tmp_path / "mine" / "train.jsonl", [{**row, "steps": "So."} for row in ROWS[:50]])
+    written(tmp_path / "mine" / "test.jsonl", ROWS[50:])
+    for split in ("train", "test"):
+        assert load(own_data_set(str(tmp_path / "mine"), {"solution": "steps"}), split=split).questions
+    assert own_data_set("mine.jsonl", {"answer": "solution"}).question({"question": "q?", "solution": "2 #### 4"})
+
+
+@pytest.mark.parametrize("answer", ["*", "...", r"\text{}", "<answer>5</answer>", "</think>"])
+def test_an_answer_that_is_not_right_against_itself_is_set_aside(tmp_path, answer):
+    source = written(tmp_path / "mine" / "train.jsonl", [*ROWS, {"question": "Odd?", "answer": answer}])
+    aside = [a for split in ("train", "test") for a in load(own_data_set(str(source), {}), split=split).set_aside]
+    assert {a.row for a in aside} == {201} and "\n" not in aside[0].reason
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "told"),
+    [
+        ("mine.csv", b"question,answer,answer\nx?,1,2\n", "the header has the column 'answer' twice"),
+        ("mine.json", b'[{"question": "x?", "answer": 1, "answer": 2}]', "the key 'answer' appears twice"),
+        ("mine.jsonl", b'{"question": "x?", "answer": 1, "answer": 2}', "row 1: the key 'answer' appears twice"),
+        ("mine.jsonl", gzip.compress(b'{"question": "x?", "answer": 1}'), "a gzip archive, not .jsonl; unpack it"),
+        ("mine.parquet", b"PK\x03\x04" + bytes(99), "a zip archive, not .parquet; unpack it"),
+    ],
+)
+def test_a_file_in_which_it_is_not_clear_what_counts_is_told(tmp_path, name, content, told):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(StudyError, match=told):
+        load(own_data_set(str(tmp_path / name), {}), split="train")
+
+
+def test_a_table_s_numbers_and_gaps_are_read_as_written(tmp_path):
+    table = pd.DataFrame({"question": [f"What is {n}?" for n in range(40)], "answer": np.float32([0.1] * 40)})
+    table.assign(kind=np.nan, choices=np.nan).to_parquet(tmp_path / "mine.parquet")
+    questions = [
+        q
+        for split in ("train", "test")
+        for q in load(own_data_set(str(tmp_path / "mine.parquet"), {}), split=split).questions
+    ]
+    assert {(q.answer, q.kind) for q in questions} == {("0.1", "number")} and len(questions) == 40
+    fields = one({"question": "q?", "answer": "B", "choices": ["a", "b"], "kind": float("nan")})
+    assert fields["kind"] == "choice"
+
+
+def test_a_long_field_of_a_csv_file_is_read(tmp_path):
+    source = written(tmp_path / "mine" / "train.csv", [{"question": "long " * 40_000, "answer": "x"}, *CITIES])
+    found = [q for split in ("train", "test") for q in load(own_data_set(str(source), {}), split=split).questions]
+    assert max(len(q.text) for q in found) > 131_072
+
+
+def test_a_part_without_questions_is_told_as_such_and_only_if_it_is_wanted(tmp_path):
+    (tmp_path / "one.csv").write_text("question,answer\nWhat is 1 plus 1?,2\n,\n")
+    told = []
+    for split in ("train", "test"):
+        try:
+            load(own_data_set(str(tmp_path / "one.csv"), {}), split=split)
+        except StudyError as error:
+            told.append(str(error))
+    assert len(told) == 1 and "too few questions for the part" in told[0]
+    written(tmp_path / "mine" / "train.jsonl", ROWS)
+    (tmp_path / "mine" / "test.jsonl").write_text("")
+    counts = Counts(train=40, validation=0, test=0, test_other=0, test_hard=0)
+    drawn = collect([str(tmp_path / "mine")], "mine", counts, 0, 1000, STUDENT)
+    assert len(drawn.questions) == 40 and drawn.account["what"].str.contains("none asked for: .*no rows").sum() == 1
 
 
 @pytest.mark.parametrize(

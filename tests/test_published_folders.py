@@ -125,6 +125,20 @@ def test_a_box_ends_where_tex_ends_it(solution, gold, tmp_path):
     assert question.answer == gold
 
 
+def test_an_id_that_another_file_uses_too_drops_no_question(tmp_path):
+    put(tmp_path / "hotpotqa" / "a_dev.json", {**ROWS["hotpotqa"], "_id": "q1"})
+    put(tmp_path / "hotpotqa" / "b_dev.json", {**OTHER["hotpotqa"], "_id": "q1"})
+    loaded = load("hotpotqa", tmp_path / "hotpotqa")
+    assert (len(loaded.questions), loaded.set_aside) == (2, [])
+
+
+def test_options_that_are_one_number_set_the_row_aside(tmp_path):
+    row = {"question": "Which?", "opa": "1/2", "opb": "1", "opc": "2", "opd": "0.5"}
+    first = {**ROWS["medmcqa"], "question": "Which first?"}
+    loaded = load_rows(tmp_path, "medmcqa", first, {**row, "cop": 1}, {**row, "question": "And which?", "cop": 3})
+    assert (len(loaded.questions), len(loaded.set_aside)) == (2, 1)
+
+
 @pytest.mark.parametrize(
     ("second", "aside"), [("Vitamin C", 1), ("vitamin c ", 1), ("Zinc", 0)]
 )  # medmcqa/medmcqa#5: the right option twice

@@ -120,7 +120,8 @@ def plain_choices(raw: Raw, columns: Mapping[str, str]) -> tuple[str, list[str]]
         return None
     kind = raw.data.get(columns["kind"])
     other = isinstance(kind, str) and kind not in ("", "choice")
-    return (answer, choices) if answer and not labels and not other else None
+    plain = 2 <= len(choices) <= len(LETTERS) and not labels and not other
+    return (answer, choices) if answer and plain else None
 
 
 def names_one(answer: str, choices: list[str]) -> bool:
@@ -187,7 +188,7 @@ def listed(given: object, where: str) -> tuple[list[str], list[str]]:
         raise StudyError(f"column {where} has {len(texts)} choices, but not one label for each")
     if sorted(label.upper() for label in labels) == list(LETTERS[: len(labels)]):
         by_letter = sorted(zip(labels, texts, strict=True), key=lambda pair: pair[0].upper())
-        return [text for _, text in by_letter], [label for label, _ in by_letter]
+        return unmarked([text for _, text in by_letter]), [label for label, _ in by_letter]
     return texts, labels
 
 
@@ -244,7 +245,7 @@ def from_python(text: str) -> object:
 def unbroken(text: str, parts: list[str]) -> list[str]:
     """The parts of a text; none if it begins with a bracket and a part has one without its other half."""
     listed = re.match(r"[\[{(]|(?:np\.|numpy\.)?array\(", text)
-    if listed and any(part.count(a) != part.count(b) for part in parts for a, b in ("[]", "{}", "()")):
+    if listed and any(len(re.findall(r"[\[{(]", part)) != len(re.findall(r"[\]})]", part)) for part in parts):
         return []
     return [part.strip() for part in parts if part.strip()]
 
