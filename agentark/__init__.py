@@ -1,4 +1,4 @@
-"""Shared by all commands: errors as one line on standard error without secrets, and the project's root folder."""
+"""Functions shared by all commands: print errors as one line without secrets, and find the project's root folder."""
 
 import base64
 import contextlib
@@ -17,17 +17,17 @@ from typing import NoReturn
 from urllib.parse import quote
 
 INTERRUPTED = 130  # conventional exit status after Ctrl-C
-STOPPED = 75  # EX_TEMPFAIL of sysexits.h: the same command goes on
-RAY = "ray:"  # before any engine's name: on a Ray cluster
+STOPPED = 75  # EX_TEMPFAIL of sysexits.h: the same command, run again, continues the work
+RAY = "ray:"  # prefix of any engine's name: run it on a Ray cluster
 
 
 def without_ray(name: str | Path) -> str:
-    """An engine's name without `ray:`: what runs on one machine, or on each machine of a cluster."""
+    """Return an engine's name without `ray:`: the engine that runs on one machine, or on each machine of a cluster."""
     return str(name).removeprefix(RAY)
 
 
 def folder_of(name: str) -> str:
-    """The folder of a teacher or student named in `params.yaml`: `vllm:data/models/x` and `x` are data/models/x."""
+    """Return the folder of a teacher or student in params.yaml: data/models/x for `vllm:data/models/x` and for `x`."""
     own = re.sub("^(vllm|bf16|paged):", "", without_ray(name))
     return own if "/" in own else f"data/models/{own}"
 
@@ -35,7 +35,7 @@ def folder_of(name: str) -> str:
 def finish(main: Callable[[], int | None]) -> NoReturn:
     """Run `main` and exit with its status: 0 for None, 1 after an error, 75 if it stopped, 130 after an interrupt.
 
-    An unexpected error also prints one line, which names the file that holds its traceback.
+    The line printed for an unexpected error names the file that contains the traceback.
     """
     status = exit_status(main)
     try:
@@ -125,7 +125,7 @@ def redacted(text: str) -> str:
 
 
 def spellings(value: str) -> set[str]:
-    """A secret as it may appear in a text: stripped, line by line, escaped for Python, JSON, HTML or a URL, in base64."""
+    """Return a secret's forms in a text: stripped, word by word, escaped for Python, JSON, HTML or a URL, in base64."""
     found: set[str] = set()
     for part in {value, value.strip(), *value.split()}:
         raw = part.encode(errors="surrogateescape")
@@ -135,7 +135,7 @@ def spellings(value: str) -> set[str]:
         in_base64 = {form(raw).decode().rstrip("=") for form in (base64.b64encode, base64.urlsafe_b64encode)}
         found |= {part, repr(part)[1:-1], ascii(part)[1:-1], repr(raw)[2:-1], *in_url, *in_json, *in_html, *in_base64}
         found |= {re.sub("%..", lambda code: code[0].lower(), form) for form in in_url}
-        found |= {form.replace("/", "\\/") for form in in_json}  # as PHP does
+        found |= {form.replace("/", "\\/") for form in in_json}  # PHP escapes slashes
         found |= {form.replace("&#x27;", "&#39;") for form in in_html}
     return found
 
@@ -148,7 +148,7 @@ class StudyError(Exception):
 
 
 class Stopped(Exception):
-    """The run stopped as it was told to (see `deadline`). The message states what is kept."""
+    """The run stopped at its time limit or after a signal (see `deadline`). The message states what is kept."""
 
 
 def first_line(error: BaseException) -> str:

@@ -1,6 +1,6 @@
-"""When a run has to stop: at the end of its hours, or after SIGTERM or Ctrl-C.
+"""Stop a run at the end of its hours (AGENTARK_HOURS), or after SIGTERM or Ctrl-C.
 
-All processes of a stage look here between two batches, steps or parts, so that what is in flight is finished and kept.
+All processes of a stage check the end between batches, steps or parts, so that work in flight is finished and kept.
 """
 
 import contextlib
@@ -15,15 +15,15 @@ from pathlib import Path
 
 from agentark import Stopped, StudyError
 
-HOURS = "AGENTARK_HOURS"  # set by the user: the hours of a command
-END = "AGENTARK_END"  # set by the first process: their end, in seconds since 1970
-STOP = "AGENTARK_STOP"  # set by a stage: a file that a signal makes
-COMMANDS = ("dvc", "make")  # a stage that they started shares their hours
+HOURS = "AGENTARK_HOURS"  # set by the user: the maximum hours of a command
+END = "AGENTARK_END"  # set by the first process: the end of these hours, in seconds since 1970
+STOP = "AGENTARK_STOP"  # set by a stage: the file that its signal handler creates
+COMMANDS = ("dvc", "make")  # all stages that one of them starts share its hours
 GRACE = 60  # seconds for requests in flight
 
 
 def begin() -> None:
-    """Set the end of this command and of all that it starts, if AGENTARK_HOURS is set and no end is set yet.
+    """Set the end of this command and of its child processes, if AGENTARK_HOURS is set and no end is set yet.
 
     The hours count from the start of the outermost `make` or `dvc` above this process, since its stages are separate
     processes. Raises StudyError unless AGENTARK_HOURS is a number above 0.
@@ -44,7 +44,7 @@ def begin() -> None:
 
 
 def started() -> float:
-    """When the outermost command in COMMANDS above this process started, or this process, in seconds since 1970."""
+    """Start time of the outermost command in COMMANDS above this process, or of this process, in seconds since 1970."""
     import psutil
 
     own = psutil.Process()
@@ -57,7 +57,7 @@ def started() -> float:
 
 
 def left() -> float:
-    """Seconds until the run has to stop: infinite without a limit, below 0 since the end or a signal."""
+    """Seconds until the run has to stop: infinite without a limit, negative after the end or a signal."""
     ends = [float(os.environ[END])] if END in os.environ else []
     with contextlib.suppress(KeyError, FileNotFoundError):
         ends.append(os.stat(os.environ[STOP]).st_mtime)
@@ -65,7 +65,7 @@ def left() -> float:
 
 
 def check(late: float = 0) -> None:
-    """Raises Stopped if the run had to stop, `late` seconds ago or more."""
+    """Raise Stopped if the run had to stop at least `late` seconds ago."""
     if left() <= -late:
         raise Stopped("what is finished is kept")
 
@@ -80,8 +80,8 @@ def reason() -> str:
 
 
 @contextlib.contextmanager
-def heeding_signals(name: str) -> Iterator[None]:
-    """During the block the first SIGTERM or Ctrl-C stops the run as its end does; the next one interrupts it."""
+def stopping_on_signals(name: str) -> Iterator[None]:
+    """In the block the first SIGTERM or Ctrl-C stops the run like its end; the next one raises KeyboardInterrupt."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -65,7 +65,7 @@ def write_atomically(path: Path, write) -> None:
         temporary.chmod(0o644)
         temporary.replace(path)
     except BaseException as error:
-        with contextlib.suppress(OSError):  # no folder, or one that nobody may write to
+        with contextlib.suppress(OSError):  # the folder is missing or not writable
             temporary.unlink()
         if isinstance(error, OSError):
             raise StudyError(f"{path}: not written ({error.strerror or error}); nothing there was changed") from error

@@ -1,4 +1,4 @@
-"""Independent work on all cores, one single-threaded process per core: fast and reproducible on small machines."""
+"""Run independent work on all cores, one single-threaded process per core: fast and reproducible on small machines."""
 
 import contextlib
 import gc
@@ -34,10 +34,10 @@ def workers() -> int:
     return int(os.environ.get("AGENTARK_WORKERS", len(os.sched_getaffinity(0))))
 
 
-def crowded_workers(calls: int) -> int:
-    """The number of processes that run `calls` calls side by side: all of them if there are fewer than two per core.
+def workers_for(calls: int) -> int:
+    """The number of processes for `calls` calls: one per call if there are fewer than two calls per core.
 
-    Three long calls then share two cores; otherwise the third would run alone with one core idle.
+    Three long calls then share two cores; otherwise the third would run last, with one core idle.
     """
     cores = workers()
     return calls if cores < calls < 2 * cores else min(calls, cores)
@@ -46,13 +46,12 @@ def crowded_workers(calls: int) -> int:
 def run_all(function: Callable, calls: Iterable[dict[str, Any]], crowded: bool = False) -> list:
     """Run `function(**call)` for every call and return the results in the order of the calls.
 
-    An error in a worker is raised here and ends the other workers; if a worker stops because the run has to, the others
-    may finish what is in flight. Workers are forked (Linux), so they reuse the parent's imports, which saves up to
-    twelve seconds each. crowded: as many run at once as crowded_workers allows. Raises StudyError if a worker is
-    killed.
+    An error in a worker is raised here and ends the other workers; after Stopped they first finish the calls in flight.
+    Workers are forked (Linux), so they reuse the parent's imports, which saves up to twelve seconds each. crowded: use
+    the number of processes of `workers_for`. Raises StudyError if a worker is killed.
     """
     calls = list(calls)
-    processes = crowded_workers(len(calls)) if crowded else workers()
+    processes = workers_for(len(calls)) if crowded else workers()
     if processes == 1 or len(calls) < 2:
         return [function(**call) for call in calls]
     others = set(multiprocessing.active_children())
@@ -111,8 +110,8 @@ def progress(total: int, label: str, unit: str) -> Iterator[None]:
         done = threading.Event()
         terminal = os.environ.get(TERMINAL)  # None: not in a stage
         stream = open(terminal or os.devnull, "w") if terminal is not None else None  # noqa: SIM115
-        look: dict[str, Any] = dict(delay=2, miniters=1, mininterval=0, leave=False)
-        bar = tqdm(total=total, desc=label, unit=f" {unit}", file=stream, **look)
+        options: dict[str, Any] = dict(delay=2, miniters=1, mininterval=0, leave=False)
+        bar = tqdm(total=total, desc=label, unit=f" {unit}", file=stream, **options)
 
         def refresh() -> None:
             while not done.wait(0.5):
@@ -138,7 +137,7 @@ def tick(parts: int = 1) -> None:
 
 @lru_cache(maxsize=1)
 def _ticks(name: str) -> io.FileIO:
-    """The open file of that name. A debate ticks once per call, and opening takes longer than writing."""
+    """The open file `name`, cached: a debate ticks once per call, and opening takes longer than writing."""
     return io.FileIO(name, "ab")
 
 

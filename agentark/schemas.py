@@ -65,9 +65,9 @@ class Trace(Row):
     Agent 0 judges: it is the summariser (in the round after the last), and in other protocols also the moderator, the
     verifiers or the ranker.
 
-    `text` is the answer, without the marked thinking before it, which is in `thought`: it is never shown to other
-    agents, graded or trained on. A reply that was cut in thought has finish reason "length" and an empty text; in tables
-    of earlier versions its finish reason is "thought".
+    `text` is the answer without the marked thinking before it. The thinking is in `thought`; it is never shown to
+    other agents, graded or trained on. A reply cut off while thinking has finish reason "length" and an empty text; in
+    tables of earlier versions its finish reason is "thought".
     """
 
     question_id: str
@@ -82,14 +82,14 @@ class Trace(Row):
 
     @property
     def cut_in_thought(self) -> bool:
-        """Whether the reply ended in its thought, so that it has no answer."""
+        """Whether the reply ended during its thought and has no answer."""
         return self.finish_reason == "thought" or (
             self.finish_reason == "length" and bool(self.thought) and not self.text
         )
 
 
 class CheckedTrace(Trace):
-    """A trace with its verdicts: is the answer right, is each step right, does each step agree with the consensus.
+    """A trace with its verdicts: whether the answer is right, each step is right, each step agrees with the consensus.
 
     `step_right` is empty for published data sets, whose steps cannot be checked.
     """
@@ -118,7 +118,7 @@ class Trajectory(Row):
 
 
 class Seconds(Row):
-    """The time that a trace took, kept apart from the traces because it differs between runs."""
+    """The time that a trace took, stored separately from the traces because it differs between runs."""
 
     question_id: str
     protocol: str = ""
@@ -129,7 +129,7 @@ class Seconds(Row):
 
 class Prediction(Row):
     """One system's answer to one test question, with exact counts over its steps, and text similarity to the correct
-    answer where that is a text. `cut_in_thought`: how many of its calls ended in a thought."""
+    answer where that is a text. `cut_in_thought`: number of its calls that ended in a thought."""
 
     question_id: str
     task: str
@@ -160,8 +160,8 @@ class Prediction(Row):
 class Score(Row):
     """One measured value: a row of the results tables. docs/results.md has each column's unit and source.
 
-    Conditions that do not apply are empty. `baseline` and `baseline_variant` name what a paired gain is against: a
-    method, and the condition in which it otherwise differs from the row.
+    Conditions that do not apply are empty. `baseline` and `baseline_variant` name the baseline of a paired gain: its
+    method, and its condition if that differs from the row's.
     """
 
     study: str
@@ -190,12 +190,12 @@ class Score(Row):
     n: int
     lo: float
     hi: float
-    se: float | None = None  # over questions alone, where the interval covers several seeds
+    se: float | None = None  # over questions only, if the interval covers several seeds
     tokens_per_question: float
     calls_per_question: float | None = None
 
 
-# Uses of a debate's teacher without communication (debate/controls.py), which the debate is compared with.
+# Uses of a debate's teacher without communication (debate/controls.py), with which the debate is compared.
 CONTROLS = ("vote", "vote_tokens", "self_revision", "debate_off", "debate_other")
 
 # The cost table: its units, the systems that students are compared with, and the methods that need no debate because
@@ -220,7 +220,7 @@ def write_table(rows: Iterable[Row], path: Path) -> None:
         empty = [name for name in optional(type(rows[0])) if (table[name].isna() | table[name].eq("")).all()]
         write_csv(table.drop(columns=empty), path)
     else:
-        thinks = any(getattr(row, "thought", "") for row in rows)  # without thoughts the table has no such column
+        thinks = any(getattr(row, "thought", "") for row in rows)  # no column if all thoughts are empty
         records = [row.model_dump(exclude=None if thinks else {"thought"}) for row in rows]
         write_atomically(path, lambda p: pq.write_table(pa.Table.from_pylist(records), p, compression="zstd"))
 

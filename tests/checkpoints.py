@@ -1,8 +1,8 @@
 """Tiny checkpoints of the real architectures in the hub's own format, with random weights: `build(family, folder)`.
 
-Each has what code that reads the published ones may stumble over: their roles and turn tokens, several ends of turn in
-the generation settings, sampling settings that nobody asked for, a missing padding token, nested configurations. Weights
-are of 32 bits, the published ones' of 16, so that engines may be compared bit by bit.
+Each has the features of the published checkpoints that loading code can fail on: their roles and turn tokens, several
+end-of-turn tokens in the generation settings, default sampling settings, a missing padding token, nested
+configurations. Weights are in fp32, unlike the published 16-bit weights, so that engines can be compared bit by bit.
 """
 
 from pathlib import Path
@@ -41,7 +41,7 @@ VISION = {
     "fullatt_block_indexes": [0],
 }
 
-# Qwen3: an assistant's last turn gets a block of thinking, empty if nothing was thought; earlier ones lose theirs.
+# Qwen3: the assistant's last turn gets a thinking block, empty if there is no thought; earlier turns have none.
 QWEN3 = """\
 {%- set last = namespace(user=0) %}
 {%- for message in messages %}{% if message.role == 'user' %}{% set last.user = loop.index0 %}{% endif %}{% endfor %}
@@ -66,7 +66,7 @@ LLAMA = """\
 {%- endfor %}
 {%- if add_generation_prompt %}{{- '<|start_header_id|>assistant<|end_header_id|>\\n\\n' }}{% endif %}"""
 
-# Gemma: no system role of its own, the assistant is called model, and turns must alternate.
+# Gemma: no separate system role, the assistant's role is called model, and turns must alternate.
 GEMMA = """\
 {{- bos_token }}
 {%- set system = messages[0].content + '\\n\\n' if messages[0].role == 'system' else '' %}
@@ -79,7 +79,7 @@ GEMMA = """\
 {%- endfor %}
 {%- if add_generation_prompt %}{{- '<start_of_turn>model\\n' }}{% endif %}"""
 
-# Qwen2.5-VL: a system turn where none is given; a content may be a list of texts and images.
+# Qwen2.5-VL: a default system turn where none is given; the content may be a list of texts and images.
 QWEN_VL = """\
 {%- for message in messages %}
 {%- if loop.first and message.role != 'system' %}
@@ -96,7 +96,7 @@ QWEN_VL = """\
 {%- endfor %}
 {%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}{% endif %}"""
 
-# Family -> chat template; begin, end, padding tokens of the tokenizer (None: it has none); every end of turn; others.
+# Family -> chat template; begin, end and padding tokens (None: not defined); all end-of-turn tokens; other tokens.
 TOKENS = {
     "qwen3": (QWEN3, None, "<|im_end|>", "<|endoftext|>", ["<|im_end|>", "<|endoftext|>"], ["<|im_start|>"]),
     "llama": (
@@ -114,8 +114,8 @@ FAMILIES = tuple(TOKENS)
 
 def tokenizer(family: str) -> PreTrainedTokenizerFast:
     """A byte-level BPE trained on questions and solutions of the generated world, with the family's turn tokens."""
-    template, begin, end, padding, ends, others = TOKENS[family]
-    special = list(dict.fromkeys(filter(None, [padding, end, begin, *ends, *others])))
+    template, begin, end, padding, turn_ends, others = TOKENS[family]
+    special_tokens = list(dict.fromkeys(filter(None, [padding, end, begin, *turn_ends, *others])))
     trained = Tokenizer(models.BPE())
     trained.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     trained.decoder = decoders.ByteLevel()
@@ -124,11 +124,11 @@ def tokenizer(family: str) -> PreTrainedTokenizerFast:
     trained.train_from_iterator(
         texts,
         trainers.BpeTrainer(
-            vocab_size=VOCABULARY, special_tokens=special, initial_alphabet=alphabet, show_progress=False
+            vocab_size=VOCABULARY, special_tokens=special_tokens, initial_alphabet=alphabet, show_progress=False
         ),
     )
     if family == "qwen3":
-        trained.add_tokens(["<think>", "</think>"])  # no special tokens: they stay in a decoded text
+        trained.add_tokens(["<think>", "</think>"])  # not special tokens: they stay in decoded text
     return PreTrainedTokenizerFast(
         tokenizer_object=trained,
         bos_token=begin,
@@ -141,13 +141,13 @@ def tokenizer(family: str) -> PreTrainedTokenizerFast:
 
 
 def build(family: str, folder: Path, seed: int = 0) -> Path:
-    """Write a checkpoint of `family` (one of FAMILIES) to `folder`; the same bytes for the same seed."""
-    words = tokenizer(family)
+    """Write a checkpoint of `family` (one of FAMILIES) to `folder`. The same seed gives the same bytes."""
+    family_tokenizer = tokenizer(family)
     ids = {
-        "vocab_size": len(words),
-        "bos_token_id": words.bos_token_id,
-        "eos_token_id": words.eos_token_id,
-        "pad_token_id": words.pad_token_id,
+        "vocab_size": len(family_tokenizer),
+        "bos_token_id": family_tokenizer.bos_token_id,
+        "eos_token_id": family_tokenizer.eos_token_id,
+        "pad_token_id": family_tokenizer.pad_token_id,
     }
     torch.manual_seed(seed)
     if family == "qwen3":
@@ -155,26 +155,29 @@ def build(family: str, folder: Path, seed: int = 0) -> Path:
     elif family == "llama":
         model = LlamaForCausalLM(LlamaConfig(**SIZES, **ids, head_dim=32, rope_theta=500_000.0))
     elif family == "gemma3":
-        kinds = ["sliding_attention", "full_attention"]
+        layer_types = ["sliding_attention", "full_attention"]
         model = Gemma3ForCausalLM(
             Gemma3TextConfig(
-                **SIZES, **ids, head_dim=32, sliding_window=64, layer_types=kinds, query_pre_attn_scalar=32
+                **SIZES, **ids, head_dim=32, sliding_window=64, layer_types=layer_types, query_pre_attn_scalar=32
             )
         )
     else:
         rope = {"rope_type": "default", "rope_theta": 1_000_000.0, "mrope_section": [2, 3, 3]}
-        seen = {f"{t}_token_id": words.convert_tokens_to_ids(f"<|{t}_pad|>") for t in ("image", "video")}
-        edges = {f"vision_{e}_token_id": words.convert_tokens_to_ids(f"<|vision_{e}|>") for e in ("start", "end")}
+        pads = {f"{t}_token_id": family_tokenizer.convert_tokens_to_ids(f"<|{t}_pad|>") for t in ("image", "video")}
+        edges = {
+            f"vision_{e}_token_id": family_tokenizer.convert_tokens_to_ids(f"<|vision_{e}|>") for e in ("start", "end")
+        }
         model = Qwen2_5_VLForConditionalGeneration(
             Qwen2_5_VLConfig(
                 text_config={**SIZES, **ids, "rope_parameters": rope},
                 vision_config=VISION,
                 tie_word_embeddings=True,
-                **seen,
+                **pads,
                 **edges,
             )
         )
-    with torch.no_grad():  # at their usual size random layers add so little that a model repeats its last word
+    # with the usual initial scale, random layers change so little that a model repeats its last token
+    with torch.no_grad():
         for weights in model.get_decoder().layers.parameters():
             if weights.dim() == 2:
                 weights *= 5
@@ -183,10 +186,10 @@ def build(family: str, folder: Path, seed: int = 0) -> Path:
         temperature=0.6,
         top_k=20,
         top_p=0.95,
-        bos_token_id=words.bos_token_id,
-        pad_token_id=words.pad_token_id,
-        eos_token_id=words.convert_tokens_to_ids(TOKENS[family][4]),
+        bos_token_id=family_tokenizer.bos_token_id,
+        pad_token_id=family_tokenizer.pad_token_id,
+        eos_token_id=family_tokenizer.convert_tokens_to_ids(TOKENS[family][4]),
     )
     model.save_pretrained(folder)
-    words.save_pretrained(folder)
+    family_tokenizer.save_pretrained(folder)
     return folder

@@ -1,4 +1,4 @@
-"""One question small enough to check by hand, right and wrong traces of it, and short ways to build rows."""
+"""One question small enough to check by hand, correct and wrong traces of it, and helpers that build rows."""
 
 import os
 import random
@@ -12,7 +12,7 @@ from agentark.tasks import TASKS
 from agentark.tasks.world.family import Draft
 from agentark.tasks.world.steps import answer_of
 
-MAX_TOKENS = 72  # of a reply, as at scale `mini`
+MAX_TOKENS = 72  # limit of a reply, as at scale `mini`
 EVERY_LEVEL = [(name, level) for name, task in TASKS.items() for level in sorted({*task.levels, *task.hard})]
 
 KEYS = Question(
@@ -33,13 +33,13 @@ KEYS = Question(
     ],
 )
 GOLD = KEYS.solution
-SWAPPED = "carl = 12 * 2 = 24\nbob = 12 + 3 = 15\ntotal = 15 + 24 = 39\nanswer : 39"
-SLIPPED = "bob = 12 + 3 = 16\ncarl = 12 * 2 = 24\ntotal = 16 + 24 = 40\nanswer : 40"
-MUTE = "bob = 12 + 3 = 15"
+REORDERED = "carl = 12 * 2 = 24\nbob = 12 + 3 = 15\ntotal = 15 + 24 = 39\nanswer : 39"
+WRONG_STEP = "bob = 12 + 3 = 16\ncarl = 12 * 2 = 24\ntotal = 16 + 24 = 40\nanswer : 40"
+UNANSWERED = "bob = 12 + 3 = 15"
 
 
-def posed(name: str, level: int, seed: int) -> tuple[Draft, Question]:
-    """A draft of a family and the question it makes."""
+def question_from_family(name: str, level: int, seed: int) -> tuple[Draft, Question]:
+    """A draft of a question family and the question built from it."""
     task, rng = TASKS[name], random.Random(seed)
     draft = task.draw(rng, "train", level)
     solution = "\n".join(draft.solve(rng))
@@ -57,7 +57,8 @@ def posed(name: str, level: int, seed: int) -> tuple[Draft, Question]:
     )
 
 
-def said(agent: int, round: int, text: str, question: str = "keys") -> Trace:
+def trace_of(agent: int, round: int, text: str, question: str = "keys") -> Trace:
+    """A trace with the given text, as it is read from a reply."""
     return Trace(
         question_id=question,
         agent=agent,
@@ -71,7 +72,7 @@ def said(agent: int, round: int, text: str, question: str = "keys") -> Trace:
 
 
 def shared_data() -> Path:
-    """The folder of real data files beside the project; the test is skipped where there is none."""
+    """The folder of real data files beside the project. The test is skipped if the folder does not exist."""
     folder = Path(os.environ.get("AGENTARK_SHARED_DATA") or root().parent / "shared" / "data")
     if not folder.is_dir():
         pytest.skip(f"{folder}: no real data here; name their folder in AGENTARK_SHARED_DATA")

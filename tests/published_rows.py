@@ -1,4 +1,4 @@
-"""A row of each published data set in its original format, and how to load rows."""
+"""A row of each published data set in its original format, and helpers that write and load rows."""
 
 import json
 
@@ -23,7 +23,7 @@ ROWS = {
     "medmcqa": {
         "question": "Which vitamin prevents scurvy?",
         "opa": "A", "opb": "B12", "opc": "C", "opd": "D",
-        "cop": 4,  # replaced where a test says so; 4 shows that the file counts from 1
+        "cop": 4,  # some tests replace it; 4 implies options counted from 1
         "exp": "Ascorbic acid.",
     },
     "hotpotqa": {
@@ -50,7 +50,7 @@ ROWS = {
         "Incorrect Answers": "Yes; On Sundays",
     },
 }  # fmt: skip
-OPTIONAL = {"level", "type", "exp", "abstract", "_id", "math500 answer"}  # the last may come from the box too
+OPTIONAL = {"level", "type", "exp", "abstract", "_id", "math500 answer"}  # the last can also be read from \boxed{}
 MAY_BE_EMPTY = {"cop", "general_query_list", "specific_query_list", "Correct Answers", "Incorrect Answers"}
 REQUIRED = [
     (name, column) for name in ROWS for column in ROWS[name] if OPTIONAL.isdisjoint({column, f"{name} {column}"})
@@ -80,7 +80,7 @@ def load_row(folder, name, row):
     return question
 
 
-def posed(task, split, text, content=""):
+def published_question(task, split, text, content=""):
     return Question(
         question_id=f"{task}-{split}-{text}", task=task, split=split, level=0, text=text, solution="", answer="1",
         kind="number", content=content or content_of(text), quantities=[],

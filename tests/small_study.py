@@ -1,4 +1,4 @@
-"""A whole study at a very small setting, in a copy of the project, through the same notebooks and stages."""
+"""A complete study with very small settings, run in a copy of the project by the same notebooks and stages."""
 
 import hashlib
 import os
@@ -24,24 +24,24 @@ SMALL = {
 }
 
 
-# What things took; DVC's lists of what git is not to track, in the order of stages, which DVC is free in.
+# Run times; DVC's .gitignore files, whose lines follow the order in which DVC happens to run the stages.
 UNREPEATABLE = ("seconds.parquet", "seconds.csv", ".gitignore")
 
 
-def digests(folder: Path, *below: str) -> dict[str, str]:
+def digests(folder: Path, *paths: str) -> dict[str, str]:
     files = [
-        f for part in below for f in sorted((folder / part).rglob("*")) if f.is_file() and f.name not in UNREPEATABLE
+        f for path in paths for f in sorted((folder / path).rglob("*")) if f.is_file() and f.name not in UNREPEATABLE
     ]
     return {str(f.relative_to(folder)): hashlib.sha256(f.read_bytes()).hexdigest() for f in files}
 
 
 def environment(folder: Path) -> dict[str, str]:
-    """The Makefile's, with the copy's package in front of the installed one."""
+    """The environment of the Makefile, with the copy's package ahead of the installed one."""
     return os.environ | {
         "PYTHONPATH": str(folder),
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         "OMP_NUM_THREADS": "1",
-        "AGENTARK_WORKERS": "1",  # two small studies run side by side
+        "AGENTARK_WORKERS": "1",  # two small studies run in parallel
     }
 
 
@@ -57,7 +57,7 @@ def stage(folder: Path, *arguments: str, check: bool = True) -> subprocess.Compl
 
 
 def shrunk(params: dict, smaller: dict) -> dict:
-    """Parameters with some values replaced, in sections too; None takes one out of its section."""
+    """Parameters with some values replaced, also inside sections; the value None removes an entry of a section."""
     sections = {k: params[k] | v if isinstance(v, dict) else v for k, v in smaller.items()}
     return params | {
         k: {n: w for n, w in v.items() if w is not None} if isinstance(v, dict) else v for k, v in sections.items()
@@ -65,7 +65,7 @@ def shrunk(params: dict, smaller: dict) -> dict:
 
 
 def copy_of_project(folder: Path, params: dict | None = None) -> Path:
-    """What git tracks (and would track), by default with the small setting, as a repository of its own."""
+    """Copy the files that git tracks (or would track) into a new repository, with the small settings by default."""
     listed = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard"], cwd=PROJECT, capture_output=True, text=True
     )
@@ -76,13 +76,14 @@ def copy_of_project(folder: Path, params: dict | None = None) -> Path:
     params = params or shrunk(yaml.safe_load((PROJECT / "params.yaml").read_text()), SMALL)
     (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
     (folder / "dvc.lock").unlink(missing_ok=True)
-    # A test draws these, once. Frozen they would not do: DVC takes a frozen stage at any time, before its tables are there.
+    # Separate tests run these stages once. Freezing them does not work: DVC runs a frozen stage at any time, even
+    # before its tables exist.
     pipeline = yaml.safe_load((PROJECT / "dvc.yaml").read_text())
     for name in ("cost", "experiments", "claims"):
         del pipeline["stages"][name]
     (folder / "dvc.yaml").write_text(yaml.safe_dump(pipeline, sort_keys=False))
     call(folder, "git", "init", "--quiet")
-    # The base models are taken as they are in git, and the page of the published numbers; each has tests of its own.
-    taken = [f"base_models@{name}" for name in params["models"]]
-    call(folder, "dvc", "commit", "--force", "--quiet", *taken, "published")
+    # The base models and the page of the published numbers are used as committed; they have separate tests.
+    committed = [f"base_models@{name}" for name in params["models"]]
+    call(folder, "dvc", "commit", "--force", "--quiet", *committed, "published")
     return folder

@@ -1,4 +1,4 @@
-"""Answers of the kinds that public reports about graders are about: the rows of cases_numbers.py, cases_others.py."""
+"""Grading of answers from public bug reports about graders: the rows of cases_numbers.py and cases_others.py."""
 
 import time
 
@@ -13,19 +13,19 @@ CASES = cases_numbers.CASES | cases_others.CASES
 GROUPS = [pytest.param(kind, rows, id=f"{kind}: {report}") for (kind, report), rows in CASES.items()]
 
 
-def test_every_report_has_cases_of_either_verdict():
+def test_most_reports_have_correct_and_incorrect_answers():
     verdicts = [{right for *_, right in rows} for rows in CASES.values()]
     assert sum(map(len, CASES.values())) > 600 and sum(v == {True, False} for v in verdicts) > len(verdicts) / 2
 
 
 @pytest.mark.parametrize(("kind", "rows"), GROUPS)
-def test_an_answer_is_judged_by_its_meaning(kind, rows):
-    judged = [(prediction, gold, is_correct(prediction, gold, kind)) for prediction, gold, _ in rows]
-    assert judged == rows
+def test_an_answer_is_graded_by_its_meaning(kind, rows):
+    graded = [(prediction, gold, is_correct(prediction, gold, kind)) for prediction, gold, _ in rows]
+    assert graded == rows
 
 
 @pytest.mark.parametrize(("kind", "rows"), GROUPS)
-def test_the_answer_alone_is_judged_as_the_text_that_states_it(kind, rows):
+def test_the_extracted_answer_gets_the_same_grade_as_the_full_text(kind, rows):
     assert [
         prediction
         for prediction, gold, right in rows
@@ -34,7 +34,7 @@ def test_the_answer_alone_is_judged_as_the_text_that_states_it(kind, rows):
 
 
 @pytest.mark.parametrize(("kind", "rows"), GROUPS)
-def test_a_gold_answer_is_right_against_itself(kind, rows):
+def test_a_gold_answer_is_correct_against_itself(kind, rows):
     for _, gold, _ in rows:
         gradable(gold, kind)
         assert is_correct(gold, gold, kind)
@@ -47,7 +47,7 @@ def test_a_gold_answer_is_right_against_itself(kind, rows):
         ("$$", "latex"), ("1/0", "latex"), (r"\boxed{}", "latex"), ("99999999!", "latex"),
     ],
 )  # fmt: skip
-def test_a_gold_answer_that_cannot_be_graded_is_known_before_any_prediction(gold, kind):
+def test_an_ungradable_gold_answer_is_an_error_before_any_prediction(gold, kind):
     with pytest.raises(StudyError, match="gold answer") as error:
         gradable(gold, kind)
     assert "\n" not in str(error.value)
@@ -62,11 +62,11 @@ def test_a_gold_answer_that_cannot_be_graded_is_known_before_any_prediction(gold
         (("-0.25", "\u22121/4", r"-\frac14", "- 1/4"), "latex"),
     ],
 )
-def test_equal_numbers_are_stated_in_one_spelling(texts, kind):
+def test_equal_numbers_are_extracted_in_the_same_spelling(texts, kind):
     assert len({stated_answer(f"The answer is {text}." if "box" not in text else text, kind) for text in texts}) == 1
 
 
-def test_talk_behind_a_short_answer_in_words_is_not_part_of_it():
+def test_a_remark_after_a_short_text_answer_is_not_part_of_it():
     assert stated_answer("They met there.\nAnswer: Paris\n\nLet me know if you want more details!", "text") == "Paris"
     assert stated_answer("Answer: \\boxed{Paris}", "text") == "Paris"
     assert stated_answer("Answer: " + "long " * 40 + "\n\nand longer", "text").endswith("and longer")
@@ -78,10 +78,10 @@ def test_talk_behind_a_short_answer_in_words_is_not_part_of_it():
      "wait ", "Ans. ", "A, B, ", "answer is A ", "So 1 = 1. ", "0.1212...", r"\text{", r"\boxed 1 ", "(a", "- ", "**1**"],
 )  # fmt: skip
 @pytest.mark.parametrize("kind", ["number", "latex", "choice", "text"])
-def test_reading_a_statement_takes_linear_time(piece, kind, monkeypatch):
+def test_answer_extraction_takes_linear_time(piece, kind, monkeypatch):
     monkeypatch.setattr(grader, "compare", lambda *_: "different")
     text = (piece * 8_000)[:8_000]
-    begun = time.process_time()
-    for shape in (text, f"{text}\nAnswer: {text[:500]}", f"\\boxed{{{text[:7_000]}}}"):
-        assert not is_correct(shape, "271828", kind)
-    assert time.process_time() - begun < 2
+    start = time.process_time()
+    for prediction in (text, f"{text}\nAnswer: {text[:500]}", f"\\boxed{{{text[:7_000]}}}"):
+        assert not is_correct(prediction, "271828", kind)
+    assert time.process_time() - start < 2

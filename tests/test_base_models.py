@@ -1,11 +1,11 @@
-"""Base training through its notebook."""
+"""Training of a base model through its notebook."""
 
 import json
 
 from small_study import copy_of_project, stage
 
 
-def test_a_base_model_is_built_with_its_card(tmp_path):
+def test_base_model_training_writes_a_card_and_a_readme(tmp_path):
     folder = copy_of_project(tmp_path)
     stage(
         folder, "02_base_models", "name=tiny", "hidden=32", "layers=1", "drill_steps=6", "steps=6",

@@ -1,4 +1,4 @@
-"""The parts of the benchmark that patch other modules, run once and small; `make bench` runs all of them."""
+"""The parts of the benchmark that patch other modules, each run once on few questions; `make bench` runs all parts."""
 
 import math
 
@@ -15,12 +15,12 @@ QUESTIONS = TASKS["equation"].questions(16, "train", 0)
 
 
 @pytest.fixture(autouse=True)
-def once(monkeypatch):
+def one_repeat(monkeypatch):
     monkeypatch.setattr(cpu, "REPEATS", 1)
     monkeypatch.setattr(driver, "REPEATS", 1)
 
 
-def test_llama_cpp_stands_beside_transformers_or_its_absence_is_told(monkeypatch, capsys):
+def test_llama_cpp_is_compared_with_transformers_or_reported_as_skipped(monkeypatch, capsys):
     smollm2()
     one, batch, half, llama_cpp, *ratios = (row["median"] for row in cpu.engines())
     assert ratios == pytest.approx([llama_cpp / one, llama_cpp / batch, half / batch])
@@ -28,7 +28,7 @@ def test_llama_cpp_stands_beside_transformers_or_its_absence_is_told(monkeypatch
     assert cpu.engines() == [] and "skipped, no registry here" in capsys.readouterr().out
 
 
-def test_a_grpo_step_is_the_sum_of_its_parts_and_every_patch_is_removed():
+def test_grpo_step_is_the_sum_of_its_parts_and_every_patch_is_removed():
     before = training.run, batching.generate
     *parts, ratio = cpu.grpo(QUESTIONS)
     assert [row["what"] for row in parts] == ["GRPO: generation", "GRPO: scoring", "GRPO: update"]
@@ -37,17 +37,17 @@ def test_a_grpo_step_is_the_sum_of_its_parts_and_every_patch_is_removed():
     assert (training.run, batching.generate) == before
 
 
-@pytest.mark.parametrize("part", [lambda: cpu.leaving(QUESTIONS), cpu.starts])
-def test_what_is_saved_is_measured(part):
+@pytest.mark.parametrize("part", [lambda: cpu.early_exit(QUESTIONS), cpu.training_starts])
+def test_measured_savings_are_finite_and_the_patched_share_is_restored(part):
     share = batching.SHARE
     assert all(0 < row["median"] < math.inf and row["n"] == 1 for row in part())
     assert share == batching.SHARE
 
 
-def test_the_driver_is_measured_without_a_model_and_the_absence_of_ray_is_told(monkeypatch, capsys):
+def test_driver_is_measured_without_a_model_and_missing_ray_is_reported(monkeypatch, capsys):
     rows = driver.rates(20)
     assert all(0 < row["median"] < math.inf for row in rows) and "requests of 20 debates" in rows[0]["note"]
-    in_parts, kept = driver.memory((10, 1000))  # few: both grow as the first parts come
+    in_parts, kept = driver.memory((10, 1000))  # few debates: both values grow while the first parts arrive
     assert 0 < in_parts["median"] < math.inf and 0 < kept["median"] < math.inf
     (row,) = driver.http(20)
     assert 0 < row["median"] < math.inf and row["n"] == 1 and row["what"].endswith("through HTTP")
@@ -55,7 +55,7 @@ def test_the_driver_is_measured_without_a_model_and_the_absence_of_ray_is_told(m
     assert driver.on_ray() == [] and "skipped, not installed" in capsys.readouterr().out
 
 
-def test_a_cluster_is_measured_beside_the_plain_path():
+def test_debate_on_a_ray_cluster_is_compared_with_one_without_ray():
     ray = pytest.importorskip("ray", reason="ray is not installed; `make test-long` installs it")
     (row,) = driver.on_ray(8)
     assert 0 < row["median"] < math.inf and row["n"] == 1

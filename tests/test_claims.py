@@ -1,4 +1,4 @@
-"""The rule of the claims: errors, power, agreement, verdicts; and what was not run is told, not tested."""
+"""The rules for claims: errors, power, agreement and verdicts; results that were not run are reported, not tested."""
 
 import math
 
@@ -12,24 +12,24 @@ from scipy.stats import t
 from agentark import StudyError, root
 from agentark.paper import claims, experiments
 from agentark.paper.claims import verdict_of_claim, verdict_of_part
-from agentark.paper.contrasts import Contrast, Part, difference, judged, pooled
+from agentark.paper.contrasts import Contrast, Part, difference, pooled, with_verdicts
 from agentark.schemas import Score, frame, read_scores
 
 RUN = experiments.read(root() / "reports")
 
 
 def table(*rows):
-    """Rows as results: the fields that matter, the others empty."""
+    """A table of results with the given fields; all other fields are empty."""
     blank = dict(study="", setting="", teacher="", student="", method="", baseline="", train_task="", test_task="",
                  metric="", seed="all", value=0.0, n=100, lo=0.0, hi=0.0, tokens_per_question=0.0)  # fmt: skip
     return frame([Score(**blank | row) for row in rows])
 
 
-def around(value, se):
+def with_interval(value, se):
     return dict(value=value, lo=value - 1.96 * se, hi=value + 1.96 * se)
 
 
-def sized(values, **more):
+def accuracy_by_size(values, **more):
     return table(
         *(
             dict(
@@ -40,7 +40,7 @@ def sized(values, **more):
                 method="rsft",
                 test_task="word",
                 metric="accuracy",
-                **around(v, 0.01),
+                **with_interval(v, 0.01),
             )
             for n, v in values.items()
         )
@@ -53,12 +53,12 @@ def contrast(value, se=0.01, predicted=1, null=0.0, df=math.inf):
 
 
 def outcomes(*contrasts):
-    return list(judged([Part(1, "says", list(contrasts))])["outcome"])
+    return list(with_verdicts([Part(1, "says", list(contrasts))])["outcome"])
 
 
-def test_a_paired_gain_carries_its_interval_and_the_spread_of_its_seeds():
+def test_error_of_a_paired_gain_covers_questions_and_seeds():
     own = dict(setting="test", student="s", method="pad")
-    gain = dict(own, metric="accuracy_gain", baseline="base", test_task="word", **around(0.2, 0.03))
+    gain = dict(own, metric="accuracy_gain", baseline="base", test_task="word", **with_interval(0.2, 0.03))
     seeds = [
         dict(own, metric="accuracy", test_task="word", seed=str(i), value=v) for i, v in enumerate((0.4, 0.5, 0.6))
     ]
@@ -66,31 +66,31 @@ def test_a_paired_gain_carries_its_interval_and_the_spread_of_its_seeds():
     assert found.value == pytest.approx(0.2) and (found.n, found.seeds) == (100, 3)
     assert found.se == pytest.approx(math.hypot(0.03, 0.1 / 3**0.5))
     assert found.df == pytest.approx(found.se**4 / ((0.1**2 / 3) ** 2 / 2))  # Satterthwaite
-    alone = difference(table(gain), "accuracy", own, dict(method="base"))
-    assert alone.se == pytest.approx(0.03) and math.isinf(alone.df)
+    without_seeds = difference(table(gain), "accuracy", own, dict(method="base"))
+    assert without_seeds.se == pytest.approx(0.03) and math.isinf(without_seeds.df)
 
 
-def test_a_rival_in_another_setting_is_not_taken_as_paired():
+def test_rival_in_another_condition_is_treated_as_independent():
     own, rival = (dict(questions=n, student="s", method="rsft") for n in (400, 100))
-    found = difference(sized({100: 0.5, 400: 0.6}), "accuracy", own, rival)
+    found = difference(accuracy_by_size({100: 0.5, 400: 0.6}), "accuracy", own, rival)
     assert found.value == pytest.approx(0.1) and found.se == pytest.approx(0.01 * 2**0.5)
-    assert difference(sized({100: 0.5}), "accuracy", own, rival) is None
+    assert difference(accuracy_by_size({100: 0.5}), "accuracy", own, rival) is None
 
 
-def test_cells_that_share_questions_do_not_add_certainty():
+def test_cells_that_share_questions_do_not_reduce_the_error():
     same = pooled(pd.Series([0.1, 0.3]), pd.Series([0.02, 0.02]), pd.Series(["word", "word"]))
     other = pooled(pd.Series([0.1, 0.3]), pd.Series([0.02, 0.02]), pd.Series(["word", "meta"]))
     assert same == pytest.approx((0.2, 0.02)) and other == pytest.approx((0.2, 0.02 / 2**0.5))
 
 
 @given(st.lists(st.floats(-0.2, 0.2), min_size=1, max_size=8), st.sampled_from([1, -1]))
-def test_the_opposite_prediction_turns_agreement_round(values, sign):
-    turned = {"agrees": "disagrees", "disagrees": "agrees", "open": "open"}
+def test_opposite_prediction_reverses_the_outcome(values, sign):
+    opposite = {"agrees": "disagrees", "disagrees": "agrees", "open": "open"}
     one, other = (outcomes(*(contrast(v, predicted=s) for v in values)) for s in (sign, -sign))
-    assert other == [turned[o] for o in one]
+    assert other == [opposite[o] for o in one]
 
 
-def test_more_contrasts_ask_for_more():
+def test_more_contrasts_require_stronger_evidence():
     assert outcomes(contrast(0.022)) == ["agrees"]
     assert outcomes(contrast(0.022), *(contrast(0.001) for _ in range(9)))[0] == "open"
 
@@ -101,10 +101,10 @@ def test_harm_is_tested_against_its_margin():
     assert outcomes(contrast(-0.1, null=-0.05)) == ["disagrees"]
 
 
-def test_the_detectable_difference_is_found_four_times_in_five():
-    found = judged([Part(1, "says", [contrast(0.0, se=0.02)])])["detectable"].iloc[0]
-    drawn = np.random.default_rng(0).normal(found, 0.02, 20_000)
-    assert (drawn / 0.02 > 1.96).mean() == pytest.approx(0.8, abs=0.01)
+def test_detectable_difference_is_found_with_80_percent_power():
+    detectable = with_verdicts([Part(1, "says", [contrast(0.0, se=0.02)])])["detectable"].iloc[0]
+    samples = np.random.default_rng(0).normal(detectable, 0.02, 20_000)
+    assert (samples / 0.02 > 1.96).mean() == pytest.approx(0.8, abs=0.01)
 
 
 @pytest.mark.parametrize(
@@ -119,26 +119,26 @@ def test_the_detectable_difference_is_found_four_times_in_five():
         ([], False, claims.NOT_RUN),
     ],
 )
-def test_a_part_s_verdict(outcomes, somewhere, verdict):
+def test_verdict_of_a_part_follows_from_its_outcomes(outcomes, somewhere, verdict):
     assert verdict_of_part(pd.Series(outcomes, dtype=str), somewhere) == verdict
 
 
-def test_a_claim_s_verdict():
+def test_verdict_of_a_claim_follows_from_the_verdicts_of_its_parts():
     assert verdict_of_claim([claims.HELD, claims.NOT_HELD, claims.NOT_RUN]) == claims.NOT_HELD
     assert verdict_of_claim([claims.HELD, claims.HELD]) == claims.HELD
     assert verdict_of_claim([claims.HELD, claims.NOT_RUN]) == claims.OPEN
     assert verdict_of_claim([claims.NOT_RUN, claims.NOT_RUN]) == claims.NOT_RUN
 
 
-def test_a_fall_between_two_sizes_is_found_in_the_order_of_numbers():
-    (part,) = claims.monotone(sized({1600: 0.5, 100: 0.4, 400: 0.7}), "word")
+def test_decrease_between_two_sizes_is_found_in_numerical_order():
+    (part,) = claims.monotone(accuracy_by_size({1600: 0.5, 100: 0.4, 400: 0.7}), "word")
     assert [round(c.value, 3) for c in part.contrasts] == [0.3, -0.2]
-    assert verdict_of_part(judged([part])["outcome"], part.somewhere) == claims.HELD
-    fewer = sized({100: 0.8, 1600: 0.6}, method="pad")
-    (both,) = claims.monotone(pd.concat([sized({100: 0.4, 400: 0.5, 1600: 0.7}), fewer]), "word")
+    assert verdict_of_part(with_verdicts([part])["outcome"], part.somewhere) == claims.HELD
+    fewer = accuracy_by_size({100: 0.8, 1600: 0.6}, method="pad")
+    (both,) = claims.monotone(pd.concat([accuracy_by_size({100: 0.4, 400: 0.5, 1600: 0.7}), fewer]), "word")
     assert [c.value for c in both.contrasts] == pytest.approx([0.1, 0.2, -0.2])  # each method at its own sizes
-    (rising,) = claims.monotone(sized({100: 0.4, 400: 0.5, 1600: 0.7}), "word")
-    assert verdict_of_part(judged([rising])["outcome"], rising.somewhere) == claims.NOT_HELD
+    (rising,) = claims.monotone(accuracy_by_size({100: 0.4, 400: 0.5, 1600: 0.7}), "word")
+    assert verdict_of_part(with_verdicts([rising])["outcome"], rising.somewhere) == claims.NOT_HELD
 
 
 def test_reward_models_and_agents_are_compared_by_size():
@@ -149,7 +149,7 @@ def test_reward_models_and_agents_are_compared_by_size():
             method=method,
             test_task="word",
             metric="accuracy",
-            **around(value, 0.01),
+            **with_interval(value, 0.01),
         )
 
     sizes = ["small", "large"]
@@ -165,7 +165,7 @@ def test_reward_models_and_agents_are_compared_by_size():
     assert capacity.contrasts[0].se == pytest.approx(0.02)
 
 
-def test_the_published_grid_gives_the_published_share_below_the_base():
+def test_published_grid_gives_the_published_share_below_the_base_model():
     published = read_scores(root() / "reports" / "published.csv")
     own = published[(published["train_task"] != "") & (published["metric"] == "accuracy_gain")]
     parts = claims.steady(claims.gains(own.assign(setting="test")))
@@ -176,28 +176,32 @@ def test_the_published_grid_gives_the_published_share_below_the_base():
         assert part.says.endswith(domain) and all(c.n == n and c.p < 1e-3 for c in part.contrasts)
 
 
-def test_gains_over_the_whole_grid_carry_the_spread_of_its_seeds():
+def test_error_of_gains_over_the_complete_grid_covers_seeds():
     def row(method, value, seed="all", **more):
         fixed = dict(domain="in domain", metric="accuracy_gain", method=method, baseline="base", seed=seed)
-        return fixed | around(value, 0.01) | more
+        return fixed | with_interval(value, 0.01) | more
 
     rows = [row(m, 0.2) for m in ("sft", "rsft", "da", "pad")]
     rows += [row("pad", v, str(i)) for i, v in enumerate((0.1, 0.2, 0.3))]
     rows += [row("pad", 0.5, student="s")]
-    found = claims.everywhere(table(*rows), "in domain")
+    found = claims.domain_gains(table(*rows), "in domain")
     assert [round(c.value, 3) for c in found] == [0.2] * 3 and [c.seeds for c in found] == [1, 1, 3]
     assert found[2].se == pytest.approx(math.hypot(0.01, 0.1 / 3**0.5)) and found[0].se == pytest.approx(0.01)
-    assert claims.everywhere(table(*rows), "out of domain") == []
+    assert claims.domain_gains(table(*rows), "out of domain") == []
 
 
-def test_means_over_the_grid_are_not_counted_among_its_cells():
+def test_means_over_the_grid_are_not_counted_as_cells():
     fixed = dict(metric="accuracy_gain", baseline="base", seed="all")
     cells = [
-        dict(setting="test", method=m, student="s", train_task="word", test_task=test, **fixed, **around(v, 0.01))
+        dict(
+            setting="test", method=m, student="s", train_task="word", test_task=test, **fixed, **with_interval(v, 0.01)
+        )
         for test, v in (("word", 0.1), ("meta", -0.1))
         for m in claims.TRAINED
     ]
-    means = [dict(setting="test", domain="in domain", method=m, **fixed, **around(0.1, 0.01)) for m in claims.TRAINED]
+    means = [
+        dict(setting="test", domain="in domain", method=m, **fixed, **with_interval(0.1, 0.01)) for m in claims.TRAINED
+    ]
     parts = claims.parts(RUN | {"grid": table(*cells, *means)}, ["s"], ["s", "s"], "word")
     shares = [p for p in parts if p.claim == 2]
     assert [[c.n for c in part.contrasts] for part in shares] == [[1, 1], [1, 1]]
@@ -205,14 +209,14 @@ def test_means_over_the_grid_are_not_counted_among_its_cells():
 
 def test_every_verdict_of_the_study_follows_from_its_contrasts():
     parts = claims.parts(RUN, ["qwen3-small"], ["qwen3-64", "qwen3-128"], "equation")
-    found = judged(parts)
-    made = claims.verdicts(parts, found)
-    assert set(made["claim"]) == set(range(1, 7)) == set(claims.PLACES)
+    found = with_verdicts(parts)
+    verdicts = claims.verdicts(parts, found)
+    assert set(verdicts["claim"]) == set(range(1, 7)) == set(claims.PLACES)
     assert (found["p_holm"] >= found["p"]).all() and len(found) == sum(len(p.contrasts) for p in parts)
-    assert set(made[made["verdict"] == claims.NOT_RUN]["part"]) == {p.says for p in parts if not p.contrasts}
+    assert set(verdicts[verdicts["verdict"] == claims.NOT_RUN]["part"]) == {p.says for p in parts if not p.contrasts}
 
 
-def test_a_table_that_was_not_run_is_told_and_one_at_fault_named(tmp_path):
+def test_table_that_was_not_run_is_reported_and_an_invalid_one_named(tmp_path):
     scores = (root() / "reports" / "scores.csv").read_text().splitlines(keepends=True)
     (tmp_path / "scores.csv").write_text("".join(scores[:40]))
     (tmp_path / "grid.csv").write_text(scores[0])

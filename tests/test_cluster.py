@@ -1,4 +1,4 @@
-"""Generation on a Ray cluster of three nodes with one core each: same bytes, lost and added nodes, a poisonous request."""
+"""Generation on a Ray cluster of three one-core nodes: same bytes, lost and added nodes, requests that kill workers."""
 
 import contextlib
 import json
@@ -37,23 +37,23 @@ DEBATE = Debate(3, 2, 1.0, 0.2, "shared")
 
 @pytest.fixture(scope="module")
 def nodes():
-    """A cluster of three nodes, which tests remove and add. They are started outside the project's folder."""
+    """A cluster of three nodes, started outside the project's folder. Tests remove and add nodes."""
     with contextlib.chdir("/"):
-        made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+        started = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
         for _ in range(2):
-            made.add_node(num_cpus=1)
-    ray.init(address=made.address, log_to_driver=False, configure_logging=False)
-    yield made
+            started.add_node(num_cpus=1)
+    ray.init(address=started.address, log_to_driver=False, configure_logging=False)
+    yield started
     cluster.POOL.clear()
     ray.shutdown()
-    made.shutdown()
+    started.shutdown()
 
 
 def traces_of(model: str, folder: Path, questions=QUESTIONS) -> tuple[list[Trace], float]:
     engine.cache_clear()
     start = time.perf_counter()
-    found, _ = run_debates(DEBATE, questions, model, folder, 0, 72)
-    return found, time.perf_counter() - start
+    traces, _ = run_debates(DEBATE, questions, model, folder, 0, 72)
+    return traces, time.perf_counter() - start
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +64,7 @@ def plain(tmp_path_factory) -> tuple[list[Trace], Path]:
 
 
 def replies(folder: Path) -> dict[str, list[tuple]]:
-    """The finished batches of a store, without seconds."""
+    """The finished batches of a store, without their durations."""
     store = Store(folder)
     return {
         path.stem: [
@@ -74,38 +74,38 @@ def replies(folder: Path) -> dict[str, list[tuple]]:
     }
 
 
-def test_a_debate_is_the_same_as_without_ray(nodes, plain, tmp_path):
-    found, _ = traces_of(f"ray:{TEACHER}", tmp_path)
-    assert found == plain[0] and replies(tmp_path) == replies(plain[1])
+def test_a_debate_with_ray_equals_one_without(nodes, plain, tmp_path):
+    traces, _ = traces_of(f"ray:{TEACHER}", tmp_path)
+    assert traces == plain[0] and replies(tmp_path) == replies(plain[1])
 
 
-def test_a_killed_and_an_added_node_change_nothing_and_nothing_finished_is_generated_again(nodes, plain, tmp_path):
+def test_lost_and_added_nodes_change_no_result_and_no_batch_is_generated_twice(nodes, plain, tmp_path):
     written = []
     write = Store.write
 
-    def noted(store, key, *rest):
+    def recorded_write(store, key, *rest):
         written.append(key)
         write(store, key, *rest)
 
-    def disturb():
+    def replace_a_node():
         while len(written) < 5:
             time.sleep(0.05)
-        lost = nodes.list_all_nodes[-1]
-        nodes.remove_node(lost, allow_graceful=False)
+        last_node = nodes.list_all_nodes[-1]
+        nodes.remove_node(last_node, allow_graceful=False)
         nodes.add_node(num_cpus=1)
 
-    disturber = threading.Thread(target=disturb)
-    disturber.start()
+    replacer = threading.Thread(target=replace_a_node)
+    replacer.start()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Store, "write", noted)
-        found, _ = traces_of(f"ray:{TEACHER}", tmp_path)
-    disturber.join()
-    assert found == plain[0] and replies(tmp_path) == replies(plain[1])
+        patch.setattr(Store, "write", recorded_write)
+        traces, _ = traces_of(f"ray:{TEACHER}", tmp_path)
+    replacer.join()
+    assert traces == plain[0] and replies(tmp_path) == replies(plain[1])
     assert len(written) == len(set(written)) == len(replies(tmp_path))
 
 
-def test_a_killed_worker_loses_only_what_it_had_in_flight(nodes, plain, tmp_path):
-    def kill():
+def test_results_are_the_same_after_a_worker_is_killed(nodes, plain, tmp_path):
+    def kill_a_worker():
         while True:
             workers = [
                 p for p in psutil.process_iter(["cmdline"]) if "ray::Worker" in " ".join(p.info["cmdline"] or ())
@@ -115,43 +115,43 @@ def test_a_killed_worker_loses_only_what_it_had_in_flight(nodes, plain, tmp_path
                 return
             time.sleep(0.05)
 
-    killer = threading.Thread(target=kill, daemon=True)
+    killer = threading.Thread(target=kill_a_worker, daemon=True)
     killer.start()
-    found, _ = traces_of(f"ray:{TEACHER}", tmp_path)
-    assert found == plain[0] and replies(tmp_path) == replies(plain[1])
+    traces, _ = traces_of(f"ray:{TEACHER}", tmp_path)
+    assert traces == plain[0] and replies(tmp_path) == replies(plain[1])
     assert not killer.is_alive()
 
 
-def test_an_interrupted_debate_goes_on_without_ray_and_the_other_way_round(nodes, plain, tmp_path):
+def test_interrupted_debate_without_ray_resumes_on_ray(nodes, plain, tmp_path):
     shutil.copytree(plain[1], tmp_path / "half")
     for path in sorted((tmp_path / "half").rglob("*.json"))[::2]:
         path.unlink()
-    found, _ = traces_of(f"ray:{TEACHER}", tmp_path / "half")
-    assert found == plain[0] and replies(tmp_path / "half") == replies(plain[1])
+    traces, _ = traces_of(f"ray:{TEACHER}", tmp_path / "half")
+    assert traces == plain[0] and replies(tmp_path / "half") == replies(plain[1])
 
 
-def test_several_models_answer_side_by_side_as_without_ray(nodes, tmp_path):
+def test_several_models_give_the_same_answers_as_without_ray(nodes, tmp_path):
     models = [TEACHER, "data/models/llama-small", "data/models/qwen3-small"]
-    asked = {"test": QUESTIONS[:70]}
+    questions = {"test": QUESTIONS[:70]}
     engine.cache_clear()
-    plain, ours = (
-        greedy_answers([f"{prefix}{model}" for model in models], asked, tmp_path / (prefix or "plain"), 72)
+    plain, on_ray = (
+        greedy_answers([f"{prefix}{model}" for model in models], questions, tmp_path / (prefix or "plain"), 72)
         for prefix in ("", "ray:")
     )
-    for one, other in zip(plain, ours, strict=True):
+    for one, other in zip(plain, on_ray, strict=True):
         assert one["test"][0] == other["test"][0]
 
 
 class Poisoned:
-    """An engine that kills its process over one request, or raises an error and is broken from then on, as CUDA is."""
+    """An engine that on one request exits its process, or raises an error and fails from then on, as CUDA does."""
 
     fingerprint = "poisoned"
 
-    def __init__(self, how):
-        self.how = how
+    def __init__(self, failure):
+        self.failure = failure
 
-    def die(self):
-        if self.how == "exits":
+    def fail(self):
+        if self.failure == "exits":
             os._exit(1)
         os.environ["BROKEN"] = "yes"
         raise RuntimeError("CUDA error: device-side assert triggered")
@@ -162,12 +162,12 @@ class Poisoned:
     def run(self, batches):
         for number, (requests, _) in enumerate(batches):
             if "BROKEN" in os.environ or any("poison" in r.messages[-1]["content"] for r in requests):
-                self.die()
+                self.fail()
             yield number, [cluster.Reply(r.messages[-1]["content"], 1, 1, "stop", 0.0) for r in requests]
 
 
 def end_workers() -> None:
-    """End the workers of this process, which hold all cores of the cluster."""
+    """Kill the Ray workers that this process started, because they occupy all cores of the cluster."""
     while cluster.POOL:
         free = cluster.POOL.pop().free
         while not free.empty():
@@ -176,18 +176,18 @@ def end_workers() -> None:
 
 @pytest.fixture(params=["exits", "raises"])
 def poisoned(nodes, monkeypatch, request):
-    """Workers whose engine is Poisoned."""
-    how = request.param
+    """Replace the engine of the workers by Poisoned."""
+    failure = request.param
 
     class Worker(cluster.Worker):
         def fingerprint(self, name):
             return Poisoned.fingerprint
 
         def batches(self, name, requests):
-            return Poisoned(how).batches(requests)
+            return Poisoned(failure).batches(requests)
 
         def run(self, name, batches):
-            yield from Poisoned(how).run(batches)
+            yield from Poisoned(failure).run(batches)
 
     end_workers()
     monkeypatch.setattr(cluster, "Worker", Worker)
@@ -197,17 +197,17 @@ def poisoned(nodes, monkeypatch, request):
     engine.cache_clear()
 
 
-def test_a_request_that_kills_its_workers_is_set_aside_and_named_and_the_rest_is_answered(poisoned, tmp_path, capsys):
+def test_request_that_kills_workers_is_reported_and_the_others_are_answered(poisoned, tmp_path, capsys):
     texts = [f"question {i}" if i != 5 else "poison in a question" for i in range(12)]
     requests = [Request(solve_prompt(text), 0.0, 8, 0) for text in texts]
-    answers = Store(tmp_path).generate(engine(poisoned), requests)
-    assert [r.text for r in answers] == [text if "poison" not in text else "" for text in texts]
-    assert [r.finish_reason for r in answers].count("refused") == 1
+    results = Store(tmp_path).generate(engine(poisoned), requests)
+    assert [r.text for r in results] == [text if "poison" not in text else "" for text in texts]
+    assert [r.finish_reason for r in results].count("refused") == 1
     assert "lost over the request 'poison in a question'" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("poisoned", ["raises"], indirect=True)
-def test_a_cluster_that_is_broken_ends_the_run_and_does_not_set_everything_aside(poisoned, tmp_path):
+def test_run_stops_after_more_failing_requests_than_the_limit(poisoned, tmp_path):
     requests = [Request(solve_prompt(f"poison {i}"), 0.0, 8, 0) for i in range(4)]
     with (
         pytest.MonkeyPatch.context() as patch,
@@ -234,8 +234,8 @@ large, small = (f"vllm:{sys.argv[1]}/{name}" for name in ("qwen3-32b", "qwen3-8b
 pool = cluster.pool(large)
 print(pool.size, pool.unit, cluster.Cluster(large).fingerprint.split(" of ")[0])
 print(cluster.Cluster(small).fingerprint.split(" of ")[0], pool.size)
-held = {held for _, held in pool.free.queue}
-print(sorted(held))
+loaded = {model for _, model in pool.free.queue}
+print(sorted(loaded))
 cluster.POOL[0].each = 1
 try:
     cluster.Cluster(large)
@@ -244,8 +244,8 @@ except cluster.StudyError as error:
 """
 
 
-def test_a_model_that_one_gpu_cannot_hold_takes_several_of_the_cluster_s(tmp_path):
-    """Ray counts GPUs that are not there, and files with holes stand for weights."""
+def test_model_too_large_for_one_gpu_uses_several_gpus_of_the_cluster(tmp_path):
+    """Ray is configured with GPUs that do not exist, and sparse files replace the weights."""
     shared = {"model_type": "qwen3", "num_key_value_heads": 8, "head_dim": 128, "max_position_embeddings": 40960}
     shapes = {"qwen3-32b": (32.8, 5120, 64, 64), "qwen3-8b": (8.2, 4096, 36, 32)}
     for name, (billions, hidden, layers, heads) in shapes.items():
@@ -255,33 +255,33 @@ def test_a_model_that_one_gpu_cannot_hold_takes_several_of_the_cluster_s(tmp_pat
         with (tmp_path / name / "model.safetensors").open("wb") as file:
             file.truncate(int(2e9 * billions))
     done = subprocess.run([sys.executable, "-c", GPUS, str(tmp_path)], capture_output=True, text=True, cwd=root())
-    first, second, held, refused = done.stdout.replace(f"{tmp_path}/", "").splitlines()
+    first, second, loaded, error = done.stdout.replace(f"{tmp_path}/", "").splitlines()
     assert first == "4 GPU vllm:qwen3-32b on 2 GPUs" and second == "vllm:qwen3-8b on 2 GPUs 4"
-    assert held == "['', 'vllm:qwen3-32b', 'vllm:qwen3-8b']" and "needs 2 GPUs, but the workers" in refused
+    assert loaded == "['', 'vllm:qwen3-32b', 'vllm:qwen3-8b']" and "needs 2 GPUs, but the workers" in error
 
 
-def test_an_error_of_the_study_comes_as_itself(nodes):
+def test_study_error_of_a_worker_is_raised_as_study_error(nodes):
     with pytest.raises(StudyError, match="no model here"):
         engine("ray:data/models/nobody")
 
 
-def test_without_an_address_a_run_starts_its_own_cluster_beside_one_that_runs_on_this_machine(nodes):
-    """One that joined the other's would end with it."""
-    code = "from agentark.engines import cluster; print(cluster.joined().get_runtime_context().gcs_address)"
+def test_run_without_an_address_starts_its_own_cluster(nodes):
+    """Another cluster runs on this machine; a run that joined it would end when that cluster ends."""
+    code = "from agentark.engines import cluster; print(cluster.connect().get_runtime_context().gcs_address)"
     env = {name: value for name, value in os.environ.items() if name != cluster.ADDRESS}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=root(), env=env)
     assert done.returncode == 0 and done.stdout.strip() != nodes.address
 
 
-def test_stages_of_a_pipeline_are_tasks_of_the_cluster(nodes, tmp_path, monkeypatch, capsys):
-    """The folder is shared, as all nodes are on this machine."""
+def test_pipeline_stages_run_as_ray_tasks(nodes, tmp_path, monkeypatch, capsys):
+    """The nodes share the folder, because all of them are on this machine."""
     end_workers()
-    writes = "python -c \"import os; open('cell${item}.txt', 'w').write(os.environ['AGENTARK_WORKERS'])\""
-    cell = {"cmd": writes, "wdir": "../..", "outs": ["cell${item}.txt"]}
-    fails = {"cmd": "python -c \"raise SystemExit('no data')\"", "wdir": "../.."}
-    listed = {"cell": {"foreach": [0, 1, 2, 3], "do": cell}, "bad": fails}
+    write_command = "python -c \"import os; open('cell${item}.txt', 'w').write(os.environ['AGENTARK_WORKERS'])\""
+    cell_stage = {"cmd": write_command, "wdir": "../..", "outs": ["cell${item}.txt"]}
+    failing_stage = {"cmd": "python -c \"raise SystemExit('no data')\"", "wdir": "../.."}
+    stages = {"cell": {"foreach": [0, 1, 2, 3], "do": cell_stage}, "bad": failing_stage}
     (tmp_path / "notebooks" / "grid").mkdir(parents=True)
-    (tmp_path / "notebooks" / "grid" / "dvc.yaml").write_text(json.dumps({"stages": listed}))
+    (tmp_path / "notebooks" / "grid" / "dvc.yaml").write_text(json.dumps({"stages": stages}))
     (tmp_path / "params.yaml").write_text("")
     subprocess.run([sys.executable, "-m", "dvc", "init", "--no-scm", "-q"], cwd=tmp_path, check=True)
     monkeypatch.setattr(pipeline, "root", lambda: tmp_path)

@@ -1,10 +1,10 @@
-"""The debate beside its controls, and students by source: sentences turn with the results; the notebooks run."""
+"""Debates compared with their controls, and students by source: sentences follow the results; the notebooks run."""
 
 import itertools
 
 import pandas as pd
 import pytest
-from examples import KEYS, said
+from examples import KEYS, trace_of
 from small_study import stage
 
 from agentark.evaluate import diversity
@@ -16,8 +16,8 @@ FAMILIES = ("word", "equation")
 
 
 def row(metric: str, value: float, **more) -> Score:
-    fixed = dict(study="controls", setting="test", variant="teacher", teacher="", student="", method="debate", baseline="",
-                 train_task="", test_task="word", seed="all", n=1000, lo=value - 0.01, hi=value + 0.01,
+    fixed = dict(study="controls", setting="test", variant="teacher", teacher="", student="", method="debate",
+                 baseline="", train_task="", test_task="word", seed="all", n=1000, lo=value - 0.01, hi=value + 0.01,
                  tokens_per_question=0.0, temperature=1.3, agents=5)  # fmt: skip
     return Score(**fixed | {"metric": metric, "value": value} | more)
 
@@ -36,21 +36,23 @@ def controlled_debate(gains: dict[str, float], **more) -> list[Score]:
 
 @pytest.mark.parametrize(("gain", "families"), [(0.05, 2), (0.0, 0), (-0.05, 0)])
 @pytest.mark.parametrize("baseline", ["greedy", "vote"])
-def test_the_debate_is_above_only_where_it_beats_greedy_decoding_and_the_vote(baseline, gain, families):
+def test_a_family_counts_only_if_the_debate_beats_greedy_decoding_and_the_vote(baseline, gain, families):
     table = frame(r for f in FAMILIES for r in controlled_debate({baseline: gain}, test_task=f))
-    *of_families, of_team, _ = controls.control_findings(table)
-    assert f"in {families} of 2 families" in of_team
-    words = {0.05: "better", 0.0: "no difference detected", -0.05: "worse"}[gain]
-    assert all(f"vs. {sentences.NAMES[baseline]} {gain:+.3f}" in line and f"({words})" in line for line in of_families)
+    *family_lines, team_line, _ = controls.control_findings(table)
+    assert f"in {families} of 2 families" in team_line
+    verdict = {0.05: "better", 0.0: "no difference detected", -0.05: "worse"}[gain]
+    assert all(
+        f"vs. {sentences.NAMES[baseline]} {gain:+.3f}" in line and f"({verdict})" in line for line in family_lines
+    )
 
 
 @pytest.mark.parametrize(
-    ("gain", "said_of_it"), [(0.05, "helps in 2 (word, equation)"), (-0.05, "helps in 0"), (0.0, "helps in 0")]
+    ("gain", "clause"), [(0.05, "helps in 2 (word, equation)"), (-0.05, "helps in 0"), (0.0, "helps in 0")]
 )
-def test_communication_helps_only_where_it_gains(gain, said_of_it):
+def test_communication_helps_only_in_families_with_a_gain(gain, clause):
     table = frame(r for f in FAMILIES for r in controlled_debate({"debate_off": gain}, test_task=f))
     lines = controls.control_findings(table)
-    assert said_of_it in lines[-2]
+    assert clause in lines[-2]
     better, worse = 2 * (gain > 0), 2 * (gain < 0)
     assert f"communication helps in {better} and harms in {worse}" in lines[-1]
 
@@ -58,7 +60,7 @@ def test_communication_helps_only_where_it_gains(gain, said_of_it):
 @pytest.mark.parametrize(
     ("greedy", "vote", "found"), [(0.1, 0.2, "2 (word, equation)"), (0.1, -0.1, "0."), (0.0, 0.1, "0.")]
 )
-def test_a_recipe_counts_where_its_debate_is_above_greedy_decoding_and_the_vote(greedy, vote, found):
+def test_a_recipe_counts_families_where_its_debate_beats_greedy_decoding_and_vote(greedy, vote, found):
     gains = {"greedy": greedy, "vote": vote, "debate_off": -0.1}
     rows = [
         dict(teacher="longer", family=family, method=method, debate_gain=gain, lo=gain - 0.05, hi=gain + 0.05, n=300)
@@ -81,67 +83,70 @@ def test_the_map_has_a_point_for_every_condition():
         for f, t, level in itertools.product(FAMILIES, (0.5, 1.3), (None, 2))
         for r in controlled_debate({}, test_task=f, temperature=t, level=level)
     )
-    found = controls.points(table)
-    assert len(found) == 8 and set(found["diversity"].round(2)) == {0.2, 0.3}
+    points = controls.points(table)
+    assert len(points) == 8 and set(points["diversity"].round(2)) == {0.2, 0.3}
     controls.plt.close(controls.diversity_map(table))
 
 
-def test_diversity_is_what_the_best_agent_knows_beyond_one():
+def test_diversity_is_accuracy_of_the_best_agent_minus_mean_accuracy():
     other = KEYS.model_copy(update={"question_id": "word-other"})
     right, wrong = f"answer : {KEYS.answer}", "answer : 0"
     first = [
-        said(a, 1, text, q.question_id)
+        trace_of(a, 1, text, q.question_id)
         for q, texts in ((KEYS, (right, wrong)), (other, (wrong, wrong)))
         for a, text in enumerate(texts, 1)
     ]
-    best, one_agent = diversity.of(first, [KEYS, other])
-    assert list(best) == [1, 0] and list(one_agent) == [0.5, 0]
+    best, mean = diversity.any_and_mean_right(first, [KEYS, other])
+    assert list(best) == [1, 0] and list(mean) == [0.5, 0]
     conditions = {"a": {"variant": "teacher", "temperature": 1.3, "agents": 2}}
     rows = diversity.rows({("a", "word"): first}, {"word": [KEYS, other]}, conditions, by_level=["a"])
     assert [(r.level, r.value) for r in rows] == [(None, 0.25), (KEYS.level, 0.25)]
 
 
 @pytest.mark.parametrize(("gain", "words"), [(0.05, "better"), (-0.05, "worse"), (0.0, "no difference detected")])
-def test_the_readme_names_the_best_control_and_what_communication_adds(gain, words):
+def test_the_readme_names_the_best_control_and_the_gain_from_communication(gain, words):
     table = frame(
         r for f in FAMILIES for r in controlled_debate({"greedy": gain - 0.1, "debate_off": gain}, test_task=f)
     )
-    first, team, last = headlines.communication(table, "equation")
-    assert f"the best is greedy decoding ({0.8 - gain:.3f}): {gain - 0.1:+.3f}" in first
-    assert f"on vs. off {gain:+.3f}" in first and first.endswith(f"({words}).")
-    assert team.startswith("**Communication**, teacher: the debate is above") and "points of the map" in last
-    assert len(headlines.communication(table, "meta")) == 2
+    (best_line,) = headlines.best_control(table, "equation")
+    team_line, map_line = headlines.communication(table)
+    assert f"the best is greedy decoding ({0.8 - gain:.3f}): {gain - 0.1:+.3f}" in best_line
+    assert f"on vs. off {gain:+.3f}" in best_line and best_line.endswith(f"({words}).")
+    assert team_line.startswith("**Communication**, teacher: the debate is above") and "points of the map" in map_line
+    assert headlines.best_control(table, "meta") == []
 
 
 # Students by source
 
 
-def of_source(source: str, gain: float) -> Score:
+def source_gain(source: str, gain: float) -> Score:
     return row("accuracy_gain", gain, variant="debate, verified", student="s", method="rsft", baseline="rsft",
                baseline_variant=f"{source}, verified")  # fmt: skip
 
 
 @pytest.mark.parametrize(("gain", "words"), [(0.05, "better"), (-0.05, "worse"), (0.0, "no difference detected")])
-def test_a_student_of_the_debate_is_judged_against_every_source(gain, words):
+def test_a_student_of_the_debate_is_compared_with_every_source(gain, words):
     rows = [row("accuracy", 0.8, variant="debate, verified", student="s", method="rsft")]
-    rows += [of_source(source, gain) for source in ("vote", "self_revision", "star")]
+    rows += [source_gain(source, gain) for source in ("vote", "self_revision", "star")]
     line = controlled.student_findings(frame(rows), "s", "debate, verified")
     assert line.count(f"({words})") == 3 and "0.800" in line
 
 
-def test_the_notebooks_run_to_their_findings(copied):
+def test_the_notebooks_of_controls_and_sources_write_their_results(copied):
     small = ["agents=3", "rounds=2", "max_tokens=72"]
     stage(
-        copied, "ablations/controls", *small, "families=[equation,word]", "temperatures=[0.5]", "sizes=[2]", "test=8", "test_others=6",
-        "map_test=4", "out=reports/try-controls.csv", "out_figures=reports/figures-try",
+        copied, "ablations/controls", *small, "families=[equation,word]", "temperatures=[0.5]", "sizes=[2]", "test=8",
+        "test_others=6", "map_test=4", "out=reports/try-controls.csv", "out_figures=reports/figures-try",
     )  # fmt: skip
     table = read_scores(copied / "reports" / "try-controls.csv")
     assert {"debate", *BASELINES, "vote_tokens", "debate_other"} <= set(table["method"])
     assert len(controls.control_findings(table)) == 2 * 2 + 2 + 1
     stage(
         copied, "ablations/sources", *small, "student=llama-small", "other=qwen3-small", "seeds=[0]", "test=16",
-        "out=reports/try-sources.csv", "out_figures=reports/figures-sources-try", "scratch=data/ablations/try-sources", "reward_model.own_samples=2", "reward_model.stage_2_steps=6", "policy.held_out=8",
+        "out=reports/try-sources.csv", "out_figures=reports/figures-sources-try",
+        "scratch=data/ablations/try-sources", "reward_model.own_samples=2", "reward_model.stage_2_steps=6",
+        "policy.held_out=8",
     )  # fmt: skip
-    found = read_scores(copied / "reports" / "try-sources.csv")
-    assert {"debate", "debate_off", "self_revision", "vote", "greedy", "star"} <= set(found["source"])
+    sources = read_scores(copied / "reports" / "try-sources.csv")
+    assert {"debate", "debate_off", "self_revision", "vote", "greedy", "star"} <= set(sources["source"])
     assert (copied / "reports" / "figures-sources-try" / "sources.png").is_file()

@@ -1,4 +1,4 @@
-"""The list of the paper's tables and figures, and the pages that it leads to."""
+"""The list of the paper's tables and figures, and the pages that it links to."""
 
 import re
 from urllib.parse import unquote
@@ -26,25 +26,25 @@ def test_every_item_has_a_counterpart_or_a_reason():
     assert all(item.anchor or item.reason for item in ITEMS)
 
 
-def test_list_and_page_are_in_step():
-    """No counterpart without a heading, no heading on a table or figure without an item, and each names its items."""
+def test_items_and_headings_of_the_page_match():
+    """Every counterpart has a heading, every heading on a table or figure has an item, and it names its items."""
     headings = {a for a in anchors(REPORTS / "experiments.html") if a.startswith(("Table", "Figure"))}
     assert {item.anchor for item in ITEMS if item.anchor} == headings
     for item in filter(lambda item: item.anchor, ITEMS):
         kind, number = item.item.split()
-        told = re.search(rf"{kind}s?-([^:A-Z]*)", item.anchor)[1].replace("to", "-to-")
-        numbers = [int(n) for n in re.findall(r"\d+", told)]
-        span = range(min(numbers), max(numbers) + 1) if "to" in told else numbers
+        listed = re.search(rf"{kind}s?-([^:A-Z]*)", item.anchor)[1].replace("to", "-to-")
+        numbers = [int(n) for n in re.findall(r"\d+", listed)]
+        span = range(min(numbers), max(numbers) + 1) if "to" in listed else numbers
         assert int(number) in span, item.item
 
 
 @pytest.mark.parametrize("name", PAGES)
-def test_links_lead_somewhere(name):
+def test_every_link_has_a_target(name):
     page = REPORTS / name
     links = {unquote(link) for link in re.findall(r'href="([^"]+)"', page.read_text())}
     assert links
     for link in links:
-        place, _, anchor = link.partition("#")
-        there = (page.parent / place) if place else page
-        assert there.is_file(), link
-        assert not anchor or anchor in anchors(there), link
+        path, _, anchor = link.partition("#")
+        target = (page.parent / path) if path else page
+        assert target.is_file(), link
+        assert not anchor or anchor in anchors(target), link

@@ -1,4 +1,4 @@
-"""The same commit on the same machine gives the same bytes: in two clean runs of the small study, on one core or two."""
+"""Two clean runs of the small study give identical files; a debate gives identical traces on one core and on two."""
 
 import subprocess
 
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.long
 
 @pytest.fixture(scope="module")
 def studies(tmp_path_factory):
-    """Every stage, of one seed and one method, debates of two splits; run side by side, a core each."""
+    """Two runs of all stages with one seed, one method and debates of two splits, in parallel on one core each."""
     fewer = SMALL | {"seeds": [0], "methods": ["rsft"], "debates": {"hard": None}}
     params = shrunk(yaml.safe_load((PROJECT / "params.yaml").read_text()), fewer)
     folders = [copy_of_project(tmp_path_factory.mktemp(f"study-{i}"), params) for i in range(2)]
@@ -33,7 +33,7 @@ def studies(tmp_path_factory):
 
 
 def test_two_clean_runs_give_the_same_bytes(studies):
-    made = (
+    compared = (
         "data/questions",
         "data/debates",
         "data/extracted",
@@ -41,20 +41,18 @@ def test_two_clean_runs_give_the_same_bytes(studies):
         "data/reward_models",
         "data/predictions",
     )
-    tables = [digests(s, *made, "reports") for s in studies]
-    assert len(tables[0]) > 40
+    runs = [digests(s, *compared, "reports") for s in studies]
+    assert len(runs[0]) > 40
     pages = {
-        name for name in tables[0] if name in ("reports/index.html", "reports/notebooks/10_report.html")
-    }  # show seconds
-    assert {k: v for k, v in tables[0].items() if k not in pages} == {
-        k: v for k, v in tables[1].items() if k not in pages
-    }
+        name for name in runs[0] if name in ("reports/index.html", "reports/notebooks/10_report.html")
+    }  # these show running times
+    assert {k: v for k, v in runs[0].items() if k not in pages} == {k: v for k, v in runs[1].items() if k not in pages}
 
 
 def test_a_debate_does_not_depend_on_the_number_of_cores(tmp_path, monkeypatch):
-    asked = TASKS["equation"].questions(2 * GROUP + 10, "validation", 0)
-    protocol, spoken = Debate(3, 2, 1.0, 0.2, "shared"), []
+    questions = TASKS["equation"].questions(2 * GROUP + 10, "validation", 0)
+    protocol, traces = Debate(3, 2, 1.0, 0.2, "shared"), []
     for cores in "12":
         monkeypatch.setenv("AGENTARK_WORKERS", cores)
-        spoken.append(run_debates(protocol, asked, "data/models/teacher", tmp_path / cores, 0, MAX_TOKENS)[0])
-    assert spoken[0] == spoken[1] and len(spoken[0]) > 3 * len(asked)
+        traces.append(run_debates(protocol, questions, "data/models/teacher", tmp_path / cores, 0, MAX_TOKENS)[0])
+    assert traces[0] == traces[1] and len(traces[0]) > 3 * len(questions)

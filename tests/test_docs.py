@@ -1,4 +1,4 @@
-"""The documentation: short, its links lead somewhere, its commands are tested, it names the columns of every table."""
+"""The documentation is short, its links resolve, its commands are tested, and it names the columns of every table."""
 
 import ast
 import json
@@ -21,7 +21,7 @@ README = PROJECT / "README.md"
 PAGES = [README, *sorted((PROJECT / "docs").glob("*.md"))]
 YOUR_OWN = PROJECT / "docs" / "your-own.md"
 LINKED = [*PAGES, PROJECT / "CONTRIBUTING.md", PROJECT / "CHANGELOG.md"]
-LINES, FIRST_COMMAND = 120, 25  # lines of the README; the line of its first command
+LINES, FIRST_COMMAND = 120, 25  # the most lines of the README; the last line for its first command
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
@@ -31,7 +31,7 @@ def blocks(page: Path, language: str) -> list[str]:
 
 
 def commands(pages: Sequence[Path]) -> Iterator[str]:
-    """Every command of the pages, without comments."""
+    """All commands of the pages, without comments."""
     for page in pages:
         for block in blocks(page, "bash"):
             for line in re.sub(r"\s*\\\n\s*", " ", block).splitlines():
@@ -40,12 +40,12 @@ def commands(pages: Sequence[Path]) -> Iterator[str]:
 
 
 MAKE = "make -n"  # the target exists
-LIST = "dvc stage list"  # DVC reads the pipeline; it takes too long to run
-SET = "params.yaml"  # the parameter that -S sets exists; another of these runs
-# Command -> what tests it: one of the above; arguments that are added to run it here, in a small copy; or another test.
+LIST = "dvc stage list"  # DVC reads the pipeline, which takes too long to run
+SET = "params.yaml"  # the parameter that -S sets exists; a similar command is run
+# Command -> how it is tested: one of the above; a list of arguments added to run it in a small copy; or another test.
 COMMANDS: dict[str, str | list[str]] = {
     "dvc repro": "test_study.py::test_a_second_repro_does_nothing",
-    "AGENTARK_HOURS=2 dvc repro": "test_deadline.py::test_all_stages_of_one_command_have_one_end",
+    "AGENTARK_HOURS=2 dvc repro": "test_deadline.py::test_all_stages_of_one_command_share_one_deadline",
     "dvc status": "test_changes.py::test_a_changed_parameter_reruns_only_what_depends_on_it",
     "dvc repro notebooks/ablations/dvc.yaml": LIST,
     "dvc repro notebooks/choices/dvc.yaml": LIST,
@@ -55,7 +55,7 @@ COMMANDS: dict[str, str | list[str]] = {
     "dvc commit base_models@teacher": [],
     "dvc metrics diff": [],
     "dvc plots show": [],
-    "dvc exp run -S policy.outcome_weight=1.0": ["questions"],  # a stage without this value: nothing has to run
+    "dvc exp run -S policy.outcome_weight=1.0": ["questions"],  # a stage that does not use this value: nothing has to run
     "dvc exp run -S debate.order=chat": SET,
     "dvc exp run -S debate.protocol=mad": SET,
     "python -m agentark.stage 01_questions tasks=[my_questions.jsonl] train_task=my_questions train=40 validation=2 test=8 "
@@ -63,20 +63,20 @@ COMMANDS: dict[str, str | list[str]] = {
     "python -m agentark.stage 03_debate teachers=[data/models/teacher,data/grid/models/gemma-teacher] out=data/debates/two": [],
     "python -m agentark.stage 03_debate agents=3 temperature=1.0 out=data/debates/three-agents": [],
     "python -m agentark.stage 03_debate teacher=vllm:data/models/teacher out=data/debates/try": (
-        "test_conformance.py::test_a_greedy_debate_is_the_same_through_every_engine"
+        "test_conformance.py::test_a_greedy_debate_is_identical_with_every_engine"
     ),
     "python -m agentark.stage 03_debate teacher=vllm:Qwen/Qwen3-8B thinking=on thought_tokens=4096 "
     "out=data/debates/thinking": (
-        "test_thinking.py::test_thoughts_are_neither_shown_nor_graded_nor_steps_nor_trained_on"
+        "test_thinking.py::test_thoughts_are_excluded_from_prompts_grading_steps_and_training"
     ),
     "python -m agentark.stage 03_debate teacher=llama.cpp:models/smollm2.gguf out=data/debates/try": (
-        "test_llama_cpp.py::test_a_debate_is_held_by_processes_and_taken_up_from_the_store"
+        "test_llama_cpp.py::test_debate_runs_in_worker_processes_and_resumes_from_the_store"
     ),
     "python -m agentark.stage 03_debate teacher=http://127.0.0.1:8000/v1#teacher@f3f8296c out=data/debates/try": (
-        "test_conformance.py::test_a_greedy_debate_is_the_same_through_every_engine"
+        "test_conformance.py::test_a_greedy_debate_is_identical_with_every_engine"
     ),
     "python -m agentark.stage 07_policy student=llama-small policy.beta=0.01 out=data/students/llama-small/try": (
-        "test_one_line.py::test_numbers_are_read_in_every_form"
+        "test_one_line.py::test_numbers_are_read_in_every_yaml_form"
     ),
     "python -m agentark.stage choices/plan scale=full out=reports/plan-full.csv": (
         "test_plan.py::test_a_plan_without_gpu_is_assumed_throughout_and_has_every_stage"
@@ -85,36 +85,36 @@ COMMANDS: dict[str, str | list[str]] = {
         "test_plan.py::test_a_plan_without_gpu_is_assumed_throughout_and_has_every_stage"
     ),
     "python -m agentark.stage choices/plan scale=small_cpu out=reports/plan-small.csv": (
-        "test_plan_cores.py::test_the_plan_of_a_scale_for_cores_has_all_its_stages_in_core_hours"
+        "test_plan_cores.py::test_a_cpu_scale_plan_lists_all_stages_in_core_hours"
     ),
     "python -m agentark.stage paper/judge marker=vllm:Qwen/Qwen2.5-72B-Instruct": (
-        "test_judge.py::test_every_pair_is_read_in_both_orders_and_a_bad_form_is_no_mark"
+        "test_judge.py::test_every_pair_is_judged_in_both_orders_and_malformed_replies_are_skipped"
     ),
     **dict.fromkeys(
         [f"RAY_ADDRESS=head:6379 python -m agentark.stage.pipeline {name}" for name in ("grid", "ablations")],
-        "test_cluster.py::test_stages_of_a_pipeline_are_tasks_of_the_cluster",
+        "test_cluster.py::test_pipeline_stages_run_as_ray_tasks",
     ),
     "python -m agentark.engines.store data/store": (
-        "test_store.py::test_answers_are_listed_and_removed_by_words_and_no_others"
+        "test_store.py::test_replies_are_listed_and_removed_by_search_words"
     ),
     'python -m agentark.engines.store data/store "bad gateway" --remove': (
-        "test_store.py::test_answers_are_listed_and_removed_by_words_and_no_others"
+        "test_store.py::test_replies_are_listed_and_removed_by_search_words"
     ),
     "python -m agentark.stage 02_checkpoint name=coder source=models/qwen2.5-coder-1.5b-instruct-q4_k_m.gguf "
-    "out=data/models/coder": "test_your_own.py::test_the_page_ends_in_a_report",
+    "out=data/models/coder": "test_your_own.py::test_the_commands_of_the_page_produce_a_report",
     "python -m agentark.models.int8 data/models/coder data/models/coder-int8": (
-        "test_int8.py::test_what_is_no_checkpoint_is_one_line_and_writes_nothing"
+        "test_int8.py::test_a_folder_without_a_checkpoint_is_refused_and_nothing_is_written"
     ),
     "OMP_NUM_THREADS=1 VLLM_CPU_KVCACHE_SPACE=1 VLLM_CPU_OMP_THREADS_BIND=nobind PYTHONPATH=. .venv-vllm/bin/python "
     "-m agentark.engines.serve data/models/coder-int8 8000 --window 4096": (
-        "test_conformance.py::test_a_greedy_debate_is_the_same_through_every_engine"
+        "test_conformance.py::test_a_greedy_debate_is_identical_with_every_engine"
     ),
-    **dict.fromkeys(commands([YOUR_OWN]), "test_your_own.py::test_the_page_ends_in_a_report"),
+    **dict.fromkeys(commands([YOUR_OWN]), "test_your_own.py::test_the_commands_of_the_page_produce_a_report"),
     "make serve MODEL=data/mine/models/smollm2 PORT=8000": MAKE,
     **dict.fromkeys(
         (f"hf download Qwen/Qwen2.5-Coder-{size}B-Instruct-GGUF qwen2.5-coder-{size.lower()}b-instruct-q4_k_m.gguf "
          "--local-dir models" for size in ("1.5", "0.5")),
-        "test_settings.py::test_the_files_of_scale_small_cpu_are_those_that_its_page_fetches",
+        "test_settings.py::test_scale_small_cpu_uses_the_files_that_its_page_downloads",
     ),
     **dict.fromkeys(
         ("python -m agentark.stage --scale small_cpu small/given",
@@ -123,14 +123,14 @@ COMMANDS: dict[str, str | list[str]] = {
         "test_small.py::test_methods_of_the_leaderboard_train_on_its_debates",
     ),
     "dvc repro -s notebooks/leaderboard/dvc.yaml:homogeneous_method@agreed": (
-        "test_leaderboard.py::test_the_entry_of_the_docs_is_scored"
+        "test_leaderboard.py::test_the_method_added_in_the_docs_is_scored"
     ),
-    "pip install -e .[cluster]": "test_cluster.py::test_a_debate_is_the_same_as_without_ray",
+    "pip install -e .[cluster]": "test_cluster.py::test_a_debate_with_ray_equals_one_without",
     "python -m agentark.stage 03_debate teacher=ray:data/models/teacher out=data/debates/try": (
-        "test_cluster.py::test_a_debate_is_the_same_as_without_ray"
+        "test_cluster.py::test_a_debate_with_ray_equals_one_without"
     ),
-    "pip install xllamacpp gguf": "test_llama_cpp.py::test_a_debate_is_held_by_processes_and_taken_up_from_the_store",
-    "pip install -e .[gpu,cluster]": "test_versions.py::test_the_extra_resolves_beside_the_lock",
+    "pip install xllamacpp gguf": "test_llama_cpp.py::test_debate_runs_in_worker_processes_and_resumes_from_the_store",
+    "pip install -e .[gpu,cluster]": "test_versions.py::test_the_gpu_extra_resolves_together_with_the_lock",
     **dict.fromkeys(
         ("make study", "make test", "make lab", "make plan", "make grid",
          "make serve MODEL=data/models/teacher PORT=8000"), MAKE,
@@ -140,7 +140,7 @@ RUN = [command for command, how in COMMANDS.items() if isinstance(how, list)]
 
 
 def anchors(page: Path) -> set[str]:
-    """The headings of a page as GitHub names them in links."""
+    """The anchors that GitHub gives the headings of a page."""
     titles = re.findall(r"^#+ (.+)$", BLOCK.sub("", page.read_text(encoding="utf-8")), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
 
@@ -150,7 +150,7 @@ def project(tmp_path_factory) -> Path:
     """A small copy of the project with questions, committed, and a user's own questions."""
     few = {"train": 8, "validation": 2, "test": 4, "test_other": 1, "test_hard": 2}
     params = shrunk(read_params(PROJECT / "params.yaml"), SMALL | {"questions": few})
-    params = json.loads(json.dumps(params))  # no shared values: DVC sets none that YAML writes as an alias
+    params = json.loads(json.dumps(params))  # no shared objects: YAML writes them as aliases, which DVC does not set
     folder = copy_of_project(tmp_path_factory.mktemp("docs"), params)
     rows = [{"question": f"What is {n} times 3?", "answer": 3 * n} for n in range(150)]
     (folder / "my_questions.jsonl").write_text("\n".join(map(json.dumps, rows)))
@@ -176,7 +176,7 @@ def test_links_lead_to_a_file_and_a_heading(page):
         assert not anchor or anchor in anchors(file), f"{page.name}: {target}"
 
 
-def test_every_command_is_tested_and_every_test_is_there():
+def test_every_command_is_tested_and_every_named_test_exists():
     assert sorted(set(commands(PAGES))) == sorted(COMMANDS)
     for how in (how for how in COMMANDS.values() if isinstance(how, str) and "::" in how):
         file, _, name = how.partition("::")
@@ -197,7 +197,7 @@ def test_every_target_named_in_a_page_exists():
 
 
 @pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("python -m agentark.stage ")])
-def test_parameters_of_documented_stages_are_those_of_the_notebook(command):
+def test_parameters_of_documented_stages_exist_in_the_notebook(command):
     name, *pairs = re.sub(r"--scale \w+ ", "", command).split()[3:]
     given = dict(pair.split("=", 1) for pair in pairs)
     resolve(PROJECT / "notebooks" / f"{name}.ipynb", read_params(PROJECT / "params.yaml"), given)
@@ -227,7 +227,7 @@ def set_value(command: str, params: dict) -> str:
     return str(params[section][name])
 
 
-def test_the_tour_prints_a_debate_like_the_one_shown(project):
+def test_readme_example_prints_a_debate_like_the_one_shown(project):
     (code,), (shown,) = blocks(README, "python"), blocks(README, "text")
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=project, env=environment(project), capture_output=True, text=True, check=True
@@ -245,12 +245,12 @@ def test_documented_imports_exist(page):
         exec(compile(ast.Module(imports, []), str(page), "exec"), {})
 
 
-def test_the_documented_digest_is_that_of_the_teacher():
+def test_documented_digest_is_the_digest_of_the_teacher():
     teacher = PROJECT / "data" / "models" / "teacher"
     assert f"#teacher@{digest(teacher)[:8]} " in (PROJECT / "docs" / "engines.md").read_text(encoding="utf-8")
 
 
-def test_the_readme_s_table_is_made_from_the_scores():
+def test_readme_table_is_generated_from_the_scores():
     rows = summary.main_results(summary.read(PROJECT / "reports" / "scores.csv"))
     assert (
         f"<!-- results -->\n{summary.results(rows, PROJECT / 'reports' / 'findings.md')}<!-- /results -->"
@@ -270,7 +270,7 @@ def test_every_column_is_documented(page, schema):
     assert not missing
 
 
-def test_hooks_are_the_checks_of_make_lint():
+def test_pre_commit_hooks_are_the_checks_of_make_lint():
     hooks = yaml.safe_load((PROJECT / ".pre-commit-config.yaml").read_text())["repos"][0]["hooks"]
     recipe = subprocess.run(
         ["make", "--no-print-directory", "--dry-run", "lint"], cwd=PROJECT, check=True, capture_output=True, text=True

@@ -1,4 +1,4 @@
-"""What can be known before an hour of work is checked before it: weights, tokenizers, templates, generation settings."""
+"""Weights, tokenizers, chat templates and generation settings are checked before generation or training starts."""
 
 import json
 
@@ -16,7 +16,7 @@ from agentark.models import checkpoints, loading
 from agentark.pretrain import tiny
 from agentark.pretrain.tiny import CHAT_TEMPLATE
 
-SHARDED = "60KB"  # the model below makes several files of it
+SHARDED = "60KB"  # maximum file size, at which the model below has several weight files
 
 ONE_STEP = SFT(steps=1, batch_size=1, learning_rate=1e-3)
 
@@ -29,7 +29,7 @@ def base(tmp_path):
     return folder
 
 
-def changed(file, **values):
+def update_json(file, **values):
     file.write_text(json.dumps(json.loads(file.read_text()) | values))
 
 
@@ -45,18 +45,18 @@ def weights(folder):
     return sorted(folder.glob("*.safetensors"))
 
 
-def as_pointers(folder):
+def replace_by_lfs_pointers(folder):
     for file in weights(folder):
         file.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:4d7a21\nsize 4096\n")
 
 
-def as_gguf(folder):
+def replace_by_gguf(folder):
     for file in [*weights(folder), folder / "model.safetensors.index.json"]:
         file.unlink()
     (folder / "model-q4_k_m.gguf").write_bytes(b"GGUF\x03\0\0\0")
 
 
-def as_adapter(folder):
+def replace_by_adapter(folder):
     for file in folder.iterdir():
         file.unlink()
     (folder / "adapter_config.json").write_text('{"peft_type": "LORA", "base_model_name_or_path": "somebody/base"}')
@@ -64,20 +64,20 @@ def as_adapter(folder):
 
 
 DAMAGED = {
-    "pointers": (as_pointers, "git lfs pull"),
-    "gguf": (as_gguf, "GGUF"),
-    "adapter": (as_adapter, "adapter alone"),
+    "pointers": (replace_by_lfs_pointers, "git lfs pull"),
+    "gguf": (replace_by_gguf, "GGUF"),
+    "adapter": (replace_by_adapter, "adapter alone"),
     "a shard is missing": (lambda folder: weights(folder)[0].unlink(), "model-00001-of-"),
     "cut weights": (lambda folder: weights(folder)[0].write_bytes(weights(folder)[0].read_bytes()[:99]), "not a loadable"),
     "configuration": (lambda folder: (folder / "config.json").write_text("{"), "not a loadable"),
     "no kind": (lambda folder: (folder / "config.json").write_text("{}"), "model_type"),
-    "unknown kind": (lambda folder: changed(folder / "config.json", model_type="alien"), "alien"),
+    "unknown kind": (lambda folder: update_json(folder / "config.json", model_type="alien"), "alien"),
     "nothing": (lambda folder: [file.unlink() for file in folder.iterdir()], "no model here"),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", DAMAGED)
-def test_a_folder_that_is_no_whole_model_is_one_line_that_names_it(kind, base):
+def test_a_model_that_cannot_be_loaded_is_reported_in_one_line_with_its_folder(kind, base):
     damage, words = DAMAGED[kind]
     damage(base)
     for use in (loading.load, Transformers, lambda folder: next(engine(folder).run([]), None)):
@@ -85,19 +85,19 @@ def test_a_folder_that_is_no_whole_model_is_one_line_that_names_it(kind, base):
             use(base)
         assert str(base) in str(error.value) and words in str(error.value) and "\n" not in str(error.value)
     with pytest.raises(StudyError, match=str(base)):
-        checkpoints.described(base)
+        checkpoints.checkpoint_facts(base)
 
 
 @pytest.mark.parametrize("damage", [lambda f: f.unlink(), lambda f: f.write_text("{"), lambda f: f.write_text("")])
-def test_a_tokenizer_that_is_not_readable_is_one_line(damage, base):
+def test_an_unreadable_tokenizer_is_reported_in_one_line(damage, base):
     damage(base / "tokenizer.json")
     with pytest.raises(StudyError, match="not a loadable model") as error:
         loading.load_tokenizer(base)
     assert str(base) in str(error.value) and "\n" not in str(error.value)
 
 
-def test_weights_that_a_file_lacks_are_not_drawn_at_random(base):
-    changed(base / "config.json", num_hidden_layers=3)
+def test_missing_weights_are_an_error_and_not_initialised_at_random(base):
+    update_json(base / "config.json", num_hidden_layers=3)
     with pytest.raises(StudyError, match=r"no weights for model.layers.2.* \(9 missing\)"):
         loading.load(base)
 
@@ -118,7 +118,7 @@ HELLO = [{"role": "user", "content": "how many ?"}]
         ("{% for m in messages %}{{ m['content'] + 3 }}{% endfor %}", HELLO, "refuses messages of user"),
     ],
 )
-def test_a_model_whose_template_is_missing_or_refuses_is_one_line(template, messages, words, base):
+def test_a_missing_or_failing_chat_template_is_reported_in_one_line(template, messages, words, base):
     with_template(base, template)
     with pytest.raises(StudyError, match="base") as error:
         list(Transformers(base).run([Batch([Request(messages, 0.0, 4, 0)], 0)]))
@@ -138,7 +138,7 @@ OPEN = "{% for m in messages %}<|{{ m['role'] }}|> {{ m['content'] }} {% endfor 
         (None, "no chat template"),
     ],
 )  # fmt: skip
-def test_a_template_that_teaches_no_end_of_turn_is_refused_before_the_training(
+def test_a_chat_template_unsuitable_for_training_is_refused_before_training(
     template, words, base, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(training, "run", lambda *_: pytest.fail("the training began"))
@@ -148,8 +148,8 @@ def test_a_template_that_teaches_no_end_of_turn_is_refused_before_the_training(
     assert not (tmp_path / "out").exists()
 
 
-def test_the_end_of_turn_may_be_one_of_the_generation_settings(base):
-    # Gemma closes a turn by <end_of_turn>, which is not its tokenizer's end
+def test_the_end_of_turn_may_come_from_the_generation_settings(base):
+    # Gemma closes a turn with <end_of_turn>, which is not its tokenizer's EOS token
     tokenizer = loading.load_tokenizer(with_template(base, CHAT_TEMPLATE.replace("<|end|>", "<|unknown|>")))
     sft.check_turns(base, tokenizer, [tokenizer.eos_token_id, tokenizer.convert_tokens_to_ids("<|unknown|>")])
 
@@ -163,7 +163,7 @@ def test_the_end_of_turn_may_be_one_of_the_generation_settings(base):
         {"do_sample": True, "temperature": 0.6, "top_p": 0.95},
     ],
 )
-def test_a_base_with_generation_settings_that_cannot_be_saved_gives_a_student(settings, base, tmp_path):
+def test_a_student_is_saved_if_its_base_model_has_contradictory_generation_settings(settings, base, tmp_path):
     (base / "generation_config.json").write_text(json.dumps(settings | {"eos_token_id": 1, "pad_token_id": 0}))
     model, tokenizer = loading.load(base, torch.float32)
     save(model, tokenizer, tmp_path / "student", Origin("rsft", 0, {"base": base}, [("a", "b")], {}))

@@ -1,4 +1,4 @@
-"""The forms in which servers fail: what passes, what lasts and what a filter refuses, in the server's words."""
+"""Failures of servers: temporary, permanent, and prompts refused by a filter, each with the server's message."""
 
 import pytest
 from test_replies import KEY, chat, response
@@ -8,7 +8,7 @@ from agentark.engines import failures
 from agentark.engines.failures import Passing
 from agentark.engines.replies import read
 
-LASTING = {
+PERMANENT = {
     "credits, inside a 200": (200, {"error": {"message": "no credits left", "code": 402}}, "no credits left"),
     "quota by code": (429, {"error": {"message": "too much", "code": "insufficient_quota"}}, "too much"),
     "quota by type": (429, {"error": {"message": "spent", "type": "insufficient_quota", "code": None}}, "spent"),
@@ -97,15 +97,15 @@ LASTING = {
 }
 
 
-@pytest.mark.parametrize("failure", LASTING)
-def test_lasting_failures_end_at_once_with_the_servers_words_and_without_the_key(failure, monkeypatch):
+@pytest.mark.parametrize("failure", PERMANENT)
+def test_permanent_failures_are_raised_with_the_server_message_without_the_key(failure, monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
-    status, body, words = LASTING[failure]
+    status, body, message = PERMANENT[failure]
     with pytest.raises(StudyError) as error:
         read(response(body, status))
-    line = str(error.value)
-    assert words in line and "\n" not in line and len(line) < 600
-    assert not any(part in line for part in (KEY, "made-up", "0123."))
+    shown = str(error.value)
+    assert message in shown and "\n" not in shown and len(shown) < 600
+    assert not any(part in shown for part in (KEY, "made-up", "0123."))
 
 
 @pytest.mark.parametrize(
@@ -167,7 +167,7 @@ def test_lasting_failures_end_at_once_with_the_servers_words_and_without_the_key
         (200, b"[" * 100_000, True),
     ],
 )
-def test_failures_that_may_pass_are_told_apart_from_those_that_do_not_look_like_it(status, body, few):
+def test_temporary_failures_are_retryable_and_unclear_ones_get_few_retries(status, body, few):
     with pytest.raises(Passing) as failure:
         read(response(body, status))
     assert failure.value.few == few
@@ -184,18 +184,19 @@ def test_failures_that_may_pass_are_told_apart_from_those_that_do_not_look_like_
         (403, {"message": "Input was flagged. No credits were charged.", "metadata": {"flagged_input": "x"}}),
     ],
 )
-def test_a_prompt_that_a_filter_refuses_is_a_refused_answer(status, error):
+def test_a_prompt_rejected_by_a_filter_has_finish_reason_refused(status, error):
     assert read(response({"error": error}, status)).finish_reason == "refused"
 
 
 @pytest.mark.parametrize(
-    ("words", "seconds"),
+    ("message", "seconds"),
     [("Please try again in 20s.", 20), ("retry in 23.4s", 23.4), ("try again in 1m20.5s", 80.5), ("again in 850ms", 0.85),
-     ("Please retry after 2 seconds", 2), ("again in 1h2m", 3720), ("again in 5 students", None), ("later", None)],
+     ("Please retry after 2 seconds", 2), ("again in 1h2m", 3720), ("again in 5 students", None),
+     ("retry after 30", 30), ("wait 1.5.", 1.5), ("retry after 30 attempts", None), ("later", None)],
 )  # fmt: skip
-def test_the_pause_that_a_message_asks_for(words, seconds):
+def test_the_requested_pause_is_read_from_the_message(message, seconds):
     with pytest.raises(Passing) as failure:
-        read(response({"error": {"message": words}}, 429))
+        read(response({"error": {"message": message}}, 429))
     assert failure.value.pause == (None if seconds is None else pytest.approx(seconds))
 
 
@@ -204,5 +205,5 @@ def test_the_pause_that_a_message_asks_for(words, seconds):
     [("0", 0), ("2", 2), ("2.5", 2.5), ("-5", 0), ("nan", None), ("inf", None), ("soon", None), ("", None),
      ("Wed, 21 Oct 2015 07:28:00 GMT", 0), ("Wed, 21 Oct 99999 07:28:00 GMT", None), ("1e9", 1e9)],
 )  # fmt: skip
-def test_the_pause_that_a_server_asks_for(header, seconds):
-    assert failures.asked_pause(response(b"", 429, retry_after=header)) == seconds
+def test_the_requested_pause_is_read_from_the_retry_after_header(header, seconds):
+    assert failures.retry_after(response(b"", 429, retry_after=header)) == seconds

@@ -17,8 +17,8 @@ from agentark.parallel import run_all
 PAIRS = [(rf"\sqrt{{{a * a}}} + {b}", rf"{a} + \sqrt{{{b * b}}}", True) for a in (3, 5, 7) for b in (2, 4, 9)] + [
     (rf"x^{n} + 1", f"x^{n + 1} + 1", False) for n in range(2, 11)
 ]
-# What costs ages if it is worked out; each is bounded by the worker's limit
-ENDLESS = {
+# Formulas whose evaluation takes practically forever; the worker's time limit ends each
+UNBOUNDED = {
     "power tower": "$9^{9^{9^{9}}}$",
     "factorial": "$99999999!$",
     "determinant": r"$\det \begin{pmatrix}"
@@ -26,7 +26,7 @@ ENDLESS = {
     + r"\end{pmatrix}$",
     "sum": r"$\sum_{k=1}^{10000000000} \frac{1}{k^{3}}$",
 }
-# What costs ages if it is read badly
+# Texts that take very long to read without limits on length and nesting
 LONG = {
     "digits": "9" * 100_000,
     "letters": "a " * 50_000,
@@ -42,18 +42,18 @@ LONG = {
 }
 
 
-@pytest.mark.parametrize("name", ENDLESS)
-def test_a_formula_that_takes_ages_is_wrong_and_the_next_one_is_judged(name):
+@pytest.mark.parametrize("name", UNBOUNDED)
+def test_a_formula_over_the_time_limit_is_wrong_and_the_next_one_is_graded(name):
     program = (
         "import sys; from agentark.answers import is_correct; "
         r"print(is_correct(sys.argv[1], '15'), is_correct(r'\sqrt{225}', '15'))"
     )
-    command = [sys.executable, "-c", program, ENDLESS[name]]
+    command = [sys.executable, "-c", program, UNBOUNDED[name]]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert done.stdout == "False True\n", done.stderr
 
 
-def test_long_and_deep_texts_are_read_in_bounded_time():
+def test_long_and_deeply_nested_texts_are_graded_in_bounded_time():
     program = (
         "import json, sys; from agentark.answers import is_correct; "
         "print(any(is_correct(text, '15', kind) for text in json.load(sys.stdin)"
@@ -71,8 +71,8 @@ def test_long_and_deep_texts_are_read_in_bounded_time():
 
 
 @pytest.mark.parametrize("kind", ["number", "latex", "choice", "text"])
-def test_nothing_that_a_model_writes_is_run(kind, tmp_path):
-    trap = tmp_path / "trap"  # a path with numbers in it, which are not to be the answer
+def test_code_in_a_prediction_is_never_executed(kind, tmp_path):
+    trap = tmp_path / "trap"  # the path contains numbers, which must not count as the answer
     touch = f"__import__('os').system('touch {trap}')"
     codes = [
         touch,
@@ -84,14 +84,14 @@ def test_nothing_that_a_model_writes_is_run(kind, tmp_path):
         f"1 + {touch} * 2",
         touch.replace("_", r"\_"),
     ]
-    dresses = ["{}", "${}$", r"\boxed{{{}}}", r"$\text{{{}}}$", r"$\operatorname{{{}}}(1)$", "answer: {}", "#### {}"]
+    wrappers = ["{}", "${}$", r"\boxed{{{}}}", r"$\text{{{}}}$", r"$\operatorname{{{}}}(1)$", "answer: {}", "#### {}"]
     for code in codes:
-        for dress in (*dresses, r"\[ x_{{{}}} = 1 \]", r"$\sqrt{{{}}}$", r"$\begin{{pmatrix}} {} \end{{pmatrix}}$"):
-            assert not is_correct(dress.format(code), "271828", kind)
+        for wrapper in (*wrappers, r"\[ x_{{{}}} = 1 \]", r"$\sqrt{{{}}}$", r"$\begin{{pmatrix}} {} \end{{pmatrix}}$"):
+            assert not is_correct(wrapper.format(code), "271828", kind)
     assert not trap.exists()
 
 
-def test_the_worker_refuses_what_reaches_past_the_parser(tmp_path):
+def test_the_worker_refuses_code_files_processes_and_sockets(tmp_path):
     program = f"""
 import io, json, os, sys
 from agentark.answers import grader
@@ -135,20 +135,20 @@ def test_verdicts_do_not_mix_between_processes(start):
         assert [f.result(timeout=120) for f in futures] == [right for *_, right in PAIRS]
 
 
-def test_verdicts_come_from_parallel_jobs_as_well(monkeypatch):
+def test_parallel_jobs_return_the_right_verdicts(monkeypatch):
     monkeypatch.setenv("AGENTARK_WORKERS", "2")
     found = run_all(verdict, [dict(prediction=prediction, gold=gold) for prediction, gold, _ in PAIRS])
     assert found == [right for *_, right in PAIRS]
 
 
-def test_a_worker_that_dies_is_replaced():
+def test_a_killed_worker_is_replaced():
     assert verdict(r"\sqrt{225}", "15")
     os.kill(grader._worker.pid, signal.SIGKILL)
     time.sleep(0.2)
     assert verdict(r"\sqrt{225}", "15")
 
 
-def test_an_interrupt_leaves_no_stale_verdict_behind():
+def test_an_interrupt_leaves_no_stale_verdict():
     program = r"""
 import signal
 from agentark.answers import is_correct
@@ -181,6 +181,6 @@ print(grader._worker.pid)
 
 @settings(max_examples=25)
 @given(st.integers(-99, 99), st.integers(1, 99), st.integers(1, 9))
-def test_a_fraction_is_right_in_lowest_terms_and_any_other(a, b, k):
+def test_an_unreduced_fraction_equals_the_reduced_one(a, b, k):
     assert is_correct(rf"The answer is $\frac{{{a * k}}}{{{b * k}}}$.", rf"\frac{{{a}}}{{{b}}}")
     assert not is_correct(rf"\boxed{{\frac{{{a * k + 1}}}{{{b * k}}}}}", rf"\frac{{{a}}}{{{b}}}")

@@ -1,4 +1,4 @@
-"""The leaderboard: sections, every method once, small, the entry of the docs, and a run that is killed."""
+"""The leaderboard: sections of params.yaml, a short run of each method, the example of the docs, a killed run."""
 
 import os
 import random
@@ -26,15 +26,15 @@ SECTIONS = read_params(root() / "params.yaml")["leaderboard"]
 SETTINGS = ("homogeneous", "specialists")
 
 
-def test_the_methods_compared_are_on_the_leaderboard():
+def test_the_compared_methods_are_on_the_leaderboard():
     assert {name for pairs in table.PAIRS.values() for pair in pairs for name in pair} <= set(SECTIONS)
-    ours = {"sft", "rsft", "rsft_off", "rsft_vote", "rsft_greedy", "da"}
-    assert len(set(SECTIONS) - ours) >= 9
+    own = {"sft", "rsft", "rsft_off", "rsft_vote", "rsft_greedy", "da"}
+    assert len(set(SECTIONS) - own) >= 9
 
 
 @pytest.mark.parametrize("setting", SETTINGS)
 @pytest.mark.parametrize("name", SECTIONS)
-def test_a_section_names_a_method_and_settings_that_it_takes(name, setting):
+def test_each_section_names_a_method_with_valid_settings(name, setting):
     section = Section.of(SECTIONS, name, setting)
     function, settings = method_of(section, section.source)
     assert callable(function) and settings.optimiser_steps > 0 and "all weights" in launch.route(settings)[1]
@@ -47,22 +47,22 @@ def test_a_section_names_a_method_and_settings_that_it_takes(name, setting):
     ({"source": "debat"}, "leaderboard.opd.source='debat'"), ({"function": None}, "leaderboard.opd.function=None"),
     ({"sauce": "debate"}, "leaderboard.opd: sauce is unknown"),
 ])  # fmt: skip
-def test_a_wrong_key_of_a_section_is_named(changed, message):
+def test_an_invalid_value_or_key_of_a_section_is_reported_by_name(changed, message):
     with pytest.raises(StudyError, match=message):
         Section.of({"opd": SECTIONS["opd"] | changed}, "opd", "homogeneous")
 
 
 @pytest.mark.parametrize("key", ["function", "family", "gold", "source", "settings"])
-def test_a_missing_key_of_a_section_is_named(key):
+def test_a_missing_key_or_method_is_reported_by_name(key):
     with pytest.raises(StudyError, match=f"leaderboard.opd: {key} is missing; add it to params.yaml"):
         Section.of({"opd": {k: v for k, v in SECTIONS["opd"].items() if k != key}}, "opd", "homogeneous")
     with pytest.raises(StudyError, match="no method 'none'"):
         Section.of(SECTIONS, "none", "homogeneous")
 
 
-def test_a_section_that_names_no_method_is_refused(tmp_path, monkeypatch):
+def test_a_section_without_a_valid_method_is_refused(tmp_path, monkeypatch):
     opd = Stage(file=ENTRIES, function="opd", settings=SECTIONS["opd"]["settings"])
-    for function in ("nothing", "GUESS", "cast_of"):
+    for function in ("nothing", "GUESS", "models_of"):
         with pytest.raises(StudyError, match="is not a method"):
             method_of(opd.model_copy(update={"function": function}), "")
     with pytest.raises(StudyError, match=r"no/such/file\.py is not in the project"):
@@ -81,7 +81,7 @@ def test_a_section_that_names_no_method_is_refused(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory) -> Path:
-    """A copy of the project in which the setting of specialists is given, small."""
+    """A copy of the project with small inputs for the setting `specialists`."""
     folder = tmp_path_factory.mktemp("leaderboard") / "project"
     copy_of_project(folder)
     stage(folder, "leaderboard/specialists", "train=40", "test=20")
@@ -89,10 +89,10 @@ def project(tmp_path_factory) -> Path:
 
 
 def small(values: dict) -> dict:
-    """Settings with a few steps."""
+    """The settings with few steps and training tokens."""
     changes = {"training_tokens": 1500, "batch_size": 4, "num_generations": 2, "steps": 3}
-    found = {k: small(v) if isinstance(v, dict) else changes.get(k, v) for k, v in values.items()}
-    return found
+    smaller = {k: small(v) if isinstance(v, dict) else changes.get(k, v) for k, v in values.items()}
+    return smaller
 
 
 FUNCTIONS = {section["function"]: name for name, section in reversed(SECTIONS.items())}
@@ -113,7 +113,7 @@ def blocks() -> dict[str, str]:
     return dict(re.findall(r"<!-- (\S+) -->\n```\w+\n(.*?)```", text, re.DOTALL))
 
 
-def test_the_entry_of_the_docs_is_scored(project):
+def test_the_method_added_in_the_docs_is_scored(project):
     method, section = blocks()["my_method.py"], blocks()["params.yaml"]
     assert len(method.splitlines()) <= 30
     (project / "my_method.py").write_text(method)
@@ -125,21 +125,26 @@ def test_the_entry_of_the_docs_is_scored(project):
     assert "homogeneous_method@agreed" in listed and "specialists_method@agreed" in listed
     stage(project, "leaderboard/method", "setting=specialists", "method=agreed",
           "out=data/leaderboard/specialists/agreed")  # fmt: skip
-    made = project / "data/leaderboard/specialists/agreed"
-    assert {path.name for path in made.iterdir()} == {"curve.csv", "facts.json", "predictions.parquet", "seconds.json"}
-    told = yaml.safe_load((made / "facts.json").read_text())
-    assert told["family"] == "supervised" and not told["gold_used"] and told["uses_debate"]
-    assert told["training_tokens"] == pytest.approx(20000, rel=0.05)
+    folder = project / "data/leaderboard/specialists/agreed"
+    assert {path.name for path in folder.iterdir()} == {
+        "curve.csv",
+        "facts.json",
+        "predictions.parquet",
+        "seconds.json",
+    }
+    facts = yaml.safe_load((folder / "facts.json").read_text())
+    assert facts["family"] == "supervised" and not facts["gold_used"] and facts["uses_debate"]
+    assert facts["training_tokens"] == pytest.approx(20000, rel=0.05)
 
 
 def rows_of(folder: Path) -> dict[Path, float]:
-    """The finished rows of the leaderboard in a copy, and when they were made."""
+    """The finished rows of the leaderboard in a copy of the project, with their modification times."""
     facts = (folder / "data" / "leaderboard").glob("*/*/facts.json")
     return {file.relative_to(folder): file.stat().st_mtime for file in facts if "partial" not in str(file)}
 
 
 def copy_with(folder: Path, given: Path, methods: tuple[str, ...]) -> Path:
-    """A copy of the project whose leaderboard has some methods, small, and in both settings what is given in `given`."""
+    """A copy of the project whose leaderboard has `methods`, with few steps, and `given` as inputs of both settings."""
     sections = {name: SECTIONS[name] | {"settings": small(SECTIONS[name]["settings"])} for name in methods}
     for section in sections.values():
         section.pop("specialists", None)
@@ -161,37 +166,39 @@ def copy_with(folder: Path, given: Path, methods: tuple[str, ...]) -> Path:
 
 
 @pytest.mark.long
-def test_a_leaderboard_killed_twice_ends_in_the_same_bytes_and_a_new_method_runs_nothing_old_again(project, tmp_path):
+def test_a_leaderboard_killed_twice_gives_the_same_files_and_keeps_finished_methods(project, tmp_path):
     given, methods = project / "data/leaderboard/specialists/given", ("rsft", "rsft_off")
-    whole, cut = (copy_with(tmp_path / name, given, methods) for name in ("whole", "cut"))
+    complete, killed = (copy_with(tmp_path / name, given, methods) for name in ("whole", "cut"))
     command = [sys.executable, "-m", "agentark.stage.pipeline", "leaderboard"]
-    call(whole, *command)
+    call(complete, *command)
     rng = random.Random(3)
-    for mark in (0, 2):
+    for threshold in (0, 2):
         process = subprocess.Popen(
-            command, cwd=cut, env=environment(cut), start_new_session=True,
+            command, cwd=killed, env=environment(killed), start_new_session=True,
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
-        while len(rows_of(cut)) < mark and process.poll() is None:
+        while len(rows_of(killed)) < threshold and process.poll() is None:
             time.sleep(0.1)
         time.sleep(rng.uniform(3, 8))
         assert process.poll() is None
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-    kept = rows_of(cut)
-    call(cut, *command)
-    made = (
+    kept = rows_of(killed)
+    call(killed, *command)
+    compared = (
         "data/leaderboard",
         "reports/leaderboard.csv",
         "reports/leaderboard_pairs.csv",
         "reports/leaderboard_errors.csv",
     )
-    unrepeatable = {name for name in digests(whole, *made) if name.endswith("seconds.json")}
-    one, other = ({k: v for k, v in digests(at, *made).items() if k not in unrepeatable} for at in (whole, cut))
-    assert one == other and len(rows_of(cut)) == 4
-    before = rows_of(cut)
-    call(copy_with(cut, given, (*methods, "dpo")), *command)
-    after = rows_of(cut)
+    unrepeatable = {name for name in digests(complete, *compared) if name.endswith("seconds.json")}
+    one, other = (
+        {k: v for k, v in digests(at, *compared).items() if k not in unrepeatable} for at in (complete, killed)
+    )
+    assert one == other and len(rows_of(killed)) == 4
+    before = rows_of(killed)
+    call(copy_with(killed, given, (*methods, "dpo")), *command)
+    after = rows_of(killed)
     assert len(after) == 6 and all(after[file] == at for file, at in before.items())
     assert kept and all(after[file] == at for file, at in kept.items())
-    assert "dpo" in (cut / "reports/leaderboard.csv").read_text()
+    assert "dpo" in (killed / "reports/leaderboard.csv").read_text()

@@ -1,4 +1,4 @@
-"""The leaderboard's rows, rules and sentences, from made-up tables and from those in git."""
+"""Rows, fairness rules and findings of the leaderboard, on synthetic tables and on those in git."""
 
 import numpy as np
 import pandas as pd
@@ -15,7 +15,7 @@ SETTINGS = ("homogeneous", "specialists")
 
 
 def answers(share: float, seeds: int = 3, n: int = 400, task: str = "equation", tokens: int = 30) -> pd.DataFrame:
-    """Predictions of which the first `share` are right, the same in every seed but two questions."""
+    """Predictions; the first `share` are correct, and each seed differs in two questions."""
     right = np.arange(n) < share * n
     return pd.DataFrame(
         [
@@ -33,13 +33,13 @@ def answers(share: float, seeds: int = 3, n: int = 400, task: str = "equation", 
     )
 
 
-def facts(setting: str = "homogeneous", student: str = "small", **chosen) -> dict:
-    about = table.untrained(setting, "", student) | {"family": "supervised", "training_tokens": 1000.0}
-    return about | chosen
+def facts(setting: str = "homogeneous", student: str = "small", **changes) -> dict:
+    defaults = table.untrained(setting, "", student) | {"family": "supervised", "training_tokens": 1000.0}
+    return defaults | changes
 
 
 def board(shares: dict[str, float], debates: tuple[str, ...] = ("ours",), **tokens: float) -> pd.DataFrame:
-    """A leaderboard of methods, trained on 1,000 tokens or as given, beside a debate with an accuracy of 0.9."""
+    """A leaderboard of methods trained on 1,000 tokens, or as in `tokens`, and of a debate with an accuracy of 0.9."""
     predictions = {("homogeneous", name): answers(share) for name, share in shares.items()}
     rows = [
         table.row(
@@ -61,7 +61,7 @@ def board(shares: dict[str, float], debates: tuple[str, ...] = ("ours",), **toke
     return table.ranked(rows, predictions)
 
 
-def test_a_row_counts_the_task_in_domain_and_the_other_tasks_apart():
+def test_a_row_separates_the_task_in_domain_from_the_other_tasks():
     both = pd.concat([answers(0.75), answers(0.5, task="word", tokens=99)])
     row = table.row("ours", facts(), both, "equation")
     assert row["value"] == pytest.approx(0.75, abs=0.01) and row["other_value"] == pytest.approx(0.5, abs=0.01)
@@ -76,7 +76,7 @@ def test_a_baseline_is_the_best_row_of_equal_or_lower_cost_without_a_debate():
     assert list(found.index)[:2] == ["dear", "debate"] or list(found.index)[:2] == ["debate", "dear"]
 
 
-def test_a_baseline_s_answers_are_no_longer():
+def test_a_baseline_has_at_most_a_few_percent_more_tokens_per_question():
     predictions = {("homogeneous", name): answers(share, tokens=tokens) for name, share, tokens in (
         ("ours", 0.6, 30), ("long", 0.8, 40), ("short", 0.5, 31)
     )}  # fmt: skip
@@ -85,7 +85,7 @@ def test_a_baseline_s_answers_are_no_longer():
     assert table.ranked(rows, predictions).set_index("method").loc["ours", "baseline"] == "short"
 
 
-def test_a_baseline_has_the_same_student_or_none():
+def test_a_baseline_has_the_same_student_or_no_student():
     shares = {"ours": (0.6, "a"), "other": (0.9, "b"), "same": (0.5, "a"), "greedy": (0.4, "")}
     predictions = {("homogeneous", name): answers(share) for name, (share, _) in shares.items()}
     predictions["homogeneous", "debate"] = answers(0.9, 1, tokens=900)
@@ -98,14 +98,14 @@ def test_a_baseline_has_the_same_student_or_none():
     assert found.loc["ours", "over_debate_value"] == pytest.approx(-0.3, abs=0.01)
 
 
-def test_an_interval_of_accuracy_ends_at_0_and_1_and_the_seeds_are_shown():
-    wild = answers(0.5).assign(correct=lambda t: t["seed"] < 2)
-    row = table.row("ours", facts(), wild, "equation")
+def test_accuracy_intervals_end_at_0_and_1_and_the_range_over_seeds_is_shown():
+    extreme = answers(0.5).assign(correct=lambda t: t["seed"] < 2)
+    row = table.row("ours", facts(), extreme, "equation")
     assert row["hi"] == 1 and row["lo"] == 0 and (row["seed_least"], row["seed_most"]) == (0, 1)
     assert "ours 0.000 to\N{NO-BREAK SPACE}1.000" in leaderboard.spread_finding(pd.DataFrame([row]), "homogeneous")
 
 
-def test_a_pair_has_both_methods_and_one_student():
+def test_a_pair_needs_both_methods_with_the_same_student():
     predictions = {
         ("small", name): answers(share).assign(student=student)
         for name, share, student in (("rsft", 0.6, "a"), ("rsft_greedy", 0.7, "a"), ("sdft", 0.8, "b"))
@@ -115,8 +115,8 @@ def test_a_pair_has_both_methods_and_one_student():
     assert (found["method"], found["baseline"]) == ("rsft", "rsft_greedy") and found["value"] == pytest.approx(
         -0.1, abs=0.01
     )
-    alone = {("small", "rsft"): predictions["small", "rsft"]}
-    assert table.pairs(alone, tasks).empty and leaderboard.pair_findings(table.pairs(alone, tasks)) == []
+    incomplete = {("small", "rsft"): predictions["small", "rsft"]}
+    assert table.pairs(incomplete, tasks).empty and leaderboard.pair_findings(table.pairs(incomplete, tasks)) == []
 
 
 def test_a_pair_is_compared_in_domain_and_on_the_other_tasks():
@@ -129,13 +129,13 @@ def test_a_pair_is_compared_in_domain_and_on_the_other_tasks():
 
 
 def test_a_student_that_is_its_own_teacher_is_in_no_pair():
-    made = {name: answers(0.5) for name in ("opd", "rsft_greedy")}
+    by_method = {name: answers(0.5) for name in ("opd", "rsft_greedy")}
     for setting, pairs in (("homogeneous", 1), ("specialists", 0)):
-        predictions = {(setting, name): one for name, one in made.items()}
+        predictions = {(setting, name): one for name, one in by_method.items()}
         assert len(table.pairs(predictions, {setting: "equation"})) == pairs
 
 
-def test_what_the_page_finds_turns_with_the_table():
+def test_the_findings_of_the_page_follow_the_table():
     won, even, lost = (board({"ours": share, "base": 0.6}) for share in (0.85, 0.6, 0.3))
     better, none, worse = (leaderboard.baseline_finding(one, "homogeneous") for one in (won, even, lost))
     assert "1 of the 1 methods that use the debate of the question are better" in better
@@ -150,13 +150,13 @@ def test_what_the_page_finds_turns_with_the_table():
 def prediction(
     i: int, answer: str | None = "7", present: int = 2, errors: int = 0, mended: int = 0, correct=False
 ) -> dict:
-    """A prediction of two needed steps."""
+    """A prediction for a question with two needed steps."""
     counts = {"steps_needed": 2, "steps_present": present, "errors": errors, "errors_mended": mended}
     return {"question_id": f"q{i}", "seed": 0, "answer": answer, "correct": correct} | counts
 
 
 def test_every_wrong_answer_has_one_kind_of_error():
-    made = pd.DataFrame(
+    predictions = pd.DataFrame(
         [
             prediction(0, None, present=0, errors=1),
             prediction(1, errors=2, mended=1),
@@ -165,9 +165,9 @@ def test_every_wrong_answer_has_one_kind_of_error():
             prediction(4, present=1, errors=1, correct=True),
         ]
     )
-    assert list(errors.kinds(made)) == ["no answer", "wrong step", "wrong conclusion", "missing step", ""]
-    found = errors.shares({("specialists", "ours"): made})
-    assert found["value"].sum() + made["correct"].mean() == pytest.approx(1)
+    assert list(errors.kinds(predictions)) == ["no answer", "wrong step", "wrong conclusion", "missing step", ""]
+    found = errors.shares({("specialists", "ours"): predictions})
+    assert found["value"].sum() + predictions["correct"].mean() == pytest.approx(1)
 
 
 def test_sentences_on_errors_follow_the_table():
@@ -182,7 +182,7 @@ def test_sentences_on_errors_follow_the_table():
     assert shown.loc["ours", "wrong step"].startswith("0.025") and list(shown.columns) == list(errors.KINDS)
 
 
-def recalled(name: str, *facts: str) -> Question:
+def fact_question(name: str, *facts: str) -> Question:
     """A question that needs these facts, and a sum of two numbers."""
     steps = [Quantity(name=fact, value="x", ways=[""], needed=True) for fact in facts]
     steps += [Quantity(name="sum", value="3", ways=["1 + 2"], needed=True)]
@@ -192,16 +192,16 @@ def recalled(name: str, *facts: str) -> Question:
 
 
 def test_a_question_is_unseen_if_one_of_its_facts_is_in_no_training_question():
-    train = [recalled("t0", "a"), recalled("t1", "b")]
-    test = [recalled("q0", "a", "b"), recalled("q1", "a", "c"), recalled("q2")]
+    train = [fact_question("t0", "a"), fact_question("t1", "b")]
+    test = [fact_question("q0", "a", "b"), fact_question("q1", "a", "c"), fact_question("q2")]
     assert unseen.with_all_facts(test, train) == {"q0", "q2"}
 
 
-@pytest.mark.parametrize(("elsewhere", "word"), [(1.0, "no difference detected"), (0.5, "worse")])
-def test_the_gap_to_the_debate_is_divided_by_facts(elsewhere, word):
+@pytest.mark.parametrize(("seen_accuracy", "word"), [(1.0, "no difference detected"), (0.5, "worse")])
+def test_the_gap_to_the_debate_is_split_by_whether_all_facts_were_in_training(seen_accuracy, word):
     debate = answers(1.0, 1, n=100)
     seen = set(debate["question_id"].iloc[:80])
-    right = [(one in seen and i % 2 < 2 * elsewhere) for i, one in enumerate(debate["question_id"])]
+    right = [(one in seen and i % 2 < 2 * seen_accuracy) for i, one in enumerate(debate["question_id"])]
     ours = debate.assign(correct=right)
     debate = debate.assign(correct=True)
     found = unseen.split("specialists", {"debate": debate, "ours": ours}, seen)
@@ -223,23 +223,25 @@ def test_sentences_on_other_tasks_follow_the_table():
     assert leaderboard.other_tasks_finding(board({"ours": 0.8})) == "No method was tested on other tasks."
 
 
-def test_the_calls_for_a_source_are_counted(tmp_path):
+def test_the_calls_per_question_of_a_source_are_counted(tmp_path):
     pd.DataFrame({"question_id": ["a"] * 5 + ["b"] * 3}).to_parquet(tmp_path / "traces-debate.parquet")
     assert [table.generations(tmp_path, source) for source in ("debate", "other", "")] == [4.0, 4.0, 0.0]
 
 
 def test_methods_without_a_row_are_listed():
     rows = board({"a": 0.5})
-    assert leaderboard.waiting(rows, ["a", "b"]) == ["**homogeneous.** 1 of 2 methods have not been run yet: b."]
-    assert not leaderboard.waiting(rows, ["a"])
+    assert leaderboard.missing_methods(rows, ["a", "b"]) == [
+        "**homogeneous.** 1 of 2 methods have not been run yet: b."
+    ]
+    assert not leaderboard.missing_methods(rows, ["a"])
 
 
-def test_the_methods_that_no_cheaper_one_beats_are_listed():
+def test_methods_that_no_cheaper_method_beats_are_listed():
     rows = board({"base": 0.3, "bad": 0.2, "a": 0.5, "b": 0.4, "c": 0.8}, base=0, bad=1e4, a=1e5, b=2e5, c=3e5)
     assert leaderboard.efficiency_finding(rows, "homogeneous").endswith("a 0.500 at 0.10; c 0.800 at 0.30.")
 
 
-def test_pairs_tell_what_each_pair_differs_in():
+def test_pair_findings_name_the_difference_between_the_methods():
     predictions = {("specialists", "mad_opd"): answers(0.9), ("specialists", "mad_opd_off"): answers(0.2)}
     tasks = {"specialists": "equation"}
     (line,) = leaderboard.pair_findings(table.pairs(predictions, tasks))
@@ -247,11 +249,11 @@ def test_pairs_tell_what_each_pair_differs_in():
         line.startswith("**Communication on vs. off**, specialists: mad_opd vs. mad_opd_off +0.700")
         and "better" in line
     )
-    turned = dict(zip(predictions, reversed(predictions.values()), strict=True))
-    assert "-0.700" in leaderboard.pair_findings(table.pairs(turned, tasks))[0]
+    swapped = dict(zip(predictions, reversed(predictions.values()), strict=True))
+    assert "-0.700" in leaderboard.pair_findings(table.pairs(swapped, tasks))[0]
 
 
-def test_students_that_write_much_more_are_named():
+def test_students_with_much_longer_answers_are_listed():
     predictions = {
         ("homogeneous", name): answers(0.5, tokens=n) for name, n in (("rsft", 30), ("long", 90), ("ours", 40))
     }
@@ -272,7 +274,7 @@ def test_unequal_training_within_a_family_is_refused():
 @pytest.mark.parametrize(("family", "tokens", "fair"), [
     ("mine", 450_000, True), ("mine", 900_000, False), (table.TWICE, 900_000, True), (table.TWICE, 1_350_000, False),
 ])  # fmt: skip
-def test_no_method_trains_on_more_than_its_setting_allows(family, tokens, fair):
+def test_training_on_more_tokens_than_the_limit_is_refused(family, tokens, fair):
     rows = board({"a": 0.5}, a=tokens).assign(family=family)
     if fair:
         table.check_fairness(rows)
@@ -282,7 +284,7 @@ def test_no_method_trains_on_more_than_its_setting_allows(family, tokens, fair):
 
 
 @pytest.mark.parametrize("setting", SETTINGS)
-def test_training_tokens_are_those_of_the_logs(setting):
+def test_training_tokens_match_the_logs(setting):
     rows = pd.read_csv(root() / "reports/leaderboard.csv").set_index(["setting", "method"]).loc[setting]
     ran = [name for name in SECTIONS if name in rows.index]
     assert len(ran) >= 20

@@ -1,4 +1,4 @@
-"""llama.cpp as an engine, and GGUF files as models: with the real weights of SmolLM2."""
+"""llama.cpp as an engine and GGUF files as models, tested with the real weights of SmolLM2."""
 
 import os
 import sys
@@ -45,35 +45,37 @@ def request(text, temperature=0.0, max_tokens=6, seed=0):
 
 def answers(engine, requests):
     order = engine.batches(requests)
-    made = dict(engine.run([Batch([requests[i] for i in indices], 1) for indices in order]))
-    found = {i: reply for number, indices in enumerate(order) for i, reply in zip(indices, made[number], strict=True)}
-    return [found[i] for i in range(len(requests))]
+    done = dict(engine.run([Batch([requests[i] for i in indices], 1) for indices in order]))
+    replies = {i: reply for number, indices in enumerate(order) for i, reply in zip(indices, done[number], strict=True)}
+    return [replies[i] for i in range(len(requests))]
 
 
-def test_replies_have_texts_counts_ends_and_seconds(llama):
-    short, cut = answers(llama, [request(PROMPTS[0], max_tokens=60), request("Tell me a long story.", max_tokens=8)])
+def test_replies_have_text_token_counts_finish_reason_and_seconds(llama):
+    short, truncated = answers(
+        llama, [request(PROMPTS[0], max_tokens=60), request("Tell me a long story.", max_tokens=8)]
+    )
     assert "7" in short.text and short.finish_reason == "stop" and 0 < short.completion_tokens < 60
-    assert cut.finish_reason == "length" and cut.completion_tokens == 8
-    assert min(short.prompt_tokens, cut.prompt_tokens) > 10 and min(short.seconds, cut.seconds) > 0
+    assert truncated.finish_reason == "length" and truncated.completion_tokens == 8
+    assert min(short.prompt_tokens, truncated.prompt_tokens) > 10 and min(short.seconds, truncated.seconds) > 0
 
 
-def test_a_batch_gives_the_same_replies_whatever_ran_before_it(llama, file):
-    asked = [request(f"{PROMPTS[0]} Think about it step by step.", t, 8, seed) for t in (0.0, 1.0) for seed in range(3)]
-    first = [reply.text for reply in answers(llama, asked)]
+def test_replies_of_a_batch_do_not_depend_on_earlier_batches(llama, file):
+    batch = [request(f"{PROMPTS[0]} Think about it step by step.", t, 8, seed) for t in (0.0, 1.0) for seed in range(3)]
+    first = [reply.text for reply in answers(llama, batch)]
     answers(llama, [request(p) for p in PROMPTS[:3]])
-    assert [reply.text for reply in answers(llama, asked)] == first
-    assert [reply.text for reply in answers(LlamaCpp(str(file)), asked)] == first
-    assert first[0] == first[1] == first[2] and len(set(first[3:])) == 3  # greedy; samples with seeds of their own
+    assert [reply.text for reply in answers(llama, batch)] == first
+    assert [reply.text for reply in answers(LlamaCpp(str(file)), batch)] == first
+    assert first[0] == first[1] == first[2] and len(set(first[3:])) == 3  # greedy; sampled with different seeds
 
 
-def test_prompts_that_begin_alike_share_a_batch_of_limited_size(llama):
+def test_prompts_with_a_common_prefix_share_a_batch_of_limited_size(llama):
     long = "A long story about a farmer and his hens. " * 5
-    asked = [request(f"{long}{i}") for i in range(TOGETHER + 2)] + [request("Another question.")]
-    assert llama.batches(asked) == [list(range(TOGETHER)), [TOGETHER, TOGETHER + 1], [TOGETHER + 2]]
+    requests = [request(f"{long}{i}") for i in range(TOGETHER + 2)] + [request("Another question.")]
+    assert llama.batches(requests) == [list(range(TOGETHER)), [TOGETHER, TOGETHER + 1], [TOGETHER + 2]]
     assert llama.batches([]) == []
 
 
-def test_a_thought_stays_in_the_text(llama, monkeypatch):
+def test_thinking_part_stays_in_the_text(llama, monkeypatch):
     choice = {"message": {"content": "<think>hm</think>7"}, "finish_reason": "stop"}
     monkeypatch.setattr(
         llama, "model", type("Model", (), {"handle_chat_completions": lambda *_: {"choices": [choice]}})()
@@ -81,7 +83,7 @@ def test_a_thought_stays_in_the_text(llama, monkeypatch):
     assert llama.reply(request("?"), False).text == "<think>hm</think>7"
 
 
-def test_a_prompt_beyond_the_window_is_one_line(llama):
+def test_prompt_longer_than_the_context_window_is_a_one_line_error(llama):
     with pytest.raises(StudyError, match=r"SmolLM2.*exceeds the available context size.*shorten the prompt") as error:
         answers(llama, [request("word " * 9000)])
     assert "\n" not in str(error.value)
@@ -92,7 +94,7 @@ def test_a_prompt_beyond_the_window_is_one_line(llama):
     [(None, "no such GGUF file"), (b"", "not a GGUF file"), (b"\x80\x02", "not a GGUF file"), (b"GGUF", "not a loadable GGUF"),
      (b"GGUF\x03\0\0\0garbage" * 9, "not a loadable GGUF")],
 )  # fmt: skip
-def test_a_file_that_is_none_is_one_line_that_names_it(content, words, tmp_path):
+def test_invalid_gguf_file_is_a_one_line_error_that_names_it(content, words, tmp_path):
     if content is not None:
         (tmp_path / "a.gguf").write_bytes(content)
     with pytest.raises(StudyError, match=words) as error:
@@ -103,7 +105,7 @@ def test_a_file_that_is_none_is_one_line_that_names_it(content, words, tmp_path)
 
 
 @pytest.mark.parametrize("package", ["xllamacpp", "gguf"])
-def test_a_file_without_the_package_to_read_it_is_told_before_anything_runs(package, file, monkeypatch, tmp_path):
+def test_missing_package_is_reported_with_its_pip_command_and_nothing_is_written(package, file, monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(StudyError, match="pip install xllamacpp gguf"):
         LlamaCpp(str(file))
@@ -114,23 +116,24 @@ def test_a_file_without_the_package_to_read_it_is_told_before_anything_runs(pack
 
 
 @pytest.mark.long
-def test_a_debate_is_held_by_processes_and_taken_up_from_the_store(file, tmp_path, monkeypatch):
+def test_debate_runs_in_worker_processes_and_resumes_from_the_store(file, tmp_path, monkeypatch):
     monkeypatch.setitem(os.environ, "AGENTARK_WORKERS", "2")
-    asked = [EGGS.model_copy(update={"question_id": str(i), "text": f"What is {i} + 2?"}) for i in range(3)]
+    questions = [EGGS.model_copy(update={"question_id": str(i), "text": f"What is {i} + 2?"}) for i in range(3)]
     debate = Debate(agents=2, rounds=2, temperature=0.7, revision_temperature=0.7, order="shared")
     name = f"llama.cpp:{file}"
-    traces, seconds = run_debates(debate, asked, name, tmp_path / "store", seed=1, max_tokens=4)
+    traces, seconds = run_debates(debate, questions, name, tmp_path / "store", seed=1, max_tokens=4)
     assert {t.question_id for t in traces} == {"0", "1", "2"} and len(seconds) == len(traces) >= 3 * 3
     files = {path: path.stat().st_mtime_ns for path in (tmp_path / "store").rglob("*.json")}
-    again, _ = run_debates(debate, asked, name, tmp_path / "store", seed=1, max_tokens=4)
+    again, _ = run_debates(debate, questions, name, tmp_path / "store", seed=1, max_tokens=4)
     assert again == traces and files == {path: path.stat().st_mtime_ns for path in (tmp_path / "store").rglob("*.json")}
-    fresh, _ = run_debates(debate, asked, name, tmp_path / "other", seed=1, max_tokens=4)
+    fresh, _ = run_debates(debate, questions, name, tmp_path / "other", seed=1, max_tokens=4)
     assert fresh == traces
 
 
 @pytest.mark.long
-def test_the_model_of_a_gguf_file_is_trainable_and_answers_as_llama_cpp_does(unpacked, llama):
-    # Not in all words: llama.cpp rounds activations too, and a text that differs once goes on differing.
+def test_model_of_a_gguf_file_is_trainable_and_answers_like_llama_cpp(unpacked, llama):
+    # Only the first characters are compared, and two replies may differ: llama.cpp rounds activations too, and after
+    # one different token the rest of a text differs.
     texts = [[r.text for r in answers(e, [request(p) for p in PROMPTS])] for e in (engine(unpacked), llama)]
     assert sum(one[:12] == other[:12] for one, other in zip(*texts, strict=True)) >= 8
     model, tokenizer = loading.load(unpacked, torch.float32)
@@ -140,7 +143,7 @@ def test_the_model_of_a_gguf_file_is_trainable_and_answers_as_llama_cpp_does(unp
 
 
 @pytest.mark.long
-def test_an_adapter_written_as_gguf_is_the_student_that_was_trained(unpacked, file, tmp_path):
+def test_adapter_written_as_gguf_answers_like_the_trained_student(unpacked, file, tmp_path):
     model, tokenizer = loading.load(unpacked, torch.float32)
     linear = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
     torch.manual_seed(0)
@@ -159,7 +162,7 @@ def test_an_adapter_written_as_gguf_is_the_student_that_was_trained(unpacked, fi
     assert agree >= 6 and agree > sum(one == other for one, other in zip(merged, base, strict=True))
 
 
-def test_an_adapter_of_other_weights_is_refused(unpacked, tmp_path):
+def test_adapter_with_weights_that_gguf_cannot_store_is_refused(unpacked, tmp_path):
     model, _ = loading.load(unpacked, torch.float32)
     settings = LoraConfig(r=2, target_modules=["q_proj"], modules_to_save=["lm_head"])
     get_peft_model(model, settings).save_pretrained(tmp_path / "adapter")
@@ -168,7 +171,7 @@ def test_an_adapter_of_other_weights_is_refused(unpacked, tmp_path):
     assert not (tmp_path / "adapter.gguf").exists()
 
 
-def test_a_whole_model_of_another_base_is_refused(file, tmp_path):
+def test_full_model_of_another_base_model_is_refused(file, tmp_path):
     with pytest.raises(StudyError, match=r"qwen3 for SmolLM2.*, which holds llama; .* write its adapter"):
         gguf.write_model(root() / "data/models/qwen3-small", file, tmp_path / "whole.gguf")
     with pytest.raises(StudyError, match=r"llama-small: no weights for blk\..* of SmolLM2"):

@@ -25,9 +25,9 @@ from agentark.evaluate.text_metrics import ROUGE, Score, bert_score, bleu, exact
 
 WORDS = "the cat sat on a mat dog ran .".split()
 SENTENCES = st.lists(st.sampled_from(WORDS), min_size=1, max_size=12).map(" ".join)
-# Of lighteval's metrics those that are not of this module: of answers rather than texts (test_real_answers.py), or of
+# Metrics of lighteval that are not in this module: they grade answers rather than texts (test_real_answers.py), or
 # several samples
-NOT_OURS = {
+NOT_IMPLEMENTED = {
     "drop": "takes numbers and sets of spans apart before it compares",
     "pass_at_k": "of several samples",
     "pass_at_k_letters": "of several samples",
@@ -43,7 +43,7 @@ def rows(name: str) -> list[dict]:
     return [json.loads(line) for line in (shared_data() / "metrics" / name).open()]
 
 
-def test_rouge_agrees_with_the_cases_of_its_authors():
+def test_rouge_agrees_with_the_test_cases_of_its_authors():
     cases = rows("rouge_scorer_cases.jsonl")
     for case in cases:
         score = rouge(case["prediction"], case["target"], case["use_stemmer"])[case["metric"]]
@@ -61,9 +61,9 @@ def test_rouge_agrees_with_rouge_score_on_real_summaries():
     print(f"rouge_score_0.1.2_on_qmsum: {len(cases)} summaries, with and without stemmer, to six decimals")
 
 
-def test_rouge_of_a_published_system_comes_out_as_measured():
+def test_rouge_of_a_published_system_is_reproduced():
     texts = ((shared_data() / "metrics" / f"qmsum_hmnet_{name}.txt").read_text() for name in ("preds", "refs"))
-    lines = [text.replace(" . ", " .\0").splitlines() for text in texts]  # "\0": the end of a sentence within a text
+    lines = [text.replace(" . ", " .\0").splitlines() for text in texts]  # "\0" marks the end of a sentence
     scores = [rouge(*(text.replace("\0", "\n") for text in pair)) for pair in zip(*lines, strict=True)]
     means = {name: round(100 * statistics.mean(s[name].f1 for s in scores), 2) for name in ROUGE}
     print(f"qmsum_hmnet: {means} over {len(scores)} summaries")
@@ -79,13 +79,13 @@ def test_token_f1_agrees_with_hotpotqas_rules_on_real_outputs():
     print(f"hotpot_f1_on_real_outputs: {len(cases)} of {len(cases)}, {sum(c['em'] for c in cases)} exact matches")
 
 
-def test_lightevals_cases_hold_within_their_tolerances():
-    agreed: Counter[str] = Counter()
-    left_out: Counter[str] = Counter()
+def test_metrics_agree_with_lightevals_cases_within_their_tolerances():
+    checked: Counter[str] = Counter()
+    skipped: Counter[str] = Counter()
     for case in rows("lighteval_cases.jsonl"):
         metric, doc, prediction = case["metric"], case["doc"], case["predictions"][0]
-        if metric in NOT_OURS:
-            left_out[metric] += 1
+        if metric in NOT_IMPLEMENTED:
+            skipped[metric] += 1
             continue
         index = doc["gold_index"]
         golds = [doc["choices"][i] for i in ([index] if isinstance(index, int) else index)]
@@ -97,34 +97,34 @@ def test_lightevals_cases_hold_within_their_tolerances():
             assert metric == "exact_match", metric
             value = float(any(exact_match(prediction, gold) for gold in golds))
         assert list(case["expected"].values()) == [pytest.approx(value, abs=case["tolerance"])], case["name"]
-        agreed[metric] += 1
-    print(f"lighteval_cases: agreed {dict(agreed)}; not ours {dict(left_out)}")
+        checked[metric] += 1
+    print(f"lighteval_cases: agreed {dict(checked)}; not ours {dict(skipped)}")
 
 
-def test_yes_is_no_part_of_a_sentence():
+def test_token_f1_of_yes_is_zero_for_a_longer_answer():
     assert token_f1("yes, they were", "yes") == (0, 0, 0)
     assert token_f1("Yes.", "yes") == (1, 1, 1)
 
 
 @given(SENTENCES, SENTENCES)
-def test_precision_and_recall_change_places_with_the_texts(a, b):
+def test_swapping_the_texts_swaps_precision_and_recall(a, b):
     assert token_f1(a, b)[:2] == token_f1(b, a)[1::-1]
     for name, score in rouge(a, b).items():
         assert score[:2] == rouge(b, a)[name][1::-1]
 
 
 @given(st.text(), st.text())
-def test_every_metric_of_any_text_is_a_share(a, b):
+def test_every_metric_of_any_texts_is_between_0_and_1(a, b):
     for value in (*token_f1(a, b), *(v for score in rouge(a, b).values() for v in score), bleu(a, [b])):
         assert 0 <= value <= 1 + 1e-12
 
 
-def test_bleu_of_short_texts_comes_out_as_by_hand():
+def test_bleu_of_short_texts_matches_a_calculation_by_hand():
     assert bleu("the cat sat on the mat", ["a dog", "the cat sat on the mat"]) == pytest.approx(1)
-    # of 7 words 6, of 6 pairs 4, of 5 triples 2, of 4 quadruples 1
+    # common n-grams: 6 of 7 words, 4 of 6 pairs, 2 of 5 triples, 1 of 4 quadruples
     by_hand = (6 / 7 * 4 / 6 * 2 / 5 * 1 / 4) ** (1 / 4)
     assert bleu("the cat sat on a mat.", ["the cat sat on the mat."]) == pytest.approx(by_hand)
-    # no triple, no quadruple in common: 1/2 and 1/4 of a match
+    # no common triple or quadruple: they count as 1/2 and 1/4 of a match
     by_hand = (5 / 5 * 2 / 4 * (1 / 2) / 3 * (1 / 4) / 2) ** (1 / 4)
     assert bleu("b a d c e", ["a d b c e"]) == pytest.approx(by_hand)
     assert bleu("Nothing happens", ["Nothing happens"]) == 0
@@ -132,20 +132,20 @@ def test_bleu_of_short_texts_comes_out_as_by_hand():
         bleu("the cat", [])
 
 
-def test_bleu_splits_marks_off_words_but_not_numbers():
+def test_bleu_splits_punctuation_from_words_but_not_within_numbers():
     assert international("He paid $1,234.50, didn't he?") == "He paid $ 1,234.50 , didn ' t he ?".split()
 
 
-def test_a_true_answer_of_truthfulqa_is_nearer_to_the_true_answers():
+def test_best_answers_of_truthfulqa_mostly_have_higher_bleu_with_correct_answers():
     with (shared_data() / "truthfulqa" / "TruthfulQA.sample.csv").open() as file:
         questions = list(csv.DictReader(file))
-    nearer = []
+    higher = []
     for row in questions:
         others = [a for a in row["Correct Answers"].split("; ") if a != row["Best Answer"]]
         true, false = others or [row["Best Answer"]], row["Incorrect Answers"].split("; ")
-        nearer.append(bleu(row["Best Answer"], true) >= bleu(row["Best Answer"], false))
-    print(f"TruthfulQA: the best answer has the higher BLEU with the correct ones in {sum(nearer)} of {len(nearer)}")
-    assert statistics.mean(nearer) > 0.5
+        higher.append(bleu(row["Best Answer"], true) >= bleu(row["Best Answer"], false))
+    print(f"TruthfulQA: the best answer has the higher BLEU with the correct ones in {sum(higher)} of {len(higher)}")
+    assert statistics.mean(higher) > 0.5
 
 
 @pytest.fixture(scope="module")
@@ -176,8 +176,8 @@ def roberta(tmp_path_factory) -> Path:
     return folder
 
 
-def greedy(model: torch.nn.Module, tokenizer, prediction: str, reference: str, layer: int) -> Score:
-    """BERTScore from the paper's formulas: each token's highest cosine, averaged; the end marks count for nothing."""
+def expected_bert_score(model: torch.nn.Module, tokenizer, prediction: str, reference: str, layer: int) -> Score:
+    """BERTScore by the paper's formulas: each token's highest cosine similarity, averaged without special tokens."""
     vectors = []
     for text in (prediction, reference):
         ids = tokenizer(text, return_tensors="pt", truncation=True, max_length=16)
@@ -193,23 +193,23 @@ def greedy(model: torch.nn.Module, tokenizer, prediction: str, reference: str, l
 
 @pytest.mark.parametrize("family", ["bert", "roberta"])
 @pytest.mark.parametrize("layer", [1, 3])
-def test_bert_score_loads_a_checkpoint_and_comes_out_as_by_its_formulas(family, layer, request):
+def test_bert_score_loads_a_checkpoint_and_matches_its_formulas(family, layer, request):
     folder = request.getfixturevalue(family)
     model = {"bert": BertModel, "roberta": RobertaModel}[family].from_pretrained(folder)
     tokenizer = AutoTokenizer.from_pretrained(folder, add_prefix_space=True)
     pairs = [("the cat sat", "a cat sat on the mat ."), ("the dog ran .", "the dog ran ."), ("dog " * 40, "the cat")]
     scores = bert_score(*zip(*pairs, strict=True), folder, layer)
     for (prediction, reference), score in zip(pairs, scores, strict=True):
-        assert score == pytest.approx(greedy(model, tokenizer, prediction, reference, layer), abs=1e-5)
+        assert score == pytest.approx(expected_bert_score(model, tokenizer, prediction, reference, layer), abs=1e-5)
     assert scores[1] == pytest.approx((1, 1, 1), abs=1e-5)
 
 
-def test_an_empty_text_has_a_bert_score_of_nothing(bert):
+def test_an_empty_text_has_a_bert_score_of_zero(bert):
     assert bert_score(["", "the cat", " "], ["the cat", "", " "], bert, 2) == [(0, 0, 0)] * 3
     assert bert_score([], [], bert, 2) == []
 
 
-def test_bert_score_says_what_is_wrong_with_its_inputs(bert, tmp_path):
+def test_bert_score_reports_invalid_inputs(bert, tmp_path):
     with pytest.raises(StudyError, match="2 predictions but 1 references"):
         bert_score(["a", "b"], ["a"], bert, 2)
     with pytest.raises(StudyError, match="does not load at layer 9"):

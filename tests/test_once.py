@@ -1,4 +1,4 @@
-"""A training is made once for a call, whole or not at all."""
+"""A training runs once for the same arguments, and an interrupted training leaves no partial output."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from agentark.distill.once import MADE, Once
 
 
 def train(out: Path, number: int, base: Path, fails: bool = False) -> list[dict]:
-    """A training that leaves a trace of each time it ran."""
+    """A training that records each of its runs."""
     out.mkdir(parents=True)
     (out / "weights").write_text(str(number))
     with (base / "runs").open("a") as runs:
@@ -18,7 +18,7 @@ def train(out: Path, number: int, base: Path, fails: bool = False) -> list[dict]
     return [{"step": 1, "loss": number / 3}]
 
 
-def test_a_training_is_made_once_and_again_when_anything_about_it_changes(tmp_path):
+def test_a_training_runs_once_and_again_when_its_inputs_change(tmp_path):
     base, out, once = tmp_path / "base", tmp_path / "out" / "seed-0", Once(train)
     base.mkdir()
     (base / "config.json").write_text("{}")
@@ -35,7 +35,7 @@ def test_a_training_is_made_once_and_again_when_anything_about_it_changes(tmp_pa
     assert runs() == 3 and (out / "weights").read_text() == "2"
 
 
-def test_a_training_cut_short_leaves_what_was_there(tmp_path):
+def test_an_interrupted_training_leaves_the_previous_output(tmp_path):
     base, out, once = tmp_path / "base", tmp_path / "out", Once(train)
     base.mkdir()
     once(out=out, number=1, base=base)

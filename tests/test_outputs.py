@@ -1,4 +1,4 @@
-"""What a stage may replace: what the same notebook made, and nothing else."""
+"""A stage may replace the outputs of the same notebook and nothing else."""
 
 import json
 import re
@@ -52,11 +52,11 @@ def top(tmp_path):
     return tmp_path
 
 
-def ask(top, notebook, **named):
+def output_paths(top, notebook, **named):
     return places(top, notebook, named)
 
 
-def note(top, record, *outs):
+def write_record(top, record, *outs):
     (top / "data/runs").mkdir(exist_ok=True)
     (top / f"data/runs/{record}.json").write_text(json.dumps({"outs": outs}))
 
@@ -68,8 +68,8 @@ def note(top, record, *outs):
      ("03_debate", "data/debates/train"), ("03_debate", "data/debates/new"), ("10_report", "reports/index.html"),
      ("10_report", "reports/summary.json"), ("10_report", "reports/new.csv")],
 )  # fmt: skip
-def test_its_own_outputs_and_new_places_are_allowed(top, notebook, out):
-    assert ask(top, notebook, out=out)["out"].relative_to(top).parts[0] in ("data", "reports")
+def test_a_notebook_may_write_its_own_outputs_and_new_paths(top, notebook, out):
+    assert output_paths(top, notebook, out=out)["out"].relative_to(top).parts[0] in ("data", "reports")
 
 
 @pytest.mark.parametrize(
@@ -80,35 +80,35 @@ def test_its_own_outputs_and_new_places_are_allowed(top, notebook, out):
      "data/debates/train/deeper", "data/questions/deeper", "reports/index.html", "reports/notebooks", "data/published/x",
      " data/new", "~/x", "data/./", "tests/x"],
 )  # fmt: skip
-def test_every_other_place_is_refused_in_one_line_and_left_alone(top, out):
+def test_every_other_path_is_refused_in_one_line_and_left_unchanged(top, out):
     before = {p: p.read_bytes() for p in top.rglob("*") if p.is_file()}
     with pytest.raises(StudyError) as error:
-        ask(top, "02_base_models", out=out)
+        output_paths(top, "02_base_models", out=out)
     assert "\n" not in str(error.value) and "out=" in str(error.value)
     assert before == {p: p.read_bytes() for p in top.rglob("*") if p.is_file()}
 
 
-def test_an_absolute_path_inside_is_as_good_as_a_relative_one(top):
-    assert ask(top, "01_questions", out=str(top / "data/new"))["out"] == top / "data/new"
+def test_an_absolute_path_inside_the_project_is_allowed(top):
+    assert output_paths(top, "01_questions", out=str(top / "data/new"))["out"] == top / "data/new"
 
 
 @pytest.mark.parametrize(("first", "second"), [("data/a", "data/a"), ("data/a", "data/a/b"), ("data/a/b", "data/a")])
-def test_outputs_must_not_lie_in_one_another(top, first, second):
+def test_overlapping_outputs_are_refused(top, first, second):
     with pytest.raises(StudyError, match="overlap"):
-        ask(top, "02_base_models", out=first, out_scores=second)
+        output_paths(top, "02_base_models", out=first, out_scores=second)
 
 
-def test_a_record_of_the_last_run_allows_to_replace_what_it_made(top):
+def test_a_run_record_allows_its_notebook_to_replace_the_output(top):
     record = top / "data/runs/05_distill-x.json"
     record.parent.mkdir()
     for content in ("", "[]", "{}", '{"outs": 3}', '{"outs": [3]}', json.dumps({"outs": ["data/other"]})):
         record.write_text(content)
         with pytest.raises(StudyError, match="exists and is not an output of this notebook"):
-            ask(top, "05_distill", out="data/students/mine")
+            output_paths(top, "05_distill", out="data/students/mine")
     record.write_text(json.dumps({"outs": ["data/students/mine"]}))
-    assert ask(top, "05_distill", out="data/students/mine")
+    assert output_paths(top, "05_distill", out="data/students/mine")
     with pytest.raises(StudyError, match="exists and is not an output of this notebook"):
-        ask(top, "06_reward_model", out="data/students/mine")
+        output_paths(top, "06_reward_model", out="data/students/mine")
 
 
 @pytest.mark.parametrize(
@@ -117,37 +117,37 @@ def test_a_record_of_the_last_run_allows_to_replace_what_it_made(top):
      ("01_questions", "data/students"), ("01_questions", "data/grid"), ("02_checkpoint", "data/checkpoints"),
      ("02_checkpoint", "data/ablations"), ("05_distill", "data/students/qwen3-small")],
 )  # fmt: skip
-def test_a_place_above_the_outputs_of_stages_is_refused_before_there_are_any(tmp_path, notebook, out):
+def test_a_folder_above_outputs_of_stages_is_refused_before_they_exist(tmp_path, notebook, out):
     for file in ("dvc.yaml", "notebooks/grid/dvc.yaml"):
         (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(PROJECT / file, tmp_path / file)
     with pytest.raises(StudyError, match=r"would replace data/|is shared by all stages"):
-        ask(tmp_path, notebook, out=out)
+        output_paths(tmp_path, notebook, out=out)
 
 
-def test_a_place_that_holds_another_run_s_output_is_refused_also_where_the_notebook_wrote_it(top):
+def test_an_own_output_that_contains_the_output_of_another_run_is_refused(top):
     (top / "data/own/a").mkdir(parents=True)
     (top / "data/own/a/x").write_text("x")
-    note(top, "05_distill--own", "data/own")
-    assert ask(top, "05_distill", out="data/own")
+    write_record(top, "05_distill--own", "data/own")
+    assert output_paths(top, "05_distill", out="data/own")
     for record in ("06_reward_model--own--a", "05_distill--own--a"):
-        note(top, record, "data/own/a")
+        write_record(top, record, "data/own/a")
         with pytest.raises(StudyError, match="would replace data/own/a, an output of 0"):
-            ask(top, "05_distill", out="data/own")
+            output_paths(top, "05_distill", out="data/own")
         (top / f"data/runs/{record}.json").unlink()
-    note(top, "05_distill--own--b", "data/own/b")  # which is no longer there
-    assert ask(top, "05_distill", out="data/own")
+    write_record(top, "05_distill--own--b", "data/own/b")  # which no longer exists
+    assert output_paths(top, "05_distill", out="data/own")
 
 
 @pytest.mark.parametrize("content", ["", "stages: 3", "stages: {a: 3}", "\t", "[]"])
-def test_a_damaged_pipeline_allows_nothing_more(top, content):
+def test_damaged_dvc_files_do_not_allow_a_replacement(top, content):
     for file in ("dvc.yaml", "dvc.lock"):
         (top / file).write_text(content)
     with pytest.raises(StudyError):
-        ask(top, "01_questions", out="data/questions")
+        output_paths(top, "01_questions", out="data/questions")
 
 
-def test_a_run_killed_between_its_two_moves_loses_nothing(tmp_path):
+def test_the_previous_output_is_restored_after_a_kill_between_two_moves(tmp_path):
     path = tmp_path / "models"
     (tmp_path / ".old-models").mkdir()
     (tmp_path / ".old-models/weights").write_text("good")
@@ -156,52 +156,52 @@ def test_a_run_killed_between_its_two_moves_loses_nothing(tmp_path):
     assert (path / "weights").read_text() == "good"
 
 
-def test_a_move_that_fails_restores_the_earlier_output(tmp_path, monkeypatch):
+def test_a_failed_move_restores_the_previous_output(tmp_path, monkeypatch):
     path = tmp_path / "scores.csv"
     path.write_text("good")
     rename = type(path).rename
 
-    def fails(self, target):
+    def failing_rename(self, target):
         if self.name.startswith(".partial"):
             raise OSError(28, "No space left on device")
         return rename(self, target)
 
-    monkeypatch.setattr(type(path), "rename", fails)
-    with pytest.raises(OSError), staged([path]) as (stand_in,):
-        stand_in.write_text("new")
+    monkeypatch.setattr(type(path), "rename", failing_rename)
+    with pytest.raises(OSError), staged([path]) as (partial,):
+        partial.write_text("new")
     assert path.read_text() == "good" and [p.name for p in tmp_path.iterdir()] == ["scores.csv"]
 
 
-def test_the_place_that_a_notebook_names_itself_is_its_own_unless_it_holds_what_others_made(top):
-    # tables in git of notebooks that are no DVC stages: `make plan` on a fresh clone
-    def ask_usual(notebook, out, usual):
-        return places(top, notebook, {"out": out}, [usual])
+def test_a_default_path_may_be_replaced_unless_it_contains_other_outputs(top):
+    # tables in git, of notebooks without a DVC stage: `make plan` in a fresh clone
+    def paths_with_default(notebook, out, default):
+        return places(top, notebook, {"out": out}, [default])
 
     (top / "reports/plan.csv").write_text("in git")
-    assert ask_usual("plan", "reports/plan.csv", "reports/plan.csv")
-    assert ask_usual("plan", "reports/plan.csv", "reports/./plan.csv")
+    assert paths_with_default("plan", "reports/plan.csv", "reports/plan.csv")
+    assert paths_with_default("plan", "reports/plan.csv", "reports/./plan.csv")
     for out in ("reports/index.html", "data/debates", "data/students/mine"):
         with pytest.raises(StudyError, match="exists and is not an output"):
-            ask_usual("plan", out, "reports/plan.csv")
+            paths_with_default("plan", out, "reports/plan.csv")
     for out in ("data/debates", "data/questions", "reports/index.html"):
         with pytest.raises(StudyError, match="exists and is not an output"):
-            ask_usual("plan", out, out)
+            paths_with_default("plan", out, out)
 
 
-def test_a_trial_has_a_page_of_its_own(top):
+def test_each_trial_has_its_own_page(top):
     trials = ("data/t2", "data/x/a", "data/y/a", "reports/t2", "data/debates/train-2", "data/train", "data/debates/a/b")
-    named = [label(top, "03_debate", out, "data/debates/train") for out in (*trials, "data/debates/train")]
-    assert len(set(named)) == len(named) and named[-1] == "03_debate-train" and named[0] == "03_debate--t2"
+    labels = [label(top, "03_debate", out, "data/debates/train") for out in (*trials, "data/debates/train")]
+    assert len(set(labels)) == len(labels) and labels[-1] == "03_debate-train" and labels[0] == "03_debate--t2"
     assert label(top, "03_debate", f"{top}/data/t2/", "data/debates/train") == "03_debate--t2"
 
 
-def test_the_stages_of_the_study_keep_their_pages():
+def test_pages_of_stages_are_named_after_their_runs():
     for outs, name in outputs_of_stages():
         assert {out for out in outs if "notebooks/" in out} <= {f"reports/notebooks/{name}.html"}
 
 
 def outputs_of_stages():
-    """The outputs of each stage in DVC's files, and the name of its run."""
+    """The outputs of each stage in DVC's files, and the label of its run."""
     for pipeline in PIPELINES:
         for suffix in (".yaml", ".lock"):
             file = PROJECT / f"{pipeline}{suffix}"
@@ -209,12 +209,12 @@ def outputs_of_stages():
                 stage = stage.get("do", stage)
                 notebook = NOTEBOOK.search(stage["cmd"])[1]
                 outs = {k: default for k, (_, default) in declared(PROJECT / f"notebooks/{notebook}.ipynb").items()}
-                usual = next(default for k, default in outs.items() if k == "out" or k.startswith("out_"))
+                default_out = next(default for k, default in outs.items() if k == "out" or k.startswith("out_"))
                 given = re.search(r" out=(\S+)", stage["cmd"])
-                yield list(outputs(stage)), label(PROJECT, notebook, given[1] if given else usual, usual)
+                yield list(outputs(stage)), label(PROJECT, notebook, given[1] if given else default_out, default_out)
 
 
-def test_git_ignores_the_pages_of_trials_and_not_those_of_stages():
+def test_git_ignores_pages_of_trials_but_not_of_stages():
     def ignored(names):
         command = ["git", "check-ignore", "--no-index", *(f"reports/notebooks/{name}.html" for name in names)]
         return len(subprocess.run(command, cwd=PROJECT, capture_output=True, text=True).stdout.splitlines())

@@ -1,4 +1,4 @@
-"""The forms in which users have their questions: answers, choices, folders, splits and configurations."""
+"""Formats of users' own questions: answers, choices, folders, splits and configurations."""
 
 import json
 import re
@@ -6,7 +6,7 @@ import re
 import datasets
 import pandas as pd
 import pytest
-from test_own_questions import STUDENT, one, written
+from test_own_questions import STUDENT, question_of, write_rows
 
 from agentark import StudyError
 from agentark.answers import is_correct
@@ -34,7 +34,7 @@ def loaded(source, split="train"):
      "$5 per hour", "10 years old"],
 )  # fmt: skip
 def test_a_number_with_a_sign_or_unit_is_a_number(answer):
-    assert one({"question": "q?", "answer": answer})["kind"] == "number"
+    assert question_of({"question": "q?", "answer": answer})["kind"] == "number"
 
 
 @pytest.mark.parametrize(
@@ -51,8 +51,8 @@ def test_a_number_with_a_sign_or_unit_is_a_number(answer):
         ("1990s", "1990s", "1990"),
     ],
 )
-def test_an_answer_with_a_number_in_it_is_text(answer, right, wrong):
-    fields = one({"question": "q?", "answer": answer})
+def test_a_phrase_that_contains_a_number_is_a_text_answer(answer, right, wrong):
+    fields = question_of({"question": "q?", "answer": answer})
     assert (fields["kind"], fields["answer"]) == ("text", answer)
     assert is_correct(f"Answer: {right}", answer, "text") and not is_correct(f"Answer: {wrong}", answer, "text")
 
@@ -69,10 +69,10 @@ def test_an_answer_with_a_number_in_it_is_text(answer, right, wrong):
         (r"\boxed{4", "text", r"\boxed{4", ""),
     ],
 )
-def test_a_worked_answer_is_reduced_to_its_result(answer, kind, final, solution):
-    fields = one({"question": "q?", "answer": answer})
+def test_a_worked_answer_is_reduced_to_its_final_answer(answer, kind, final, solution):
+    fields = question_of({"question": "q?", "answer": answer})
     assert (fields["kind"], fields["answer"], fields["solution"]) == (kind, final, solution)
-    assert one({"question": "q?", "answer": answer, "solution": "mine"})["solution"] == "mine"
+    assert question_of({"question": "q?", "answer": answer, "solution": "mine"})["solution"] == "mine"
 
 
 @pytest.mark.parametrize(
@@ -121,14 +121,14 @@ def test_a_worked_answer_is_reduced_to_its_result(answer, kind, final, solution)
         (["AaBb", "aabb"], "B", "B"),
     ],
 )
-def test_choices_and_their_answer_are_read_in_their_usual_forms(choices, answer, letter):
-    fields = one({"question": "q?", "answer": answer, "choices": choices})
+def test_choices_and_their_answer_are_read_in_common_formats(choices, answer, letter):
+    fields = question_of({"question": "q?", "answer": answer, "choices": choices})
     assert (fields["kind"], fields["answer"]) == ("choice", letter)
     assert fields["text"].split("\n")[1].startswith("A) ") and fields["text"].count("B)") == 1
 
 
 @pytest.mark.parametrize(
-    ("choices", "answer", "told"),
+    ("choices", "answer", "message"),
     [
         (["b", "a"], "A", "could be A or B; give the text"),
         (["cat", "cow"], "B) cat", "neither a letter"),
@@ -144,9 +144,9 @@ def test_choices_and_their_answer_are_read_in_their_usual_forms(choices, answer,
         ("{'text': array(['cat', 'cow'], dtype=object", "cow", "is not a list of texts"),
     ],
 )
-def test_an_answer_that_could_be_two_choices_is_told(choices, answer, told):
-    with pytest.raises(StudyError, match=told):
-        one({"question": "q?", "answer": answer, "choices": choices})
+def test_ambiguous_answers_and_malformed_choices_are_reported(choices, answer, message):
+    with pytest.raises(StudyError, match=message):
+        question_of({"question": "q?", "answer": answer, "choices": choices})
 
 
 TEXTS = [["8", "2", "24", "120"], ["cat", "cow", "duck", "dog"], ["9", "1", "3", "4"]]
@@ -158,30 +158,30 @@ TEXTS = [["8", "2", "24", "120"], ["cat", "cow", "duck", "dog"], ["9", "1", "3",
         ([2, 0, 3], "CAD"),
         (["2", "0", "3"], "CAD"),
         ([2.0, 0.0, 3.0], "CAD"),
-        ([2, 1, 3], "CBD"),  # 1 is no text
-        ([2, 4, 1], "BDA"),  # they count from 1: 4 is no text
+        ([2, 1, 3], "CBD"),  # 1 is not the text of a choice
+        ([2, 4, 1], "BDA"),  # places counted from 1: 4 is not the text of a choice
         ([24, "B", 9], "CBA"),
-        (["2", "cow", "1"], "BBB"),  # they are texts
+        (["2", "cow", "1"], "BBB"),  # all are texts of choices
         ([24, None, 3], "C-C"),
         ([2, None, 3], "---"),
         ([2, 0, 7], "CA-"),
     ],
 )
-def test_a_file_s_numbers_are_places_or_texts_of_choices(tmp_path, answers, letters):
+def test_numeric_answers_of_a_file_are_places_or_texts_of_choices(tmp_path, answers, letters):
     for suffix in (".jsonl", ".csv"):
         rows = [
             {"question": f"Which of {n}?", "answer": answer, "choices": texts if suffix == ".jsonl" else str(texts)}
             for n, (texts, answer) in enumerate(zip(TEXTS, answers, strict=True))
         ]
-        source = written(tmp_path / f"mine{suffix}", rows)
-        found = {q.question_id: q.answer for split in ("train", "test") for q in both_parts(source, split)}
+        source = write_rows(tmp_path / f"mine{suffix}", rows)
+        found = {q.question_id: q.answer for split in ("train", "test") for q in questions_of_part(source, split)}
         assert "".join(found.get(n, "-") for n in range(1, 4)) == letters
 
 
-def both_parts(source, split):
+def questions_of_part(source, split):
     try:
         questions = loaded(source, split).questions
-    except StudyError:  # no question of this part
+    except StudyError:  # this part has no question
         return []
     return [q.model_copy(update={"question_id": int(q.question_id[-6:])}) for q in questions]
 
@@ -189,27 +189,27 @@ def both_parts(source, split):
 def test_choices_in_a_csv_file_are_read(tmp_path):
     rows = [{"question": f"Which is {n}?", "answer": "b", "choices": f'["{n - 1}", "{n}"]'} for n in range(60)]
     rows += [{"question": "Which city is the capital of France?", "answer": "Paris", "choices": ""}]
-    found = [q for split in ("train", "test") for q in loaded(written(tmp_path / "x.csv", rows), split).questions]
+    found = [q for split in ("train", "test") for q in loaded(write_rows(tmp_path / "x.csv", rows), split).questions]
     assert len(found) == 61 and {q.kind for q in found} == {"choice", "text"}
 
 
-def test_questions_with_one_stem_and_other_choices_are_other_questions(tmp_path):
-    contents = {one(row)["content"] for row in STEM}
-    turned = one({**STEM[0], "choices": STEM[0]["choices"][::-1]})
-    assert len(contents) == 80 and turned["content"] == one(STEM[0])["content"]
-    written(tmp_path / "mine" / "train.jsonl", STEM[:60])
-    written(tmp_path / "mine" / "test.jsonl", [*STEM[60:], STEM[0]])
+def test_equal_stems_with_different_choices_are_different_questions(tmp_path):
+    contents = {question_of(row)["content"] for row in STEM}
+    reordered = question_of({**STEM[0], "choices": STEM[0]["choices"][::-1]})
+    assert len(contents) == 80 and reordered["content"] == question_of(STEM[0])["content"]
+    write_rows(tmp_path / "mine" / "train.jsonl", STEM[:60])
+    write_rows(tmp_path / "mine" / "test.jsonl", [*STEM[60:], STEM[0]])
     counts = Counts(train=50, validation=0, test=20, test_other=0, test_hard=0)
     drawn = collect([str(tmp_path / "mine")], "mine", counts, 0, 1000, STUDENT).questions
-    assert len(drawn) == 70 and {q.content for q in drawn if q.split == "train"} < contents - {turned["content"]}
-    single = written(tmp_path / "single.jsonl", STEM)
+    assert len(drawn) == 70 and {q.content for q in drawn if q.split == "train"} < contents - {reordered["content"]}
+    single = write_rows(tmp_path / "single.jsonl", STEM)
     assert all(len(loaded(single, split).questions) > 3 for split in ("train", "test"))
 
 
-def test_a_question_with_choices_and_a_published_one_are_compared_without_them(tmp_path):
+def test_overlap_with_a_published_question_ignores_the_choices(tmp_path):
     row = {"question": "Which word is a colour?", "answer": "A", "choices": ["red", "stone"]}
     (mine,) = (
-        loaded(written(tmp_path / "a" / "train.jsonl", [row]), "train").questions
+        loaded(write_rows(tmp_path / "a" / "train.jsonl", [row]), "train").questions
         or loaded(tmp_path / "a", "test").questions
     )
     bare = mine.model_copy(update={"task": "medmcqa", "content": "which word is a colour"})
@@ -218,19 +218,19 @@ def test_a_question_with_choices_and_a_published_one_are_compared_without_them(t
         assert separate(pair)[0] == pair[1:]
 
 
-def test_a_repeated_question_counts_once_and_one_with_two_answers_not_at_all(tmp_path):
+def test_repeated_questions_count_once_and_contradictory_ones_are_set_aside(tmp_path):
     rows = [{"question": f"How is {n} spelt?", "answer": f"word{n}"} for n in range(30)]
-    source = written(
+    source = write_rows(
         tmp_path / "mine.jsonl", [*rows * 8, {**rows[3], "answer": "other"}, {**rows[4], "answer": "Word4."}]
     )
     found = [q for split in ("train", "test") for q in loaded(source, split).questions]
-    aside = [a for split in ("train", "test") for a in loaded(source, split).set_aside]
+    set_aside = [a for split in ("train", "test") for a in loaded(source, split).set_aside]
     assert sorted(q.answer for q in found) == sorted(f"word{n}" for n in range(30) if n != 3)
-    assert len(found) + len(aside) == 242
-    assert {a.reason.split(" of ")[0] for a in aside if a.row == 35} == {"the same question as row 5"}
-    assert any(a.row == 4 and "row 241" in a.reason and "with another answer" in a.reason for a in aside)
+    assert len(found) + len(set_aside) == 242
+    assert {a.reason.split(" of ")[0] for a in set_aside if a.row == 35} == {"the same question as row 5"}
+    assert any(a.row == 4 and "row 241" in a.reason and "with another answer" in a.reason for a in set_aside)
     signs = [{"question": f"What is {n} {sign}?", "answer": n} for n, sign in ((6, "(2 * 3)"), (7, "2 * (3)"))]
-    source = written(tmp_path / "signs" / "train.jsonl", [*ROWS, *signs])
+    source = write_rows(tmp_path / "signs" / "train.jsonl", [*ROWS, *signs])
     assert not loaded(source.parent).set_aside
 
 
@@ -252,16 +252,16 @@ def test_a_repeated_question_counts_once_and_one_with_two_answers_not_at_all(tmp
         (["trainset.jsonl", "heldout.jsonl"], (50, 50)),
     ],
 )
-def test_a_folder_without_both_parts_is_divided_like_a_file(tmp_path, names, parts):
+def test_a_folder_without_both_parts_is_split_like_a_file(tmp_path, names, parts):
     folder = tmp_path / "training-data"
     for i, name in enumerate(names):
-        written(folder / name, ROWS[i :: len(names)])
+        write_rows(folder / name, ROWS[i :: len(names)])
     sizes = [len(loaded(folder, split).questions) for split in ("train", "test")]
     assert tuple(sizes) == parts if parts else sum(sizes) == 100 and 5 < sizes[1] < 30
 
 
-def test_a_suffix_in_capitals_is_read_and_a_folder_without_files_is_told(tmp_path):
-    source = written(tmp_path / "Mine.JSONL", ROWS)
+def test_an_uppercase_suffix_is_read_and_a_folder_without_files_is_reported(tmp_path):
+    source = write_rows(tmp_path / "Mine.JSONL", ROWS)
     assert own.task_of(str(source)) == "Mine" and own.is_own("Mine.JSONL")
     assert len(loaded(source).questions) > 50
     (tmp_path / "empty").mkdir()
@@ -274,15 +274,15 @@ def test_a_suffix_in_capitals_is_read_and_a_folder_without_files_is_told(tmp_pat
     [(["train.jsonl", "extra.jsonl"], "extra"), (["test.jsonl", "other.jsonl"], "other"),
      (["train.jsonl", "test.jsonl", "b/more.csv"], "b/more")],
 )  # fmt: skip
-def test_a_file_that_would_not_be_read_is_named(tmp_path, names, unread):
+def test_a_file_that_would_not_be_read_is_reported(tmp_path, names, unread):
     for name in (*names, "dataset_info.json"):
-        written(tmp_path / name, ROWS[:9])
+        write_rows(tmp_path / name, ROWS[:9])
     with pytest.raises(StudyError, match=rf"{unread}\.\w+: not read, .* put train or test into its name"):
         loaded(tmp_path)
 
 
 @pytest.mark.parametrize(("name", "n"), [("train", -1), ("test_hard", -2)])
-def test_a_negative_number_of_questions_is_told(name, n):
+def test_negative_or_only_zero_numbers_of_questions_are_refused(name, n):
     counts = dict(train=1, validation=1, test=1, test_other=1, test_hard=0)
     with pytest.raises(StudyError, match=rf"questions\.{name} is {n}; give 0 or a larger number"):
         Counts(**counts | {name: n})
@@ -290,16 +290,16 @@ def test_a_negative_number_of_questions_is_told(name, n):
         Counts(**dict.fromkeys(counts, 0))
 
 
-def test_training_questions_that_are_test_questions_are_told(tmp_path):
+def test_too_few_training_questions_outside_the_test_set_are_reported(tmp_path):
     for part in ("train", "test"):
-        written(tmp_path / "mine" / f"{part}.jsonl", ROWS)
+        write_rows(tmp_path / "mine" / f"{part}.jsonl", ROWS)
     counts = Counts(train=5, validation=0, test=5, test_other=0, test_hard=0)
     with pytest.raises(StudyError, match=r"only 0 questions in train \(\d+ more are also in a test set and removed\)"):
         collect([str(tmp_path / "mine")], "mine", counts, 0, 1000, STUDENT)
 
 
 def hub(monkeypatch, **splits):
-    """A data set on the hub with these splits; with configurations if a name has two parts."""
+    """Mock a data set on the hub with these splits; names of the form config__split give it configurations."""
 
     def load_dataset(name, config=None, split=None, **more):
         configs = sorted({key.partition("__")[0] for key in splits if "__" in key})
@@ -320,13 +320,13 @@ def hub(monkeypatch, **splits):
     [(["train"], None), (["test"], None), (["main"], None), (["train", "test"], (50, 50)),
      (["train", "validation"], (50, 50)), (["auxiliary_train", "dev"], (50, 50))],
 )  # fmt: skip
-def test_a_hub_data_set_without_both_parts_is_divided_like_a_file(monkeypatch, splits, parts):
+def test_a_hub_data_set_without_both_parts_is_split_like_a_file(monkeypatch, splits, parts):
     hub(monkeypatch, **{split: ROWS[i :: len(splits)] for i, split in enumerate(splits)})
     sizes = [len(loaded("org/name", split).questions) for split in ("train", "test")]
     assert tuple(sizes) == parts if parts else sum(sizes) == 100 and 5 < sizes[1] < 30
 
 
-def test_a_folder_with_one_parquet_file_is_divided(tmp_path, monkeypatch):
+def test_a_folder_with_one_parquet_file_is_split(tmp_path, monkeypatch):
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
     (tmp_path / "mine").mkdir()
     pd.DataFrame([{**row, "answer": str(row["answer"])} for row in ROWS]).to_parquet(
@@ -336,7 +336,7 @@ def test_a_folder_with_one_parquet_file_is_divided(tmp_path, monkeypatch):
     assert sum(sizes) == 100 and 5 < sizes[1] < 30
 
 
-def test_a_configuration_is_named_after_a_colon(monkeypatch):
+def test_a_configuration_is_selected_after_a_colon(monkeypatch):
     hub(monkeypatch, main__train=ROWS, other__train=ROWS[:50])
     with pytest.raises(
         StudyError, match=re.escape("org/name has the configurations main, other; name one, as in org/name:main")
@@ -346,13 +346,13 @@ def test_a_configuration_is_named_after_a_colon(monkeypatch):
     assert own.task_of("org/name-1.5:en.v2") == "name-1-5-en-v2" and own.task_of("org/name") == "name"
 
 
-def test_only_names_on_the_hub_need_it(tmp_path):
+def test_only_names_of_hub_data_sets_need_the_hub(tmp_path):
     (tmp_path / "mine").mkdir()
     assert on_hub("org/name") and on_hub("org/name:main")
     assert not any(map(on_hub, ("word", "docs/your-own.md", "./mine", str(tmp_path / "mine"), "mine.jsonl")))
 
 
-def test_json_and_account_name_each_row_once(tmp_path):
+def test_the_account_lists_a_row_without_an_answer_once(tmp_path):
     source = tmp_path / "mine.jsonl"
     source.write_text("".join(json.dumps(row) + "\n" for row in [{"question": "x"}, *ROWS]))
     counts = Counts(train=5, validation=0, test=5, test_other=0, test_hard=0)

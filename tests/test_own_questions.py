@@ -1,4 +1,4 @@
-"""A user's own questions: from a file with any columns to a table of questions that the study takes."""
+"""A user's own questions: files with any columns become tables of questions that the study can use."""
 
 import csv
 import gzip
@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from agentark import StudyError
 from agentark.answers import is_right
 from agentark.tasks.datasets import load, own, own_data_set
-from agentark.tasks.questions import Counts, asked, collect, pick
+from agentark.tasks.questions import Counts, collect, pick, question_counts
 
 STUDENT = Path(__file__).parents[1] / "data" / "models" / "qwen3-small"
 ROWS = [{"question": f"What is {n} plus {n}?", "answer": 2 * n, "solution": f"{n} + {n} = {2 * n}"} for n in range(200)]
@@ -24,7 +24,7 @@ COUNTS = Counts(train=40, validation=2, test=10, test_other=5, test_hard=0)
 CITIES = [{"question": f"Which city is {n}?", "answer": f"city{n}"} for n in range(30)]
 
 
-def written(path: Path, rows: list[dict]) -> Path:
+def write_rows(path: Path, rows: list[dict]) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix == ".csv":
         with path.open("w", newline="") as file:
@@ -36,14 +36,14 @@ def written(path: Path, rows: list[dict]) -> Path:
     return path
 
 
-def one(row: dict, **columns: str):
+def question_of(row: dict, **columns: str):
     (found,) = (own_data_set("mine.jsonl", columns),)
     return found.question(row)
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".csv"])
-def test_a_single_file_gives_all_splits_without_overlap(tmp_path, suffix):
-    source = str(written(tmp_path / f"my sums{suffix}", ROWS))
+def test_single_file_gives_all_splits_without_overlap(tmp_path, suffix):
+    source = str(write_rows(tmp_path / f"my sums{suffix}", ROWS))
     questions = collect([source], "my-sums", COUNTS, 0, 1000, STUDENT).questions
     uses = {use: pick(questions, use, "my-sums") for use in ("train", "validation", "in_domain", "test")}
     assert [len(uses[use]) for use in ("train", "validation", "test")] == [40, 2, 10] and uses["in_domain"] == uses[
@@ -55,21 +55,21 @@ def test_a_single_file_gives_all_splits_without_overlap(tmp_path, suffix):
     again = collect([source], "my-sums", COUNTS, 0, 1000, STUDENT).questions
     assert again == questions
     params = {"questions": {"tasks": [source], "train": 40, "test": 10, "test_other": 5}, "train_task": "my-sums"}
-    assert asked(params, "test") == {"my-sums": 10} and asked(params, "train") == {"my-sums": 40}
+    assert question_counts(params, "test") == {"my-sums": 10} and question_counts(params, "train") == {"my-sums": 40}
 
 
-def test_a_folder_has_its_own_parts_and_stands_beside_a_published_data_set(tmp_path):
-    written(tmp_path / "mine" / "train.jsonl", ROWS[:150])
-    written(tmp_path / "mine" / "test.jsonl", ROWS[150:])
-    other = written(
+def test_folder_keeps_its_splits_and_a_file_may_name_other_columns(tmp_path):
+    write_rows(tmp_path / "mine" / "train.jsonl", ROWS[:150])
+    write_rows(tmp_path / "mine" / "test.jsonl", ROWS[150:])
+    other = write_rows(
         tmp_path / "other.jsonl", [{"prompt": f"Name number {n}.", "target": f"word{n}"} for n in range(100)]
     )
     columns = {"question": "prompt", "answer": "target"}
     assert len(load(own_data_set(str(tmp_path / "mine"), {}), split="test").questions) == 50
     found = load(own_data_set(str(other), columns), split="test").questions
     assert 5 < len(found) < 30 and {q.kind for q in found} == {"text"}
-    drawn = collect([str(tmp_path / "mine")], "mine", COUNTS, 0, 1000, STUDENT).questions
-    assert {q.task for q in drawn} == {"mine"}
+    collected = collect([str(tmp_path / "mine")], "mine", COUNTS, 0, 1000, STUDENT).questions
+    assert {q.task for q in collected} == {"mine"}
 
 
 @pytest.mark.parametrize(
@@ -85,14 +85,14 @@ def test_a_folder_has_its_own_parts_and_stands_beside_a_published_data_set(tmp_p
         ({"question": "q?", "answer": "Three", "choices": ["one", "two", "three"]}, "choice", "C"),
     ],
 )
-def test_the_kind_follows_from_the_answer(row, kind, answer):
-    fields = one(row)
+def test_kind_is_inferred_from_the_answer(row, kind, answer):
+    fields = question_of(row)
     assert (fields["kind"], fields["answer"]) == (kind, answer)
     assert ("B) two" in fields["text"]) == (kind == "choice")
 
 
 @pytest.mark.parametrize(
-    ("row", "told"),
+    ("row", "message"),
     [
         ({"answer": "1"}, "column question is missing"),
         ({"question": "q?"}, "column answer is missing"),
@@ -107,13 +107,13 @@ def test_the_kind_follows_from_the_answer(row, kind, answer):
         ({"question": "q?", "answer": "A", "kind": "choice"}, "is not a list of texts"),
     ],
 )
-def test_a_row_that_cannot_be_used_is_named_with_its_column(row, told):
-    with pytest.raises(StudyError, match=told):
-        one(row)
+def test_unusable_row_is_reported_with_its_column(row, message):
+    with pytest.raises(StudyError, match=message):
+        question_of(row)
 
 
-def test_bad_rows_are_set_aside_with_their_line(tmp_path):
-    source = written(tmp_path / "mine.jsonl", [*ROWS[:50], {"question": "x"}, *ROWS[50:100]])
+def test_bad_rows_are_set_aside_with_their_row_number(tmp_path):
+    source = write_rows(tmp_path / "mine.jsonl", [*ROWS[:50], {"question": "x"}, *ROWS[50:100]])
     loaded = load(own_data_set(str(source), {}), split="train")
     assert [(aside.row, aside.reason) for aside in loaded.set_aside] == [(51, "column answer is missing")]
     with pytest.raises(StudyError, match=r"questions\.columns: prompt is unknown"):
@@ -121,7 +121,7 @@ def test_bad_rows_are_set_aside_with_their_line(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "message"),
     [
         (b"Question,Answer\nx?,1\n", "row 1: column question is missing (its columns: Question, Answer)"),
         (b"question;answer\nx?;1\n", "row 1: column question is missing (its columns: question;answer)"),
@@ -129,14 +129,14 @@ def test_bad_rows_are_set_aside_with_their_line(tmp_path):
         ("question,answer\nx?,1\n".encode("utf-16"), "can't decode byte 0xff .*; save it as UTF-8"),
     ],
 )
-def test_a_file_that_gives_no_question_is_told_with_what_is_wrong(tmp_path, content, told):
+def test_file_without_usable_questions_is_reported_with_the_reason(tmp_path, content, message):
     (tmp_path / "mine.csv").write_bytes(content)
-    with pytest.raises(StudyError, match=rf"mine\.csv: .*{told.replace('(', '[(]').replace(')', '[)]')}"):
+    with pytest.raises(StudyError, match=rf"mine\.csv: .*{message.replace('(', '[(]').replace(')', '[)]')}"):
         load(own_data_set(str(tmp_path / "mine.csv"), {}), split="train")
 
 
 @pytest.mark.parametrize(
-    ("columns", "told"),
+    ("columns", "message"),
     [
         (
             {"choices": "optoins"},
@@ -147,29 +147,29 @@ def test_a_file_that_gives_no_question_is_told_with_what_is_wrong(tmp_path, cont
         ({"question": "q", "answer": "q"}, "question and answer are both the column 'q'; name two columns"),
     ],
 )
-def test_a_column_that_is_nowhere_or_named_twice_is_told(tmp_path, columns, told):
-    source = written(tmp_path / "mine.jsonl", ROWS)
-    with pytest.raises(StudyError, match=told):
+def test_missing_or_repeated_column_is_reported(tmp_path, columns, message):
+    source = write_rows(tmp_path / "mine.jsonl", ROWS)
+    with pytest.raises(StudyError, match=message):
         load(own_data_set(str(source), columns), split="train")
 
 
-def test_a_column_may_be_in_one_part_only_and_the_answer_in_the_solution(tmp_path):
-    written(tmp_path / "mine" / "train.jsonl", [{**row, "steps": "So."} for row in ROWS[:50]])
-    written(tmp_path / "mine" / "test.jsonl", ROWS[50:])
+def test_column_may_be_in_one_split_only_and_the_answer_in_the_solution(tmp_path):
+    write_rows(tmp_path / "mine" / "train.jsonl", [{**row, "steps": "So."} for row in ROWS[:50]])
+    write_rows(tmp_path / "mine" / "test.jsonl", ROWS[50:])
     for split in ("train", "test"):
         assert load(own_data_set(str(tmp_path / "mine"), {"solution": "steps"}), split=split).questions
     assert own_data_set("mine.jsonl", {"answer": "solution"}).question({"question": "q?", "solution": "2 #### 4"})
 
 
 @pytest.mark.parametrize("answer", ["*", "...", r"\text{}", "<answer>5</answer>", "</think>"])
-def test_an_answer_that_is_not_right_against_itself_is_set_aside(tmp_path, answer):
-    source = written(tmp_path / "mine" / "train.jsonl", [*ROWS, {"question": "Odd?", "answer": answer}])
+def test_answer_that_is_graded_wrong_against_itself_is_set_aside(tmp_path, answer):
+    source = write_rows(tmp_path / "mine" / "train.jsonl", [*ROWS, {"question": "Odd?", "answer": answer}])
     aside = [a for split in ("train", "test") for a in load(own_data_set(str(source), {}), split=split).set_aside]
     assert {a.row for a in aside} == {201} and "\n" not in aside[0].reason
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "told"),
+    ("name", "content", "message"),
     [
         ("mine.csv", b"question,answer,answer\nx?,1,2\n", "the header has the column 'answer' twice"),
         ("mine.json", b'[{"question": "x?", "answer": 1, "answer": 2}]', "the key 'answer' appears twice"),
@@ -178,13 +178,13 @@ def test_an_answer_that_is_not_right_against_itself_is_set_aside(tmp_path, answe
         ("mine.parquet", b"PK\x03\x04" + bytes(99), "a zip archive, not .parquet; unpack it"),
     ],
 )
-def test_a_file_in_which_it_is_not_clear_what_counts_is_told(tmp_path, name, content, told):
+def test_file_with_repeated_keys_or_a_wrong_format_is_reported(tmp_path, name, content, message):
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(StudyError, match=told):
+    with pytest.raises(StudyError, match=message):
         load(own_data_set(str(tmp_path / name), {}), split="train")
 
 
-def test_a_table_s_numbers_and_gaps_are_read_as_written(tmp_path):
+def test_numbers_and_missing_values_of_a_table_are_read_as_written(tmp_path):
     table = pd.DataFrame({"question": [f"What is {n}?" for n in range(40)], "answer": np.float32([0.1] * 40)})
     table.assign(kind=np.nan, choices=np.nan).to_parquet(tmp_path / "mine.parquet")
     questions = [
@@ -193,34 +193,34 @@ def test_a_table_s_numbers_and_gaps_are_read_as_written(tmp_path):
         for q in load(own_data_set(str(tmp_path / "mine.parquet"), {}), split=split).questions
     ]
     assert {(q.answer, q.kind) for q in questions} == {("0.1", "number")} and len(questions) == 40
-    fields = one({"question": "q?", "answer": "B", "choices": ["a", "b"], "kind": float("nan")})
+    fields = question_of({"question": "q?", "answer": "B", "choices": ["a", "b"], "kind": float("nan")})
     assert fields["kind"] == "choice"
 
 
-def test_a_long_field_of_a_csv_file_is_read(tmp_path):
-    source = written(tmp_path / "mine" / "train.csv", [{"question": "long " * 40_000, "answer": "x"}, *CITIES])
+def test_long_field_of_a_csv_file_is_read(tmp_path):
+    source = write_rows(tmp_path / "mine" / "train.csv", [{"question": "long " * 40_000, "answer": "x"}, *CITIES])
     found = [q for split in ("train", "test") for q in load(own_data_set(str(source), {}), split=split).questions]
     assert max(len(q.text) for q in found) > 131_072
 
 
-def test_a_part_without_questions_is_told_as_such_and_only_if_it_is_wanted(tmp_path):
+def test_split_without_questions_is_an_error_only_if_it_is_requested(tmp_path):
     (tmp_path / "one.csv").write_text("question,answer\nWhat is 1 plus 1?,2\n,\n")
-    told = []
+    messages = []
     for split in ("train", "test"):
         try:
             load(own_data_set(str(tmp_path / "one.csv"), {}), split=split)
         except StudyError as error:
-            told.append(str(error))
-    assert len(told) == 1 and "too few questions for the part" in told[0]
-    written(tmp_path / "mine" / "train.jsonl", ROWS)
+            messages.append(str(error))
+    assert len(messages) == 1 and "too few questions for the part" in messages[0]
+    write_rows(tmp_path / "mine" / "train.jsonl", ROWS)
     (tmp_path / "mine" / "test.jsonl").write_text("")
     counts = Counts(train=40, validation=0, test=0, test_other=0, test_hard=0)
-    drawn = collect([str(tmp_path / "mine")], "mine", counts, 0, 1000, STUDENT)
-    assert len(drawn.questions) == 40 and drawn.account["what"].str.contains("none asked for: .*no rows").sum() == 1
+    result = collect([str(tmp_path / "mine")], "mine", counts, 0, 1000, STUDENT)
+    assert len(result.questions) == 40 and result.account["what"].str.contains("none asked for: .*no rows").sum() == 1
 
 
 @pytest.mark.parametrize(
-    ("tasks", "train_task", "told"),
+    ("tasks", "train_task", "message"),
     [
         (["{folder}/equation.jsonl"], "equation", "has the name of another task"),
         (["{folder}/mine.jsonl", "{folder}/deep/mine.jsonl"], "mine", "has the name of another task"),
@@ -229,14 +229,14 @@ def test_a_part_without_questions_is_told_as_such_and_only_if_it_is_wanted(tmp_p
         (["{folder}/mine.jsonl", "equation"], "mine", "mixes the generated world"),
     ],
 )
-def test_names_that_do_not_fit_are_told(tmp_path, tasks, train_task, told):
+def test_conflicting_or_unknown_task_names_are_reported(tmp_path, tasks, train_task, message):
     for name in ("equation", "mine", "deep/mine"):
-        written(tmp_path / f"{name}.jsonl", ROWS)
-    with pytest.raises(StudyError, match=told):
+        write_rows(tmp_path / f"{name}.jsonl", ROWS)
+    with pytest.raises(StudyError, match=message):
         collect([task.format(folder=tmp_path) for task in tasks], train_task, COUNTS, 0, 1000, STUDENT)
 
 
 @given(st.text(min_size=1, max_size=20))
-def test_the_name_of_a_task_can_stand_in_ids_and_paths(name):
+def test_task_name_is_valid_in_ids_and_paths(name):
     task = own.task_of(f"some/{name}.jsonl")
     assert "/" not in task and " " not in task and not task.startswith("-")

@@ -1,4 +1,4 @@
-"""Executed notebooks as pages: what was run is shown, when and how it was run is not."""
+"""Executed notebooks as pages: they show code and outputs, but nothing that differs between equal runs."""
 
 from html.parser import HTMLParser
 from pathlib import Path
@@ -15,12 +15,12 @@ from agentark.stage.pages import notebook_page
 PAGES = sorted((root() / "reports").rglob("*.html"))
 
 
-def printed(*pieces: str, name: str = "stdout") -> list:
+def stream_outputs(*pieces: str, name: str = "stdout") -> list:
     return [new_output("stream", name=name, text=piece) for piece in pieces]
 
 
-def test_a_page_does_not_show_in_how_many_pieces_its_prints_came():
-    whole, parts = (
+def test_a_page_does_not_depend_on_how_printed_output_was_chunked():
+    single, chunked = (
         notebook_page(
             new_notebook(
                 cells=[
@@ -30,14 +30,14 @@ def test_a_page_does_not_show_in_how_many_pieces_its_prints_came():
             )
         )
         for outputs, count in (
-            (printed("one\ntwo\n"), 1),
-            ([*printed("one"), *printed("a warning", name="stderr"), *printed("\ntwo\n")], 7),
+            (stream_outputs("one\ntwo\n"), 1),
+            ([*stream_outputs("one"), *stream_outputs("a warning", name="stderr"), *stream_outputs("\ntwo\n")], 7),
         )
     )
-    assert whole == parts and "one\ntwo" in whole and "<title>Title</title>" in whole and "warning" not in whole
+    assert single == chunked and "one\ntwo" in single and "<title>Title</title>" in single and "warning" not in single
 
 
-def test_a_page_names_published_places_and_can_leave_out_its_code():
+def test_a_page_shows_final_paths_and_can_omit_its_code():
     cell = new_code_cell('# Parameters\nout = "data/.partial-x"', metadata={"tags": ["injected-parameters"]})
     notebook = new_notebook(cells=[new_markdown_cell("# Title"), cell])
     assert "data/x" in notebook_page(notebook, {"data/.partial-x": "data/x"})
@@ -65,7 +65,7 @@ class Pictures(HTMLParser):
             self.in_caption = False
 
 
-def test_a_figure_s_caption_is_its_alternative_text_and_is_printed_below_it():
+def test_a_figure_caption_is_its_alternative_text_and_is_shown_below_it():
     caption = 'Gain by method, "PAD" < 3 & more.'
     data, metadata = DisplayFormatter().format(show(plt.figure(), caption))
     shown = new_output("display_data", data={"image/png": data["image/png"]}, metadata=metadata)
@@ -74,7 +74,7 @@ def test_a_figure_s_caption_is_its_alternative_text_and_is_printed_below_it():
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
-def test_every_picture_of_a_page_has_an_alternative_text_of_its_own(page: Path):
+def test_every_picture_of_a_page_has_a_distinct_alternative_text(page: Path):
     alternatives = Pictures(page.read_text()).alternatives
     assert all(len(text) > 20 and "No description" not in text for text in alternatives)
     assert len(set(alternatives)) == len(alternatives)

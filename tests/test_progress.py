@@ -24,7 +24,7 @@ def test_a_bar_counts_the_parts_of_all_processes(capsys, monkeypatch):
     monkeypatch.delenv(TERMINAL, raising=False)  # another test may have run a stage in this process
     with progress(120, "debates", "question"):
         run_all(work, [{"parts": 60}, {"parts": 60}])
-        with progress(5, "within", "step"):  # no bar of its own
+        with progress(5, "within", "step"):  # a nested bar is not shown
             pass
     shown = capsys.readouterr().err
     counts = [int(n) for n in re.findall(r"(\d+)/120", shown)]
@@ -32,7 +32,7 @@ def test_a_bar_counts_the_parts_of_all_processes(capsys, monkeypatch):
     assert TICKS not in os.environ
 
 
-def test_a_short_piece_of_work_shows_no_bar_and_a_tick_without_one_is_nothing(capsys):
+def test_short_work_shows_no_bar_and_a_tick_without_a_bar_does_nothing(capsys):
     tick()
     with progress(2, "grading", "question"):
         tick()
@@ -49,22 +49,22 @@ with progress(12, "trainings", "step"):
 """
 
 
-def test_a_stage_shows_its_bar_on_the_terminal_alone():
+def test_a_stage_shows_its_bar_only_on_the_terminal():
     leader, follower = pty.openpty()
-    given = os.environ | {"AGENTARK_TERMINAL": os.ttyname(follower)}
-    done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, env=given, check=True)
+    variables = os.environ | {"AGENTARK_TERMINAL": os.ttyname(follower)}
+    done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, env=variables, check=True)
     ready, *_ = select.select([leader], [], [], 10)
     shown = os.read(leader, 100_000).decode() if ready else ""
     assert done.stdout == done.stderr == "" and "trainings" in shown and "step/s" in shown
-    given = os.environ | {"AGENTARK_TERMINAL": ""}  # no terminal: under CI, say
-    done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, env=given, check=True)
+    variables = os.environ | {"AGENTARK_TERMINAL": ""}  # no terminal, as under CI
+    done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, env=variables, check=True)
     assert done.stdout == done.stderr == ""
 
 
-def test_logging_goes_where_the_settings_say():
+def test_report_to_and_run_name_are_passed_to_the_trainer():
     settings = SFT(steps=2, batch_size=2, learning_rate=0.1, report_to="tensorboard")
-    given = arguments(settings, 0, 2, "rsft base seed 0")
-    assert given["report_to"] == "tensorboard" and given["run_name"] == "rsft base seed 0"
+    found = arguments(settings, 0, 2, "rsft base seed 0")
+    assert found["report_to"] == "tensorboard" and found["run_name"] == "rsft base seed 0"
     assert (
         "report_to" not in settings.recorded()
         and arguments(settings.but(report_to="none"), 0, 2)["report_to"] == "none"

@@ -1,12 +1,12 @@
-"""MAD, MAV and DyLAN: who speaks when, what each sees, when it ends; in the generated world and for published questions."""
+"""MAD, MAV and DyLAN on generated and published questions: order of calls, prompts and the end of the debate."""
 
 import pytest
-from examples import GOLD, KEYS, MAX_TOKENS, SLIPPED, SWAPPED
-from examples import said as trace
-from test_protocols import held, quarrel, told
+from examples import GOLD, KEYS, MAX_TOKENS, REORDERED, WRONG_STEP
+from examples import trace_of as trace
+from test_protocols import disagreeing_reply, prompt_of, turns_of
 
 from agentark import StudyError, root
-from agentark.debate.protocols import MAD, MAV, Debate, DyLAN, approves, named, ranked
+from agentark.debate.protocols import MAD, MAV, Debate, DyLAN, approves, make_protocol, ranked
 from agentark.debate.run import run_debates, run_group
 from agentark.engines import Store, engine
 from agentark.evaluate.predictions import predict
@@ -17,7 +17,7 @@ from agentark.traces.selection import select
 
 PUBLISHED = KEYS.model_copy(update={"task": "gsm8k", "quantities": [], "text": "How many keys do they have?"})
 QUESTIONS = [KEYS, PUBLISHED]
-SILENT = "dora = 1"  # no answer, and no part of another trace
+NO_ANSWER = "dora = 1"  # states no answer and is no part of another trace
 NAMES = ["debate", "mad", "mav", "dylan"]
 
 
@@ -33,139 +33,144 @@ def dylan(agents=5, rounds=3, keep=2):
     return DyLAN(agents, rounds, temperature=1.0, revision_temperature=0.2, order="shared", keep=keep)
 
 
-def talk(name, agents=3, rounds=3):
-    return named(name, agents, rounds, 1.0, 0.2, "shared")
+def protocol_named(name, agents=3, rounds=3):
+    return make_protocol(name, agents, rounds, 1.0, 0.2, "shared")
 
 
-def speakers(turns):
-    return [[(t.agent, t.round) for t in spoken] for spoken in turns]
+def agents_and_rounds(turns):
+    return [[(t.agent, t.round) for t in step] for step in turns]
 
 
 def undecided(agent, round):
-    return "UNDECIDED" if agent == SUMMARISER else quarrel(agent, round)
+    return "UNDECIDED" if agent == SUMMARISER else disagreeing_reply(agent, round)
 
 
 # MAD
 
 
 @pytest.mark.parametrize("question", QUESTIONS, ids=["world", "published"])
-def test_the_sides_argue_by_turns_and_the_moderator_speaks_after_each_round(question):
-    turns = held(mad(rounds=3), undecided, question)
-    assert speakers(turns) == [[(agent, k)] for k in (1, 2, 3) for agent in (1, 2, SUMMARISER)]
+def test_mad_runs_both_sides_and_then_the_moderator_in_each_round(question):
+    turns = turns_of(mad(rounds=3), undecided, question)
+    assert agents_and_rounds(turns) == [[(agent, k)] for k in (1, 2, 3) for agent in (1, 2, SUMMARISER)]
     assert [t.temperature for (t,) in turns] == [1.0, 1.0, 0.2] + 6 * [0.2]
 
 
 @pytest.mark.parametrize("agreed", [1, 2])
-def test_in_the_world_mad_ends_when_the_sides_agree(agreed):
-    turns = held(mad(rounds=3), lambda agent, round: GOLD if round >= agreed else quarrel(agent, round))
-    assert speakers(turns)[-1] == [(SUMMARISER, agreed)]
+def test_mad_on_generated_questions_ends_when_the_sides_agree(agreed):
+    turns = turns_of(mad(rounds=3), lambda agent, round: GOLD if round >= agreed else disagreeing_reply(agent, round))
+    assert agents_and_rounds(turns)[-1] == [(SUMMARISER, agreed)]
 
 
-@pytest.mark.parametrize("decides", [1, 2])
-def test_a_published_mad_ends_when_the_moderator_decides_though_the_sides_do_not_agree(decides):
-    def says(agent, round):
-        return f"The answer is {9 if agent == SUMMARISER else agent}." if round == decides else undecided(agent, round)
+@pytest.mark.parametrize("deciding_round", [1, 2])
+def test_mad_on_published_questions_ends_when_the_moderator_decides(deciding_round):
+    def reply_text(agent, round):
+        return (
+            f"The answer is {9 if agent == SUMMARISER else agent}."
+            if round == deciding_round
+            else undecided(agent, round)
+        )
 
-    assert speakers(held(mad(rounds=3), says, PUBLISHED))[-1] == [(SUMMARISER, decides)]
+    assert agents_and_rounds(turns_of(mad(rounds=3), reply_text, PUBLISHED))[-1] == [(SUMMARISER, deciding_round)]
 
 
 @pytest.mark.parametrize(
     "verdict", ["UNDECIDED", "", "<think>The answer is 9. UNDECIDED?", "<think>9</think>UNDECIDED"]
 )
-def test_a_moderator_who_states_nothing_has_not_decided(verdict):
-    turns = held(mad(2), lambda agent, round: quarrel(agent, round) if agent else verdict, PUBLISHED)
-    assert speakers(turns)[-1] == [(SUMMARISER, 2)]
+def test_a_moderator_reply_without_an_answer_is_not_a_decision(verdict):
+    turns = turns_of(mad(2), lambda agent, round: disagreeing_reply(agent, round) if agent else verdict, PUBLISHED)
+    assert agents_and_rounds(turns)[-1] == [(SUMMARISER, 2)]
 
 
-def test_what_a_moderator_thought_of_does_not_keep_the_debate_open():
+def test_undecided_in_the_moderator_s_thought_does_not_prolong_the_debate():
     verdict = "<think>UNDECIDED, or not?</think>The answer is 9."
-    turns = held(mad(2), lambda agent, round: quarrel(agent, round) if agent else verdict, PUBLISHED)
-    assert speakers(turns)[-1] == [(SUMMARISER, 1)]
+    turns = turns_of(mad(2), lambda agent, round: disagreeing_reply(agent, round) if agent else verdict, PUBLISHED)
+    assert agents_and_rounds(turns)[-1] == [(SUMMARISER, 1)]
 
 
-def test_in_the_world_each_side_answers_alone_then_revises_and_sees_only_the_opponent():
-    (one,), (two,), _, (one_again,), (two_again,), (moderator,) = held(mad(rounds=2), quarrel)
+def test_mad_prompts_on_generated_questions_have_the_last_trace_of_both_sides():
+    (one,), (two,), _, (one_again,), (two_again,), (moderator,) = turns_of(mad(rounds=2), disagreeing_reply)
     assert one.messages == two.messages == [{"role": "user", "content": KEYS.text}]
     for turn, traces in (
-        (one_again, [quarrel(1, 1), quarrel(2, 1)]),
-        (two_again, [quarrel(1, 2), quarrel(2, 1)]),
-        (moderator, [quarrel(1, 2), quarrel(2, 2)]),
+        (one_again, [disagreeing_reply(1, 1), disagreeing_reply(2, 1)]),
+        (two_again, [disagreeing_reply(1, 2), disagreeing_reply(2, 1)]),
+        (moderator, [disagreeing_reply(1, 2), disagreeing_reply(2, 2)]),
     ):
         listed = "".join(f"agent {i}\n{text}\n" for i, text in enumerate(traces, start=1))
         order = f"revise agent {turn.agent}" if turn.agent else "summarise"
-        assert told(turn) == f"{KEYS.text}\n{listed}{order}"
+        assert prompt_of(turn) == f"{KEYS.text}\n{listed}{order}"
 
 
-def test_a_published_side_hears_the_other_as_its_partner_in_a_chat():
-    turns = [spoken[0] for spoken in held(mad(rounds=3), undecided, PUBLISHED)]
+def test_mad_on_published_questions_sends_the_opponent_s_traces_as_user_turns():
+    turns = [step[0] for step in turns_of(mad(rounds=3), undecided, PUBLISHED)]
     assert turns[0].messages == [{"role": "user", "content": PUBLISHED.text}]
     for side, other in ((1, 2), (2, 1)):
         last = next(t for t in turns if (t.agent, t.round) == (side, 3))
         assert [m["role"] for m in last.messages] == ["user", "assistant", "user", "assistant", "user"]
         assert last.messages[0]["content"].startswith(PUBLISHED.text)
-        assert [m["content"] for m in last.messages[1::2]] == [quarrel(side, 1), quarrel(side, 2)]
-        heard = [(other, k) for k in (1, 2, 3) if quarrel(other, k) in told(last)]
-        assert heard == ([(2, 1), (2, 2)] if side == 1 else [(1, 1), (1, 2), (1, 3)])
-        assert quarrel(*heard[-1]) in last.messages[-1]["content"]
+        assert [m["content"] for m in last.messages[1::2]] == [disagreeing_reply(side, 1), disagreeing_reply(side, 2)]
+        read = [(other, k) for k in (1, 2, 3) if disagreeing_reply(other, k) in prompt_of(last)]
+        assert read == ([(2, 1), (2, 2)] if side == 1 else [(1, 1), (1, 2), (1, 3)])
+        assert disagreeing_reply(*read[-1]) in last.messages[-1]["content"]
 
 
-def test_the_published_moderator_reads_all_arguments_and_may_not_wait_after_the_last_round():
-    turns = [spoken[0] for spoken in held(mad(rounds=2), undecided, PUBLISHED)]
+def test_the_mad_moderator_reads_all_traces_and_must_decide_after_the_last_round():
+    turns = [step[0] for step in turns_of(mad(rounds=2), undecided, PUBLISHED)]
     first, last = (t for t in turns if t.agent == SUMMARISER)
-    assert all(quarrel(side, 1) in told(first) for side in (1, 2))
-    assert all(quarrel(side, k) in told(last) for side in (1, 2) for k in (1, 2))
-    assert ("UNDECIDED" in told(first), "UNDECIDED" in told(last)) == (True, False)
+    assert all(disagreeing_reply(side, 1) in prompt_of(first) for side in (1, 2))
+    assert all(disagreeing_reply(side, k) in prompt_of(last) for side in (1, 2) for k in (1, 2))
+    assert ("UNDECIDED" in prompt_of(first), "UNDECIDED" in prompt_of(last)) == (True, False)
 
 
 # MAV
 
 
 @pytest.mark.parametrize("question", QUESTIONS, ids=["world", "published"])
-def test_each_verifier_is_alone_with_each_candidate(question):
-    candidates, checks, (last,) = held(mav(candidates=3, verifiers=2), quarrel, question)
-    assert speakers([candidates]) == [[(1, 1), (2, 1), (3, 1)]]
+def test_each_mav_verifier_reads_exactly_one_candidate(question):
+    candidates, checks, (last,) = turns_of(mav(candidates=3, verifiers=2), disagreeing_reply, question)
+    assert agents_and_rounds([candidates]) == [[(1, 1), (2, 1), (3, 1)]]
     assert all(t.messages == [{"role": "user", "content": question.text}] for t in candidates)
-    assert speakers([checks]) == [[(SUMMARISER, k) for k in range(2, 8)]]
-    seen = [[agent for agent in (1, 2, 3) if quarrel(agent, 1) in told(t)] for t in checks]
-    assert seen == [[1], [1], [2], [2], [3], [3]]
+    assert agents_and_rounds([checks]) == [[(SUMMARISER, k) for k in range(2, 8)]]
+    read = [[agent for agent in (1, 2, 3) if disagreeing_reply(agent, 1) in prompt_of(t)] for t in checks]
+    assert read == [[1], [1], [2], [2], [3], [3]]
     assert (last.agent, last.round) == (SUMMARISER, 8)
-    assert [{t.temperature for t in spoken} for spoken in (candidates, checks, [last])] == [{1.0}, {0.2}, {0.2}]
+    assert [{t.temperature for t in step} for step in (candidates, checks, [last])] == [{1.0}, {0.2}, {0.2}]
 
 
-def test_published_verifiers_of_one_candidate_look_at_different_aspects():
-    _, checks, _ = held(mav(candidates=1, verifiers=5), quarrel, PUBLISHED)
-    assert len({told(t) for t in checks}) == 5
+def test_mav_verifiers_of_published_questions_check_different_aspects():
+    _, checks, _ = turns_of(mav(candidates=1, verifiers=5), disagreeing_reply, PUBLISHED)
+    assert len({prompt_of(t) for t in checks}) == 5
 
 
-def test_in_the_world_a_verifier_revises_the_candidate():
-    _, checks, _ = held(mav(candidates=2, verifiers=1), quarrel)
-    assert told(checks[1]) == f"{KEYS.text}\nagent 1\n{quarrel(2, 1)}\nrevise agent 1"
+def test_a_mav_verifier_of_a_generated_question_revises_the_candidate():
+    _, checks, _ = turns_of(mav(candidates=2, verifiers=1), disagreeing_reply)
+    assert prompt_of(checks[1]) == f"{KEYS.text}\nagent 1\n{disagreeing_reply(2, 1)}\nrevise agent 1"
 
 
-def chosen(verdicts, texts=(SLIPPED, GOLD, SILENT, SWAPPED), question=KEYS):
-    """Which candidates the summariser reads, given the verifiers' words, candidate by candidate."""
+def chosen(verdicts, texts=(WRONG_STEP, GOLD, NO_ANSWER, REORDERED), question=KEYS):
+    """The candidates that the summariser reads, for the verifiers' replies in the order of the candidates."""
 
-    def says(agent, round):
+    def reply_text(agent, round):
         return texts[agent - 1] if agent else verdicts[round - 2] if round - 2 < len(verdicts) else GOLD
 
-    *_, (last,) = held(mav(len(texts), len(verdicts) // len(texts)), says, question)
-    return [i for i, text in enumerate(texts, start=1) if text in told(last)]
+    *_, (last,) = turns_of(mav(len(texts), len(verdicts) // len(texts)), reply_text, question)
+    return [i for i, text in enumerate(texts, start=1) if text in prompt_of(last)]
 
 
-def test_in_the_world_the_candidate_wins_whose_answer_most_verifiers_come_to():
-    assert chosen([GOLD, GOLD, GOLD, SLIPPED, SILENT, SILENT, GOLD, GOLD]) == [2, 4]  # the last alone has two approvals
-    assert chosen([SLIPPED, SLIPPED, GOLD, SILENT, SILENT, SILENT, GOLD, SILENT]) == [1]
-    assert chosen([SILENT] * 8) == [1]  # none approved: the earliest
+def test_mav_on_generated_questions_selects_the_answer_that_most_verifiers_give():
+    # Only candidate 4 has two approvals; candidate 2 states the same answer.
+    assert chosen([GOLD, GOLD, GOLD, WRONG_STEP, NO_ANSWER, NO_ANSWER, GOLD, GOLD]) == [2, 4]
+    assert chosen([WRONG_STEP, WRONG_STEP, GOLD, NO_ANSWER, NO_ANSWER, NO_ANSWER, GOLD, NO_ANSWER]) == [1]
+    assert chosen([NO_ANSWER] * 8) == [1]  # no approvals: the earliest
 
 
-def test_published_verdicts_are_counted_for_each_candidate():
+def test_mav_on_published_questions_counts_the_verdicts_of_each_candidate():
     yes, no = "No slip found.\nVerdict: approve", "Step 2 is wrong.\n**Verdict:** Reject"
     assert chosen([yes, no, yes, yes, no, no, no, yes], question=PUBLISHED) == [2, 4]
     assert chosen([yes, yes, yes, no, no, no, yes, no], question=PUBLISHED) == [1]
 
 
 @pytest.mark.parametrize(
-    ("words", "verdict"),
+    ("reply", "verdict"),
     [
         ("Verdict: approve", True),
         ("**Verdict: Approve**", True),
@@ -174,56 +179,60 @@ def test_published_verdicts_are_counted_for_each_candidate():
         ("", False),
     ],
 )
-def test_a_verifier_approves_by_its_last_verdict_only(words, verdict):
-    assert approves(words, GOLD, PUBLISHED) is verdict
+def test_only_the_last_verdict_of_a_verifier_counts(reply, verdict):
+    assert approves(reply, GOLD, PUBLISHED) is verdict
 
 
 # DyLAN
 
 
 @pytest.mark.parametrize("question", QUESTIONS, ids=["world", "published"])
-def test_all_answer_and_revise_once_then_the_best_go_on(question):
-    *turns, last = held(dylan(agents=5, rounds=4), quarrel, question)
-    everyone, best = [1, 2, 3, 4, 5], [1, 2]
-    rounds = {k: [t.agent for spoken in turns for t in spoken if t.agent and t.round == k] for k in (1, 2, 3, 4)}
-    assert rounds == {1: everyone, 2: everyone, 3: best, 4: best}
-    ranking = [spoken for spoken in turns if spoken[0].agent == SUMMARISER]
-    assert speakers(ranking) == ([[(SUMMARISER, 2)]] if question is PUBLISHED else [])
-    assert speakers([last]) == [[(SUMMARISER, 5)]]
+def test_dylan_runs_all_agents_for_two_rounds_and_then_only_the_best(question):
+    *turns, last = turns_of(dylan(agents=5, rounds=4), disagreeing_reply, question)
+    all_agents, best = [1, 2, 3, 4, 5], [1, 2]
+    rounds = {k: [t.agent for step in turns for t in step if t.agent and t.round == k] for k in (1, 2, 3, 4)}
+    assert rounds == {1: all_agents, 2: all_agents, 3: best, 4: best}
+    ranking = [step for step in turns if step[0].agent == SUMMARISER]
+    assert agents_and_rounds(ranking) == ([[(SUMMARISER, 2)]] if question is PUBLISHED else [])
+    assert agents_and_rounds([last]) == [[(SUMMARISER, 5)]]
 
 
-def test_who_goes_on_sees_all_of_the_round_before():
-    *_, third, fourth, _ = held(dylan(agents=5, rounds=4), quarrel)
-    assert all(quarrel(agent, 2) in told(t) for t in third for agent in range(1, 6))
-    assert [told(t).rsplit("\n", 1)[1] for t in third] == ["revise agent 1", "revise agent 2"]
-    assert [[a for a in range(1, 6) if quarrel(a, 3) in told(t)] for t in fourth] == [[1, 2], [1, 2]]
+def test_dylan_prompts_have_all_traces_of_the_previous_round():
+    *_, third, fourth, _ = turns_of(dylan(agents=5, rounds=4), disagreeing_reply)
+    assert all(disagreeing_reply(agent, 2) in prompt_of(t) for t in third for agent in range(1, 6))
+    assert [prompt_of(t).rsplit("\n", 1)[1] for t in third] == ["revise agent 1", "revise agent 2"]
+    assert [[a for a in range(1, 6) if disagreeing_reply(a, 3) in prompt_of(t)] for t in fourth] == [[1, 2], [1, 2]]
 
 
 @pytest.mark.parametrize(("agents", "enough"), [(3, 3), (4, 3), (5, 4), (6, 5)])
 def test_dylan_stops_as_soon_as_more_than_two_thirds_agree(agents, enough):
     for agreeing in (enough - 1, enough):
-        turns = held(dylan(agents), lambda a, k, n=agreeing: GOLD if a > agents - n else quarrel(a, k))
+        turns = turns_of(dylan(agents), lambda a, k, n=agreeing: GOLD if a > agents - n else disagreeing_reply(a, k))
         assert turns[-1][0].round == (2 if agreeing == enough else 4)
 
 
-def test_in_the_world_those_go_on_with_whom_most_agree():
-    third = held(dylan(5, 3), lambda a, k: {2: SLIPPED, 3: GOLD, 4: SILENT, 5: SWAPPED}.get(a, quarrel(a, k)))[2]
+def test_dylan_on_generated_questions_keeps_agents_with_the_most_frequent_answer():
+    third = turns_of(
+        dylan(5, 3), lambda a, k: {2: WRONG_STEP, 3: GOLD, 4: NO_ANSWER, 5: REORDERED}.get(a, disagreeing_reply(a, k))
+    )[2]
     assert [t.agent for t in third] == [3, 5]
 
 
-def test_a_published_ranker_chooses_who_goes_on():
-    third = held(dylan(5, 3), lambda a, k: quarrel(a, k) if a else "Best are agents [5, 3].", PUBLISHED)[3]
+def test_dylan_on_published_questions_keeps_the_agents_that_the_ranker_lists():
+    third = turns_of(dylan(5, 3), lambda a, k: disagreeing_reply(a, k) if a else "Best are agents [5, 3].", PUBLISHED)[
+        3
+    ]
     assert [t.agent for t in third] == [3, 5]
 
 
-def test_the_summariser_reads_those_who_state_the_most_frequent_answer():
-    says = {1: GOLD, 2: SLIPPED, 3: SWAPPED, 4: SLIPPED.replace("40", "41"), 5: SILENT}
-    *_, (last,) = held(dylan(5, 2), lambda a, k: says.get(a, GOLD))
-    assert [a for a in says if says[a] in told(last)] == [1, 3]
+def test_the_dylan_summariser_reads_the_traces_with_the_most_frequent_answer():
+    replies = {1: GOLD, 2: WRONG_STEP, 3: REORDERED, 4: WRONG_STEP.replace("40", "41"), 5: NO_ANSWER}
+    *_, (last,) = turns_of(dylan(5, 2), lambda a, k: replies.get(a, GOLD))
+    assert [a for a in replies if replies[a] in prompt_of(last)] == [1, 3]
 
 
 @pytest.mark.parametrize(
-    ("words", "order"),
+    ("reply", "order"),
     [
         ("[3, 1]", [2, 0, 1, 3]),
         ("Not [1, 2] but [ 4,2 ].", [3, 1, 0, 2]),
@@ -231,32 +240,33 @@ def test_the_summariser_reads_those_who_state_the_most_frequent_answer():
         ("", [0, 2, 1, 3]),
     ],
 )
-def test_a_ranking_is_read_from_the_last_brackets_and_completed_by_agreement(words, order):
-    assert ranked(words, [GOLD, SLIPPED, SWAPPED, SILENT], PUBLISHED.model_copy(update={"kind": "number"})) == order
+def test_a_ranking_is_read_from_the_last_brackets_and_completed_by_agreement(reply, order):
+    assert (
+        ranked(reply, [GOLD, WRONG_STEP, REORDERED, NO_ANSWER], PUBLISHED.model_copy(update={"kind": "number"}))
+        == order
+    )
 
 
-# All of them
+# All protocols
 
 
 @pytest.mark.parametrize("question", QUESTIONS, ids=["world", "published"])
 @pytest.mark.parametrize("agents", [1, 2, 5])
 @pytest.mark.parametrize(("name", "rounds"), [(n, k) for n in NAMES for k in (1, 2, 3, 4) if (n, k) != ("mav", 1)])
-def test_the_longest_conversation_has_the_calls_stated_each_with_an_agent_and_round_of_its_own(
-    name, rounds, agents, question
-):
-    protocol = talk(name, agents, rounds)
-    turns = held(protocol, undecided if agents > 1 else lambda agent, round: "", question)
-    calls = [call for spoken in speakers(turns) for call in spoken]
+def test_the_longest_debate_makes_the_stated_calls_with_unique_agent_and_round(name, rounds, agents, question):
+    protocol = protocol_named(name, agents, rounds)
+    turns = turns_of(protocol, undecided if agents > 1 else lambda agent, round: "", question)
+    calls = [call for step in agents_and_rounds(turns) for call in step]
     no_ranker = name == "dylan" and question is KEYS and agents > 2 and rounds > 2
     assert len(calls) == protocol.calls - no_ranker
     assert len(set(calls)) == len(calls)
     assert calls[-1][0] == SUMMARISER
 
 
-def test_all_are_called_by_name():
-    assert talk("debate") == Debate(3, 3, 1.0, 0.2, "shared")
-    assert [type(talk(name)) for name in NAMES] == [Debate, MAD, MAV, DyLAN]
-    assert [talk(name, 5, 3).calls for name in NAMES] == [16, 9, 16, 14]
+def test_protocols_are_built_by_name_with_their_number_of_calls():
+    assert protocol_named("debate") == Debate(3, 3, 1.0, 0.2, "shared")
+    assert [type(protocol_named(name)) for name in NAMES] == [Debate, MAD, MAV, DyLAN]
+    assert [protocol_named(name, 5, 3).calls for name in NAMES] == [16, 9, 16, 14]
 
 
 @pytest.mark.parametrize(
@@ -266,49 +276,49 @@ def test_all_are_called_by_name():
         ("mav", 1, "protocol mav with rounds=1 has no verifier; use 2 rounds or more"),
     ],
 )
-def test_a_name_that_cannot_be_held_is_told_in_one_line(name, rounds, line):
+def test_an_unknown_protocol_or_too_few_rounds_is_a_one_line_error(name, rounds, line):
     with pytest.raises(StudyError) as error:
-        talk(name, rounds=rounds)
+        protocol_named(name, rounds=rounds)
     assert str(error.value) == line
 
 
-def test_a_conversation_is_read_by_the_last_word_of_agent_0_and_without_one_by_the_majority():
-    judged = [trace(1, 1, SLIPPED), trace(2, 1, SLIPPED), trace(0, 2, SLIPPED), trace(0, 3, GOLD)]
-    assert [p.answer for p in predict(judged, [KEYS], "test", "mav")] == ["39"]
-    assert [p.answer for p in predict(judged[:2] + [trace(3, 1, GOLD)], [KEYS], "test", "vote")] == ["40"]
+def test_the_prediction_is_the_last_answer_of_agent_0_or_else_the_majority():
+    traces = [trace(1, 1, WRONG_STEP), trace(2, 1, WRONG_STEP), trace(0, 2, WRONG_STEP), trace(0, 3, GOLD)]
+    assert [p.answer for p in predict(traces, [KEYS], "test", "mav")] == ["39"]
+    assert [p.answer for p in predict(traces[:2] + [trace(3, 1, GOLD)], [KEYS], "test", "vote")] == ["40"]
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_teacher_holds_it_and_all_that_follows_reads_it(name, tmp_path):
-    asked, protocol = task("equation").questions(4, "validation", 0), talk(name, agents=5)
-    call = dict(model="data/models/teacher", store=tmp_path, seed=0, max_tokens=MAX_TOKENS)
-    traces, _ = run_debates(protocol, asked, **call)
-    assert run_debates(protocol, asked, **call)[0] == traces
-    for question in asked:
+def test_the_teacher_runs_each_protocol_and_all_later_steps_read_its_traces(name, tmp_path):
+    questions, protocol = task("equation").questions(4, "validation", 0), protocol_named(name, agents=5)
+    arguments = dict(model="data/models/teacher", store=tmp_path, seed=0, max_tokens=MAX_TOKENS)
+    traces, _ = run_debates(protocol, questions, **arguments)
+    assert run_debates(protocol, questions, **arguments)[0] == traces
+    for question in questions:
         own = [t for t in traces if t.question_id == question.question_id]
         assert 3 <= len(own) <= protocol.calls
         assert len({(t.agent, t.round) for t in own}) == len(own)
         assert own[-1].agent == SUMMARISER
-    predictions = predict(traces, asked, "test", name)
+    predictions = predict(traces, questions, "test", name)
     assert [p.answer for p in predictions] == [
-        next(t.answer for t in reversed(traces) if t.question_id == q.question_id) for q in asked
+        next(t.answer for t in reversed(traces) if t.question_id == q.question_id) for q in questions
     ]
     assert sum(p.correct for p in predictions) >= 2
-    checked = check_traces(traces, asked)
-    assert accuracy_by_round(checked, asked, 3)["n"].tolist() == [4, 4, 4]
-    rows, counts = select(checked, asked, 3)
+    checked = check_traces(traces, questions)
+    assert accuracy_by_round(checked, questions, 3)["n"].tolist() == [4, 4, 4]
+    rows, counts = select(checked, questions, 3)
     assert counts["questions"] == 4 and 2 <= counts["kept for R-SFT"] == sum(r.for_rsft for r in rows)
 
 
-def test_no_two_calls_of_a_conversation_are_one_request(tmp_path):
-    """Equal requests would share one sample: a candidate's verifiers in the world are asked the same."""
+def test_all_requests_of_one_debate_are_distinct(tmp_path):
+    """Equal requests would share one sample, and on generated questions all verifiers of a candidate get one prompt."""
     (question,) = task("equation").questions(1, "validation", 0)
-    asked = []
+    recorded = []
 
-    class Overheard(Store):
+    class RecordingStore(Store):
         def generate(self, engine, requests):
-            asked.extend(requests)
+            recorded.extend(requests)
             return super().generate(engine, requests)
 
-    run_group(mav(3, 2), [question], [engine(root() / "data/models/teacher")], Overheard(tmp_path), 0, MAX_TOKENS)
-    assert len(asked) == 10 and len({r.seed for r in asked}) == 10
+    run_group(mav(3, 2), [question], [engine(root() / "data/models/teacher")], RecordingStore(tmp_path), 0, MAX_TOKENS)
+    assert len(recorded) == 10 and len({r.seed for r in recorded}) == 10

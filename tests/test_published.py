@@ -1,4 +1,4 @@
-"""Published data sets: real files, and the hub's columns."""
+"""Published data sets: real sample files, and the columns of the hub's copies."""
 
 import csv
 import json
@@ -14,7 +14,7 @@ from published_rows import (
     ROWS,
     load_rows,
     part_of,
-    posed,
+    published_question,
     without_ids,
     write_rows,
 )
@@ -26,7 +26,7 @@ from agentark.tasks.datasets import DATA_SETS, load
 from agentark.tasks.datasets.formats import boxed_gold
 from agentark.tasks.datasets.overlap import separate
 
-# Every real file that bears a data set's name: its split, the questions in it, and the rows set aside.
+# Each real sample file: its data set and split, the number of questions in it, and of rows set aside.
 FILES = {
     "gsm8k/train.sample.jsonl": ("gsm8k", "train", 500, 0),
     "gsm8k/test.sample.jsonl": ("gsm8k", "test", 300, 0),
@@ -34,7 +34,7 @@ FILES = {
     "math/test.sample.jsonl": ("math", "test", 200, 0),
     "math/multi_boxed_golds.jsonl": ("math", "test", 6, 1),
     "metamathqa/rows.json": ("metamathqa", "train", 3, 0),
-    "medmcqa/test.sample.jsonl": ("medmcqa", "test", 99, 1),  # of one row two options are alike
+    "medmcqa/test.sample.jsonl": ("medmcqa", "test", 99, 1),  # two options of one row are equal
     "medmcqa/test_hard.half.jsonl": ("medmcqa", "test", 48, 0),
     "hotpotqa/distractor.half.json": ("hotpotqa", "test", 47, 0),
     "qasper/fixture_small.json": ("qasper", "test", 4, 0),
@@ -52,10 +52,10 @@ def cache(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("file", FILES)
-def test_real_files_are_read_whole(file):
-    name, split, count, aside = FILES[file]
+def test_real_files_are_read_completely(file):
+    name, split, count, set_aside = FILES[file]
     loaded = load(name, shared_data() / file, split)
-    assert (len(loaded.questions), len(loaded.set_aside)) == (count, aside)
+    assert (len(loaded.questions), len(loaded.set_aside)) == (count, set_aside)
     assert len({q.question_id for q in loaded.questions}) == count
     assert {q.split for q in loaded.questions} <= {"train": {"train", "validation"}, "test": {"test"}}[split]
     assert all(q.task == name and q.text and q.answer and q.content and not q.quantities for q in loaded.questions)
@@ -78,7 +78,7 @@ def test_real_gsm8k_rows_lose_commas_and_calculator_notes():
     )
 
 
-def test_real_math_rows_have_their_levels_and_golds():
+def test_real_math_rows_have_their_levels_and_gold_answers():
     file = shared_data() / "math/math500.half.jsonl"
     for row, question in zip(map(json.loads, file.open()), load("math500", file).questions, strict=True):
         assert (question.level, question.answer) == (row["level"], row["answer"])
@@ -87,23 +87,23 @@ def test_real_math_rows_have_their_levels_and_golds():
     assert sample[0].answer == "4,6,14,15"
 
 
-def test_real_boxed_golds_agree_with_the_answers_published_beside_them():
+def test_real_boxed_gold_answers_agree_with_the_published_answer_column():
     for row in map(json.loads, (shared_data() / "math/math500.half.jsonl").open()):
         gold = boxed_gold(row["problem"], row["solution"])
         assert gold == row["answer"] or is_correct(f"${gold}$", f"${row['answer']}$")
 
 
-def test_real_problems_whose_gold_is_not_the_last_box_keep_all_answers_or_are_set_aside():
+def test_real_problems_with_several_boxes_keep_all_answers_or_are_set_aside():
     file = shared_data() / "math/multi_boxed_golds.jsonl"
     loaded = load("math", file)
     annotated = [row["annotated_answer"] for row in map(json.loads, file.open()) if row["human_type"] == "Set"]
     for question, answer in zip(loaded.questions, annotated, strict=True):
         assert sorted(re.split(r",\s*", question.answer)) == sorted(re.split(r",\s*", answer))
-    (aside,) = loaded.set_aside
-    assert aside.row == 5 and "(3,-5); (0,0)" in aside.reason
+    (row,) = loaded.set_aside
+    assert row.row == 5 and "(3,-5); (0,0)" in row.reason
 
 
-def test_real_metamathqa_rows_are_known_by_the_question_they_reword():
+def test_real_metamathqa_rows_have_the_content_of_their_original_question():
     questions = load("metamathqa", shared_data() / "metamathqa/rows.json", "train").questions
     assert [(q.answer, q.kind) for q in questions] == [("\\sqrt{5}", "latex"), ("752", "number"), ("75", "number")]
     assert questions[2].content.startswith("mark is buying asphalt") and "costs 75" in questions[2].content
@@ -111,7 +111,7 @@ def test_real_metamathqa_rows_are_known_by_the_question_they_reword():
     assert questions[1].solution.endswith("16 * $47 = $752.")
 
 
-def test_real_medmcqa_options_stand_in_the_text():
+def test_real_medmcqa_options_are_listed_in_the_text():
     first = load("medmcqa", shared_data() / "medmcqa/test.sample.jsonl").questions[1]
     assert first.text.endswith(
         "A) Plasmodium malariae and vivax\nB) Plasmodium falciparum and vivax\n"
@@ -120,7 +120,7 @@ def test_real_medmcqa_options_stand_in_the_text():
     assert (first.answer, first.kind) == ("C", "choice")
 
 
-def test_real_documents_stand_before_the_question_a_line_a_paragraph_or_turn():
+def test_real_documents_precede_the_question_with_one_paragraph_or_turn_per_line():
     hotpot = load("hotpotqa", shared_data() / "hotpotqa/distractor.half.json").questions[0]
     document, query = hotpot.text.split("\n\n")
     assert query == "What screenplay was worked on by both Edward Carfagno and Miklos Rozsa?"
@@ -130,7 +130,7 @@ def test_real_documents_stand_before_the_question_a_line_a_paragraph_or_turn():
     assert len({q.content for q in qmsum if q.text.endswith("\n\nSummarize the whole meeting.")}) == 11
 
 
-def test_real_qasper_answers_are_spelt_as_its_evaluator_does():
+def test_real_qasper_answers_are_spelled_as_in_its_evaluator():
     questions = load("qasper", shared_data() / "qasper/fixture_small.json").questions
     assert [q.answer for q in questions] == ["a vocabulary", "Yes", "Unanswerable", "Conclusion paragraph"]
     assert questions[0].references == ["using seed lexicon"]
@@ -142,7 +142,7 @@ def test_real_qasper_answers_are_spelt_as_its_evaluator_does():
     ]
 
 
-def test_real_truthfulqa_rows_bring_right_and_wrong_answers():
+def test_real_truthfulqa_rows_have_right_and_wrong_answers():
     first = load("truthfulqa", shared_data() / "truthfulqa/TruthfulQA.sample.csv").questions[0]
     assert first.answer == "The precise origin of fortune cookies is unclear"
     assert len(first.references) == 5 and first.answer not in first.references
@@ -156,7 +156,7 @@ def test_real_math500_and_math_sample_share_no_problem():
     assert len({q.content for q in questions}) == len(questions)
 
 
-def test_real_math500_problems_are_found_in_math_and_taken_out_of_training():
+def test_real_math500_problems_are_found_in_math_and_removed_from_training():
     folder = shared_data() / "math"
     tests = load("math500", folder / "math500.half.jsonl").questions
     leaked = [q.model_copy(update={"task": "math"}) for q in tests[:40]]
@@ -208,13 +208,11 @@ def test_a_copy_of_the_hub_data_set_gives_the_questions_of_the_original_file(nam
     part = part_of(name)
     original = load_rows(tmp_path, name, ROWS[name]).questions
     hub = Dataset.from_list([TO_HUB[name](ROWS[name])])
-    if name == "medmcqa":  # alone, a 3 does not tell where counting starts
+    if name == "medmcqa":  # a single label 3 does not show whether labels start at 0 or 1
         hub = Dataset.from_list([{**hub[0]}, {**hub[0], "cop": 0}]).cast_column("cop", ClassLabel(names=list("abcd")))
     hub.to_parquet(tmp_path / "hub" / f"{DATA_SETS[name].parts[part]}-00000-of-00001.parquet")
-    for source in (
-        tmp_path / "hub",
-        next((tmp_path / "hub").iterdir()),
-    ):  # the folder through `datasets`, the file alone
+    # The folder is read through `datasets`, the file directly.
+    for source in (tmp_path / "hub", next((tmp_path / "hub").iterdir())):
         questions = load(name, source, part).questions
         assert without_ids(questions[: len(original)]) == without_ids(original)
 
@@ -232,23 +230,23 @@ def test_a_copy_with_a_card_is_read_by_its_configuration(tmp_path, cache):
         load("gsm8k", tmp_path / "hub", "train")
 
 
-def test_a_changed_copy_of_a_hub_data_set_is_read_anew(tmp_path, cache):
+def test_a_changed_copy_of_a_hub_data_set_is_read_again(tmp_path, cache):
     for answer in ("6", "7"):
         Dataset.from_list([{**ROWS["gsm8k"], "answer": f"#### {answer}"}]).to_parquet(tmp_path / "hub/test.parquet")
         assert [q.answer for q in load("gsm8k", tmp_path / "hub").questions] == [answer]
 
 
-def test_a_hub_that_is_out_of_reach_is_one_line():
+def test_an_unreachable_hub_is_a_one_line_error():
     program = "from agentark.tasks.datasets import load; load('gsm8k', revision='740312a')"
-    done = subprocess.run(
+    completed = subprocess.run(
         [sys.executable, "-c", program], env={**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": "/nonexistent"},
         capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
-    last = done.stderr.strip().split("\n")[-1]
+    last = completed.stderr.strip().split("\n")[-1]
     assert last.startswith("agentark.StudyError: openai/gsm8k, test: not loaded (") and last.endswith("and network")
 
 
-def test_medmcqa_counts_options_from_one_in_its_files_and_from_nought_on_the_hub(tmp_path):
+def test_medmcqa_labels_may_start_at_zero_or_one_and_must_show_which(tmp_path):
     def answers(*numbers):
         return [
             q.answer
@@ -273,7 +271,7 @@ def test_a_medmcqa_row_without_a_public_label_is_set_aside(label, tmp_path):
 # Original files
 
 
-def test_a_folder_gives_the_files_that_bear_the_name_of_the_split(tmp_path):
+def test_a_folder_gives_the_files_whose_path_contains_the_split(tmp_path):
     for split, n in (("train", 3), ("test", 2)):
         for i in range(n):
             path = tmp_path / "MATH" / split / "algebra" / f"{i}.json"
@@ -288,7 +286,7 @@ def test_a_folder_gives_the_files_that_bear_the_name_of_the_split(tmp_path):
         load("medmcqa", tmp_path / "MATH", "test")
 
 
-def test_a_file_alone_in_its_folder_needs_no_name_of_a_split(tmp_path):
+def test_the_only_file_of_a_folder_needs_no_split_in_its_name(tmp_path):
     with (tmp_path / "TruthfulQA.csv").open("w") as file:
         writer = csv.DictWriter(file, ROWS["truthfulqa"])
         writer.writeheader()
@@ -301,19 +299,19 @@ def test_json_lines_in_a_json_file_are_read(tmp_path):
     assert len(load("gsm8k", write_rows(tmp_path / "test.json", ROWS["gsm8k"], ROWS["gsm8k"])).questions) == 2
 
 
-def test_questions_survive_the_study_table(tmp_path):
+def test_questions_are_unchanged_by_a_round_trip_through_the_study_table(tmp_path):
     questions = [q for name in ROWS for q in load_rows(tmp_path, name, ROWS[name]).questions]
     write_table(questions, tmp_path / "questions.parquet")
     assert read_table(tmp_path / "questions.parquet", Question) == questions
 
 
 @pytest.mark.parametrize("name", ROWS)
-def test_questions_of_one_data_set_survive_the_study_table_alone(name, tmp_path):
+def test_questions_of_a_single_data_set_are_unchanged_by_the_round_trip(name, tmp_path):
     questions = load_rows(tmp_path, name, ROWS[name]).questions
     write_table(questions, tmp_path / "questions.parquet")
     assert read_table(tmp_path / "questions.parquet", Question) == questions
 
 
-def test_a_question_without_references_is_read_as_one_with_none():
-    fields = posed("gsm8k", "test", "How many?").model_dump(exclude={"references", "distractors"})
+def test_missing_references_and_distractors_are_read_as_empty_lists():
+    fields = published_question("gsm8k", "test", "How many?").model_dump(exclude={"references", "distractors"})
     assert Question(**fields).references == Question(**fields).distractors == []

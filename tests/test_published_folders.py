@@ -1,4 +1,4 @@
-"""Folders as authors publish them and operating systems leave them: each question is read once, or both files are named."""
+"""Folders as published, with stray files of operating systems: questions are read once, or an error names two files."""
 
 import json
 
@@ -23,12 +23,12 @@ OTHER = {
 }
 
 
-def put(path, *rows):
+def write_file(path, *rows):
     path.parent.mkdir(parents=True, exist_ok=True)
     return write_rows(path, *rows)
 
 
-def many(name, n):
+def many_rows(name, n):
     column = {"gsm8k": "question", "math": "problem"}.get(name, "question")
     return [{**ROWS[name], column: f"{ROWS[name][column]} And {i} more?"} for i in range(n)]
 
@@ -45,31 +45,31 @@ def many(name, n):
         ("gsm8k", "test.jsonl", "test.json"),
     ],
 )
-def test_variants_side_by_side_are_named_or_read_once(name, first, second, tmp_path):
+def test_two_variants_of_a_data_set_are_an_error_that_names_both(name, first, second, tmp_path):
     rows = [ROWS[name], OTHER[name]]
-    put(tmp_path / first, *rows)
-    alone = {q.text for q in load(name, tmp_path).questions}
-    put(tmp_path / second, *rows)
+    write_file(tmp_path / first, *rows)
+    expected = {q.text for q in load(name, tmp_path).questions}
+    write_file(tmp_path / second, *rows)
     with pytest.raises(StudyError) as error:
         load(name, tmp_path)
     assert first in str(error.value) and second in str(error.value) and "\n" not in str(error.value)
-    assert {q.text for q in load(name, tmp_path / first).questions} == alone
+    assert {q.text for q in load(name, tmp_path / first).questions} == expected
 
 
-def test_one_question_that_two_files_share_is_read_once_and_accounted_for(tmp_path):
-    put(tmp_path / "a/test.jsonl", *many("math", 5))
-    put(
+def test_a_question_in_two_files_is_read_once_and_set_aside_once(tmp_path):
+    write_file(tmp_path / "a/test.jsonl", *many_rows("math", 5))
+    write_file(
         tmp_path / "b/test.jsonl",
-        *many("math", 1),
+        *many_rows("math", 1),
         *({**OTHER["math"], "problem": f"What is $3^{i}$?"} for i in range(4)),
     )
     loaded = load("math", tmp_path)
     assert len(loaded.questions) == len({q.text for q in loaded.questions}) == 9
-    (aside,) = loaded.set_aside
-    assert aside.file.endswith("b/test.jsonl") and "a/test.jsonl" in aside.reason
+    (row_set_aside,) = loaded.set_aside
+    assert row_set_aside.file.endswith("b/test.jsonl") and "a/test.jsonl" in row_set_aside.reason
 
 
-def test_what_one_file_repeats_is_left_as_published(tmp_path):
+def test_repeated_rows_of_one_file_are_kept(tmp_path):
     assert len(load_rows(tmp_path, "gsm8k", ROWS["gsm8k"], ROWS["gsm8k"]).questions) == 2
 
 
@@ -82,21 +82,21 @@ def test_what_one_file_repeats_is_left_as_published(tmp_path):
 @pytest.mark.parametrize(
     "content", [b"\x00\x05\x16\x07\x00\x02\x00\x00Mac OS X\xb0", json.dumps(ROWS["gsm8k"]).encode()]
 )
-def test_traces_of_editors_archives_and_systems_are_no_data(stray, content, tmp_path):
-    put(tmp_path / "test.jsonl", ROWS["gsm8k"], OTHER["gsm8k"])
+def test_files_of_editors_archives_and_operating_systems_are_ignored(stray, content, tmp_path):
+    write_file(tmp_path / "test.jsonl", ROWS["gsm8k"], OTHER["gsm8k"])
     (tmp_path / stray).parent.mkdir(parents=True, exist_ok=True)
     (tmp_path / stray).write_bytes(content)
     loaded = load("gsm8k", tmp_path)
     assert (len(loaded.questions), loaded.set_aside) == (2, [])
 
 
-def test_a_folder_below_a_hidden_one_is_read(tmp_path):
-    put(tmp_path / ".data/gsm8k/test.jsonl", ROWS["gsm8k"])
+def test_a_folder_inside_a_hidden_folder_is_read(tmp_path):
+    write_file(tmp_path / ".data/gsm8k/test.jsonl", ROWS["gsm8k"])
     assert len(load("gsm8k", tmp_path / ".data/gsm8k").questions) == 1
 
 
 @pytest.mark.parametrize("form", ["list", "list over lines", "lines", "mark of the encoding", "other line ends"])
-def test_rows_are_read_in_every_form_of_json(form, tmp_path):
+def test_rows_are_read_from_every_layout_of_json(form, tmp_path):
     rows = [ROWS["gsm8k"], OTHER["gsm8k"]]
     text = {
         "list": json.dumps(rows),
@@ -120,19 +120,19 @@ def test_rows_are_read_in_every_form_of_json(form, tmp_path):
         (r"It is $\fbox{5}$.", "5"),
     ],
 )
-def test_a_box_ends_where_tex_ends_it(solution, gold, tmp_path):
+def test_a_boxed_answer_ends_where_tex_ends_it(solution, gold, tmp_path):
     (question,) = load_rows(tmp_path, "math", {**ROWS["math"], "solution": solution}).questions
     assert question.answer == gold
 
 
-def test_an_id_that_another_file_uses_too_drops_no_question(tmp_path):
-    put(tmp_path / "hotpotqa" / "a_dev.json", {**ROWS["hotpotqa"], "_id": "q1"})
-    put(tmp_path / "hotpotqa" / "b_dev.json", {**OTHER["hotpotqa"], "_id": "q1"})
+def test_an_id_used_in_two_files_drops_no_question(tmp_path):
+    write_file(tmp_path / "hotpotqa" / "a_dev.json", {**ROWS["hotpotqa"], "_id": "q1"})
+    write_file(tmp_path / "hotpotqa" / "b_dev.json", {**OTHER["hotpotqa"], "_id": "q1"})
     loaded = load("hotpotqa", tmp_path / "hotpotqa")
     assert (len(loaded.questions), loaded.set_aside) == (2, [])
 
 
-def test_options_that_are_one_number_set_the_row_aside(tmp_path):
+def test_a_row_with_an_option_equal_to_the_right_number_is_set_aside(tmp_path):
     row = {"question": "Which?", "opa": "1/2", "opb": "1", "opc": "2", "opd": "0.5"}
     first = {**ROWS["medmcqa"], "question": "Which first?"}
     loaded = load_rows(tmp_path, "medmcqa", first, {**row, "cop": 1}, {**row, "question": "And which?", "cop": 3})
@@ -142,7 +142,7 @@ def test_options_that_are_one_number_set_the_row_aside(tmp_path):
 @pytest.mark.parametrize(
     ("second", "aside"), [("Vitamin C", 1), ("vitamin c ", 1), ("Zinc", 0)]
 )  # medmcqa/medmcqa#5: the right option twice
-def test_a_right_option_that_stands_there_twice_sets_the_row_aside(second, aside, tmp_path):
+def test_a_row_that_has_the_right_option_twice_is_set_aside(second, aside, tmp_path):
     row = {"question": "Which?", "opa": "Iron", "opb": "Vitamin C", "opc": "Vitamin D", "opd": second}
     first = {**ROWS["medmcqa"], "question": "Which first?"}
     loaded = load_rows(tmp_path, "medmcqa", first, {**row, "cop": 2})
@@ -152,8 +152,8 @@ def test_a_right_option_that_stands_there_twice_sets_the_row_aside(second, aside
 @pytest.mark.parametrize(
     "gold", [r"\text{no real solutions}", r"\text{Evelyn}", r"\text{(A)}", r"(-\infty, 3]", r"x^2 + 1", "2", r"1,\!000", r"3 \frac12"]
 )  # fmt: skip
-def test_a_gold_answer_that_is_loaded_can_be_graded_and_one_that_cannot_is_set_aside(gold, tmp_path):
-    # EleutherAI/lm-evaluation-harness#2212: a gold in words ended the stage at the first graded trace
+def test_loaded_gold_answers_can_be_graded_and_others_are_set_aside(gold, tmp_path):
+    # EleutherAI/lm-evaluation-harness#2212: a gold answer in words stopped the stage at the first graded trace
     loaded = load_rows(tmp_path, "math", {**ROWS["math"], "solution": rf"\boxed{{{gold}}}"}, ROWS["math"])
     assert len(loaded.questions) + len(loaded.set_aside) == 2
     for question in loaded.questions:

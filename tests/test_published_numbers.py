@@ -1,4 +1,4 @@
-"""The published tables are whole, and the analysis reproduces what can be checked by hand."""
+"""The published tables are complete, and the analysis reproduces values that can be checked by hand."""
 
 import shutil
 
@@ -27,11 +27,11 @@ def cells(printed):
 
 def changed(printed, value, **where):
     """The tables with one number replaced."""
-    table, hit = printed.copy(), pd.Series(True, index=printed.index)
+    table, selected = printed.copy(), pd.Series(True, index=printed.index)
     for column, wanted in where.items():
-        hit &= table[column] == wanted
-    assert hit.sum() == 1
-    table.loc[hit, "value"] = value
+        selected &= table[column] == wanted
+    assert selected.sum() == 1
+    table.loc[selected, "value"] = value
     return table
 
 
@@ -55,12 +55,12 @@ def test_every_table_has_the_rows_that_its_readme_states(printed):
         (dict(table="Table 7", method="pad+da", train_task="math", test_task="gsm8k"), 70.14),
     ],
 )
-def test_numbers_stand_where_the_paper_prints_them(printed, where, value):
+def test_numbers_are_in_the_cells_where_the_paper_prints_them(printed, where, value):
     assert verdicts.one(printed, **where)["value"] == value
 
 
 def test_the_method_statement_is_reproduced(cells):
-    """Figures that were read off the same tables once before, by hand."""
+    """The expected values were taken from the same tables by hand."""
     assert len(cells[cells["method"] != "sft"]) == 360
     assert cells[cells["method"] != "sft"]["gain"].mean() == pytest.approx(1.28, abs=0.005)
     found = analysis.summary(cells).set_index(["method", "part"])
@@ -69,20 +69,20 @@ def test_the_method_statement_is_reproduced(cells):
         assert found.loc[[(m, part) for m in ("rsft", "da", "pad")], "mean"].round(2).tolist() == list(gains)
 
 
-def test_the_abstract_s_figure_is_pads_relative_gain_from_the_largest_teacher(cells):
+def test_the_abstract_s_figure_is_the_relative_gain_of_pad_from_the_largest_teacher(cells):
     assert numbers.relative(cells).loc["Qwen3-32B", "pad"] == pytest.approx(4.8, abs=0.05)
 
 
-def test_no_student_s_base_stands_nearer_the_other_test_set(cells):
-    """Rows are test sets and columns are training sets, against the captions."""
+def test_accuracies_are_closer_to_the_base_of_their_own_test_set(cells):
+    """Rows are test sets and columns are training sets, contrary to the captions."""
     other = cells["test_task"].map({"gsm8k": "medmcqa", "medmcqa": "gsm8k"})
     base = cells.groupby(["student", "test_task"])["base"].first()
-    away = (cells["value"] - [base[k] for k in zip(cells["student"], other, strict=True)]).abs()
-    medians = pd.DataFrame({"own": cells["gain"].abs(), "other": away}).groupby([cells["student"], other]).median()
+    distance = (cells["value"] - [base[k] for k in zip(cells["student"], other, strict=True)]).abs()
+    medians = pd.DataFrame({"own": cells["gain"].abs(), "other": distance}).groupby([cells["student"], other]).median()
     assert (medians["own"] < medians["other"]).all()
 
 
-def test_a_malformed_row_is_named(tmp_path):
+def test_a_malformed_row_is_reported_with_file_row_and_column(tmp_path):
     shutil.copytree(FOLDER, tmp_path / "tables")
     file = tmp_path / "tables" / "others.csv"
     file.write_text(file.read_text().replace("0.6529", "O.6529"))
@@ -90,7 +90,7 @@ def test_a_malformed_row_is_named(tmp_path):
         numbers.read(tmp_path / "tables")
 
 
-def test_a_number_that_stands_twice_is_named(tmp_path):
+def test_a_duplicate_number_is_reported(tmp_path):
     shutil.copytree(FOLDER, tmp_path / "tables")
     file = tmp_path / "tables" / "others.csv"
     lines = file.read_text().splitlines()
@@ -99,7 +99,7 @@ def test_a_number_that_stands_twice_is_named(tmp_path):
         numbers.read(tmp_path / "tables")
 
 
-def test_a_missing_base_and_a_missing_cell_are_named(printed):
+def test_a_missing_base_and_a_missing_cell_are_reported(printed):
     base = printed.query("method == 'base' and student == 'Gemma-7B' and test_task == 'gsm8k'").index
     with pytest.raises(StudyError, match="no base accuracy of Gemma-7B on gsm8k"):
         numbers.cells(printed.drop(base))
@@ -113,7 +113,7 @@ def test_holm_on_a_worked_example():
     assert stats.holm([0.9, 0.8]).tolist() == [1, 1]
 
 
-def test_equal_gains_in_every_cell_are_found_and_have_no_spread_between_students(cells):
+def test_equal_gains_in_every_cell_give_an_interval_of_zero_width(cells):
     found = analysis.compare(cells.assign(gain=np.where(cells["method"] == "pad", 2.0, -1.0)))
     pad = verdicts.one(found, part="all", method="pad", baseline="base")
     assert (pad["gain"], pad["lo"], pad["hi"], pad["positive"], pad["pairs"]) == (2, 2, 2, 10, 10)
@@ -122,13 +122,13 @@ def test_equal_gains_in_every_cell_are_found_and_have_no_spread_between_students
     assert verdicts.one(found, part="all", method="da", baseline="rsft")["positive"] == 0
 
 
-def test_pairing_compares_a_cell_with_the_same_cell(cells):
-    apart = analysis.differences(cells, "pad", "da")
-    row = apart.query("teacher == 'Qwen3-32B' and student == 'Qwen3-8B' and train_task == 'medmcqa'")
+def test_differences_pair_each_cell_with_the_same_cell_of_the_other_method(cells):
+    differences = analysis.differences(cells, "pad", "da")
+    row = differences.query("teacher == 'Qwen3-32B' and student == 'Qwen3-8B' and train_task == 'medmcqa'")
     assert row.set_index("test_task")["gain"].round(2).to_dict() == {"gsm8k": 1.53, "medmcqa": 4.43}
 
 
-def test_variance_goes_to_the_factor_that_made_it(cells):
+def test_variance_is_attributed_to_the_factor_that_causes_it(cells):
     by_student = dict(zip(numbers.STUDENTS, range(5), strict=True))
     crossed = {"gsm8k": -1.0, "medmcqa": 1.0}
     one = analysis.spread(cells.assign(gain=cells["student"].map(by_student).astype(float)))
@@ -138,7 +138,7 @@ def test_variance_goes_to_the_factor_that_made_it(cells):
     assert both["student x test_task"].tolist() == pytest.approx([1, 1, 1])
 
 
-def test_noise_of_one_cell_by_hand(cells):
+def test_noise_of_one_cell_matches_a_computation_by_hand(cells):
     row = verdicts.one(
         analysis.noise(cells),
         teacher="Qwen3-32B", student="Qwen3-8B", method="pad", train_task="gsm8k", test_task="gsm8k",
@@ -146,11 +146,11 @@ def test_noise_of_one_cell_by_hand(cells):
     assert row["gain"] == pytest.approx(89.05 - 88.17)
     assert row["se"] == pytest.approx(100 * np.sqrt(0.8905 * 0.1095 / 1319))
     assert row["se_gain"] == pytest.approx(np.hypot(row["se"], 100 * np.sqrt(0.8817 * 0.1183 / 1319)))
-    assert round(row["questions"]) == 12  # 2 * 0.5 ** 12 is below 5 % where none was lost; the independent test is not
+    assert round(row["questions"]) == 12  # McNemar: 2 * 0.5 ** 12 < 5 %; the independent test is not significant
     assert row["p_paired"] < 0.05 < row["p_apart"]
 
 
-def test_the_error_of_runs_puts_cells_below_a_base_that_is_equalled_on_average(cells):
+def test_half_of_the_cells_are_expected_below_a_base_equal_to_their_mean(cells):
     level = cells.assign(gain=0.0, value=cells["base"])
     found = analysis.within_noise(analysis.noise(level)).set_index("method").loc["pad"]
     assert found["below base, expected"] == pytest.approx(60)
@@ -160,8 +160,8 @@ def test_the_error_of_runs_puts_cells_below_a_base_that_is_equalled_on_average(c
 @pytest.mark.parametrize(
     ("percent", "n", "expected"), [(33.33, 3, True), (33.34, 3, False), (66.67, 3, True), (50, 3, False)]
 )
-def test_a_count_is_known_by_its_decimals(percent, n, expected):
-    assert bool(analysis.countable(percent, n)) is expected
+def test_only_percentages_that_are_rounded_counts_are_countable(percent, n, expected):
+    assert bool(analysis.is_whole_count(percent, n)) is expected
 
 
 def test_chance_is_the_share_of_percentages_that_are_counts():
@@ -172,13 +172,13 @@ def test_chance_is_the_share_of_percentages_that_are_counts():
 @pytest.mark.parametrize("n", [541, 3_077])
 def test_the_size_of_a_test_set_is_found_from_its_accuracies(printed, n):
     rng = np.random.default_rng(0)
-    made = printed.assign(value=[round(100 * rng.integers(0, n + 1) / n, 2) for _ in range(len(printed))])
-    sizes = analysis.test_sizes(made, "gsm8k", range(400, 3_500))
+    simulated = printed.assign(value=[round(100 * rng.integers(0, n + 1) / n, 2) for _ in range(len(printed))])
+    sizes = analysis.test_sizes(simulated, "gsm8k", range(400, 3_500))
     assert sizes.loc[sizes["excess"].idxmax(), "n"] == n
 
 
 @pytest.mark.parametrize(("task", "n"), numbers.TEST_SIZES.items())
-def test_the_printed_accuracies_fit_the_sizes_taken_for_granted(printed, task, n):
+def test_the_printed_accuracies_fit_the_assumed_test_set_sizes(printed, task, n):
     sizes = analysis.test_sizes(printed, task)
     assert sizes.loc[sizes["excess"].idxmax(), "n"] == n
     base = verdicts.one(analysis.counts(printed), test_task=task, method="base")
@@ -194,7 +194,7 @@ def test_a_changed_table_changes_the_sentences_that_quote_it(printed, cells):
     assert "0% (PAD)" in claims[0].iloc[1, 0] and "1% (PAD)" in claims[1].iloc[1, 0]
 
 
-def test_a_verdict_turns_with_the_numbers(printed, cells):
+def test_a_verdict_changes_with_the_numbers(printed, cells):
     worse = printed["method"].eq("pad") & printed["table"].isin(numbers.GRID)
     other = printed.assign(value=printed["value"].where(~worse, printed["value"] - 30))
     before, after = verdicts.claims(printed, cells), verdicts.claims(other, numbers.cells(other))
@@ -213,8 +213,8 @@ def test_scores_are_rows_of_the_study_s_table(printed, cells, tmp_path):
     assert (cell["value"], cell["n"]) == (0.511, 1319)
 
 
-def test_tables_8_to_13_are_redrawn_whole(cells):
-    table = numbers.wide(cells)
+def test_tables_8_to_13_are_reproduced_completely(cells):
+    table = numbers.wide_table(cells)
     assert table.shape == (55, 8) and not table.isna().any(axis=None)
     assert table.loc[("Gemma-7B", "", "sft"), ("medmcqa", "medmcqa")] == 57.06
     assert set(table.loc[("Gemma-7B", "", "base"), "medmcqa"]) == {49.29}

@@ -1,4 +1,4 @@
-"""Published rows and files that are at fault, and answers in boxes."""
+"""Invalid rows and files of published data sets, and boxed answers."""
 
 import json
 
@@ -18,16 +18,16 @@ def cache(tmp_path, monkeypatch):
     monkeypatch.setattr(config, "HF_DATASETS_CACHE", tmp_path / "cache")
 
 
-# Rows and files that are at fault
+# Invalid rows and files
 
 
-@pytest.mark.parametrize("how", ["missing", "empty", "of the wrong type"])
+@pytest.mark.parametrize("fault", ["missing", "empty", "of the wrong type"])
 @pytest.mark.parametrize(("name", "column"), REQUIRED)
-def test_a_column_that_is_missing_empty_or_of_the_wrong_type_sets_the_row_aside(name, column, how, tmp_path):
+def test_row_with_a_missing_empty_or_mistyped_column_is_set_aside(name, column, fault, tmp_path):
     bad = {k: v for k, v in ROWS[name].items() if k != column}
-    if how == "empty":
+    if fault == "empty":
         bad[column] = None if column in MAY_BE_EMPTY else type(ROWS[name][column])()
-    elif how == "of the wrong type":
+    elif fault == "of the wrong type":
         bad[column] = 5.5
     loaded = load_rows(tmp_path, name, ROWS[name], bad)
     assert {a.row for a in loaded.set_aside} == {2}
@@ -59,13 +59,13 @@ def test_a_column_that_is_missing_empty_or_of_the_wrong_type_sets_the_row_aside(
         ("qmsum", {"meeting_transcripts": [{"content": "Hello ."}]}, "column speaker is missing"),
     ],
 )  # fmt: skip
-def test_a_row_without_a_question_or_a_gold_answer_is_set_aside_with_the_reason(name, change, reason, tmp_path):
+def test_row_without_a_question_or_a_gold_answer_is_set_aside_with_the_reason(name, change, reason, tmp_path):
     loaded = load_rows(tmp_path, name, ROWS[name], {**ROWS[name], **change})
     assert [a.row for a in loaded.set_aside] == [2]
     assert reason in loaded.set_aside[0].reason
 
 
-def test_options_that_contradict_the_answer_beside_them_set_the_row_aside(tmp_path):
+def test_row_whose_options_contradict_its_answer_is_set_aside(tmp_path):
     row = {"question": "Which?", "options": dict(zip("ABCD", "wxyz", strict=True)), "answer_idx": "B", "answer": "x"}
     loaded = load_rows(tmp_path, "medmcqa", row, {**row, "answer": "z"}, {**row, "answer_idx": "E"})
     assert [q.answer for q in loaded.questions] == ["B"]
@@ -75,14 +75,14 @@ def test_options_that_contradict_the_answer_beside_them_set_the_row_aside(tmp_pa
     ]
 
 
-def test_one_bad_question_of_a_paper_leaves_the_others(tmp_path):
+def test_one_invalid_question_of_a_paper_does_not_remove_the_others(tmp_path):
     good = ROWS["qasper"]["qas"][0]
     loaded = load_rows(tmp_path, "qasper", {**ROWS["qasper"], "id": "p1", "qas": [good, {"question": "Why?"}, good]})
     assert len(loaded.questions) == 2
     assert [(a.row, a.key, a.reason) for a in loaded.set_aside] == [(1, "p1 question 2", "column answers is missing")]
 
 
-def test_a_broken_line_is_set_aside_by_its_number(tmp_path):
+def test_invalid_line_is_set_aside_with_its_line_number(tmp_path):
     path = write_rows(tmp_path / "rows.jsonl", ROWS["gsm8k"], [1], ROWS["gsm8k"])
     path.write_text(path.read_text() + "\n" + json.dumps(ROWS["gsm8k"])[:-9])
     loaded = load("gsm8k", path)
@@ -93,7 +93,7 @@ def test_a_broken_line_is_set_aside_by_its_number(tmp_path):
     ]
 
 
-def test_a_csv_row_of_another_length_is_set_aside(tmp_path):
+def test_csv_row_with_the_wrong_number_of_fields_is_set_aside(tmp_path):
     header, row = ",".join(ROWS["truthfulqa"]), "Can pigs fly?,No,No,Yes"
     path = tmp_path / "TruthfulQA.csv"
     path.write_text("\n".join([header, row, "Can pigs fly?,No", row + ",more", row]) + "\n")
@@ -117,14 +117,14 @@ def test_a_csv_row_of_another_length_is_set_aside(tmp_path):
         ("rows.jsonl", b'{"prompt": "How many?"}\n'),
     ],
 )
-def test_a_file_that_cannot_be_read_at_all_is_one_line_that_names_it(file, content, tmp_path):
+def test_unreadable_file_is_a_one_line_error_that_names_it(file, content, tmp_path):
     (tmp_path / file).write_bytes(content)
     with pytest.raises(StudyError) as error:
         load("gsm8k", tmp_path / file)
     assert str(error.value).startswith(str(tmp_path / file)) and "\n" not in str(error.value)
 
 
-def test_a_truncated_parquet_file_is_one_line_that_names_it(tmp_path):
+def test_truncated_parquet_file_is_an_error_that_names_it(tmp_path):
     path = tmp_path / "rows.parquet"
     Dataset.from_list([ROWS["gsm8k"]]).to_parquet(path)
     path.write_bytes(path.read_bytes()[:-20])
@@ -142,7 +142,7 @@ def test_a_truncated_parquet_file_is_one_line_that_names_it(tmp_path):
         (("gsm8k", "none.jsonl"), "none.jsonl: no such file or folder"),
     ],
 )
-def test_a_wrong_name_split_or_source_is_an_error_that_says_what_to_do(arguments, message):
+def test_wrong_name_split_or_source_is_an_error_with_advice(arguments, message):
     with pytest.raises(StudyError, match=message):
         load(*arguments)
 
@@ -152,21 +152,21 @@ def test_a_wrong_name_split_or_source_is_an_error_that_says_what_to_do(arguments
 @example(("qasper", "qas"), {"question": [None], "answers": [{"answer": [None]}]})
 @example(("truthfulqa", "Correct Answers"), [""])
 @example(("qmsum", "specific_query_list"), [{"query": "\ud800", "answer": "x"}])
-def test_whatever_a_column_holds_the_row_is_read_or_set_aside(tmp_path_factory, which, value):
+def test_row_with_any_value_in_a_column_is_read_or_set_aside(tmp_path_factory, which, value):
     name, column = which
     folder = tmp_path_factory.mktemp("rows")
-    whole = load_rows(folder, name, ROWS[name]).questions
+    valid = load_rows(folder, name, ROWS[name]).questions
     try:
         loaded = load_rows(folder, name, ROWS[name], {**ROWS[name], column: value}, ROWS[name])
-    except StudyError as error:  # a label that leaves open where labels start
+    except StudyError as error:  # the labels do not show whether they count from 0 or 1
         assert "does cop count" in str(error)
         return
-    assert without_ids(loaded.questions[: len(whole)]) == without_ids(loaded.questions[-len(whole) :])
+    assert without_ids(loaded.questions[: len(valid)]) == without_ids(loaded.questions[-len(valid) :])
     assert {a.row for a in loaded.set_aside} <= {2}
-    assert len(loaded.questions) + len(loaded.set_aside) > 2 * len(whole)
+    assert len(loaded.questions) + len(loaded.set_aside) > 2 * len(valid)
 
 
-# Boxes
+# Boxed answers
 
 
 BALANCED = st.recursive(
@@ -176,7 +176,7 @@ BALANCED = st.recursive(
 
 
 @given(st.lists(BALANCED, max_size=3))
-def test_boxes_are_read_with_the_braces_within_them(contents):
+def test_content_of_a_box_includes_its_inner_braces(contents):
     solution = " so ".join(f"$\\boxed{{{content}}}$" for content in contents)
     assert boxes(solution) == [content.strip() for content in contents]
 
@@ -196,10 +196,10 @@ def test_boxes_are_found_in_every_spelling(solution, found):
     assert boxes(solution) == found
 
 
-def test_several_answers_asked_for_are_all_the_answer_and_two_forms_of_one_are_not():
-    asked = "Enter the solutions, separated by commas."
-    assert boxed_gold(asked, r"$x = \boxed{-1}$ or $x = \boxed{2}$") == "-1, 2"
-    assert boxed_gold(asked, r"\boxed{1/2}, that is \boxed{0.5}") == "0.5"
+def test_several_requested_answers_are_joined_and_two_forms_of_one_are_not():
+    question = "Enter the solutions, separated by commas."
+    assert boxed_gold(question, r"$x = \boxed{-1}$ or $x = \boxed{2}$") == "-1, 2"
+    assert boxed_gold(question, r"\boxed{1/2}, that is \boxed{0.5}") == "0.5"
     with pytest.raises(StudyError, match="different answers"):
         boxed_gold("Write it without commas.", r"\boxed{1} or \boxed{2}")
 

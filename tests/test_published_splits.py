@@ -1,4 +1,4 @@
-"""Published questions: splits, overlaps, and long documents."""
+"""Published questions: splits, overlaps between splits, and long documents."""
 
 import re
 from collections import Counter
@@ -7,7 +7,7 @@ import pytest
 from examples import shared_data
 from hypothesis import given
 from hypothesis import strategies as st
-from published_rows import ROWS, load_rows, posed
+from published_rows import ROWS, load_rows, published_question
 
 from agentark import StudyError
 from agentark.pretrain.tiny import build_tokenizer
@@ -21,7 +21,7 @@ from agentark.tasks.splits import split_of
 
 
 @given(st.text())
-def test_the_content_of_a_content_is_itself(text):
+def test_content_of_is_idempotent(text):
     assert content_of(content_of(text)) == content_of(text)
 
 
@@ -40,29 +40,29 @@ def test_signs_and_numbers_are_part_of_the_content():
     assert content_of("A well-known “1,000 m” race") == content_of("a well known 1000 m race")
 
 
-def test_validation_is_carved_from_training_by_content(tmp_path):
+def test_validation_questions_are_taken_from_training_by_content(tmp_path):
     rows = [{**ROWS["gsm8k"], "question": f"How many are {i}?"} for i in range(1000)]
     questions = load_rows(tmp_path, "gsm8k", *rows).questions
     assert all((q.split == "validation") == (split_of(q.content) == "validation") for q in questions)
     assert Counter(q.split for q in questions)["validation"] == pytest.approx(50, abs=25)
 
 
-def test_rewordings_of_one_question_are_all_for_training_or_all_for_validation(tmp_path):
+def test_rewordings_of_one_question_are_in_the_same_split(tmp_path):
     for i in range(60):
         rows = [{**ROWS["metamathqa"], "query": f"{i}{j}?", "original_question": f"{i}?"} for j in range(3)]
         assert len({q.split for q in load_rows(tmp_path, "metamathqa", *rows).questions}) == 1
 
 
-def test_a_rewording_of_a_test_question_is_taken_out_of_training(tmp_path):
+def test_rewording_of_a_test_question_is_removed_from_training(tmp_path):
     (rewording,) = load_rows(tmp_path, "metamathqa", ROWS["metamathqa"]).questions
     for text in (ROWS["metamathqa"]["original_question"], ROWS["metamathqa"]["query"]):
-        test = posed("gsm8k", "test", text)
+        test = published_question("gsm8k", "test", text)
         assert separate([rewording, test])[0] == [test]
 
 
-ASKED = st.lists(
+QUESTION_LISTS = st.lists(
     st.builds(
-        posed,
+        published_question,
         st.sampled_from(["gsm8k", "math", "math500", "metamathqa"]),
         st.sampled_from(["train", "validation", "test"]),
         st.sampled_from(["One?", "one", "Two?", "Three?", "Four?"]),
@@ -72,8 +72,8 @@ ASKED = st.lists(
 )
 
 
-@given(ASKED)
-def test_after_separation_no_training_question_is_in_a_test_set_and_nothing_else_is_missing(questions):
+@given(QUESTION_LISTS)
+def test_separation_removes_only_the_training_questions_that_are_in_a_test_set(questions):
     kept, shared = separate(questions)
     tests = {q.content for q in questions if q.split == "test"}
 
@@ -88,8 +88,10 @@ def test_after_separation_no_training_question_is_in_a_test_set_and_nothing_else
         assert max(rows) <= count <= sum(rows)
 
 
-def test_a_draw_is_decided_by_its_seed_and_never_short():
-    questions = [posed("gsm8k", "train", f"{i}?") for i in range(30)] + [posed("math", "train", "other")]
+def test_draw_is_determined_by_its_seed_and_too_few_questions_are_an_error():
+    questions = [published_question("gsm8k", "train", f"{i}?") for i in range(30)] + [
+        published_question("math", "train", "other")
+    ]
     assert draw(questions, "gsm8k", 9, "train", 1) == draw(questions, "gsm8k", 9, "train", 1)
     assert draw(questions, "gsm8k", 9, "train", 1) != draw(questions, "gsm8k", 9, "train", 2)
     assert {q.task for q in draw(questions, "gsm8k", 30, "train", 1)} == {"gsm8k"}
@@ -103,12 +105,12 @@ def test_a_draw_is_decided_by_its_seed_and_never_short():
 TOKENIZER = build_tokenizer()
 
 
-def tokens_in(text):
+def count_tokens(text):
     return len(TOKENIZER(text, add_special_tokens=False)["input_ids"])
 
 
-def about(task, lines, query):
-    return posed(task, "test", "\n".join(lines) + "\n\n" + query)
+def document_question(task, lines, query):
+    return published_question(task, "test", "\n".join(lines) + "\n\n" + query)
 
 
 @given(
@@ -120,16 +122,16 @@ def about(task, lines, query):
     ),
     st.integers(1, 120),
 )
-def test_a_fitted_question_is_within_budget_and_every_cut_is_marked_and_counted(task, turns, budget):
+def test_fitted_question_is_within_budget_and_every_cut_is_marked_and_counted(task, turns, budget):
     lines = [f"{i}: {' '.join(turn)}" for i, turn in enumerate(turns)]
-    question = about(task, lines, "What about lunch?")
+    question = document_question(task, lines, "What about lunch?")
     fitted, (cut,) = fit([question], TOKENIZER, budget)
     assert bool(fitted) != bool(cut.reason)
     if not fitted:
-        assert tokens_in(question.text) > budget
+        assert count_tokens(question.text) > budget
         return
     text = fitted[0].text
-    assert tokens_in(text) == cut.tokens <= budget
+    assert count_tokens(text) == cut.tokens <= budget
     assert text.endswith("\n\nWhat about lunch?")
     if cut.left_out == 0:
         assert text == question.text
@@ -142,19 +144,19 @@ def test_a_fitted_question_is_within_budget_and_every_cut_is_marked_and_counted(
     assert fitted[0].model_copy(update={"text": question.text}) == question
 
 
-def test_lines_like_the_question_are_kept_first_and_ends_where_none_is():
+def test_lines_similar_to_the_question_are_kept_first_or_else_both_ends():
     lines = [f"ann: item {i} hello there" for i in range(20)]
     lines[9] = "bob: lunch will be soup"
-    (kept,), _ = fit([about("qmsum", lines, "What about lunch?")], TOKENIZER, 40)
+    (kept,), _ = fit([document_question("qmsum", lines, "What about lunch?")], TOKENIZER, 40)
     assert lines[9] in kept.text and lines[0] in kept.text and lines[10] not in kept.text
-    (kept,), (cut,) = fit([about("qmsum", lines, "Summarize everything.")], TOKENIZER, 40)
+    (kept,), (cut,) = fit([document_question("qmsum", lines, "Summarize everything.")], TOKENIZER, 40)
     shown = kept.text.split("\n\n")[0].split("\n")
     assert shown[0] == lines[0] and shown[-1] == lines[-1] and f"[turns left out: {cut.left_out}]" in shown
 
 
-def test_a_question_that_cannot_fit_is_set_aside_with_the_reason():
-    long = posed("gsm8k", "test", "one " * 50)
-    fitted, cuts = fit([long, about("qmsum", ["ann: hello " * 30], "What?")], TOKENIZER, 20)
+def test_question_that_cannot_fit_is_set_aside_with_the_reason():
+    long = published_question("gsm8k", "test", "one " * 50)
+    fitted, cuts = fit([long, document_question("qmsum", ["ann: hello " * 30], "What?")], TOKENIZER, 20)
     assert fitted == []
     assert [c.reason for c in cuts] == [
         "50 tokens, and more than 20 even with no document",
@@ -175,13 +177,13 @@ def test_real_meetings_fit_a_small_context_without_losing_a_query():
 
 
 @pytest.mark.parametrize("kind", ["number", "latex", "choice", "text"])
-def test_instructions_ask_in_one_sentence_for_reasoning_and_a_checkable_answer(kind):
+def test_instructions_request_reasoning_and_a_checkable_answer_in_one_sentence(kind):
     sentence = instructions(kind)
     assert sentence.startswith("Reason step by step") and sentence.count(".") == 1
     assert ("Answer:" if kind == "text" else r"\boxed{}") in sentence
 
 
-def test_every_data_set_says_where_it_is_from_and_what_it_may_be_used_for():
+def test_every_data_set_has_a_source_a_licence_and_a_permitted_use():
     for name, data_set in DATA_SETS.items():
         assert (
             data_set.name == name and data_set.licence and data_set.use and "test" in data_set.parts

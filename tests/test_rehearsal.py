@@ -1,4 +1,4 @@
-"""Scale `full` from end to end with nothing but sizes and students changed: real rows, real architectures, tiny weights."""
+"""Scale `full` end to end with only sizes and students changed: real data, real architectures, tiny weights."""
 
 import json
 import shutil
@@ -27,10 +27,10 @@ FILES = {
 }
 TEACHER = "gemma3-27b"
 pytestmark = pytest.mark.long
-STUDENTS = {"qwen3-0.6b": "qwen3", "qwen2.5-vl-3b": "qwen2.5-vl"}  # test_training has the other families
+STUDENTS = {"qwen3-0.6b": "qwen3", "qwen2.5-vl-3b": "qwen2.5-vl"}  # test_training.py covers the other families
 SIZES = {
     "scale": "rehearsal",
-    "teacher": f"data/models/{TEACHER}",  # through transformers: vLLM has tests of its own
+    "teacher": f"data/models/{TEACHER}",  # with transformers; vLLM has its own tests
     "engine": "",
     "students": list(STUDENTS),
     "seeds": [0],
@@ -58,25 +58,25 @@ SIZES = {
 }
 
 
-def taught(folder: Path, random: Path, local: Path) -> None:
-    """A teacher that knows some answers by heart: nothing could be distilled from one that never ends right."""
+def train_teacher(folder: Path, base: Path, local: Path) -> None:
+    """Train a teacher on some of the answers: without any correct answer there is nothing to distill."""
     sizes = SIZES["questions"]
     counts = Counts(sizes["train"], sizes["validation"], sizes["test"], sizes["test_other"], test_hard=0)
-    asked = collect(["gsm8k"], "gsm8k", counts, 0, sizes["room"], student=random, local=local).questions
-    pairs = [(q.text, f"It is 1 * {q.answer} = {q.answer}.\n\\boxed{{{q.answer}}}") for q in asked]
-    sft.train(random, pairs, folder, 0, SFT(steps=400, batch_size=8, learning_rate=3e-3))
+    questions = collect(["gsm8k"], "gsm8k", counts, 0, sizes["room"], student=base, local=local).questions
+    pairs = [(q.text, f"It is 1 * {q.answer} = {q.answer}.\n\\boxed{{{q.answer}}}") for q in questions]
+    sft.train(base, pairs, folder, 0, SFT(steps=400, batch_size=8, learning_rate=3e-3))
 
 
 @pytest.fixture(scope="module")
 def rehearsed(tmp_path_factory) -> Path:
-    """A copy of the project at scale `full`, shrunk, after `dvc repro`."""
+    """A copy of the project at scale `full` with small sizes, after `dvc repro`."""
     folder, data = tmp_path_factory.mktemp("rehearsal"), shared_data()
-    for there, here in FILES.items():
-        (folder / "published" / there).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(data / here, folder / "published" / there)
+    for target, sample in FILES.items():
+        (folder / "published" / target).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(data / sample, folder / "published" / target)
     for name, family in STUDENTS.items():
         build(family, folder / "checkpoints" / name)
-    taught(folder / "checkpoints" / TEACHER, build("gemma3", folder / "random"), folder / "published")
+    train_teacher(folder / "checkpoints" / TEACHER, build("gemma3", folder / "random"), folder / "published")
     sources = {name: {"source": f"checkpoints/{name}"} for name in (TEACHER, *STUDENTS)}
     full = yaml.safe_load((PROJECT / "params.yaml").read_text().replace("<<: *mini", "<<: *full"))
     copy_of_project(folder, shrunk(full, SIZES) | {"checkpoints": sources})
@@ -84,12 +84,12 @@ def rehearsed(tmp_path_factory) -> Path:
     return folder
 
 
-def test_it_ends_in_a_report_that_says_what_it_is(rehearsed):
+def test_the_report_states_that_its_numbers_mean_nothing(rehearsed):
     page = (rehearsed / "reports" / "index.html").read_text()
     assert "The numbers below mean nothing" in page and "Does communication help?" in page
 
 
-def test_every_student_was_trained_by_every_method_and_asked_every_task(rehearsed):
+def test_every_student_is_trained_with_every_method_and_tested_on_every_task(rehearsed):
     scores = pd.read_csv(rehearsed / "reports" / "scores.csv", keep_default_na=False)
     accuracy = scores[(scores["metric"] == "accuracy") & (scores["seed"] == "all")]
     tasks = {Path(name).parts[0] for name in FILES}
@@ -101,13 +101,13 @@ def test_every_student_was_trained_by_every_method_and_asked_every_task(rehearse
     assert set(texts["test_task"]) == {"hotpotqa", "qasper", "qmsum", "truthfulqa"}
 
 
-def test_what_was_done_to_the_questions_is_told(rehearsed):
+def test_changes_to_the_questions_are_recorded(rehearsed):
     account = pd.read_csv(rehearsed / "data" / "questions" / "account.csv")
     assert account["what"].str.contains("documents shortened to 800 tokens").any()
     assert dict(zip(account["task"], account["n"], strict=False))["qmsum"] > 0
 
 
-def test_checkpoints_are_described_by_what_they_hold(rehearsed):
+def test_the_card_of_a_checkpoint_has_its_number_of_weights_and_source(rehearsed):
     for name in STUDENTS:
         card = json.loads((rehearsed / "data" / "models" / name / "card.json").read_text())
         assert card["weights"] > 10_000 and card["source"] == f"checkpoints/{name}"

@@ -1,4 +1,4 @@
-"""The example for Slurm, with stand-ins for Slurm, Ray and DVC: what it starts, and how it stops."""
+"""The Slurm example, with stand-ins for Slurm, Ray and DVC: what it starts and how it stops; the Kubernetes example."""
 
 import os
 import signal
@@ -12,7 +12,7 @@ import yaml
 from agentark import root
 
 NODE = "node-7.long.name"
-# As DVC does: INT is ignored while a stage runs, and the stage's status is reported.
+# Like DVC: SIGINT is ignored while a stage runs, and the exit status depends on the stage's.
 DVC = f"""#!{sys.executable}
 import signal, subprocess, sys
 stage = subprocess.Popen([sys.executable, "stage.py"])
@@ -33,7 +33,7 @@ time.sleep(60)
 
 @pytest.fixture
 def job(tmp_path):
-    """The script's process, in a folder of its own."""
+    """The process of the job script, in its own folder."""
     for folder in ("bin", ".venv/bin", "docs/scaling"):
         (tmp_path / folder).mkdir(parents=True)
     (tmp_path / ".venv/bin/activate").touch()
@@ -50,10 +50,10 @@ def job(tmp_path):
     process.kill()
 
 
-def test_a_slurm_job_that_is_told_to_stop_waits_for_its_stage(job, tmp_path):
-    end = time.monotonic() + 60
+def test_a_slurm_job_that_receives_sigterm_waits_for_its_stage(job, tmp_path):
+    deadline = time.monotonic() + 60
     while not (tmp_path / "started").exists():
-        assert job.poll() is None and time.monotonic() < end
+        assert job.poll() is None and time.monotonic() < deadline
         time.sleep(0.05)
     job.send_signal(signal.SIGTERM)
     assert job.wait(30) == 3 and (tmp_path / "stopped").exists()
@@ -61,7 +61,7 @@ def test_a_slurm_job_that_is_told_to_stop_waits_for_its_stage(job, tmp_path):
     assert yaml.safe_load((tmp_path / "fsdp2-job.yaml").read_text())["num_machines"] == 2
 
 
-def test_every_node_of_the_kubernetes_example_has_gpus_and_no_setting_without_effect():
+def test_kubernetes_nodes_have_gpus_and_no_replica_limits_without_autoscaling():
     spec = yaml.safe_load((root() / "docs/scaling/kuberay.yaml").read_text())["spec"]
     for group in (spec["headGroupSpec"], *spec["workerGroupSpecs"]):
         (container,) = group["template"]["spec"]["containers"]

@@ -4,7 +4,7 @@ import subprocess
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from examples import GOLD, KEYS, MUTE, SLIPPED, said
+from examples import GOLD, KEYS, UNANSWERED, WRONG_STEP, trace_of
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -12,7 +12,7 @@ from agentark import StudyError
 from agentark.files import write_atomically
 from agentark.schemas import Question, Score, Trace, frame, read_table, write_table
 
-TRACES = [said(1, 1, GOLD), said(2, 1, SLIPPED), said(1, 2, MUTE)]
+TRACES = [trace_of(1, 1, GOLD), trace_of(2, 1, WRONG_STEP), trace_of(1, 2, UNANSWERED)]
 SCORE = Score(
     study="main",
     setting="test",
@@ -32,8 +32,8 @@ SCORE = Score(
 )
 
 
-def fault(path, schema):
-    """The one line that reading a bad table ends in."""
+def read_error(path, schema):
+    """The one-line error of reading an invalid table."""
     with pytest.raises(StudyError) as raised:
         read_table(path, schema)
     assert "\n" not in str(raised.value)
@@ -43,17 +43,17 @@ def fault(path, schema):
 
 @pytest.fixture
 def full_disk(tmp_path):
-    """A disk of 64 kB."""
-    done = subprocess.run(
+    """A file system of 64 kB."""
+    mounted = subprocess.run(
         ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", tmp_path], capture_output=True, text=True, check=False
     )
-    if done.returncode:
-        pytest.skip(f"mounting a small disk is not permitted here: {done.stderr.strip()}")
+    if mounted.returncode:
+        pytest.skip(f"mounting a small disk is not permitted here: {mounted.stderr.strip()}")
     yield tmp_path
     subprocess.run(["umount", "--lazy", tmp_path], check=True)
 
 
-def test_rows_survive_parquet(tmp_path):
+def test_rows_are_unchanged_by_a_parquet_round_trip(tmp_path):
     write_table(TRACES, tmp_path / "deep" / "traces.parquet")
     write_table([KEYS], tmp_path / "questions.parquet")
     assert read_table(tmp_path / "deep" / "traces.parquet", Trace) == TRACES
@@ -61,20 +61,20 @@ def test_rows_survive_parquet(tmp_path):
 
 
 @given(text=st.text(st.characters(exclude_categories=["Cs"])), answer=st.none() | st.text("ab 12"))
-def test_any_text_survives_parquet(tmp_path_factory, text, answer):
+def test_any_text_is_unchanged_by_a_parquet_round_trip(tmp_path_factory, text, answer):
     path = tmp_path_factory.mktemp("any") / "traces.parquet"
     rows = [TRACES[0].model_copy(update={"text": text, "answer": answer})]
     write_table(rows, path)
     assert read_table(path, Trace) == rows
 
 
-def test_rows_survive_csv(tmp_path):
+def test_rows_are_unchanged_by_a_csv_round_trip(tmp_path):
     rows = [SCORE, SCORE.model_copy(update={"value": 1.0, "baseline": "", "teacher": 'a, "b"\nNA'})]
     write_table(rows, tmp_path / "scores.csv")
     assert read_table(tmp_path / "scores.csv", Score) == rows
 
 
-def test_csv_has_six_digits(tmp_path):
+def test_csv_numbers_have_six_digits(tmp_path):
     write_table([SCORE.model_copy(update={"value": 1 / 3})], tmp_path / "scores.csv")
     assert ",0.333333," in (tmp_path / "scores.csv").read_text()
 
@@ -85,69 +85,69 @@ def test_equal_rows_give_equal_bytes(tmp_path):
     assert (tmp_path / "a.parquet").read_bytes() == (tmp_path / "b.parquet").read_bytes()
 
 
-def test_a_missing_table_is_told_with_its_remedy(tmp_path):
-    assert "dvc repro" in fault(tmp_path / "none.parquet", Trace)
-    assert "dvc repro" in fault(tmp_path / "none.csv", Score)
+def test_a_missing_table_is_reported_with_the_command_that_makes_it(tmp_path):
+    assert "dvc repro" in read_error(tmp_path / "none.parquet", Trace)
+    assert "dvc repro" in read_error(tmp_path / "none.csv", Score)
 
 
 @pytest.mark.parametrize("share", [0, 0.01, 0.5, 0.99])
-def test_a_truncated_table_is_told(tmp_path, share):
+def test_a_truncated_table_is_reported(tmp_path, share):
     path = tmp_path / "traces.parquet"
     write_table(TRACES, path)
-    whole = path.read_bytes()
-    path.write_bytes(whole[: int(share * len(whole))])
-    assert "not a readable table" in fault(path, Trace)
+    content = path.read_bytes()
+    path.write_bytes(content[: int(share * len(content))])
+    assert "not a readable table" in read_error(path, Trace)
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff\xfe\x00", b'a,b\n1,2,3\n"'])
-def test_a_broken_csv_is_told(tmp_path, content):
+def test_a_malformed_csv_is_reported(tmp_path, content):
     path = tmp_path / "scores.csv"
     path.write_bytes(content)
-    fault(path, Score)
+    read_error(path, Score)
 
 
-def test_a_table_with_flipped_bytes_is_told(tmp_path):
+def test_a_table_with_flipped_bytes_is_reported(tmp_path):
     path = tmp_path / "traces.parquet"
     write_table(TRACES, path)
     broken = bytearray(path.read_bytes())
     broken[4:200] = bytes(byte ^ 0xFF for byte in broken[4:200])
     path.write_bytes(broken)
-    fault(path, Trace)
+    read_error(path, Trace)
 
 
 @pytest.mark.parametrize(
     ("column", "value"), [("round", "two"), ("answer", 15), ("finish_reason", "bored"), ("agent", True), ("text", None)]
 )
-def test_a_wrong_type_is_told_with_its_column(tmp_path, column, value):
+def test_an_invalid_value_is_reported_with_its_column(tmp_path, column, value):
     path = tmp_path / "traces.parquet"
     pq.write_table(pa.Table.from_pylist([t.model_dump() | {column: value} for t in TRACES]), path)
-    assert f"row 0, {column}: " in fault(path, Trace)
+    assert f"row 0, {column}: " in read_error(path, Trace)
 
 
-def test_a_wrong_value_is_told_with_its_row(tmp_path):
+def test_an_invalid_value_is_reported_with_its_row(tmp_path):
     path = tmp_path / "traces.parquet"
     first, second, third = (t.model_dump() for t in TRACES)
     pq.write_table(pa.Table.from_pylist([first, second | {"finish_reason": "bored"}, third]), path)
-    assert "row 1, finish_reason: " in fault(path, Trace)
+    assert "row 1, finish_reason: " in read_error(path, Trace)
 
 
-def test_a_missing_column_is_told(tmp_path):
+def test_a_missing_column_is_reported(tmp_path):
     path = tmp_path / "traces.parquet"
     pq.write_table(pa.Table.from_pylist([t.model_dump(exclude={"round"}) for t in TRACES]), path)
-    assert "row 0, round" in fault(path, Trace)
+    assert "row 0, round" in read_error(path, Trace)
 
 
-def test_a_column_too_many_is_told(tmp_path):
+def test_an_extra_column_is_reported(tmp_path):
     path = tmp_path / "traces.parquet"
     pq.write_table(pa.Table.from_pylist([t.model_dump() | {"mood": "good"} for t in TRACES]), path)
-    assert "row 0, mood" in fault(path, Trace)
+    assert "row 0, mood" in read_error(path, Trace)
 
 
-def test_a_wrong_value_in_csv_is_told(tmp_path):
+def test_an_invalid_value_in_csv_is_reported(tmp_path):
     path = tmp_path / "scores.csv"
     write_table([SCORE, SCORE], path)
     path.write_text(path.read_text().replace(",3,", ",three,", 1))
-    assert "row 0, n" in fault(path, Score)
+    assert "row 0, n" in read_error(path, Score)
 
 
 @pytest.mark.parametrize("name", ["traces.parquet", "scores.csv"])
@@ -157,20 +157,20 @@ def test_an_empty_table_is_not_written(tmp_path, name):
     assert not list(tmp_path.iterdir())
 
 
-def test_an_empty_table_is_not_read(tmp_path):
+def test_an_empty_table_is_an_error_when_read(tmp_path):
     path = tmp_path / "traces.parquet"
     write_table(TRACES, path)
     pq.write_table(pq.read_table(path).slice(0, 0), path)
-    assert "no rows" in fault(path, Trace)
+    assert "no rows" in read_error(path, Trace)
 
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt, StudyError])
-def test_a_failing_writer_leaves_the_former_file_and_nothing_else(tmp_path, error):
+def test_a_failed_write_leaves_only_the_previous_file(tmp_path, error):
     path = tmp_path / "table"
     path.write_bytes(b"former")
 
-    def fail(place):
-        place.write_bytes(b"half")
+    def fail(temporary):
+        temporary.write_bytes(b"half")
         raise error("enough")
 
     with pytest.raises(error, match="enough"):
@@ -179,13 +179,13 @@ def test_a_failing_writer_leaves_the_former_file_and_nothing_else(tmp_path, erro
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_file_appears_whole_at_the_end_of_writing(tmp_path):
+def test_a_file_is_replaced_only_when_it_is_complete(tmp_path):
     path = tmp_path / "table"
     path.write_bytes(b"former")
     seen = []
 
-    def write(place):
-        place.write_bytes(b"latter")
+    def write(temporary):
+        temporary.write_bytes(b"latter")
         seen.append(path.read_bytes())
 
     write_atomically(path, write)
@@ -194,24 +194,24 @@ def test_a_file_appears_whole_at_the_end_of_writing(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_place_that_cannot_be_written_to_is_told(tmp_path):
+def test_an_unwritable_path_is_reported(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(StudyError, match="not written"):
         write_table(TRACES, tmp_path / "file" / "traces.parquet")
 
 
 @pytest.mark.parametrize("name", ["traces.parquet", "traces.csv"])
-def test_a_full_disk_is_told_in_a_line_and_keeps_the_former_table(full_disk, name):
+def test_a_full_disk_is_reported_in_one_line_and_keeps_the_previous_table(full_disk, name):
     path = full_disk / name
     write_table(TRACES, path)
-    former = path.read_bytes()
+    previous = path.read_bytes()
     noise = [TRACES[0].model_copy(update={"text": random.Random(i).randbytes(2_000).hex()}) for i in range(100)]
     with pytest.raises(StudyError, match="nothing there was changed") as raised:
         write_table(noise, path)
     assert "\n" not in str(raised.value) and str(path) in str(raised.value)
-    assert path.read_bytes() == former
+    assert path.read_bytes() == previous
     assert list(full_disk.iterdir()) == [path]
 
 
-def test_a_frame_has_a_line_a_row():
+def test_a_frame_has_one_row_per_record():
     assert frame(TRACES)["agent"].tolist() == [1, 2, 1]

@@ -1,4 +1,4 @@
-"""Each headline sentence of the pages turns with the results: the same table with the opposite outcome is fed to it."""
+"""Each headline sentence of the pages follows the results: it is generated from tables with opposite outcomes."""
 
 import itertools
 
@@ -14,7 +14,8 @@ OUTCOMES = [(0.1, "better"), (-0.1, "worse"), (0.0, "no difference detected")]
 
 def row(metric: str, value: float, method: str, **more) -> Score:
     fixed = dict(study="main", setting="test", teacher="t", student="", method=method, baseline="", train_task="word",
-                 test_task="word", seed="all", n=1000, lo=value - 0.02, hi=value + 0.02, tokens_per_question=10.0)  # fmt: skip
+                 test_task="word", seed="all", n=1000, lo=value - 0.02, hi=value + 0.02,
+                 tokens_per_question=10.0)  # fmt: skip
     return Score(**fixed | {"metric": metric, "value": value} | more)
 
 
@@ -35,7 +36,7 @@ def test_the_debate_is_compared_with_its_best_baseline(best, gain, words):
 
 
 @pytest.mark.parametrize("control", sentences.NOT_CHEAPER[1:])
-def test_a_control_of_equal_or_higher_cost_is_no_cheaper_baseline(control):
+def test_a_control_of_equal_or_higher_cost_is_not_the_best_baseline(control):
     rows = system("debate", 0.5, {control: -0.2, "greedy": 0.1, "vote": 0.2})
     rows += [row("accuracy", 0.7, control), row("accuracy", 0.4, "greedy"), row("accuracy", 0.3, "vote")]
     line = sentences.debate_findings(frame(rows), "word")
@@ -44,7 +45,7 @@ def test_a_control_of_equal_or_higher_cost_is_no_cheaper_baseline(control):
 
 
 @pytest.mark.parametrize(("gain", "words"), OUTCOMES)
-def test_a_student_is_compared_with_the_best_use_of_one_call(gain, words):
+def test_a_student_is_compared_with_the_best_baseline_of_one_call(gain, words):
     own = dict(student="s")
     rivals = {"base": 0.3, "base_steps": gain + 0.01, "greedy": gain, "debate": -0.2}
     rows = [row("accuracy", 0.2, "base", **own), row("accuracy", 0.49 - gain, "base_steps", **own)]
@@ -58,7 +59,7 @@ def test_a_student_is_compared_with_the_best_use_of_one_call(gain, words):
 @pytest.mark.parametrize(
     ("gain", "better", "worse"), [(0.1, "meta", "none"), (-0.1, "none", "meta"), (0.0, "none", "none")]
 )
-def test_tasks_out_of_domain_are_named_by_how_they_changed(gain, better, worse):
+def test_out_of_domain_tasks_are_listed_as_better_or_worse(gain, better, worse):
     own = dict(student="s")
     rows = [row("accuracy", 0.2, "base", **own), *system("rsft", 0.5, {"base": 0.3}, **own)]
     rows.append(row("accuracy_gain", gain, "rsft", baseline="base", test_task="meta", **own))
@@ -66,14 +67,14 @@ def test_tasks_out_of_domain_are_named_by_how_they_changed(gain, better, worse):
     assert f"better than the base on {better}, worse on {worse}." in text
 
 
-def test_a_change_out_of_domain_counts_after_correction_only():
+def test_an_out_of_domain_change_counts_only_after_correction():
     gains = pd.DataFrame({"value": [0.03, *[0.0] * 19], "lo": [0.001, *[-0.03] * 19], "hi": [0.059, *[0.03] * 19]})
     assert (sentences.changed(gains)["change"] == 0).all()
     assert list(sentences.changed(gains[:1])["change"]) == [1]
 
 
 @pytest.mark.parametrize(("trained", "plain"), [(0.9, 0.8), (0.6, 0.8)])
-def test_the_reward_model_stands_beside_the_likelihood(trained, plain):
+def test_the_reward_model_is_reported_with_the_likelihood_baseline(trained, plain):
     values = {"fresh head": 0.5, "likelihood": plain, "stage I": 0.7, "stage II": trained}
     rows = [
         row(metric, value, method, study="reward_model", student="s")
@@ -85,7 +86,7 @@ def test_the_reward_model_stands_beside_the_likelihood(trained, plain):
 
 
 @pytest.mark.parametrize(("debate", "times"), [(100.0, "10.0 times"), (5.0, "0.5 times")])
-def test_cost_is_a_ratio_of_the_table(debate, times):
+def test_cost_of_a_debate_is_given_as_a_multiple_of_one_sample(debate, times):
     rows = [row("accuracy", 0.5, "debate", tokens_per_question=debate), row("accuracy", 0.5, "single"),
             row("accuracy", 0.5, "pad", student="s")]  # fmt: skip
     seconds = pd.DataFrame(
@@ -98,14 +99,14 @@ def test_cost_is_a_ratio_of_the_table(debate, times):
 
 
 @pytest.mark.parametrize(("value", "words"), [(120.0, "120 [100, 140] questions"), (float("inf"), "never")])
-def test_a_student_that_never_pays_is_told(value, words):
+def test_break_even_is_a_number_of_questions_or_never(value, words):
     fixed = dict(setting="break-even", student="s", baseline="debate", lo=100.0, hi=140.0)
     line = sentences.break_even_findings(frame([row("tokens", value, "rsft", **fixed)]))
     assert words in line and "did not time" in line
 
 
 @pytest.mark.parametrize(("inside", "outside"), [(0.1, -0.1), (-0.1, 0.1)])
-def test_the_grid_s_means_in_domain_and_out_are_never_pooled(inside, outside):
+def test_grid_means_in_domain_and_out_of_domain_are_never_pooled(inside, outside):
     where = {"in domain": ("word", inside), "out of domain": ("meta", outside)}
     rows = [
         row("accuracy_gain", gain, "rsft", baseline="base", domain=d, teacher="", train_task="", test_task="")
@@ -121,7 +122,7 @@ def test_the_grid_s_means_in_domain_and_out_are_never_pooled(inside, outside):
 
 
 @pytest.mark.parametrize(("inside", "outside"), [(0.1, -0.1), (-0.1, 0.1)])
-def test_cells_beside_the_paper_s_are_counted_by_domain(inside, outside):
+def test_cells_of_this_study_and_of_the_paper_are_counted_by_domain(inside, outside):
     def cells(study):
         return [
             row("accuracy_gain", gain, "rsft", study=study, baseline="base", student="s", test_task=test)
@@ -135,7 +136,7 @@ def test_cells_beside_the_paper_s_are_counted_by_domain(inside, outside):
         assert text.count(f"{gain * 100:+.2f} points {domain} ({int(gain < 0)} of 1 cells below the base)") == 2
 
 
-def test_the_lines_of_the_readme_turn_with_the_results():
+def test_lines_of_the_readme_follow_the_results():
     def lines(gain):
         rows = system("debate", 0.5, {"greedy": gain, "vote": gain + 0.1}, train_task="")
         rows += [row("accuracy", 0.5 - gain, "greedy"), row("accuracy", 0.4 - gain, "vote")]
@@ -164,4 +165,6 @@ def test_the_lines_of_the_readme_turn_with_the_results():
         assert all(f"({words})" in line for line in lines(gain)), gain
     assert ["beats" in lines(0.1)[-1], "is worse than" in lines(-0.1)[-1], "equals" in lines(0.0)[-1]] == [True] * 3
     empty = frame([row("accuracy", 0.5, "debate")])[:0]
-    assert headlines.communication(empty, "word") == headlines.sources(empty, "s") == []
+    assert (
+        headlines.communication(empty) == headlines.best_control(empty, "word") == headlines.sources(empty, "s") == []
+    )

@@ -1,4 +1,4 @@
-"""Our own server says in words what is wrong with any request."""
+"""The package's own server reports the error of every invalid request in a message."""
 
 import asyncio
 import json
@@ -9,9 +9,9 @@ from agentark import root
 from agentark.engines import engine, serve
 
 
-def test_our_own_server_says_what_is_wrong_with_any_request():
+def test_server_reports_the_error_of_every_invalid_request():
     good = {"model": "m", "messages": [{"role": "user", "content": "how many ?"}], "max_tokens": 1}
-    odd = {
+    requests = {
         "encoding": (json.dumps(good).encode(), {"Content-Type": "application/json; charset=foo"}, 200),
         "depth": (b"[" * 100_000, {}, 400),
         "gzip": (b"no gzip", {"Content-Encoding": "gzip"}, 400),
@@ -21,13 +21,13 @@ def test_our_own_server_says_what_is_wrong_with_any_request():
 
     async def statuses():
         async with TestClient(TestServer(serve.app(engine(root() / "data/models/teacher"), "m"))) as client:
-            for name, (body, headers, status) in odd.items():
-                answered = await client.post(
+            for name, (body, headers, status) in requests.items():
+                response = await client.post(
                     "/v1/chat/completions", data=body, headers=headers | {"Connection": "close"}
                 )
-                answer = await answered.json()
-                assert (name, answered.status) == (name, status)
-                assert status == 200 or answer["error"]["message"]
+                content = await response.json()
+                assert (name, response.status) == (name, status)
+                assert status == 200 or content["error"]["message"]
             assert (await (await client.get("/elsewhere")).json())["error"]["message"] == "Not Found"
 
     asyncio.run(statuses())

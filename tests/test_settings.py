@@ -1,4 +1,4 @@
-"""Settings of the methods: read from params.yaml, checked in one line, the same in the notebook and the trainer."""
+"""Settings of the methods are read from params.yaml and validated; notebooks and trainers use the same ones."""
 
 import json
 from pathlib import Path
@@ -16,22 +16,22 @@ KINDS = {"sft": SFT, "reward_model": RewardModel, "policy": Policy}
 
 
 @pytest.mark.parametrize("scale", ["mini", "small", "small_cpu", "full"])
-def test_the_sections_of_params_yaml_are_settings(scale):
+def test_the_sections_of_params_yaml_are_valid_settings(scale):
     recipe = Recipe.of(PARAMS | PARAMS[scale])
     assert recipe.policy.max_tokens == PARAMS[scale]["max_tokens"]
     assert recipe.optimiser_steps("pad") > recipe.optimiser_steps("rsft") == recipe.sft.steps
 
 
 @pytest.mark.parametrize("scale", ["mini", "small", "small_cpu", "full"])
-def test_a_scale_that_is_chosen_in_params_yaml_is_read(scale, tmp_path):
+def test_the_scale_selected_in_params_yaml_is_read(scale, tmp_path):
     file = tmp_path / "params.yaml"
     file.write_text((root() / "params.yaml").read_text().replace("\n<<: *mini\n", f"\n<<: *{scale}\n"))
     assert read_params(file)["scale"] == scale
 
 
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: f"{path.parent.name}/{path.stem}")
-def test_what_a_notebook_declares_are_settings_of_its_kind(notebook):
-    """The defaults in a parameters cell are those of scale `mini`, so that a notebook run by hand is the study's."""
+def test_the_parameters_of_a_notebook_are_valid_settings(notebook):
+    """The defaults of a parameters cell equal scale `mini`: a notebook run by hand computes what the study does."""
     for params in ({}, PARAMS):
         values = resolve(notebook, params, {})
         for name in KINDS.keys() & values.keys():
@@ -53,7 +53,7 @@ def test_what_a_notebook_declares_are_settings_of_its_kind(notebook):
         ({"trainer": "osmosis"}, "sft.trainer='osmosis'"),
     ],
 )
-def test_settings_at_fault_are_named_in_one_line(values, words):
+def test_invalid_settings_are_reported_by_name_in_one_line(values, words):
     with pytest.raises(StudyError, match=f"^{words}") as raised:
         SFT.read({"steps": 4, "batch_size": 8, "learning_rate": 0.1} | values)
     assert "\n" not in str(raised.value)
@@ -61,7 +61,7 @@ def test_settings_at_fault_are_named_in_one_line(values, words):
         SFT.read({"steps": 4, "learning_rate": 0.1})
 
 
-def test_changed_settings_are_checked_again_and_the_route_is_not_recorded():
+def test_changed_settings_are_validated_and_the_trainer_is_not_recorded():
     settings = SFT(steps=4, batch_size=8, learning_rate=0.1, per_device_batch_size=2)
     assert settings.but(steps=5).steps == 5 and settings.steps == 4
     with pytest.raises(StudyError, match=r"sft\.steps=-1"):
@@ -71,7 +71,7 @@ def test_changed_settings_are_checked_again_and_the_route_is_not_recorded():
     }  # fmt: skip
 
 
-def test_a_setting_is_given_on_the_command_line_by_its_name():
+def test_a_single_setting_can_be_given_by_name_on_the_command_line():
     policy = root() / "notebooks" / "07_policy.ipynb"
     assert resolve(policy, PARAMS, {"policy.beta": "0.5"})["policy"]["beta"] == 0.5
     assert resolve(policy, PARAMS, {"policy.trainer": "peft"})["policy"]["trainer"] == "peft"
@@ -84,7 +84,7 @@ def test_a_setting_is_given_on_the_command_line_by_its_name():
             resolve(policy, PARAMS, given)
 
 
-def test_a_notebook_s_section_changes_single_settings(tmp_path):
+def test_the_section_of_a_notebook_overrides_single_settings(tmp_path):
     cell = root() / "notebooks" / "grid" / "cell.ipynb"
     changed = resolve(cell, PARAMS, {})["sft"]
     assert changed["steps"] == PARAMS["grid_cell"]["sft"]["steps"] != PARAMS["sft"]["steps"]
@@ -92,7 +92,7 @@ def test_a_notebook_s_section_changes_single_settings(tmp_path):
     assert Path(cell).is_file()
 
 
-def test_the_files_of_scale_small_cpu_are_those_that_its_page_fetches():
+def test_scale_small_cpu_uses_the_files_that_its_page_downloads():
     scale, page = PARAMS["small_cpu"], (root() / "docs" / "real-models.md").read_text()
     files = [scale["teacher"].removeprefix("llama.cpp:"), *(one["source"] for one in scale["checkpoints"].values())]
     for folder, name in (file.split("/") for file in files):

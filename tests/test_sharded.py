@@ -1,4 +1,4 @@
-"""Trainings whose weights are divided among processes (FSDP2), by a configuration of Accelerate, on a CPU."""
+"""Training with weights sharded over processes (FSDP2), set up by a configuration of Accelerate, on a CPU."""
 
 import os
 import signal
@@ -21,8 +21,8 @@ PAIRS = [(q.text, q.solution) for q in TASKS["equation"].questions(24, "train", 
 FAMILIES = ("qwen3", "llama", "gemma3")
 STEPS = {"steps": 9, "batch_size": 8, "learning_rate": 0.02, "accelerate": "fsdp2.yaml"}
 
-# Starts a command twice. The second one has a rank of its own, or Accelerate would find its port taken by the first.
-EVERYWHERE = """\
+# Starts a command twice. The second one needs its own rank; otherwise its port is already in use by the first.
+LAUNCH_TWICE = """\
 second=()
 for word in "$@"; do
   [ "$word" = --config_file ] && second+=(--machine_rank 1)
@@ -35,7 +35,7 @@ done
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory):
-    """A folder that looks like the project's, with tiny checkpoints and the documented configuration for two processes."""
+    """A project folder with tiny checkpoints and the documented configuration, set to two processes."""
     folder, before = tmp_path_factory.mktemp("project"), Path.cwd()
     config = yaml.safe_load((root() / "docs/scaling/fsdp2.yaml").read_text()) | {"num_processes": 2}
     (folder / "params.yaml").write_text("{}\n")
@@ -49,8 +49,8 @@ def project(tmp_path_factory):
 
 
 @pytest.fixture(autouse=True)
-def found(monkeypatch):
-    """The processes find this file, whose function they run."""
+def importable(monkeypatch):
+    """Let the training processes import this file, because they run its function."""
     monkeypatch.setenv("PYTHONPATH", f"{Path(__file__).parents[1]}:{Path(__file__).parent}")
 
 
@@ -62,9 +62,9 @@ def on_two_machines(config: dict) -> dict:
 
 
 def on_a_cpu(killed_after: int = 0, **call) -> list[dict]:
-    """R-SFT by the product's function. Accelerate divides weights on GPUs alone, so its choice is changed first.
+    """R-SFT by `sft.train`. Accelerate shards weights only on GPUs, so its choice is patched first.
 
-    killed_after: the second process is killed when the checkpoint of that step is complete.
+    killed_after: the second process is killed once the checkpoint of this step is complete; 0: never.
     """
     start, plugins = AcceleratorState.__init__, []
 
@@ -75,21 +75,21 @@ def on_a_cpu(killed_after: int = 0, **call) -> list[dict]:
             self.distributed_type, self.fsdp_plugin = DistributedType.FSDP, plugins[-1]
 
     AcceleratorState.__init__ = with_plugin
-    kept = training.Ticks.on_step_begin
+    original = training.Ticks.on_step_begin
 
-    def killing(self, arguments, state, control, **named):
-        divided = {type(p).__name__ for p in self.trainer.model.parameters()}
-        assert divided == {"DTensor"}
+    def maybe_kill(self, arguments, state, control, **named):
+        kinds = {type(p).__name__ for p in self.trainer.model.parameters()}
+        assert kinds == {"DTensor"}
         if killed_after and state.global_step == killed_after and arguments.process_index == 1:
             os.kill(os.getpid(), signal.SIGKILL)
-        return kept(self, arguments, state, control, **named)
+        return original(self, arguments, state, control, **named)
 
-    training.Ticks.on_step_begin = killing
+    training.Ticks.on_step_begin = maybe_kill
     return sft.train(**call)
 
 
-def divided(base: Path, out: Path, killed_after: int = 0, **chosen) -> list[dict]:
-    import test_sharded  # the module's name in the processes
+def train_sharded(base: Path, out: Path, killed_after: int = 0, **chosen) -> list[dict]:
+    import test_sharded  # under this name, the training processes import the module
 
     settings = SFT.read(STEPS | chosen)
     call = {"base": base, "pairs": PAIRS, "seed": 0, "settings": settings, "out": out, "killed_after": killed_after}
@@ -97,7 +97,7 @@ def divided(base: Path, out: Path, killed_after: int = 0, **chosen) -> list[dict
     return curve
 
 
-def alone(base: Path, out: Path, **chosen) -> list[dict]:
+def train_in_one_process(base: Path, out: Path, **chosen) -> list[dict]:
     return sft.train(base, PAIRS, out, 0, SFT.read(STEPS | {"accelerate": ""} | chosen))
 
 
@@ -107,11 +107,11 @@ def losses(curve: list[dict]) -> list[float]:
 
 @pytest.mark.long
 @pytest.mark.parametrize(("family", "lora_rank"), [*((family, 0) for family in FAMILIES), ("qwen3", 4)])
-def test_divided_weights_learn_as_whole_ones(project, family, lora_rank):
+def test_sharded_training_matches_training_in_one_process(project, family, lora_rank):
     base = project / "data/models" / family
     one, two = (
         train(base, project / name / f"{family}-{lora_rank}", lora_rank=lora_rank)
-        for name, train in (("one", alone), ("two", divided))
+        for name, train in (("one", train_in_one_process), ("two", train_sharded))
     )
     assert len(set(losses(one))) == 9 and losses(two) == pytest.approx(losses(one), abs=1e-4)
     weights = [load_file(project / name / f"{family}-{lora_rank}/model.safetensors") for name in ("one", "two")]
@@ -121,27 +121,27 @@ def test_divided_weights_learn_as_whole_ones(project, family, lora_rank):
 
 
 @pytest.mark.long
-def test_a_killed_training_of_divided_weights_goes_on_to_the_same_weights(project):
+def test_killed_sharded_training_resumes_to_the_same_weights(project):
     base = project / "data/models/qwen3"
-    whole = divided(base, project / "whole", save_steps=3)
-    with pytest.raises(StudyError, match="on_a_cpu"):  # the first process reports that the other one is gone
-        divided(base, project / "killed", killed_after=6, save_steps=3)
+    uninterrupted = train_sharded(base, project / "whole", save_steps=3)
+    with pytest.raises(StudyError, match="on_a_cpu"):  # the first process reports that the other one has ended
+        train_sharded(base, project / "killed", killed_after=6, save_steps=3)
     assert not (project / "killed/model.safetensors").exists()
-    assert losses(divided(base, project / "killed", save_steps=3)) == losses(whole)
+    assert losses(train_sharded(base, project / "killed", save_steps=3)) == losses(uninterrupted)
     assert (project / "killed/model.safetensors").read_bytes() == (project / "whole/model.safetensors").read_bytes()
 
 
 @pytest.mark.long
-def test_two_machines_divide_the_weights(project, monkeypatch):
-    """Two machines are played by two commands on this one, which find each other at its address."""
-    (project / "everywhere.sh").write_text(EVERYWHERE)
+def test_training_sharded_over_two_machines_matches_one_process(project, monkeypatch):
+    """Two commands on this machine simulate two machines; they connect through its address."""
+    (project / "everywhere.sh").write_text(LAUNCH_TWICE)
     monkeypatch.setenv("AGENTARK_LAUNCHER", f"bash {project / 'everywhere.sh'}")
     base = project / "data/models/qwen3"
-    curve = divided(base, project / "machines", accelerate="two-machines.yaml")
-    assert losses(curve) == pytest.approx(losses(alone(base, project / "machine")), abs=1e-4)
+    curve = train_sharded(base, project / "machines", accelerate="two-machines.yaml")
+    assert losses(curve) == pytest.approx(losses(train_in_one_process(base, project / "machine")), abs=1e-4)
 
 
-def test_a_missing_configuration_is_named(project):
+def test_missing_accelerate_configuration_is_reported(project):
     with pytest.raises(
         StudyError, match=r"^sft.accelerate: .*nowhere.yaml: no such file; see docs/scaling/fsdp2.yaml$"
     ):

@@ -1,4 +1,4 @@
-"""The simulation of many cards: requests as debates make them, batches on copies, and the driver between them."""
+"""The simulation of many cards: requests of debates, batches on copies of a model, and the driver that sends them."""
 
 import math
 
@@ -14,7 +14,7 @@ from agentark.plan.pattern import requests, shape_of
 from agentark.plan.simulation import Copy, batch_ends, copies_on, run
 from agentark.stage.parameters import parameters
 
-COUNTS = root() / "data/leaderboard/homogeneous/given/traces-debate.parquet"
+TRACES = root() / "data/leaderboard/homogeneous/given/traces-debate.parquet"
 CHECK = root() / "reports/simulation_check.csv"
 LENGTHS = st.lists(st.tuples(st.integers(1, 300), st.integers(1, 80)), min_size=1, max_size=40)
 SPEED = st.floats(1e-6, 1e-2)
@@ -22,11 +22,11 @@ SPEED = st.floats(1e-6, 1e-2)
 
 @pytest.fixture(scope="module")
 def finished():
-    return pd.read_parquet(COUNTS)
+    return pd.read_parquet(TRACES)
 
 
 def stepwise(read, computed, written, copy: Copy) -> list[float]:
-    """The ends of a batch's replies, one decoding step after another."""
+    """The end times of a batch's replies, simulated one decoding step at a time."""
     slots = int(max(1, min(copy.slots, copy.room // np.mean(np.add(read, written)))))
     context = np.mean(np.add(read, np.divide(written, 2)))
     now, waiting, running, ends = copy.token * sum(computed), list(written), [], []
@@ -42,7 +42,7 @@ def stepwise(read, computed, written, copy: Copy) -> list[float]:
 
 @settings(max_examples=60)
 @given(LENGTHS, SPEED, SPEED, SPEED, SPEED, st.integers(1, 50), st.floats(50, 5000))
-def test_replies_end_when_they_do_step_by_step(lengths, token, fixed, weights, row, slots, room):
+def test_end_times_of_replies_match_a_step_by_step_simulation(lengths, token, fixed, weights, row, slots, room):
     read, written = np.array(lengths, float).T
     copy = Copy(token, fixed, weights, 1e-6, row, room, slots)
     assert batch_ends(read, read, written, copy) == pytest.approx(stepwise(read, read, written, copy))
@@ -50,16 +50,16 @@ def test_replies_end_when_they_do_step_by_step(lengths, token, fixed, weights, r
 
 @settings(max_examples=60)
 @given(st.lists(st.lists(st.floats(0.1, 9), min_size=1, max_size=30), min_size=1, max_size=3), st.integers(1, 9))
-def test_copies_share_the_work_and_none_is_lost(seconds, copies):
+def test_copies_share_the_work_and_no_request_is_lost(seconds, copies):
     steps = [[np.array([one]) for one in step] for step in seconds]
-    done, alone = run(steps, copies), run(steps, 1)
+    done, single = run(steps, copies), run(steps, 1)
     assert done.work == pytest.approx(sum(map(sum, seconds))) and done.requests == sum(map(len, seconds))
-    assert alone.seconds == pytest.approx(done.work)
+    assert single.seconds == pytest.approx(done.work)
     longest = sum(map(max, seconds))
     assert max(longest, done.work / copies) - 1e-9 <= done.seconds <= done.work / copies + longest + 1e-9
 
 
-def test_a_slow_driver_takes_a_request_after_the_other():
+def test_a_slow_driver_limits_the_rate_of_requests():
     steps = [[np.linspace(0.1, 1, 100)], [np.linspace(0.1, 1, 50)]]
     assert run(steps, 1).seconds == pytest.approx(2)
     assert run(steps, 1, driver=1e9).seconds == pytest.approx(2, abs=1e-6)
@@ -71,13 +71,13 @@ def test_a_copy_stays_on_one_node(cards, each, copies):
     assert copies_on(cards, each) == copies
 
 
-def test_requests_have_the_lengths_and_ends_of_finished_debates(finished):
+def test_simulated_requests_match_finished_debates(finished):
     agents, n = 5, finished["question_id"].nunique()
     drawn = requests(shape_of(finished, agents, 72), n, agents, 3)
-    own = finished.groupby("round").agg(size=("agent", "size"), read=("prompt_tokens", "mean"))
+    measured = finished.groupby("round").agg(size=("agent", "size"), read=("prompt_tokens", "mean"))
     simulated = drawn.groupby("step").agg(size=("agent", "size"), read=("read", "mean"))
-    assert simulated["size"].to_numpy() == pytest.approx(own["size"].to_numpy(), rel=0.02)
-    assert simulated["read"].to_numpy() == pytest.approx(own["read"].to_numpy(), rel=0.1)
+    assert simulated["size"].to_numpy() == pytest.approx(measured["size"].to_numpy(), rel=0.02)
+    assert simulated["read"].to_numpy() == pytest.approx(measured["read"].to_numpy(), rel=0.1)
     first = drawn[drawn["step"] == 1]
     assert (
         len(first) == n * agents
@@ -100,13 +100,13 @@ def test_more_cards_take_no_longer_and_cost_no_less(finished):
     assert slow["driver_cards"] < on.loc[512, "driver_cards"]
 
 
-def test_cards_that_hold_no_copy_have_no_hours():
+def test_too_few_cards_for_a_copy_have_no_hours():
     (job,) = [many_cards.Job("debates", 2, [[np.ones(3)]], 1)]
     assert math.isnan(many_cards.generated([job], 1)["hours"].iloc[0])
     assert many_cards.generated([job], 2)["hours"].iloc[0] == pytest.approx(1 / 3600, rel=1e-2)
 
 
-def test_the_simulation_is_within_a_fifth_of_what_was_measured():
+def test_the_simulation_is_within_20_percent_of_measurements():
     table = pd.read_csv(CHECK)
     free = table[~table["fitted"]]
     assert len(free) >= 5 and free["workers"].nunique() == 2 and free["rounds"].nunique() >= 3

@@ -1,4 +1,4 @@
-"""A whole small study with real weights: SmolLM2 debates, is distilled from its debates, and a page shows the result."""
+"""A complete small study with real weights: SmolLM2 debates, a student is trained on its debates, a page shows both."""
 
 import json
 import shutil
@@ -43,8 +43,8 @@ def study(tmp_path_factory) -> Path:
     shutil.copy(smollm2(), folder / FILE)
     rows = [{"question": f"What is {n} plus {m}?", "answer": n + m} for n in range(10) for m in range(n, 10)]
     (folder / "data" / TASK).mkdir()
-    for split, own in (("train", rows[::2]), ("test", rows[1::2])):
-        lines = "".join(json.dumps(row) + "\n" for row in own)
+    for split, rows_of_split in (("train", rows[::2]), ("test", rows[1::2])):
+        lines = "".join(json.dumps(row) + "\n" for row in rows_of_split)
         (folder / "data" / TASK / f"{split}.jsonl").write_text(lines)
     stage(folder, "02_checkpoint", "name=smollm2", f"source={FILE}", "out=data/models/smollm2")
     stage(folder, "01_questions")
@@ -52,15 +52,15 @@ def study(tmp_path_factory) -> Path:
 
 
 def debate(study: Path, teacher: str) -> None:
-    for split, uses, controls in (("train", "train", ""), ("test", "in_domain", "greedy")):
+    for split, questions, controls in (("train", "train", ""), ("test", "in_domain", "greedy")):
         options = ("temperature=0.5", f"controls=[{controls}]", f"out=data/debates/{split}")
-        stage(study, "03_debate", f"teacher={teacher}", f"split={uses}", *options)
+        stage(study, "03_debate", f"teacher={teacher}", f"split={questions}", *options)
 
 
 @pytest.mark.parametrize(
     "teacher", [f"llama.cpp:{FILE}", "bf16:data/models/smollm2"], ids=["llama.cpp", "transformers"]
 )
-def test_a_small_study_with_real_weights(study, teacher):
+def test_a_small_study_with_real_weights_writes_its_page(study, teacher):
     shutil.rmtree(study / "reports/small", ignore_errors=True)
     debate(study, teacher)
     stage(study, "04_extract")
@@ -84,7 +84,7 @@ def test_a_small_study_with_real_weights(study, teacher):
 
 
 def test_methods_of_the_leaderboard_train_on_its_debates(study):
-    debate(study, "bf16:data/models/smollm2")  # from the store, if the study above has run
+    debate(study, "bf16:data/models/smollm2")  # read from the store if the study above has run
     stage(study, "small/given", "weights=data/models/smollm2")
     stage(study, "leaderboard/method", "setting=small", "method=rsft", "out=data/leaderboard/small/rsft")
     stage(study, "small/methods")

@@ -1,4 +1,4 @@
-"""Answers as the pipeline reads them: first the answer that a reply states, then the verdict on it."""
+"""Answer extraction and grading as in the pipeline: first the answer that a reply states, then the verdict on it."""
 
 import time
 
@@ -6,7 +6,7 @@ import pytest
 from examples import KEYS
 from hypothesis import given
 from hypothesis import strategies as st
-from test_equal_answers import asked
+from test_equal_answers import question_of
 
 from agentark.answers import is_correct, is_right, same, stated_answer
 from agentark.traces.reading import answer_of, groups
@@ -21,8 +21,8 @@ FRAMES = [
 
 @pytest.mark.parametrize("frame", FRAMES)
 @pytest.mark.parametrize("formula", FORMULAS)
-def test_a_formula_in_any_frame_is_stated_whole(formula, frame):
-    question, text = asked("latex", formula), frame.format(formula)
+def test_a_formula_in_any_frame_is_extracted_completely(formula, frame):
+    question, text = question_of("latex", formula), frame.format(formula)
     assert is_right(text, question) and is_right(answer_of(text, question), question)
 
 
@@ -47,7 +47,8 @@ RIGHT = {
         ("It is $10 + 5 + 9 = 24$. Dividing 24 by 4 gives 6, so each person would have 6 guns.", "6"),
         ("Converting this to pints (since 1 gallon = 12 pints) gives us 9 pints.", "9"),
         ("50 * 15 = 750 cents, which is $7.50.", "7.5"), ("6 + 6 = 12, which is 5 more than 7.", "12"),
-        (r"Agent 1 says \boxed{45}, while Agent 2 says \boxed{45.00}.", "45"), (r"\boxed{1,000} and \boxed{1000}", "1000"),
+        (r"Agent 1 says \boxed{45}, while Agent 2 says \boxed{45.00}.", "45"),
+        (r"\boxed{1,000} and \boxed{1000}", "1000"),
         ("There are 260 sheep in the 3 cities.", "260"), ("She will have 600 dollars after 3 years.", "600"),
         ("She needs 12 eggs for the 3 cakes.", "12"), ("There were 90 birds on the 4 trees.", "90"),
         ("The answer is 18. Let me double check: 9*2 = 18.", "18"), ("#### 18\nLet me verify this: 9 + 9 = 18.", "18"),
@@ -68,34 +69,35 @@ RIGHT = {
 
 
 @pytest.mark.parametrize(("kind", "text", "gold"), [(kind, *row) for kind, rows in RIGHT.items() for row in rows])
-def test_an_answer_is_right_in_the_reply_and_as_stated(kind, text, gold):
-    question = asked(kind, gold)
+def test_an_answer_is_right_in_the_reply_and_after_extraction(kind, text, gold):
+    question = question_of(kind, gold)
     assert is_right(text, question) and is_right(answer_of(text, question), question)
 
 
 @pytest.mark.parametrize(
     ("kind", "text"),
     [
-        ("number", "I agree with Agent 2."), ("number", "Agent 2's solution is correct."), ("latex", "Agent 2 is right."),
+        ("number", "I agree with Agent 2."), ("number", "Agent 2's solution is correct."),
+        ("latex", "Agent 2 is right."),
         ("number", "I agree with agents 1, 2 and 3."), ("number", "The answer is 18. Let me double check: 9*3 = 27."),
         ("number", "The answer is 18. Let me check: 20 - 2 = 18. Wait, no."), ("choice", "A) cat\nB) cow\nC) duck"),
         ("choice", "Options:\nA. cat\nB. cow"), ("choice", "It's a cat"), ("choice", "It's not B"),
         ("number", "The answer is twenty-third"),
     ],
 )  # fmt: skip
-def test_a_reply_that_names_no_answer_states_none(kind, text):
+def test_no_answer_is_extracted_from_a_reply_without_one(kind, text):
     assert stated_answer(text, kind) is None
 
 
-def test_words_in_a_sentence_vote_with_the_words_alone():
-    assert groups(["rome", "The answer is rome.", "So the answer is Rome", "Oslo"], asked("text", "Rome")) == [
+def test_an_answer_in_a_sentence_is_grouped_with_the_bare_answer():
+    assert groups(["rome", "The answer is rome.", "So the answer is Rome", "Oslo"], question_of("text", "Rome")) == [
         ["rome", "The answer is rome.", "So the answer is Rome"],
         ["Oslo"],
     ]
     assert not same("The answer is Rome.", "Oslo", "text") and not same("Answer: Yes, it is.", "No, it is not.", "text")
 
 
-def test_a_list_in_words_is_stated_whole():
+def test_a_text_list_is_extracted_completely_and_a_generated_answer_by_line():
     assert stated_answer("Answer: - red\n- blue", "text") == "- red\n- blue"
     assert answer_of("answer : 7\nfix 8", KEYS) == "7"
 
@@ -104,11 +106,11 @@ def test_a_list_in_words_is_stated_whole():
     "piece", ["Agent 1, ", "A. is 1 ", "(since 1 = ", "` ", "** ", "_ ", "Yes, (", "made 1 a in ", "old answer was 1 "]
 )
 @pytest.mark.parametrize("kind", ["number", "latex", "choice", "text"])
-def test_reading_takes_linear_time(piece, kind):
-    begun = time.process_time()
+def test_extraction_takes_linear_time(piece, kind):
+    start = time.process_time()
     for text in ((piece * 8_000)[:8_000], f"Answer: {(piece * 500)[:500]} 1. Let me check: {(piece * 7_000)[:7_000]}"):
         stated_answer(text, kind)
-    assert time.process_time() - begun < 2
+    assert time.process_time() - start < 2
 
 
 @given(
@@ -116,12 +118,12 @@ def test_reading_takes_linear_time(piece, kind):
     st.integers(1, 9),
     st.sampled_from(["", "The total is {}.", "Answer: **{}**", "It is {}"]),
 )
-def test_the_number_of_an_agent_never_changes_the_answer(number, agent, frame):
+def test_an_agent_number_in_the_reply_does_not_change_the_answer(number, agent, frame):
     text = frame.format(number) or str(number)
     for reply in (f"I agree with Agent {agent}. {text}", f"Agent {agent}'s solution is right.\n{text}"):
         assert is_correct(stated_answer(reply, "number"), str(number), "number")
 
 
 @given(st.sampled_from(["Rome", "Saint Helena", "Yes", "No Doubt"]), st.text("abc .,()\n", max_size=40))
-def test_talk_in_the_line_after_an_answer_in_words_changes_nothing(answer, talk):
-    assert stated_answer(f"Answer: {answer}\n{talk}", "text") == answer
+def test_text_on_the_line_after_a_text_answer_is_ignored(answer, line):
+    assert stated_answer(f"Answer: {answer}\n{line}", "text") == answer

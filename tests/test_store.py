@@ -1,4 +1,4 @@
-"""The store of finished generations: damaged files count as none; answers kept by mistake are found and removed."""
+"""The store of finished generations: damaged files are ignored, and stored answers can be listed and removed."""
 
 import json
 import subprocess
@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from agentark.engines import Chat, Reply, Request, Store
-from agentark.engines.store import kept
+from agentark.engines.store import stored_answers
 
 KEY = "ab" * 32
 GOOD = Reply("answer : 3", 5, 4, "stop", 0.1)
@@ -21,12 +21,14 @@ GOOD = Reply("answer : 3", 5, 4, "stop", 0.1)
      b'[{"text": "x", "prompt_tokens": 1, "completion_tokens": 1, "finish_reason": "odd", "seconds": 1}]', b"[" * 9000,
      b"[" * 900 + b"]" * 900, b"[]", b"{}", b"[[]]"],
 )  # fmt: skip
-def test_a_damaged_file_counts_as_none(tmp_path, content):
+def test_a_damaged_file_is_ignored(tmp_path, content):
     store = Store(tmp_path)
     store.path(KEY).parent.mkdir()
     store.path(KEY).write_bytes(content)
     assert store.read(KEY) is None
-    assert [(file, record["finish_reason"]) for file, record in kept(tmp_path)] == [(store.path(KEY), "damaged")]
+    assert [(file, record["finish_reason"]) for file, record in stored_answers(tmp_path)] == [
+        (store.path(KEY), "damaged")
+    ]
 
 
 class Echo:
@@ -41,7 +43,7 @@ class Echo:
         yield 0, [Reply(r.messages[-1]["content"], 5, 4, "stop", 0.5) for r in batches[0].requests]
 
 
-def test_a_file_with_another_number_of_replies_and_an_empty_folder_in_its_place_count_as_none(tmp_path):
+def test_a_wrong_number_of_replies_or_a_folder_is_generated_again(tmp_path):
     store, request = Store(tmp_path), Request([{"role": "user", "content": "2 + 2"}], 0.2, 72, 1)
     expected = store.generate(Echo(), [request])
     (file,) = tmp_path.rglob("*.json")
@@ -55,13 +57,13 @@ def test_a_file_with_another_number_of_replies_and_an_empty_folder_in_its_place_
     assert json.loads(file.read_text()) == [record]
 
 
-def test_half_a_character_in_a_file_is_replaced(tmp_path):
+def test_lone_surrogates_are_replaced(tmp_path):
     store = Store(tmp_path)
     store.write(KEY, [replace(GOOD, text="a \ud83e", thought="\udc00")])
     assert store.read(KEY) == [replace(GOOD, text="a \ufffd", thought="\ufffd")]
 
 
-def test_what_is_written_is_read_also_from_stores_of_before(tmp_path):
+def test_written_replies_are_read_also_in_the_older_format(tmp_path):
     store = Store(tmp_path)
     store.write(KEY, [GOOD], "engine of some kind")
     assert store.read(KEY) == [GOOD]
@@ -70,8 +72,8 @@ def test_what_is_written_is_read_also_from_stores_of_before(tmp_path):
     assert store.read(KEY) == [GOOD]
 
 
-def test_the_key_of_a_batch_and_its_file_stay_as_they_were(tmp_path):
-    """Else every generation that is finished would be made again."""
+def test_the_key_of_a_batch_and_its_file_format_are_fixed(tmp_path):
+    """After a change of keys, every finished generation would be generated again."""
     requests = [Request([{"role": "user", "content": "2 + 2"}], 0.2, 72, 10101)]
     requests.append(Chat("off", 9, "Be brief.").request(requests[0].messages, 1.0, 72, 3))
     Store(tmp_path).generate(Echo(), requests)
@@ -85,7 +87,7 @@ def command(*arguments: str) -> subprocess.CompletedProcess:
     return subprocess.run([sys.executable, "-m", "agentark.engines.store", *arguments], capture_output=True, text=True)
 
 
-def test_answers_are_listed_and_removed_by_words_and_no_others(tmp_path):
+def test_replies_are_listed_and_removed_by_search_words(tmp_path):
     store = Store(tmp_path)
     store.write("aa" * 32, [GOOD], "good model")
     store.write("bb" * 32, [Reply("<html>Bad Gateway</html>", 1, 1, "stop", 0.1)], "good model")
@@ -101,6 +103,6 @@ def test_answers_are_listed_and_removed_by_words_and_no_others(tmp_path):
     assert store.read("cc" * 32) is None and store.read("aa" * 32) == [GOOD]
 
 
-def test_a_folder_that_is_none_is_one_line():
+def test_a_missing_folder_is_a_one_line_error():
     done = command("data/no such store")
     assert (done.returncode, done.stderr.count("\n")) == (1, 1) and "no such folder" in done.stderr

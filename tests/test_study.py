@@ -1,4 +1,4 @@
-"""The whole study, small, through the same notebooks: it runs to its end, and once."""
+"""The complete study at a small setting, through the same notebooks: it ends in a report, and a rerun does nothing."""
 
 import sys
 from pathlib import Path
@@ -12,7 +12,7 @@ from agentark.report import sentences
 from agentark.schemas import read_scores
 
 
-def test_it_ends_in_a_report_with_every_part(study):
+def test_study_ends_in_a_report_with_every_part(study):
     page = (study / "reports" / "index.html").read_text()
     for heading in (
         "Does communication help?",
@@ -45,13 +45,13 @@ def test_a_second_repro_does_nothing(copied):
     assert "Running stage" not in done.stdout
 
 
-def test_the_report_is_redrawn_from_tables_alone(copied):
+def test_report_is_redrawn_from_the_tables_only(copied):
     before = (copied / "reports" / "index.html").read_bytes()
     stage(copied, "10_report")
     assert (copied / "reports" / "index.html").read_bytes() == before
 
 
-def test_the_headline_tells_sameness_and_difference(copied):
+def test_summary_reports_identical_and_different_results(copied):
     folder = copied
     call(folder, "git", "add", "--all", "reports")
     call(folder, "git", "-c", "user.name=a", "-c", "user.email=a@b", "commit", "--quiet", "-m", "results")
@@ -66,21 +66,21 @@ def test_the_headline_tells_sameness_and_difference(copied):
     (folder / "reports" / "scores.csv").write_text(kept)
 
 
-def test_cost_experiments_and_claims_are_drawn_of_whatever_has_been_run(copied):
+def test_cost_experiments_and_claims_are_drawn_from_whatever_has_been_run(copied):
     for name in (n for n, command in experiments.MADE_BY.items() if command != "dvc repro"):
         table = copied / "reports" / f"{name}.csv"
         table.write_text(table.read_text().partition("\n")[0] + "\n")
     for name in ("paper/cost", "paper/experiments", "paper/claims"):
         stage(copied, name)
-    paid = pd.read_csv(copied / "reports" / "cost.csv", keep_default_na=False)
-    assert {"once", "answer", "break-even"} <= set(paid["setting"])
-    timed = paid[(paid["setting"] == "once") & (paid["metric"] == "seconds")]
-    assert set(timed["method"]) == {"debate", "rsft", "da", "pad"} and (timed["value"] > 0).all()
+    costs = pd.read_csv(copied / "reports" / "cost.csv", keep_default_na=False)
+    assert {"once", "answer", "break-even"} <= set(costs["setting"])
+    seconds = costs[(costs["setting"] == "once") & (costs["metric"] == "seconds")]
+    assert set(seconds["method"]) == {"debate", "rsft", "da", "pad"} and (seconds["value"] > 0).all()
     assert "not run yet: <code>make grid</code>" in (copied / "reports" / "experiments.html").read_text()
     assert "claim 3 not run" in (copied / "reports" / "claims.html").read_text()
 
 
-def test_small_is_the_same_study_with_smaller_numbers():
+def test_small_setting_changes_only_existing_parameters():
     params = yaml.safe_load((Path(__file__).parent.parent / "params.yaml").read_text())
     assert SMALL.keys() <= params.keys()
     for name, section in SMALL.items():

@@ -4,7 +4,7 @@ import random
 import re
 
 import pytest
-from examples import EVERY_LEVEL, GOLD, KEYS, SLIPPED, posed
+from examples import EVERY_LEVEL, GOLD, KEYS, WRONG_STEP, question_from_family
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -18,7 +18,7 @@ NUMBERS = st.integers(0, 9999)
 WORDS = st.sampled_from(
     ["bob", "fix", "answer", ":", "=", "+", "/", "0", "12", "15", "39", "½", "²", "-3", "", "\n", "\t"]
 )
-SCRIBBLES = st.lists(WORDS, max_size=30).map(" ".join)
+RANDOM_TEXT = st.lists(WORDS, max_size=30).map(" ".join)
 
 
 def errors(text):
@@ -34,16 +34,16 @@ def test_gold_solutions_are_right_and_grounded_line_by_line(name, level):
 
 
 @given(st.sampled_from(EVERY_LEVEL), st.integers(0, 10_000), st.lists(st.integers(), min_size=3, max_size=3))
-def test_every_way_in_every_valid_order_is_right(kind, seed, others):
-    draft, question = posed(*kind, seed)
-    for other in others:
-        verdicts = check(question, "\n".join(draft.solve(random.Random(other))))
+def test_every_derivation_in_every_valid_order_is_right(kind, seed, order_seeds):
+    draft, question = question_from_family(*kind, seed)
+    for order_seed in order_seeds:
+        verdicts = check(question, "\n".join(draft.solve(random.Random(order_seed))))
         assert all(step.right and step.grounded for step in verdicts)
 
 
 @given(st.sampled_from(EVERY_LEVEL), st.integers(0, 10_000), st.randoms(use_true_random=False))
-def test_a_changed_value_is_caught_in_any_line(kind, seed, rng):
-    _, question = posed(*kind, seed)
+def test_a_changed_value_is_detected_in_any_line(kind, seed, rng):
+    _, question = question_from_family(*kind, seed)
     lines = lines_of(question.solution)
     index = rng.randrange(len(lines))
     lines[index] = re.sub(r"\S+$", lambda value: "oslo0" if not value[0].isdigit() else f"{value[0]}1", lines[index])
@@ -53,7 +53,7 @@ def test_a_changed_value_is_caught_in_any_line(kind, seed, rng):
 
 
 @pytest.mark.parametrize("name", TASKS)
-def test_questions_and_solutions_are_written_in_the_vocabulary(name):
+def test_questions_and_solutions_use_only_words_of_the_vocabulary(name):
     levels = (*TASKS[name].levels, *TASKS[name].hard)
     for question in TASKS[name].questions(120, "corpus", seed=2, levels=levels):
         assert set(f"{question.text} {question.solution}".split()) <= set(VOCABULARY)
@@ -71,14 +71,14 @@ def test_splits_share_no_content(name):
 
 
 @pytest.mark.parametrize("name", ["word", "meta"])
-def test_people_asked_for_together_are_the_same_question_in_either_order(name):
+def test_the_order_of_people_in_a_joint_question_does_not_make_a_new_question(name):
     contents = [q.content for split in SHARES for q in TASKS[name].questions(200, split, seed=4, levels=(2,))]
     together = re.compile(r"\? how many items do (.+) have together")
     unordered = {together.sub(lambda m: " and ".join(sorted(m[1].split(" and "))), content) for content in contents}
     assert len(unordered) == len(contents)
 
 
-def test_hashes_fill_the_splits_by_their_shares():
+def test_split_sizes_follow_their_shares():
     counts = dict.fromkeys(SHARES, 0)
     for i in range(10_000):
         counts[split_of(f"content {i}")] += 1
@@ -86,7 +86,7 @@ def test_hashes_fill_the_splits_by_their_shares():
 
 
 @pytest.mark.parametrize("name", TASKS)
-def test_the_seed_alone_decides_the_questions(name):
+def test_only_the_seed_determines_the_questions(name):
     first, again, other = (TASKS[name].questions(20, "test", seed) for seed in (5, 5, 6))
     assert first == again
     assert [q.text for q in first] != [q.text for q in other]
@@ -96,7 +96,7 @@ def test_levels_are_taken_in_turn():
     assert [q.level for q in TASKS["word"].questions(6, "test", seed=0)] == [2, 3, 4, 2, 3, 4]
 
 
-def test_more_questions_than_there_are_is_an_error():
+def test_requesting_more_questions_than_exist_is_an_error():
     with pytest.raises(StudyError, match=r"facts: only .* distinct questions in test"):
         TASKS["facts"].questions(30, "test", seed=0, levels=(1,))
 
@@ -111,14 +111,14 @@ def test_an_unknown_task_is_an_error_that_names_the_known_ones():
         task("chess")
 
 
-def test_a_miscalculation_is_an_arithmetic_error_and_what_follows_from_it_is_carried():
-    assert errors(SLIPPED) == ["arithmetic", "", "carried", "carried"]
+def test_a_miscalculation_is_arithmetic_and_errors_that_follow_from_it_are_carried():
+    assert errors(WRONG_STEP) == ["arithmetic", "", "carried", "carried"]
 
 
 @pytest.mark.parametrize(
     "line", ["bob = 12 * 3 = 36", "bob = 12 + 2 = 14", "bob = 15", "dora = 12 + 3 = 15", "answer : 38"]
 )
-def test_an_invalid_way_is_a_reasoning_error(line):
+def test_an_invalid_derivation_is_a_reasoning_error(line):
     assert errors(line) == ["reasoning"]
 
 
@@ -139,12 +139,12 @@ def test_operands_in_either_order_are_right():
     assert errors(GOLD.replace("12 + 3", "3 + 12").replace("12 * 2", "2 * 12")) == ["", "", "", ""]
 
 
-def test_a_step_fed_by_nothing_said_before_is_right_but_not_grounded():
+def test_a_right_step_whose_operands_were_not_derived_is_not_grounded():
     (step,) = check(KEYS, "total = 15 + 24 = 39")
     assert step.right and not step.grounded
 
 
-def test_a_fix_mends_what_follows():
+def test_a_fix_makes_the_steps_that_follow_right():
     steps = check(
         KEYS, "bob = 12 + 3 = 16\nfix bob = 12 + 3 = 15\ncarl = 12 * 2 = 24\ntotal = 15 + 24 = 39\nanswer : 39"
     )
@@ -153,19 +153,19 @@ def test_a_fix_mends_what_follows():
     assert all(s.grounded for s in steps)
 
 
-def test_a_mended_value_is_no_excuse_for_a_later_error():
+def test_an_error_after_a_fixed_value_is_not_carried():
     assert errors("bob = 12 + 3 = 16\nfix bob = 12 + 3 = 15\nanswer : 38") == ["arithmetic", "", "reasoning"]
 
 
-def test_a_wrong_fix_is_wrong():
+def test_a_wrong_fix_is_an_arithmetic_error():
     steps = check(KEYS, "bob = 12 + 3 = 15\nfix bob = 12 + 3 = 17\ntotal = 17 + 24 = 41")
     assert [s.error for s in steps][1:] == ["arithmetic", "reasoning"]
 
 
-@given(st.text() | SCRIBBLES, st.sampled_from(EVERY_LEVEL))
+@given(st.text() | RANDOM_TEXT, st.sampled_from(EVERY_LEVEL))
 @example("answer : \n\nanswer :", ("word", 2))
-def test_hostile_text_gets_one_verdict_a_line(text, kind):
-    _, question = posed(*kind, 0)
+def test_arbitrary_text_gets_one_verdict_per_line(text, kind):
+    _, question = question_from_family(*kind, 0)
     verdicts = check(question, text)
     assert [step.text for step in verdicts] == lines_of(text)
     assert all(step.right == (step.error == "") for step in verdicts)
@@ -180,7 +180,7 @@ def test_hostile_text_gets_one_verdict_a_line(text, kind):
         ("15", None),
     ],
 )
-def test_the_answer_is_what_the_last_answer_line_states(text, answer):
+def test_the_answer_is_taken_from_the_last_answer_line(text, answer):
     assert answer_of(text) == answer
 
 
@@ -191,7 +191,7 @@ def test_evaluate_agrees_with_python(a, symbol, b):
 
 
 @given(NUMBERS, st.integers(1, 99))
-def test_evaluate_divides_without_remainder_or_not_at_all(a, b):
+def test_evaluate_divides_only_without_a_remainder_and_not_by_zero(a, b):
     assert evaluate(f"{a * b % 10_000 // b * b} / {b}") == str(a * b % 10_000 // b)
     assert evaluate(f"{a} / {b}") == (str(a // b) if a % b == 0 else None)
     assert evaluate(f"{a} / 0") is None
@@ -200,7 +200,7 @@ def test_evaluate_divides_without_remainder_or_not_at_all(a, b):
 @pytest.mark.parametrize(
     "expression", ["", "3", "3 + ", "3+4", "3 ** 4", "-3 + 4", "12345 + 1", "1.5 + 1", "a + b", "1 + 2 + 3"]
 )
-def test_what_is_no_operation_on_two_whole_numbers_has_no_value(expression):
+def test_an_expression_other_than_one_operation_on_two_integers_has_no_value(expression):
     assert evaluate(expression) is None
 
 

@@ -1,10 +1,10 @@
-"""Traces in words, read by rules; those of the generated world, by its grammar (see test_tasks.py, test_extract.py)."""
+"""Traces in natural language, parsed by rules; for the generated world's grammar see test_tasks and test_extract."""
 
 import json
 
 import pytest
-from examples import GOLD, KEYS, SLIPPED, shared_data
-from examples import said as spoken
+from examples import GOLD, KEYS, WRONG_STEP, shared_data
+from examples import trace_of as trace
 
 from agentark.answers import is_correct, stated_answer
 from agentark.schemas import Question, Trace
@@ -31,8 +31,8 @@ OTHER = "Gone are 3 + 4 = 7 eggs.\nLeft are 16 - 7 = 9.\n\\boxed{9}"
 WRONG = "She has 16 - 3 = 13 eggs.\nThen 13 - 4 = 8 are left.\nHappy hens.\n\\boxed{8}"
 
 
-def wrote(agent: int, text: str, round: int = 1) -> Trace:
-    return spoken(agent, round, text, "eggs").model_copy(update={"answer": answer_of(text, EGGS)})
+def trace_by(agent: int, text: str, round: int = 1) -> Trace:
+    return trace(agent, round, text, "eggs").model_copy(update={"answer": answer_of(text, EGGS)})
 
 
 @pytest.mark.parametrize(
@@ -49,26 +49,26 @@ def wrote(agent: int, text: str, round: int = 1) -> Trace:
         ("", "text", None),
     ],
 )
-def test_the_answer_a_text_ends_in(text, kind, answer):
+def test_stated_answer_is_parsed_and_normalised(text, kind, answer):
     assert stated_answer(text, kind) == answer
 
 
 @pytest.mark.parametrize(
     ("file", "kind"), [("gsm8k/debate_messages_labelled.jsonl", "number"), ("math/qwq_outputs_labelled.jsonl", "latex")]
 )
-def test_an_answer_alone_is_judged_as_the_text_it_ends(file, kind):
+def test_stated_answer_is_graded_like_the_complete_text(file, kind):
     rows = [json.loads(line) for line in (shared_data() / file).read_text().splitlines()]
     texts = [row.get("text") or "\n\n".join(row["solution_steps"]) for row in rows]
     golds = [row["gold"].rpartition("####")[2].strip() for row in rows]
-    judged = [
+    graded = [
         (is_correct(stated_answer(t, kind), g, kind), is_correct(t, g, kind)) for t, g in zip(texts, golds, strict=True)
     ]
-    print(f"{file}: {sum(a for a, _ in judged)} right of {len(judged)}")
-    assert all(alone == whole for alone, whole in judged)
-    assert sum(alone for alone, _ in judged) > len(judged) / 3
+    print(f"{file}: {sum(a for a, _ in graded)} right of {len(graded)}")
+    assert all(stated == complete for stated, complete in graded)
+    assert sum(stated for stated, _ in graded) > len(graded) / 3
 
 
-def test_a_question_says_how_its_traces_are_read():
+def test_traces_are_parsed_by_the_kind_of_their_question():
     assert answer_of(GOLD, KEYS) == "39" and answer_of(RIGHT, EGGS) == "9"
     assert claim_of("bob = 12 + 3 = 15", KEYS) == ("bob", "15")
     assert claim_of("Then 13 - 4 = 9 are left.", EGGS) == ("9", "9")
@@ -78,14 +78,14 @@ def test_a_question_says_how_its_traces_are_read():
     assert claim_of("Option 3 it is", EGGS.model_copy(update={"kind": "choice"})) is None
 
 
-def test_an_answer_alone_is_stated_as_asked_and_read_again():
+def test_answer_only_reply_has_the_requested_form_and_is_parsed_back():
     assert answer_only("39", KEYS) == "answer : 39"
     for kind, answer in (("number", "9"), ("latex", "\\frac{1}{2}"), ("choice", "B"), ("text", "a red fox")):
         question = EGGS.model_copy(update={"kind": kind})
         assert answer_of(answer_only(answer, question), question) == answer
 
 
-def test_structure_in_words_is_the_formulas_worked_out():
+def test_structure_of_a_trace_is_its_normalised_formulas():
     assert structure(RIGHT, EGGS) == ["16-3", "13-4"]
     assert distance(structure(RIGHT, EGGS), structure(RIGHT.replace("eggs", "of them"), EGGS)) == 0
     assert distance(structure(RIGHT, EGGS), structure(OTHER, EGGS)) == 1
@@ -94,20 +94,20 @@ def test_structure_in_words_is_the_formulas_worked_out():
     assert structure("It is red.\nSo B", EGGS) == ["it is red.", "so b"]
 
 
-def test_steps_in_words_agree_with_what_traces_of_the_majority_reach():
-    right, other, wrong = check_traces([wrote(1, RIGHT), wrote(2, OTHER), wrote(3, WRONG)], [EGGS])
+def test_step_agrees_if_its_value_is_reached_by_traces_of_the_majority():
+    right, other, wrong = check_traces([trace_by(1, RIGHT), trace_by(2, OTHER), trace_by(3, WRONG)], [EGGS])
     assert (right.correct, other.correct, wrong.correct) == (True, True, False)
     assert all(right.step_agrees) and all(other.step_agrees)
-    assert wrong.step_agrees == [True, False, False, False]  # 13 is reached, 8 is not; no claim: as the trace ends
+    assert wrong.step_agrees == [True, False, False, False]  # 13 is reached, 8 is not; no claim: the answer decides
     assert wrong.step_right == [] and len(wrong.steps) == 4
 
 
-def test_a_wrong_majority_agrees_with_itself():
-    wrong, _, right = check_traces([wrote(1, WRONG), wrote(2, WRONG), wrote(3, RIGHT)], [EGGS])
+def test_steps_of_a_wrong_majority_agree_with_its_consensus():
+    wrong, _, right = check_traces([trace_by(1, WRONG), trace_by(2, WRONG), trace_by(3, RIGHT)], [EGGS])
     assert all(wrong.step_agrees) and not all(right.step_agrees)
 
 
-def test_ways_in_words_are_told_apart():
-    checked = check_traces([wrote(1, RIGHT), wrote(2, RIGHT + " "), wrote(3, OTHER)], [EGGS])
+def test_diverse_traces_have_different_solution_paths():
+    checked = check_traces([trace_by(1, RIGHT), trace_by(2, RIGHT + " "), trace_by(3, OTHER)], [EGGS])
     assert [t.agent for t in diverse(checked, 3, EGGS)] == [1, 3]
-    assert SLIPPED not in [t.text for t in checked]
+    assert WRONG_STEP not in [t.text for t in checked]

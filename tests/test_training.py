@@ -1,4 +1,4 @@
-"""Students of the real architectures, by every route of training, saving and dividing a batch."""
+"""Students of the real architectures, with every way to train, to save and to divide a batch."""
 
 import importlib.util
 import json
@@ -20,7 +20,7 @@ from agentark.distill import launch, policy, scorer, sft
 from agentark.distill.reward_model import DebateSteps, train
 from agentark.distill.settings import SFT, Policy, RewardModel
 from agentark.distill.students import commit
-from agentark.distill.training import divided, trainable
+from agentark.distill.training import batch_arguments, trainable
 from agentark.models import loading
 from agentark.models.chat import ends_of_turn, prompt_ids
 from agentark.models.checkpoints import digest
@@ -35,7 +35,7 @@ DEBATES = [DebateSteps(q.text, [q.solution, WRONG], [[True] * len(q.solution.spl
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory) -> Path:
-    """A folder that looks like the project's, with a tiny checkpoint of each family, in which the tests run."""
+    """The working directory of the tests: laid out like the project, with a tiny checkpoint of each family."""
     folder, before = tmp_path_factory.mktemp("project"), Path.cwd()
     (folder / "params.yaml").write_text("{}\n")
     for family in FAMILIES:
@@ -48,43 +48,48 @@ def project(tmp_path_factory) -> Path:
 STEPS = {"steps": 4, "batch_size": 8, "learning_rate": 0.02}
 
 
-def imitate(base: Path, out: Path, pairs: list[tuple[str, str]] = PAIRS, **chosen) -> list[dict]:
-    """A few steps of R-SFT at a rate that moves a random model far."""
-    return sft.train(base, pairs, out, 0, SFT.read(STEPS | chosen))
+def train_rsft(base: Path, out: Path, pairs: list[tuple[str, str]] = PAIRS, **changes) -> list[dict]:
+    """A few steps of R-SFT at a learning rate that changes a random model clearly."""
+    return sft.train(base, pairs, out, 0, SFT.read(STEPS | changes))
 
 
-def practise(base: Path, reward_model: Path, out: Path, **chosen) -> dict:
-    """Two steps of GRPO, as arguments."""
-    given = {
+def policy_arguments(base: Path, reward_model: Path, out: Path, **changes) -> dict:
+    """Arguments for two steps of GRPO."""
+    defaults = {
         "steps": 2, "batch_size": 2, "num_generations": 4, "max_tokens": 6, "learning_rate": 0.001, "temperature": 1.0,
         "beta": 0.01, "aggregate": "mean", "outcome_weight": 1.0,
     }  # fmt: skip
-    settings = Policy.read(given | chosen)
+    settings = Policy.read(defaults | changes)
     return dict(base=base, reward_model=reward_model, questions=QUESTIONS, out=out, seed=0, settings=settings)
 
 
-def judge(base: Path, out: Path, **chosen) -> dict:
-    """A few steps of a reward model in both stages, as arguments."""
-    given = {"loss": "paper", "stage_1_steps": 2, "stage_2_steps": 3, "batch_size": 4, "learning_rate": 0.001}
-    settings = RewardModel.read(given | chosen)
+def reward_model_arguments(base: Path, out: Path, **changes) -> dict:
+    """Arguments for a few steps of both stages of a reward model."""
+    defaults = {"loss": "paper", "stage_1_steps": 2, "stage_2_steps": 3, "batch_size": 4, "learning_rate": 0.001}
+    settings = RewardModel.read(defaults | changes)
     return dict(base=base, debates=DEBATES, out=out, seed=0, settings=settings)
 
 
 @torch.inference_mode()
-def answers(model, base: Path) -> list[list[int]]:
-    """Greedy continuations, as tokens."""
+def greedy_tokens(model, base: Path) -> list[list[int]]:
+    """Tokens of prompts and replies with greedy decoding."""
     tokenizer = loading.load_tokenizer(base)
     ends = ends_of_turn(loading.load(base)[0].generation_config, tokenizer)
-    said = []
+    tokens = []
     for question, _ in PAIRS[:3]:
         ids = torch.tensor([prompt_ids(tokenizer, [{"role": "user", "content": question}], 4000)])
-        how = {"do_sample": False, "max_new_tokens": 12, "eos_token_id": ends, "pad_token_id": tokenizer.pad_token_id}
-        said.append(model.eval().generate(input_ids=ids, attention_mask=torch.ones_like(ids), **how)[0].tolist())
-    return said
+        options = {
+            "do_sample": False,
+            "max_new_tokens": 12,
+            "eos_token_id": ends,
+            "pad_token_id": tokenizer.pad_token_id,
+        }
+        tokens.append(model.eval().generate(input_ids=ids, attention_mask=torch.ones_like(ids), **options)[0].tolist())
+    return tokens
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_checkpoint_loads_as_what_it_is(project, family):
+def test_a_checkpoint_of_every_family_loads(project, family):
     model, tokenizer = loading.load(project / "data/models" / family)
     assert model.dtype == torch.float32 and tokenizer.pad_token is not None
     assert model.config.get_text_config().max_position_embeddings >= 2048 and model.num_parameters() < 400_000
@@ -93,38 +98,38 @@ def test_a_checkpoint_loads_as_what_it_is(project, family):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_student_saved_by_each_route_answers_the_same(project, family):
+def test_merged_student_and_adapter_generate_the_same_tokens(project, family):
     base, out = project / "data/models" / family, project / "students" / family
-    imitate(base, out, lora_rank=4)
-    merged = answers(loading.load(out)[0], base)
+    train_rsft(base, out, lora_rank=4)
+    merged = greedy_tokens(loading.load(out)[0], base)
     plain = loading.load(base)[0]
-    assert merged != answers(plain, base)
-    assert answers(PeftModel.from_pretrained(plain, out / "adapter"), base) == merged
-    taught = loading.load(base)[0]
-    taught.load_adapter(str(out / "adapter"))
-    assert answers(taught, base) == merged
-    if family != "qwen2.5-vl":  # the auto class knows causal models alone
-        assert answers(AutoPeftModelForCausalLM.from_pretrained(out / "adapter"), base) == merged
-        assert answers(AutoModelForCausalLM.from_pretrained(out / "adapter"), base) == merged
+    assert merged != greedy_tokens(plain, base)
+    assert greedy_tokens(PeftModel.from_pretrained(plain, out / "adapter"), base) == merged
+    adapted = loading.load(base)[0]
+    adapted.load_adapter(str(out / "adapter"))
+    assert greedy_tokens(adapted, base) == merged
+    if family != "qwen2.5-vl":  # the auto classes only support causal models
+        assert greedy_tokens(AutoPeftModelForCausalLM.from_pretrained(out / "adapter"), base) == merged
+        assert greedy_tokens(AutoModelForCausalLM.from_pretrained(out / "adapter"), base) == merged
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_all_weights_of_the_language_half_train_and_nothing_else(project, family):
+def test_full_training_changes_all_weights_of_the_language_model_and_no_others(project, family):
     base, out = project / "data/models" / family, project / "students" / f"{family}-full"
-    imitate(base, out, steps=1)
+    train_rsft(base, out, steps=1)
     before, after = (load_file(folder / "model.safetensors") for folder in (base, out))
     assert before.keys() == after.keys()
-    moved = {name for name in before if not torch.equal(before[name], after[name])}
-    assert moved == {name for name in before if "visual" not in name}
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed == {name for name in before if "visual" not in name}
     assert loading.load(out)[0].config.architectures == loading.load(base)[0].config.architectures
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_adapters_are_on_all_linear_layers_of_the_language_half(project, family):
+def test_adapters_are_on_all_linear_layers_of_the_language_model(project, family):
     model, _ = trainable(project / "data/models" / family, 0, SFT.read(STEPS | {"lora_rank": 4}))
     plain, _ = loading.load(project / "data/models" / family)
-    half = plain.get_decoder()
-    linear = {n for n, m in plain.named_modules() if isinstance(m, torch.nn.Linear) and m in set(half.modules())}
+    decoder = plain.get_decoder()
+    linear = {n for n, m in plain.named_modules() if isinstance(m, torch.nn.Linear) and m in set(decoder.modules())}
     adapted = {
         n.partition(".lora_A")[0].removeprefix("base_model.model.")
         for n, _ in model.named_parameters()
@@ -137,45 +142,47 @@ def test_adapters_are_on_all_linear_layers_of_the_language_half(project, family)
     assert scaling == {2.0}
 
 
-def test_adapters_start_from_the_seed(project):
-    def start(seed: int) -> torch.Tensor:
+def test_initial_adapters_depend_on_the_seed(project):
+    def initial(seed: int) -> torch.Tensor:
         model, _ = trainable(project / "data/models/qwen3", seed, SFT.read(STEPS | {"lora_rank": 4}))
         return next(p for n, p in model.named_parameters() if "lora_A" in n)
 
-    assert torch.equal(start(1), start(1)) and not torch.equal(start(1), start(2))
+    assert torch.equal(initial(1), initial(1)) and not torch.equal(initial(1), initial(2))
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("lora_rank", [0, 4])
-def test_every_family_has_a_reward_model(project, family, lora_rank):
+def test_a_reward_model_is_trained_from_every_family(project, family, lora_rank):
     base, out = project / "data/models" / family, project / "judges" / f"{family}-{lora_rank}"
-    curve = train(**judge(base, out, lora_rank=lora_rank, loss="code" if family == "llama" else "paper"))
+    curve = train(
+        **reward_model_arguments(base, out, lora_rank=lora_rank, loss="code" if family == "llama" else "paper")
+    )
     assert {row["stage"] for row in curve} == {1, 2}
     ((first, *_), _) = scores = scorer.StepScorer(out)([PAIRS[0][0]] * 2, [PAIRS[0][1], ""])
     assert len(scores[0]) == len(PAIRS[0][1].split("\n")) and scores[1] == [] and 0 < first < 1
     stages = [load_file(folder / "model.safetensors") for folder in (out / "stage-1", out)]
     fresh = loading.load_scorer(base).state_dict()
-    moved = [{n for n in fresh if not torch.equal(fresh[n], s.get(n, fresh[n]))} for s in stages]
-    assert moved[0] and all("layers.1." in n or "score." in n for n in moved[0])
-    assert any("layers.0." in n for n in moved[1])
+    changed = [{n for n in fresh if not torch.equal(fresh[n], s.get(n, fresh[n]))} for s in stages]
+    assert changed[0] and all("layers.1." in n or "score." in n for n in changed[0])
+    assert any("layers.0." in n for n in changed[1])
     assert not torch.equal(stages[0]["score.weight"], stages[1]["score.weight"])
     assert not any("projection" in n for n in stages[1])
 
 
 @pytest.mark.parametrize("family", ["gemma3", "qwen2.5-vl"])
-def test_practice_goes_with_several_ends_of_turn_and_other_senses(project, family):
-    base, judged, out = (project / place / family for place in ("data/models", "judges", "students/pad"))
-    train(**judge(base, judged))
-    (first, *_) = policy.train(**practise(base, judged, out, lora_rank=4))
+def test_grpo_runs_with_several_ends_of_turn_and_with_vision_parts(project, family):
+    base, reward_model, out = (project / place / family for place in ("data/models", "judges", "students/pad"))
+    train(**reward_model_arguments(base, reward_model))
+    (first, *_) = policy.train(**policy_arguments(base, reward_model, out, lora_rank=4))
     assert {"step", "reward", "kl", "length", "accuracy"} <= set(first) and 0 <= first["reward"] <= 2
-    assert answers(PeftModel.from_pretrained(loading.load(base)[0], out / "adapter"), base) == answers(
+    assert greedy_tokens(PeftModel.from_pretrained(loading.load(base)[0], out / "adapter"), base) == greedy_tokens(
         loading.load(out)[0], base
     )
 
 
-def test_two_processes_learn_as_one(project):
+def test_students_of_two_processes_match_one_process(project):
     base = project / "data/models/qwen3"
-    one, parts = (imitate(base, project / "one" / str(n), steps=9, per_device_batch_size=n) for n in (0, 2))
+    one, parts = (train_rsft(base, project / "one" / str(n), steps=9, per_device_batch_size=n) for n in (0, 2))
     call = {"base": base, "pairs": PAIRS, "seed": 0, "settings": SFT.read(STEPS | {"steps": 9})}
     (two,) = launch.run_all(sft.train, [call | {"out": project / "two/0"}], 2)
     assert len({row["loss"] for row in one}) == 9
@@ -186,40 +193,43 @@ def test_two_processes_learn_as_one(project):
         torch.testing.assert_close(weights[1][name], weights[0][name], atol=5e-3, rtol=0)
 
 
-def test_two_processes_judge_and_practise(project):
-    base, judged = project / "data/models/llama", project / "judges/two"
-    (curve,) = launch.run_all(train, [judge(base, judged)], 2)
-    alone = train(**judge(base, project / "judges/one"))
-    assert curve[0]["loss"] == pytest.approx(alone[0]["loss"], rel=0.2)  # parts differ in dropout and negatives
-    (curve,) = launch.run_all(policy.train, [practise(base, judged, project / "two/pad", lora_rank=4)], 2)
+def test_reward_models_and_grpo_train_on_two_processes(project):
+    base, reward_model = project / "data/models/llama", project / "judges/two"
+    (curve,) = launch.run_all(train, [reward_model_arguments(base, reward_model)], 2)
+    single = train(**reward_model_arguments(base, project / "judges/one"))
+    # the processes differ in dropout and negatives
+    assert curve[0]["loss"] == pytest.approx(single[0]["loss"], rel=0.2)
+    (curve,) = launch.run_all(policy.train, [policy_arguments(base, reward_model, project / "two/pad", lora_rank=4)], 2)
     assert [row["step"] for row in curve] == [1, 2]
-    assert answers(loading.load(project / "two/pad")[0], base)
+    assert greedy_tokens(loading.load(project / "two/pad")[0], base)
 
 
-def test_a_launched_training_fails_in_one_line(project):
+def test_a_failure_of_a_launched_training_is_reported_in_one_line(project):
     call = {"base": Path("nowhere"), "pairs": PAIRS, "seed": 0, "settings": SFT.read(STEPS | {"batch_size": 7})}
     with pytest.raises(StudyError, match=r"^batch_size: 7 examples do not divide among 2 processes; [^\n]*$"):
         launch.run_all(sft.train, [call | {"out": project / "never"}], 2)
     with pytest.raises(StudyError, match=r"^train: TypeError: [^\n]*osmosis[^\n]*$"):
-        launch.launched(sft.train, call | {"out": project / "never", "osmosis": 1}, launch.side_by_side(1), "", False)
+        launch.run_in_processes(
+            sft.train, call | {"out": project / "never", "osmosis": 1}, launch.side_by_side(1), "", False
+        )
 
 
 @pytest.mark.parametrize("processes", [1, 2, 4])
 @pytest.mark.parametrize("per_device", [0, 1, 3])
-def test_a_divided_batch_is_the_batch(processes, per_device, monkeypatch):
+def test_the_parts_of_a_divided_batch_add_up_to_the_batch(processes, per_device, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", str(processes))
-    shares = divided(24, per_device)
+    shares = batch_arguments(24, per_device)
     assert shares["per_device_train_batch_size"] * shares["gradient_accumulation_steps"] * processes == 24
     assert shares["per_device_train_batch_size"] == (per_device or 24 // processes)
     with pytest.raises(StudyError, match="batch_size: 24"):
-        divided(24, 5)
+        batch_arguments(24, 5)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="what a machine without a GPU refuses")
-def test_what_cannot_be_had_is_refused_or_announced(project, capsys):
+def test_unavailable_settings_are_refused_and_the_trainer_is_printed(project, capsys):
     base, out = project / "data/models/qwen3", project / "never"
     assert launch.route(SFT.read(STEPS)) == (False, "trainer: transformers, all weights")
-    for chosen, words in (
+    for changes, words in (
         ({"trainer": "unsloth", "lora_rank": 4}, "trainer unsloth: no GPU here"),
         ({"trainer": "unsloth"}, "trainer unsloth: Unsloth is for LoRA"),
         ({"trainer": "osmosis"}, "sft.trainer='osmosis'"),
@@ -227,15 +237,15 @@ def test_what_cannot_be_had_is_refused_or_announced(project, capsys):
         ({"four_bit": True}, "four_bit: .* set lora_rank"),
     ):
         with pytest.raises(StudyError, match=words):
-            imitate(base, out, **chosen)
+            train_rsft(base, out, **changes)
     with pytest.raises(
         StudyError, match="policy.generator=vllm: .*not installed" if not importlib.util.find_spec("vllm") else "GPU"
     ):
-        policy.train(**practise(base, base, out, generator="vllm"))
+        policy.train(**policy_arguments(base, base, out, generator="vllm"))
     with pytest.raises(StudyError, match=r"policy\.generator=paged needs a GPU"):
-        policy.train(**practise(base, base, out, generator="paged"))
+        policy.train(**policy_arguments(base, base, out, generator="paged"))
     with pytest.raises(StudyError, match=r"policy\.generator='osmosis'"):
-        policy.train(**practise(base, base, out, generator="osmosis"))
+        policy.train(**policy_arguments(base, base, out, generator="osmosis"))
     assert not out.exists()
     launch.run_all(sft.train, [dict(base=base, pairs=PAIRS, out=out, seed=0, settings=SFT.read(STEPS | {"steps": 1}))])
     assert capsys.readouterr().out.startswith("trainer: transformers, all weights\n")
@@ -248,84 +258,84 @@ CARD = sft.GPU(80e9, "flash_attention_2", frozenset({"qwen3", "gemma3_text", "qw
     ("family", "card", "tokens", "expected"),
     [
         ("qwen3", CARD, 6400, (True, True, False)),
-        ("llama", CARD, 6400, (True, False, False)),  # no Liger kernels on this card
+        ("llama", CARD, 6400, (True, False, False)),  # CARD has no Liger kernels for llama
         ("qwen3", sft.GPU(80e9), 6400, (False, False, False)),
-        ("qwen3", replace(CARD, memory=1e6), 6400, (True, True, True)),  # no room for activations
+        ("qwen3", replace(CARD, memory=1e6), 6400, (True, True, True)),  # too little memory for activations
         ("qwen3", CARD, 6.4e7, (True, True, True)),
         ("qwen2.5-vl", CARD, 6400, (False, False, False)),
     ],
 )
-def test_a_gpu_trains_by_the_kernels_that_it_has(project, family, card, tokens, expected):
+def test_arguments_of_training_depend_on_the_kernels_and_memory_of_the_gpu(project, family, card, tokens, expected):
     model, _ = loading.load(project / "data/models" / family)
     names = ("padding_free", "use_liger_kernel", "gradient_checkpointing")
-    assert sft.fast(model, card, tokens) == dict(zip(names, expected, strict=True))
+    assert sft.gpu_arguments(model, card, tokens) == dict(zip(names, expected, strict=True))
 
 
-def test_a_training_without_a_gpu_takes_no_other_path(project):
+def test_no_gpu_is_described_on_a_machine_without_one(project):
     assert torch.cuda.is_available() or sft.gpu() is None
 
 
 @pytest.mark.parametrize("family", ["qwen3", "llama", "gemma3"])
 @pytest.mark.parametrize("lora_rank", [0, 4])
-def test_activations_are_estimated_from_above(project, monkeypatch, family, lora_rank):
-    """Against what autograd keeps for the backward pass, in the arithmetic of a GPU."""
+def test_the_estimate_of_activation_memory_is_an_upper_bound(project, monkeypatch, family, lora_rank):
+    """Compared with what autograd saves for the backward pass, in bf16 as on a GPU."""
     monkeypatch.setattr(loading, "precision", lambda: torch.bfloat16)
     model, _ = trainable(project / "data/models" / family, 0, SFT.read(STEPS | {"lora_rank": lora_rank}))
-    half = (model.get_base_model() if lora_rank else model).get_decoder()
+    decoder = (model.get_base_model() if lora_rank else model).get_decoder()
 
-    def kept(tokens: int) -> int:
-        found = {}
+    def saved_bytes(tokens: int) -> int:
+        storages = {}
 
-        def keep(tensor):
-            found[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        def record(tensor):
+            storages[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
             return tensor
 
-        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), torch.autocast("cpu"):
-            state = half(input_ids=torch.arange(tokens)[None], use_cache=False).last_hidden_state
+        with torch.autograd.graph.saved_tensors_hooks(record, lambda tensor: tensor), torch.autocast("cpu"):
+            state = decoder(input_ids=torch.arange(tokens)[None], use_cache=False).last_hidden_state
         assert state.requires_grad
-        return sum(found.values())
+        return sum(storages.values())
 
-    measured = kept(512) - kept(256)  # without the weights
+    measured = saved_bytes(512) - saved_bytes(256)  # the difference excludes the weights
     estimate = sft.training_bytes(model, 512) - sft.training_bytes(model, 256)
     assert measured < estimate < 2.5 * measured
 
 
 @pytest.mark.parametrize("lora_rank", [0, 4])
-def test_a_batch_without_padding_teaches_the_same(project, monkeypatch, lora_rank):
+def test_batches_without_padding_give_the_same_losses(project, monkeypatch, lora_rank):
     base = project / "data/models/qwen3"
-    padded = imitate(base, project / "padded", lora_rank=lora_rank, per_device_batch_size=4)
+    padded = train_rsft(base, project / "padded", lora_rank=lora_rank, per_device_batch_size=4)
     monkeypatch.setattr(sft, "gpu", lambda: sft.GPU(80e9, "sdpa"))
-    flat = imitate(base, project / "flat", lora_rank=lora_rank, per_device_batch_size=4)
+    flat = train_rsft(base, project / "flat", lora_rank=lora_rank, per_device_batch_size=4)
     for key in ("loss", "mean_token_accuracy"):
         assert [row[key] for row in flat] == pytest.approx([row[key] for row in padded], abs=1e-4), key
 
 
 @pytest.mark.parametrize("lora_rank", [0, 4])
-def test_mixed_precision_learns_the_same_up_to_rounding(project, lora_rank):
+def test_mixed_precision_gives_the_same_losses_up_to_rounding(project, lora_rank):
     base = project / "data/models/qwen3"
-    full = imitate(base, project / "fp32", lora_rank=lora_rank)
-    mixed = imitate(base, project / "bf16", lora_rank=lora_rank, bf16=True)
+    full = train_rsft(base, project / "fp32", lora_rank=lora_rank)
+    mixed = train_rsft(base, project / "bf16", lora_rank=lora_rank, bf16=True)
     losses = ([row["loss"] for row in curve] for curve in (mixed, full))
     assert next(losses) == pytest.approx(next(losses), rel=0.02)
-    assert mixed != full  # it has computed in 16 bits
+    assert mixed != full  # 16-bit arithmetic was used
     assert load_file(project / "bf16/model.safetensors").keys() == load_file(project / "fp32/model.safetensors").keys()
     assert all(w.dtype == torch.float32 for w in load_file(project / "bf16/model.safetensors").values())
 
 
-def test_a_student_says_where_it_comes_from(project):
+def test_students_have_reproducible_provenance_and_model_cards(project):
     base, out = project / "data/models/llama", project / "students/told"
     (base / "README.md").write_text("---\nlicense: llama3\n---\n\n# A base\n")
     for place in (out, project / "students/again"):
-        imitate(base, place, lora_rank=4, per_device_batch_size=4)
+        train_rsft(base, place, lora_rank=4, per_device_batch_size=4)
     files = sorted(p.relative_to(out) for p in out.rglob("*") if p.is_file())
     for file in files:
         assert (out / file).read_bytes() == (project / "students/again" / file).read_bytes(), file
         if file.suffix != ".safetensors":
             assert str(project) not in (out / file).read_text(), file
-    told = json.loads((out / "provenance.json").read_text())
-    assert told["method"] == "rsft" and told["seed"] == 0 and told["parameters"]["lora_rank"] == 4
-    assert told["base"] == {"name": "data/models/llama", "sha256": digest(base)}
-    assert told["examples"]["number"] == len(PAIRS) and told["versions"]["torch"] == torch.__version__
+    provenance = json.loads((out / "provenance.json").read_text())
+    assert provenance["method"] == "rsft" and provenance["seed"] == 0 and provenance["parameters"]["lora_rank"] == 4
+    assert provenance["base"] == {"name": "data/models/llama", "sha256": digest(base)}
+    assert provenance["examples"]["number"] == len(PAIRS) and provenance["versions"]["torch"] == torch.__version__
     assert (
         json.loads((out / "adapter/adapter_config.json").read_text())["base_model_name_or_path"] == "data/models/llama"
     )
@@ -333,15 +343,15 @@ def test_a_student_says_where_it_comes_from(project):
         head = (card / "README.md").read_text()
         assert "base_model: data/models/llama\n" in head and f"library_name: {library}\n" in head
         assert "license: llama3\n" in head
-    imitate(base, project / "students/other", lora_rank=4, pairs=PAIRS[1:])
+    train_rsft(base, project / "students/other", lora_rank=4, pairs=PAIRS[1:])
     other = json.loads((project / "students/other/provenance.json").read_text())
-    assert other["examples"]["sha256"] != told["examples"]["sha256"]
+    assert other["examples"]["sha256"] != provenance["examples"]["sha256"]
 
 
-def test_a_student_names_the_commit_of_its_code(tmp_path, monkeypatch):
+def test_the_recorded_commit_is_the_last_one_that_changed_code(tmp_path, monkeypatch):
     def git(*arguments: str) -> str:
-        who = ["-c", "user.name=n", "-c", "user.email=e"]
-        done = subprocess.run(["git", *who, *arguments], check=True, capture_output=True, text=True)
+        identity = ["-c", "user.name=n", "-c", "user.email=e"]
+        done = subprocess.run(["git", *identity, *arguments], check=True, capture_output=True, text=True)
         return done.stdout.strip()
 
     monkeypatch.chdir(tmp_path)
@@ -358,7 +368,7 @@ def test_a_student_names_the_commit_of_its_code(tmp_path, monkeypatch):
     assert commit() == {"commit": code, "uncommitted_changes": True}
 
 
-def test_where_a_student_comes_from_is_no_part_of_what_it_is(project):
+def test_provenance_does_not_change_the_digest_of_a_model(project):
     base = project / "data/models/gemma3"
     before = digest(base)
     (base / "provenance.json").write_text("{}")

@@ -1,4 +1,4 @@
-"""The versions of the `gpu` extra accept one another and those of requirements.lock."""
+"""The pinned versions of the `gpu` extra are compatible with one another and with requirements.lock."""
 
 import json
 import re
@@ -18,8 +18,8 @@ from agentark import root
 
 
 def pins(lines: list[str]) -> dict[str, str]:
-    found = (Requirement(line) for line in lines if line and not line.startswith("#"))
-    return {canonicalize_name(r.name): str(r.specifier).removeprefix("==") for r in found}
+    requirements = (Requirement(line) for line in lines if line and not line.startswith("#"))
+    return {canonicalize_name(r.name): str(r.specifier).removeprefix("==") for r in requirements}
 
 
 LOCK = pins((root() / "requirements.lock").read_text().splitlines())
@@ -27,12 +27,12 @@ EXTRAS = tomllib.loads((root() / "pyproject.toml").read_text())["project"]["opti
 GPU = pins(EXTRAS["gpu"])
 CLUSTER = pins((root() / "requirements-cluster.lock").read_text().splitlines())
 REPLACED = {"numpy": GPU["numpy"], "lark": "1.2.2"}  # pins of the lock that the extra replaces
-TOGETHER = LOCK | CLUSTER | GPU | REPLACED
+PINNED = LOCK | CLUSTER | GPU | REPLACED
 LIBRARIES = {*GPU, "accelerate", "datasets", "peft", "torch", "transformers", "trl"}
-OPTIONS = ("", "liger", "peft", "quantization", "vllm")  # extras of TRL: what it may be used with
+OPTIONS = ("", "liger", "peft", "quantization", "vllm")  # extras of TRL that may be installed with it
 
-# What the packages of the extra declare about LIBRARIES; `test_the_extra_resolves_beside_the_lock` compares it with the
-# index, because they are not installed where tests run.
+# Requirements on LIBRARIES that the packages of the extra declare. These packages are not installed where tests run;
+# `test_the_gpu_extra_resolves_together_with_the_lock` compares the requirements with the package index.
 TRANSFORMERS = "transformers!=4.53.0,!=4.54.0,!=4.55.0,!=4.55.1,{}!=4.57.4,!=4.57.5,!=5.0.0,!=5.1.0,<=5.17.0,>=4.52.4"
 UNSLOTH = [
     "accelerate>=0.34.1", "datasets!=4.0.*,!=4.1.0,!=4.4.*,!=4.5.0,<5.0.0,>=3.4.1", "numpy",
@@ -50,7 +50,7 @@ DECLARED = {
 
 
 def required(declared: list[str], extras: tuple[str, ...] = ("",)) -> dict[str, set[str]]:
-    """Name -> the ranges that requirements for this machine give, alternatives of a package included."""
+    """Name -> the version ranges that are required on this machine; a package may have several."""
     ranges: dict[str, set[str]] = {}
     for r in map(Requirement, declared):
         if r.marker is None or any(r.marker.evaluate({"extra": extra}) for extra in extras):
@@ -58,17 +58,17 @@ def required(declared: list[str], extras: tuple[str, ...] = ("",)) -> dict[str, 
     return ranges
 
 
-def refused(name: str, declared: list[str], extras: tuple[str, ...] = ("",)) -> list[str]:
-    """The pins that are outside of what `name` declares, each in a line."""
+def conflicts(name: str, declared: list[str], extras: tuple[str, ...] = ("",)) -> list[str]:
+    """The pins outside the ranges that `name` requires, one line each."""
     return [
-        f"{name} {TOGETHER[name]} needs {other}{limits}, but {TOGETHER[other]} is pinned"
+        f"{name} {PINNED[name]} needs {other}{limits}, but {PINNED[other]} is pinned"
         for other, ranges in required(declared, extras).items()
         for limits in ranges
-        if other in TOGETHER and not Requirement(other + limits).specifier.contains(TOGETHER[other])
+        if other in PINNED and not Requirement(other + limits).specifier.contains(PINNED[other])
     ]
 
 
-def test_installed_packages_accept_the_pins_of_the_extra():
+def test_installed_packages_are_compatible_with_the_pins_of_the_extra():
     installed = {canonicalize_name(d.name): d for d in metadata.distributions()}
     assert {name: installed[name].version.partition("+")[0] for name in LIBRARIES - {*GPU}} == {
         name: LOCK[name] for name in LIBRARIES - {*GPU}
@@ -76,28 +76,28 @@ def test_installed_packages_accept_the_pins_of_the_extra():
     wrong = [
         line
         for name in (LOCK | CLUSTER).keys() & installed.keys()
-        for line in refused(name, installed[name].requires or [], OPTIONS if name == "trl" else ("",))
+        for line in conflicts(name, installed[name].requires or [], OPTIONS if name == "trl" else ("",))
     ]
     assert not wrong
 
 
-def test_the_extra_for_clusters_is_what_the_lock_has():
+def test_the_cluster_extra_matches_its_lock_and_is_disjoint_from_the_others():
     assert CLUSTER.items() >= pins(EXTRAS["cluster"]).items() and not CLUSTER.keys() & (LOCK | GPU).keys()
 
 
-def test_packages_of_the_extra_accept_the_pins():
+def test_packages_of_the_extra_are_compatible_with_the_pins():
     assert DECLARED.keys() == GPU.keys() - {"numpy"}
-    assert not [line for name, declared in DECLARED.items() for line in refused(name, declared)]
+    assert not [line for name, declared in DECLARED.items() for line in conflicts(name, declared)]
 
 
-def test_a_version_outside_of_a_range_is_found(monkeypatch):
-    monkeypatch.setitem(TOGETHER, "vllm", "0.32.0")
-    (line,) = refused("trl", metadata.requires("trl") or [], OPTIONS)
+def test_a_version_outside_a_required_range_is_reported(monkeypatch):
+    monkeypatch.setitem(PINNED, "vllm", "0.32.0")
+    (line,) = conflicts("trl", metadata.requires("trl") or [], OPTIONS)
     assert line.endswith("but 0.32.0 is pinned") and "vllm<=0.30.0,>=0.20.0" in line
 
 
 @pytest.mark.parametrize(("version", "warned"), [(GPU["vllm"], 0), ("0.32.0", 1)])
-def test_trl_does_not_warn_of_the_vllm_of_the_extra(monkeypatch, version, warned):
+def test_trl_warns_about_other_versions_of_vllm_but_not_that_of_the_extra(monkeypatch, version, warned):
     monkeypatch.setattr(import_utils, "_is_package_available", lambda *_, **__: (True, version))
     with warnings.catch_warnings(record=True) as found:
         warnings.simplefilter("always")
@@ -106,14 +106,14 @@ def test_trl_does_not_warn_of_the_vllm_of_the_extra(monkeypatch, version, warned
 
 
 def resolved(folder: Path, *arguments: str) -> dict[str, dict]:
-    """The metadata of all that pip would install, by name. pip reads it from the index or from the ends of wheels, which
-    takes some kilobytes each. Skips where there is no index, or one that only has whole wheels."""
+    """The metadata of all packages that pip would install, by name. pip reads it from the index or from the end of each
+    wheel, a few kilobytes. Skips if there is no index, or if it serves only complete wheels."""
     out = folder / "report.json"
-    how = ["--dry-run", "--ignore-installed", "--use-feature=fast-deps", "--only-binary=:all:", "--retries=1"]
-    command = [sys.executable, "-m", "pip", "install", *how, "--progress-bar=off", f"--report={out}"]
+    options = ["--dry-run", "--ignore-installed", "--use-feature=fast-deps", "--only-binary=:all:", "--retries=1"]
+    command = [sys.executable, "-m", "pip", "install", *options, "--progress-bar=off", f"--report={out}"]
 
-    def pip(*given: str) -> subprocess.CompletedProcess:
-        return subprocess.run([*command, *given], capture_output=True, text=True)
+    def pip(*requirements: str) -> subprocess.CompletedProcess:
+        return subprocess.run([*command, *requirements], capture_output=True, text=True)
 
     first = pip("--no-deps", f"liger-kernel=={GPU['liger-kernel']}")
     if first.returncode:
@@ -127,14 +127,14 @@ def resolved(folder: Path, *arguments: str) -> dict[str, dict]:
 
 
 @pytest.mark.long
-def test_the_extra_resolves_beside_the_lock(tmp_path):
-    """With every package of the lock that it needs at the lock's version, but those in REPLACED."""
+def test_the_gpu_extra_resolves_together_with_the_lock(tmp_path):
+    """All required packages that are in the lock resolve to its versions, except those in REPLACED."""
     limits = tmp_path / "limits.txt"
     limits.write_text("".join(f"{name}=={version}\n" for name, version in LOCK.items() if name not in REPLACED))
     found = resolved(tmp_path, f"--constraint={limits}", "peft", "trl", *EXTRAS["gpu"])
     versions = {name: entry["version"].partition("+")[0] for name, entry in found.items()}
     assert versions.keys() >= LIBRARIES
-    assert versions == versions | {name: TOGETHER[name] for name in versions.keys() & TOGETHER.keys()}
+    assert versions == versions | {name: PINNED[name] for name in versions.keys() & PINNED.keys()}
     assert {name: versions[name] for name in REPLACED} == REPLACED
     for name, declared in DECLARED.items():
         of_index = required(found[name].get("requires_dist", []))
@@ -142,7 +142,7 @@ def test_the_extra_resolves_beside_the_lock(tmp_path):
     wrong = [
         line
         for name, entry in found.items()
-        if name in TOGETHER
-        for line in refused(name, entry.get("requires_dist", []), OPTIONS if name == "trl" else ("",))
+        if name in PINNED
+        for line in conflicts(name, entry.get("requires_dist", []), OPTIONS if name == "trl" else ("",))
     ]
     assert not wrong

@@ -1,4 +1,4 @@
-"""A Qwen2.5-VL around a Llama base answers a text as the base does, and text-only training leaves its eyes alone."""
+"""A Qwen2.5-VL built from a Llama gives the same logits on text; training on text leaves its vision part unchanged."""
 
 import pytest
 import torch
@@ -24,41 +24,41 @@ def base(tmp_path_factory):
 
 @torch.inference_mode()
 def logits(folder):
-    """Of every token of some questions and solutions of all families, padded on the left: (tokens, words)."""
+    """Logits of all tokens of some questions and solutions of all families, padded left: (tokens, vocabulary)."""
     model, tokenizer = loading.load(folder)
     turns = [[{"role": "user", "content": q.text}, {"role": "assistant", "content": q.solution}] for q in QUESTIONS]
     chats = [tokenizer.apply_chat_template(t, tokenize=False) for t in turns]
-    read = tokenizer(chats, return_tensors="pt", padding=True)
-    return model(**read).logits[read.attention_mask.bool()]
+    inputs = tokenizer(chats, return_tensors="pt", padding=True)
+    return model(**inputs).logits[inputs.attention_mask.bool()]
 
 
-def test_the_language_half_computes_what_the_base_does(base):
+def test_the_language_model_has_the_logits_of_its_base(base):
     before, after = logits(LLAMA), logits(base)
     torch.testing.assert_close(after[:, : before.shape[1]], before, rtol=1e-5, atol=1e-5)
-    unknown = loading.load_tokenizer(
-        base
-    ).unk_token_id  # what the base never writes, the new marks are not written either
+    unknown = loading.load_tokenizer(base).unk_token_id  # the base never generates it; the new tokens get its logits
     torch.testing.assert_close(after[:, before.shape[1] :], after[:, [unknown] * len(vision.MARKS)])
 
 
-def test_a_picture_goes_in_and_matters(base):
-    features, reply = vision.look(base, PICTURE, QUESTIONS[0].text, 8)
-    other, _ = vision.look(base, PICTURE.rotate(180), QUESTIONS[0].text, 8)
+def test_image_features_depend_on_the_image_and_not_on_the_question(base):
+    features, reply = vision.features_and_reply(base, PICTURE, QUESTIONS[0].text, 8)
+    other, _ = vision.features_and_reply(base, PICTURE.rotate(180), QUESTIONS[0].text, 8)
     assert features.shape == (12, 64) and reply
-    assert features.equal(vision.look(base, PICTURE, QUESTIONS[1].text, 1)[0]) and not features.equal(other)
+    assert features.equal(vision.features_and_reply(base, PICTURE, QUESTIONS[1].text, 1)[0]) and not features.equal(
+        other
+    )
 
 
-def test_training_on_text_moves_the_language_half_alone(base, tmp_path):
+def test_training_on_text_changes_only_the_language_model(base, tmp_path):
     pairs = [(q.text, q.solution) for q in QUESTIONS]
     sft.train(base, pairs, tmp_path / "student", 0, SFT(steps=3, batch_size=4, learning_rate=0.02))
     before, after = vision.digests(base), vision.digests(tmp_path / "student")
     assert before["vision"] == after["vision"] and before["language"] != after["language"]
-    seen = [vision.look(folder, PICTURE, QUESTIONS[0].text, 8) for folder in (base, tmp_path / "student")]
+    seen = [vision.features_and_reply(folder, PICTURE, QUESTIONS[0].text, 8) for folder in (base, tmp_path / "student")]
     assert seen[0][0].equal(seen[1][0])
     shifted = loading.load(tmp_path / "student")[0].get_decoder().layers[0].self_attn.q_proj.bias
-    assert shifted.abs().max() > 0  # the biases, 0 in the base, are trained with the rest
+    assert shifted.abs().max() > 0  # the biases, 0 in the base, are trained too
 
 
-def test_a_base_that_is_no_llama_is_refused(tmp_path):
+def test_a_base_that_is_not_a_llama_is_refused(tmp_path):
     with pytest.raises(StudyError, match="not a Llama model"):
         vision.build(root() / "data" / "models" / "qwen3-small", tmp_path, seed=0)

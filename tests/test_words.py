@@ -1,4 +1,4 @@
-"""Words: one name for one thing, the field's own, in code and in prose."""
+"""Wording: code and prose use one standard term for each concept."""
 
 import ast
 import io
@@ -12,10 +12,13 @@ import pytest
 from agentark import root
 from agentark.distill.once import PACKAGE
 
-# Names that have been replaced by the field's: as names in the code, and as words of the prose.
+# Terms that were replaced by standard ones: identifiers in code, and phrases in prose.
 NAMES = {"hold", "converse", "distil", "teach", "Speakers", "Room", "apart", "imitation", "judging", "practice",
          "practise", "freeze_senses", "headline", "told", "said", "spoken", "heard", "warmth"}  # fmt: skip
-WORDS = r"\b(whereof|thereof|that which|is to be had|are to be had|is told|are told|personified|hold a debate|held debates?|teacher, debate is)\b"
+WORDS = (
+    r"\b(whereof|thereof|that which|is to be had|are to be had|is told|are told|personified|"
+    r"hold a debate|held debates?|teacher, debate is)\b"
+)
 DOCUMENTS = ["README.md", *(str(p.relative_to(root())) for p in (root() / "docs").glob("*.md"))]
 
 
@@ -29,8 +32,11 @@ def cells(notebook: Path, kind: str) -> str:
     return "\n\n".join("".join(cell["source"]) for cell in found if cell["cell_type"] == kind)
 
 
-@pytest.mark.parametrize("file", sorted(PACKAGE.rglob("*.py")), ids=lambda f: str(f.relative_to(PACKAGE)))
-def test_code_uses_the_field_s_names_and_its_prose_the_field_s_words(file):
+SOURCES = sorted([*PACKAGE.rglob("*.py"), *(root() / "tests").rglob("*.py")])
+
+
+@pytest.mark.parametrize("file", SOURCES, ids=lambda f: str(f.relative_to(root())))
+def test_code_and_docstrings_use_standard_terms(file):
     source = file.read_text(encoding="utf-8")
     assert not names(source) & NAMES
     prose = "\n".join(
@@ -42,11 +48,11 @@ def test_code_uses_the_field_s_names_and_its_prose_the_field_s_words(file):
 
 
 @pytest.mark.parametrize("notebook", sorted((root() / "notebooks").rglob("*.ipynb")), ids=lambda f: f.stem)
-def test_notebooks_do_too(notebook):
+def test_notebooks_use_standard_terms(notebook):
     assert not names(cells(notebook, "code")) & NAMES
     assert not re.findall(WORDS, cells(notebook, "markdown"))
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
-def test_documents_do_too(document):
+def test_documents_use_standard_terms(document):
     assert not re.findall(WORDS, (root() / document).read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""Check answers of every kind, given alone or at the end of a chain of thought."""
+"""Check answers of every kind, bare or at the end of a chain of thought."""
 
 import re
 from fractions import Fraction
@@ -12,9 +12,9 @@ from agentark.answers.prose import (
     bare_words,
     prose_answers,
     same_words,
-    unwrapped,
     without_article,
-    worded,
+    without_text_macro,
+    word_answers,
     words,
 )
 from agentark.answers.spellings import CLOCK, NUMBER, PLAIN, clean, plain, rational, same_time, value
@@ -37,7 +37,7 @@ UNIT = re.compile(
     r"|(?!\s*(?:arc)?(?:sin|cos|tan|cot|sec|csc|log|exp|sqrt|mod|and|or)\b)(?:(?<=[\s{~])[a-zA-Z]{3,}|[a-zA-Z]{4,})"
     r"(?:[a-zA-Z ]|\s?/\s?(?=[a-zA-Z]))*)\s*\}?(\$?[\s.]*)$"
 )
-# A unit in words behind any formula: "12\\pi \\text{ square units}"
+# A unit in words after any formula: "12\\pi \\text{ square units}"
 TEXT_UNIT = re.compile(
     r"(?<=[\w)}\]])(?:\\[,;: ]|[\s~])*\\(?:text|textrm|mathrm|mbox)\s*\{\s*(?!(?:and|or|if|for|when|otherwise|where)\b)"
     r"[a-zA-Z][a-zA-Z. /^²³]+\}(?:\^\{?[23]\}?)?(\$?[\s.]*)$"
@@ -76,7 +76,7 @@ def is_correct(prediction: str | None, gold: str, kind: AnswerKind = "latex") ->
     if kind == "choice":
         return words(statement) == words(gold) or (letter(gold) is not None and letter(statement) == letter(gold))
     if kind == "text":
-        return without_article(gold) in worded(statement)
+        return without_article(gold) in word_answers(statement)
     if statement == gold and gold.isdecimal():  # shortcut for the generated world, whose answers are plain
         return True
     return right_number(statement, gold) if kind == "number" else right_formula(statement, gold)
@@ -88,11 +88,10 @@ def gradable(gold: str, kind: AnswerKind) -> None:
 
 
 def stated_answer(text: str, kind: AnswerKind, cut: bool = False) -> str | None:
-    """The bare answer at the end of a text, on which agents compare and vote, or None if there is none.
+    """The bare answer at the end of a text, or None if there is none. Agents compare these answers and vote on them.
 
-    cut: the text ends in the middle; see `stated`.
-    Numbers, fractions and options are normalised, so that equal ones are equal strings; other formulas and words stay
-    as written.
+    Equal numbers, fractions and options are normalised to equal strings; other formulas and words stay as written.
+    cut: the text is truncated; see `stated`.
     """
     ending = conclusion(text)
     if kind == "choice":
@@ -132,8 +131,8 @@ def right_formula(statement: str, gold: str) -> bool:
     truth = stated(conclusion(gold), "latex")
     if truth is None:
         raise unreadable(gold, "latex")
-    if name := named(truth):
-        return any(words(unwrapped(answer)) == name for answer in (statement, *prose_answers(statement)))
+    if name := prose_words(truth):
+        return any(words(without_text_macro(answer)) == name for answer in (statement, *prose_answers(statement)))
     answer = stated(statement, "latex")
     if answer is None:
         return False
@@ -156,14 +155,14 @@ def right_formula(statement: str, gold: str) -> bool:
 
 
 def same_formula(truth: str, answer: str, gold: str, kind: AnswerKind) -> bool:
-    """Whether two statements are mathematically equal. Raises StudyError if the first is unreadable."""
+    """Whether two statements are mathematically equal. Raises StudyError if `truth` is unreadable."""
     if truth == answer:
         if not readable(truth):
             raise unreadable(gold, kind)
         return True
     if FUNCTION.match(truth) and FUNCTION.match(answer):  # "y = 2x + 3" and "f(x) = 2x + 3"
         truth, answer = (FUNCTION.sub("", side).strip("$ ") for side in (truth, answer))
-    verdict = grader.compare(spelt(truth), spelt(answer))
+    verdict = grader.compare(math_verify_form(truth), math_verify_form(answer))
     if verdict == "unreadable gold" or (verdict is None and not readable(truth)):
         raise unreadable(gold, kind)
     return verdict == "equal"
@@ -172,19 +171,19 @@ def same_formula(truth: str, answer: str, gold: str, kind: AnswerKind) -> bool:
 @lru_cache(maxsize=4096)
 def readable(formula: str) -> bool:
     """Whether a formula can be parsed, and compared in bounded time."""
-    return grader.compare(spelt(formula), ["0"]) not in (None, "unreadable gold")
+    return grader.compare(math_verify_form(formula), ["0"]) not in (None, "unreadable gold")
 
 
 def unreadable(gold: str, kind: AnswerKind) -> StudyError:
     return StudyError(f"gold answer {gold[-80:]!r} is not readable as {kind}; correct the question")
 
 
-def named(formula: str) -> str | None:
+def prose_words(formula: str) -> str | None:
     r"""The words of an answer in words, such as "\text{no real solutions}" or "Evelyn"; None for mathematics.
 
     EleutherAI/lm-evaluation-harness#2212: such a gold answer must equal itself and differ from any number.
     """
-    bare = unwrapped(formula)
+    bare = without_text_macro(formula)
     wordy = PROSE.search(bare) or (bare != formula.strip("$ ") and len(bare) > 1)
     return words(bare) if wordy and NAMED.fullmatch(bare) else None
 
@@ -196,7 +195,7 @@ def marked_time(text: str) -> bool:
     )
 
 
-def spelt(content: str) -> list[str]:
+def math_verify_form(content: str) -> list[str]:
     """A statement in math-verify's input form: formulas between dollars unless already marked, prose unchanged.
 
     Returns two spellings if there are two readings: "1,22" may be a list or a decimal fraction.

@@ -1,11 +1,11 @@
-"""Find words by which a text takes back or doubts the answer before them."""
+"""Patterns for phrases that retract or doubt the answer before them."""
 
 import re
 
-# After such words a trace continues to reason, so the statement before them is not final. After a box fewer of them
-# count (WAIT instead of DOUBT). EvolvingLMMs-Lab/lmms-eval#1511: they count only where a new thought begins, at the
-# start of a sentence and before a comma or a word that continues the thought. "Wait 20 minutes", "alternatively called"
-# and "not sure of the date" are ordinary words.
+# After such a phrase a trace continues to reason, so the statement before it is not final. After a box fewer phrases
+# count (WAIT instead of DOUBT). EvolvingLMMs-Lab/lmms-eval#1511: a phrase counts only if it begins a new thought, at
+# the start of a sentence and before a comma or a word that continues the thought. "Wait 20 minutes", "alternatively
+# called" and "not sure of the date" are not doubts.
 START = r"(?:^|[^\w\s,'’-])\W{0,4}(?:(?:but|oh|no|so|and|or|hmm+|okay|ok)\b\W{1,3}){0,2}"
 AGAIN = (
     r"wait\b(?=\W*$|\s*[,.!?:…—–-]|\s*\n|\s+(?:that|this|i|it|no|not|but|is|isn|are|maybe|perhaps|actually|let|why|what"
@@ -28,9 +28,9 @@ DOUBT = re.compile(
     rf"|\blet me (?!{PLAIN_TALK})|\bI need to (?!note|mention|add|stress)|\bI should have\b(?! \d)",
     re.IGNORECASE,
 )
-# The same within the statement: "The answer might be 5, but I'm not sure."
+# Doubt within the statement itself: "The answer might be 5, but I'm not sure."
 UNSURE = re.compile(r"\bnot (?:[a-z]+ )?(?:sure|certain)\b", re.IGNORECASE)
-# The start of a check, which is a doubt only if it comes to another number
+# The start of a check, which is a doubt only if its result is another number
 CHECK = re.compile(
     r"\b(?:let me|i(?: will|['’]ll)) (?:just )?(?:quickly )?(?:double[- ]?check|check|verify|confirm)\b", re.IGNORECASE
 )

@@ -1,7 +1,7 @@
 """Mathematical equality of two answers by math-verify, in a separate process.
 
-Parsing and comparing a model's output can take unbounded time and memory, and math-verify's own timeout works in a main
-thread only. So both run in one persistent worker process, which exits if a pair takes too long; the next pair starts a
+Parsing and comparing a model's output can take unbounded time and memory, and math-verify's own timeout works only in a
+main thread. So both run in one persistent worker process, which exits if a pair takes too long; the next pair starts a
 new one. The worker never executes text as code, and it can neither write files nor start processes.
 
 Run as a program, this file is the worker: it reads pairs as lines of JSON from standard input and writes verdicts as
@@ -30,7 +30,7 @@ _worker: subprocess.Popen | None = None
 
 
 def compare(gold: list[str], prediction: list[str]) -> Verdict | None:
-    """The verdict on two final answers in LaTeX or plain numbers, or None if it took too long.
+    """The verdict on two final answers in LaTeX or plain numbers; None if the worker exceeds its time or memory limit.
 
     Safe to call from several threads and from forked processes. Raises StudyError if the worker does not start.
     """
@@ -88,7 +88,7 @@ def _started() -> subprocess.Popen:
 
 
 def _forget() -> None:
-    """After a fork: drop the parent's worker, whose pipes must not be shared, so that a new one starts."""
+    """Drop the parent's worker after a fork, since its pipes must not be shared; the next pair starts a new one."""
     global _lock, _worker
     _lock = threading.Lock()
     if _worker is not None:
@@ -110,12 +110,12 @@ BUILDER = re.compile(  # "{x | x < -1}", "\\left\\{x \\in \\mathbb{R} : x > 3\\r
     re.DOTALL,
 )
 RANGE = re.compile(r"[<>≤≥]|\\(?:leq?|geq?|lt|gt|neq?|infty)\b")
-SAME = 1e-5  # relative difference up to which a decimal equals the number that it rounds
+SAME = 1e-5  # maximal relative difference between a decimal and the number that it rounds
 POINTS = ("0.7310585", "1.6180341", "2.9155117", "-0.8337002", "-2.2360691")  # shifted by 1/7 per further symbol
 
 
 def _ranges(text: str, parse: Callable[[str], list]) -> list:
-    """Ranges joined by "or" or "and" as one set. math-verify by itself reads single ranges only."""
+    """Ranges joined by "or" or "and" as a list of one set, else []. math-verify itself reads only single ranges."""
     import sympy
 
     text = text.strip("$ ")
@@ -175,7 +175,7 @@ def _samples(one: Any, other: Any) -> Iterator[tuple]:
             yield pair
 
 
-def _apart(one: object, other: object) -> bool:
+def _differ_exactly(one: object, other: object) -> bool:
     """Whether two formulas differ although math-verify, which rounds, finds them equal (huggingface/Math-Verify#14)."""
     import sympy
 
@@ -184,8 +184,8 @@ def _apart(one: object, other: object) -> bool:
         return False
     try:
         for both in zip(first, second, strict=True):
-            near = SAME if any(meaning.has(sympy.Float) for meaning in both) else 1e-20
-            if any(abs(a - b) > near * max(abs(a), abs(b)) for a, b in _samples(*both)):
+            tolerance = SAME if any(meaning.has(sympy.Float) for meaning in both) else 1e-20
+            if any(abs(a - b) > tolerance * max(abs(a), abs(b)) for a, b in _samples(*both)):
                 return True
         return False
     except (ArithmeticError, AttributeError, NotImplementedError, TypeError, ValueError, RecursionError):
@@ -193,7 +193,7 @@ def _apart(one: object, other: object) -> bool:
 
 
 def _agree(one: object, other: object) -> bool:
-    """Whether two formulas in the same symbols are numerically equal, for those that sympy cannot prove equal."""
+    """Whether two formulas in the same symbols are numerically equal, for pairs that sympy cannot prove equal."""
     import sympy
 
     if not all(isinstance(meaning, sympy.Expr) and meaning.free_symbols for meaning in (one, other)):
@@ -229,7 +229,7 @@ def _serve() -> None:
             return "unreadable prediction"
         for one, other in itertools.product(truth, answer):
             same = verify(one, other, allow_set_relation_comp=True, timeout_seconds=None)
-            if (not _apart(one, other)) if same else _agree(one, other):
+            if (not _differ_exactly(one, other)) if same else _agree(one, other):
                 return "equal"
         return "different"
 

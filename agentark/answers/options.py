@@ -44,7 +44,7 @@ CHOSEN = re.compile(
 )
 # A line that begins with an option; jundot/omlx#3668: such lines may also list the options after the answer
 LINE = re.compile(r"^[ \t]*(?:\*\*)?\(?(?-i:([A-J]))(?:\)|\*\*|[.:](?=\s|$)|$)", re.MULTILINE)
-# medmcqa/medmcqa#4: two options are no choice: "A and C", "A, C", "B or D". "B, A is wrong" chooses one.
+# medmcqa/medmcqa#4: two options are not a choice: "A and C", "A, C", "B or D". "B, A is wrong" chooses one.
 ANOTHER = re.compile(
     r"\W{0,4}(?:\s*(?:,|/|&|\+|\band\b|\bor\b)){1,2}\s*(?:option )?[(\"'*]*"
     r"(?:[a-j]['\")]|[A-HJ]\b(?=\W*$|[)\]\"'*.,;/]|\s+(?:and|or|are|both|together)\b)|I\b(?=\W*$|\s*[)\].]))"
@@ -54,7 +54,7 @@ OPENING = re.compile(
     r"\W*(?:[Oo]ption |[Cc]hoice )?([A-J])(?:[.):,\]]|[ \t]*$|\s+[A-Z]|(?<=[B-HJ])\s+\(|\s+[-–—]\s|\s+because\b)|\W*([a-j])\)\s(?![\s\S]*\n\W*[a-j]\))",
     re.MULTILINE,
 )
-# An option that the speaker does not choose: "If she were pregnant, the answer would be A.", "Agent 2 chose A",
+# An option that a text mentions without choosing it: "If she were pregnant, the answer would be A.", "Agent 2 chose A",
 # "some may argue that A is correct", "A is correct, which is wrong"
 CASE = re.compile(r"\W*if\b.*\b(?:were|was|had|would|could)\b", re.IGNORECASE)
 REPORTED = re.compile(
@@ -77,13 +77,13 @@ REFUSAL = re.compile(
 
 
 def letter(text: str) -> str | None:
-    """The last option that a text chooses, as a capital letter; None if it chooses none or several, or retracts it."""
+    """The last option that a text chooses, as a capital letter; None for no or several choices or a retracted one."""
     text = TAG.sub("", FONT.sub(r"\1", clean(text)))
     if alone := re.fullmatch(r"[\W_]*([A-J])[\W_]*", text, re.IGNORECASE):
         return alone[1].upper()
     if choices := list(CHOSEN.finditer(text)):
-        own = [choice for choice in choices if chosen(text, choice)]
-        return kept(text, own[-1] if own else choices[-1]) if own or not DISAGREES.search(text) else None
+        own = [choice for choice in choices if makes_choice(text, choice)]
+        return final_option(text, own[-1] if own else choices[-1]) if own or not DISAGREES.search(text) else None
     lines = list(LINE.finditer(text))
     if opening := OPENING.match(text):
         following = [line for line in lines if line.start() > opening.start(opening.lastindex or 1)]
@@ -96,21 +96,21 @@ def letter(text: str) -> str | None:
     if len(listed) > 1 and "ABCDEFGHIJ".startswith(listed):  # only the options, once each
         return None
     if lines:
-        return kept(text, lines[-1])
-    last = text.split("\n\n")[-1]  # "(D) fits best" counts anywhere in it if no other option occurs
+        return final_option(text, lines[-1])
+    last = text.split("\n\n")[-1]  # "(D) fits best" counts anywhere in this paragraph if no other option occurs
     named = set(re.findall(rf"{UNDENIED}(?<!not be )(?<!n['’]t be )\(([A-J])\)", last))
     return named.pop() if len(named) == 1 and not DOUBT.search(last) else None
 
 
-def chosen(text: str, choice: re.Match) -> bool:
-    """Whether the sentence of a choice is the speaker's own, and no case that is only supposed."""
+def makes_choice(text: str, choice: re.Match) -> bool:
+    """Whether a text makes this choice itself: false for a hypothetical, reported or rejected choice."""
     start = choice.start(choice.lastindex or 0)
     sentence = re.split(r"[.!?]\s|\n", text[:start])[-1] + text[start : start + 60].split(".")[0]
     return not (CASE.match(sentence) or REPORTED.search(sentence) or REJECTED.match(text[start:]))
 
 
-def kept(text: str, choice: re.Match) -> str | None:
-    """The option of this choice, unless another follows it directly or the later text retracts it."""
+def final_option(text: str, choice: re.Match) -> str | None:
+    """The option of a choice; None if another option follows directly or the later text retracts the choice."""
     group = choice.lastindex or 0
     rest = text[choice.end(group) :]
     if "answer" in choice[0].lower() and re.match(r"[^\n]*\n[ \t*]*\([A-J]\)", rest):

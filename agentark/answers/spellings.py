@@ -1,7 +1,7 @@
 r"""Normalise the many spellings of numbers: "2½", "12 400", "3.2 \times 10^5", "1.5 million".
 
 `clean` normalises the characters of a whole text, `plain` the ASCII spellings in one statement. Afterwards `NUMBER` or
-`TIME` matches a number, and `value` or `moment` evaluates it. Comments name the issue that each rule comes from. Every
+`TIME` matches a number, and `value` or `clock_time` evaluates it. Comments name the issue that each rule comes from. Every
 pattern matches in linear time.
 """
 
@@ -56,7 +56,7 @@ def formulas(text: str) -> str:
 
 
 def rooted(text: str) -> str:
-    """Roots in LaTeX. In front of a number a root is no part of it: "√5" is not 5."""
+    """Write roots in LaTeX, so that the number after a root sign is not matched by itself: "√5" is not 5."""
     return ROOT.sub(
         lambda match: f"\\sqrt{'[3]' * (match[1] == '∛')}{{{next(filter(None, match.groups()[1:]), '')}}}", text
     )
@@ -104,7 +104,7 @@ DAY = re.compile(
     re.IGNORECASE,
 )
 # reasoning-machines/pal#12: a minus followed by a blank is a sign, unless a quantity precedes it
-# allenai/open-instruct#1530: so is one in words; "10 minus 5" and "x minus 5" are differences
+# allenai/open-instruct#1530: the same holds for "minus" in words; "10 minus 5" and "x minus 5" are differences
 OPENS = r"(^\$?|[$({\[=#]|:[ \t]|\bis\s|\bequals\s)\s*"
 SIGN = re.compile(rf"{OPENS}-\s+(?=[\d.\\$])")
 SIGN_WORD = re.compile(rf"(?:\bnegative|{OPENS}minus)\s+(?=[$€£]?\s?[\d.])", re.IGNORECASE)
@@ -129,7 +129,7 @@ PART_IN_WORDS = re.compile(
 
 
 def in_words(text: str) -> str | None:
-    """The number that a statement of number words names, written out: "negative twenty-four dollars" is "-24"."""
+    """A number in words as digits: "negative twenty-four dollars" is "-24". None for any other text."""
     if match := PART_IN_WORDS.fullmatch(text):
         sign, whole, top, bottom = (group and group.lower() for group in match.groups())
         found = COUNTS.get(whole, 0) + Fraction(COUNTS.get(top, 1), PARTS[bottom])
@@ -157,7 +157,7 @@ def plain(content: str, number: bool = True) -> str:
     """
     if number:
         content = CODE.sub("", TEXT.sub(r" \1", content))
-        content = re.sub(HALF, with_part, content, flags=re.IGNORECASE)
+        content = re.sub(HALF, whole_and_part, content, flags=re.IGNORECASE)
     else:
         content = CURRENCY.sub("", content)
     if PLAIN.fullmatch(content):
@@ -165,8 +165,7 @@ def plain(content: str, number: bool = True) -> str:
     content = GROUPS.sub(lambda match: re.sub(r"\D", "", match[0]), content)
     content = DOTTED.sub(lambda match: match[0].replace(".", "").replace(",", "."), content)
     content = SIGN.sub(r"\1-", SIGN_WORD.sub(r"\1-", content))
-    content = MIXED_FRAC.sub(mixed, MIXED.sub(mixed, content))
-    content = E_NOTATION.sub(power_of_ten, TENS.sub(power_of_ten, content))
+    content = mixed_and_scientific(content)
     content = DOTS.sub(repeating, BAR.sub(repeating, content))
     if number or INDIAN.fullmatch(content):
         content = INDIAN.sub(lambda match: match[0].replace(",", ""), content)
@@ -179,10 +178,15 @@ def plain(content: str, number: bool = True) -> str:
 
 
 def spelt_out(line: str) -> str:
-    """A line of a solution with mixed numbers, scientific notation and scale words written out."""
-    line = SIGN.sub(r"\1-", re.sub(HALF, with_part, line, flags=re.IGNORECASE))
-    line = MIXED_FRAC.sub(mixed, MIXED.sub(mixed, line))
-    return SCALED.sub(scale_words, E_NOTATION.sub(power_of_ten, TENS.sub(power_of_ten, line)))
+    """Write out the mixed numbers, scientific notation and scale words in a line of a solution."""
+    line = SIGN.sub(r"\1-", re.sub(HALF, whole_and_part, line, flags=re.IGNORECASE))
+    return SCALED.sub(scale_words, mixed_and_scientific(line))
+
+
+def mixed_and_scientific(text: str) -> str:
+    """Convert mixed numbers to fractions and write out scientific notation."""
+    text = MIXED_FRAC.sub(mixed, MIXED.sub(mixed, text))
+    return E_NOTATION.sub(power_of_ten, TENS.sub(power_of_ten, text))
 
 
 def mixed(match: re.Match) -> str:
@@ -196,7 +200,7 @@ def mixed(match: re.Match) -> str:
     return "{}/{}".format(*improper) if match.re is MIXED else "\\frac{{{}}}{{{}}}".format(*improper)
 
 
-def with_part(match: re.Match) -> str:
+def whole_and_part(match: re.Match) -> str:
     """ "5 and a half" as one fraction."""
     return str(int(match[1]) + Fraction(COUNTS.get(match[2].lower(), 1), PARTS[match[3].lower()]))
 
@@ -264,7 +268,7 @@ def equal(first: str, second: str) -> bool:
     return one is not None and one == other
 
 
-def moment(plain: str) -> tuple[int, int, str] | None:
+def clock_time(plain: str) -> tuple[int, int, str] | None:
     """A time's hour, minute and "am", "pm" or "" (unknown). A bare number of one or two digits is an hour."""
     if clock := CLOCK.fullmatch(plain):
         return int(clock[1]), int(clock[2]), clock[3] or ""
@@ -273,7 +277,7 @@ def moment(plain: str) -> tuple[int, int, str] | None:
 
 def same_time(first: str, second: str) -> bool:
     """Whether two times may be the same: "4:30" and "4:30pm", "4:30pm" and "16:30", "11:00am" and "11"."""
-    one, other = moment(first), moment(second)
+    one, other = clock_time(first), clock_time(second)
     if one is None or other is None or one[1] != other[1]:
         return False
     if (one[2] and other[2]) or one[2] == other[2]:

@@ -1,6 +1,6 @@
 r"""Find the answer in a text: the last box, mark ("#### 18"), label ("A: 18") or sentence ("the answer is 18").
 
-The last statement counts. A text that expresses doubt after it, or whose marked thinking does not end, has no answer.
+The last statement counts. A text has no answer if it expresses doubt after it, or if its marked thinking does not end.
 Everything here is regular expressions on text of bounded length; no formula is evaluated. For spellings of numbers see
 spellings.py, for multiple choice options.py.
 """
@@ -11,10 +11,10 @@ from agentark.answers.doubts import CHECK, DOUBT, UNSURE, WAIT
 from agentark.answers.spellings import DRESS, NUMBER, TIME, clean, equal, formulas, in_words, plain, rooted, value
 from agentark.schemas import AnswerKind
 
-TAIL = 8_000  # characters at the end of a trace in which the answer is searched
-FEW = 30  # characters up to which an answer may be words, such as "infinitely many"
+TAIL = 8_000  # characters at the end of a trace that are searched for the answer
+FEW = 30  # maximal length, in characters, of an answer in words, such as "infinitely many"
 REACH = 600  # characters after "the answer is" in which the answer must occur
-# The mark of a chat template behind a reply; what follows is another turn
+# A chat template's mark at the end of a reply; the text after it is another turn
 TURN_END = re.compile(r"<\|(?:im_end|eot_id|endoftext|end|eom_id)\|>|<(?:/s|eos|end_of_turn|EOT)>")
 # huggingface/open-r1#418: R1 puts the answer between tags
 TAGGED = re.compile(r"<(?:final_)?answer>\s*([^<\s][^<]*)(?:</(?:final_)?answer>|$)", re.IGNORECASE)
@@ -41,7 +41,7 @@ CLAUSE = re.compile(
 JOINED = re.compile(r"\b(?:and|or)\b|,|;")
 SCALE_BEHIND = re.compile(r"[\s$*)~]{0,4}((?:hundred|thousand|million|billion|trillion|lakh|crore)s?\b)", re.IGNORECASE)
 
-# The number of a speaker is no answer: "I agree with Agent 2.", "Agents 1 and 3 are right"
+# An agent's number is not an answer: "I agree with Agent 2.", "Agents 1 and 3 are right"
 SPEAKER = re.compile(
     r"\b(?:agent|assistant|debater|participant)s?[ _]?#?\d{1,2}\b(?!\.?\d)"
     r"(?:(?:(?:, |,? (?:and|or) )(?:agent )?#?\d{1,2})+(?=s?['’]|[.,;:)]?(?:\s*$|\s+[^\W\d])))?",
@@ -60,7 +60,7 @@ PHRASE = re.compile(
     r"|computed|determined|reached|achieved|given)\b(?!\s+(?:as|to be)\b))\b)",
     re.IGNORECASE | re.MULTILINE,
 )
-# The stated content: up to the end of the sentence or line, with formulas whole
+# The stated content, up to the end of the sentence or line; formulas are not split
 CONTENT = re.compile(
     r"[\s*:]*((?:\$\$.+?\$\$|\$[^$\n]+\$|\\\(.+?\\\)|\\\[.+?\\\]|(?<=\d\d)\.\.\.(?=\W*$)"
     r"|\b(?:Rs|approx|ca|No)\.|(?![.!?](?:[\s*]|$))[^\n])+)",
@@ -70,14 +70,14 @@ CONTENT = re.compile(
 PLACEHOLDER = re.compile(r"[\"'“‘`*$]*(?:N|X|\[[^\]\d]*\]|<[^>\d]*>|\.\.\.|_+|\{[a-z ]*\})[\"'”’`*$.]*")
 # The answer follows directly, unlike in "the answer is derived from dividing what she needs by 15"
 AT_ONCE = {"number": re.compile(r"[^\d\n]{0,25}\d"), "latex": re.compile(r"[^\d$\\\n]{0,25}[\d$\\]")}
-# The answer that a speaker gave before: "My previous answer was 20."
+# An answer that the agent gave earlier: "My previous answer was 20."
 FORMER = re.compile(
     r"\b(?:previous|earlier|initial|original|former|first|old) (?:(?:response|reply|round|message),? )?(?:my |the )?answer\b"
     r"[^.:=\n]{0,60}?\bwas\b",
     re.IGNORECASE,
 )
 FRAME = re.compile(r"^(?:\*\*|__|`|\s)+|(?<![\^_{*`\s])(?:[*`\s]|__)+$")  # around a formula: "**3/8**"
-# The same within a text: "The side is **3/8** or `3x`."
+# The same marks inside a text: "The side is **3/8** or `3x`."
 STRONG = re.compile(r"(?<![\w)}*])(\*\*|`)(?=[^\s*`])([^*`\n]+)\1(?![\w({*])")
 PROSE = re.compile(r"(?<![\\a-zA-Z{])[a-zA-Z]{2,}\s+[a-zA-Z]{2,}")
 
@@ -101,14 +101,14 @@ DENIED_FORMULA = re.compile(
     r"(?:\$[^$\n]+\$|\\[dt]?frac\{[^{}]*\}\{[^{}]*\}|-?\d[\d,/]*(?:\.\d+)?(?: [a-z]+)?)",
     re.IGNORECASE,
 )
-# A reason behind the answer has numbers of its own: "18, since she sells 9 eggs", "$10$ because there are $5$ pairs"
+# A reason after the answer contains other numbers: "18, since she sells 9 eggs", "$10$ because there are $5$ pairs"
 REASON = re.compile(
     rf"([\s*$€£\\]*{FIGURE}[^,;:\n–—=]{{0,25}}?)(?:[,;:–—]\s*(?:because|since|as|given|based on|where|from|for|confirmed|obtained"
     r"|(?:the )?same as|which (?:agrees|matches|is (?:twice|double|half|triple)))\b|[;:]\s(?!.*(?:[=≈]|\b(?:gives?|equals?|is|are|so)\b)))",
     re.IGNORECASE,
 )
 FORMULA_REASON = re.compile(r"(?<=[\d$}\)]),? (?:because|since|when|given that)\b.*", re.IGNORECASE | re.DOTALL)
-# asuzukosi/post-training-experiments#49: two different numbers are no answer: "18 or 19", "15–20", "between 15 and 20"
+# asuzukosi/post-training-experiments#49: two different numbers do not count: "18 or 19", "15–20", "between 15 and 20"
 FEW_WORDS = r"(?:[ \t]+[a-z$°%]{1,12}){0,2}"
 RANGE = re.compile(
     rf"\d[^+*/^=.]{{0,20}}\bor\b[^+*/^=.]{{0,20}}\d|\d\s?[–—]\s?[$€£]?\d"
@@ -144,7 +144,7 @@ SETTING = re.compile(
 WORD = re.compile(r"(?<!\\)\b[a-zA-Z]{2,}(?:\s?/\s?[a-zA-Z]{2,})?\b|(?<=[a-zA-Z])\s+(?=[a-zA-Z])|[$€£]")
 ARITHMETIC = re.compile(r"[\d\s.,+\-*/×÷()^]+")
 
-# --- closing talk -----------------------------------------------------------------------------------------------------
+# --- closing remarks --------------------------------------------------------------------------------------------------
 # Debate messages end with remarks to the reader; the concluding sentence precedes them
 TALK = re.compile(
     r"\W*(?:let me know|i hope|hope (?:this|that)|feel free|if you (?:have (?:any|more|further)|need|want|would|['’]d)"
@@ -169,7 +169,7 @@ ITEM = re.compile(r"^\s*\d{1,2}[.)]\s+(?=\S)")  # "3. The total is the sum of bo
 
 
 def conclusion(text: str) -> str:
-    """The last tagged answer, else the last TAIL characters, of a text after its marked thinking.
+    """Return the last tagged answer in a text after its marked thinking, else the last TAIL characters.
 
     Returns "" if the thinking does not end.
     """
@@ -188,11 +188,11 @@ def stated(text: str, kind: AnswerKind, cut: bool = False) -> str | None:
     """The last answer stated in a text, or None if there is none or the text retracts it.
 
     kind: for "number" the result is a plain number, a time or a formula for a number, otherwise any formula or words.
-    cut: the text ends in the middle, so what it ends with is no conclusion: only a closed box or a finished sentence that
+    cut: the text is incomplete, so its last words are not a conclusion; only a closed box or a complete sentence that
     names the answer counts.
     """
-    asked = formulas(clean(text)) if kind == "latex" else rooted(clean(text))
-    text = SPEAKER.sub("agent", asked)
+    cleaned = formulas(clean(text)) if kind == "latex" else rooted(clean(text))
+    text = SPEAKER.sub("agent", cleaned)
     (end, content), doubt, before = boxed(text, cut) or (0, ""), WAIT, None
     for phrase in reversed(list(PHRASE.finditer(text, end))):
         content_found = CONTENT.match(text[phrase.end() : phrase.end() + REACH])
@@ -212,7 +212,7 @@ def stated(text: str, kind: AnswerKind, cut: bool = False) -> str | None:
     if not content:  # no explicit answer: use the concluding sentence for a number, the whole text for a formula
         if cut:
             return None
-        if kind == "latex" and len(text) < len(asked) and not re.search(r"[\d$\\]", text):
+        if kind == "latex" and len(text) < len(cleaned) and not re.search(r"[\d$\\]", text):
             return None  # "I agree with Agent 2."
         whole = text if "\n" in text else STRONG.sub(r"\2", text)
         content, doubt = concluding(text) if kind == "number" else whole, DOUBT
@@ -229,12 +229,12 @@ def stated(text: str, kind: AnswerKind, cut: bool = False) -> str | None:
         reason = REASON.match(content)
         return number(reason[1] if reason else content)
     found = number(content, text[:before])
-    # Steps that end in "the total: 8 + (3 * 8)" name a way to the answer.
+    # Steps that end in "the total: 8 + (3 * 8)" describe how to compute the answer.
     return None if "\n" in text and found and SUM.search(FRACTIONS.sub("1", found)) else found
 
 
 def confirmed(rest: str, found: str | None) -> bool:
-    """Whether the text after an answer checks it and computes the same: "Let me double check: 9 * 2 = 18."."""
+    """Whether the text after an answer checks it and computes the same value: "Let me double check: 9 * 2 = 18."."""
     check = CHECK.search(rest)
     if not check or not found or DOUBT.search(rest[: check.start()] + "." + rest[check.end() :]):
         return False
@@ -245,8 +245,8 @@ def confirmed(rest: str, found: str | None) -> bool:
 def concluding(text: str) -> str:
     """The line that states the number in a text without an explicit answer: the last line with a number.
 
-    An earlier line that begins like a conclusion is preferred if only remarks without computation follow it. The numbers
-    of a list's items are none.
+    An earlier line that begins like a conclusion is preferred if only remarks without computation follow it. Numbers of
+    list items do not count.
     """
     items = (ITEM.sub("", line) for line in text.split("\n"))
     lines = [line for line in items if re.search(r"\d", line) and not TALK.match(line)]
@@ -263,7 +263,7 @@ def concluding(text: str) -> str:
 
 
 def last_sentence(line: str) -> str:
-    """The last sentence of a line that concludes or computes, else the whole line."""
+    """Return the last sentence of a line that concludes or computes, else the line."""
     last = line
     for start in list(SENTENCE.finditer(line))[-12:]:
         rest = line[start.end() :]
@@ -273,8 +273,8 @@ def last_sentence(line: str) -> str:
 
 
 def boxed(text: str, closed: bool = False) -> tuple[int, str] | None:
-    """The end of the last box and its content, joined with the boxes listed with it; None without a box. closed: a box
-    that the text ends in does not count."""
+    """Return the end of the last box and its content, joined with the boxes of the same list; None without a box.
+    closed: ignore a box that is still open at the end of the text."""
     contents: list[str] = []
     end = start = 0
     for box in reversed(list(BOX.finditer(text))):
@@ -301,7 +301,7 @@ def boxed(text: str, closed: bool = False) -> tuple[int, str] | None:
 
 
 def listed(between: str) -> bool:
-    """Whether two boxes with this text between them are one answer: "\\boxed{3} or \\boxed{4}"."""
+    """Whether two boxes with this text between them form one answer: "\\boxed{3} or \\boxed{4}"."""
     if not between or len(between) > 70:
         return False
     if ADJACENT.fullmatch(between):
@@ -313,7 +313,7 @@ def listed(between: str) -> bool:
 
 
 def number(content: str, before: str = "") -> str | None:
-    """The number in a statement: plain if it is written out, as a formula if it must be evaluated; None without one.
+    """Return the number in a statement: a plain number, or a formula if it must be evaluated; None if there is none.
 
     If the statement has several numbers, the result of the last equation in `before` and in the statement counts.
     """
@@ -349,7 +349,7 @@ def number(content: str, before: str = "") -> str | None:
 
 
 def worked_out_after(text: str, end: int, boxed: str) -> tuple[int, str] | None:
-    """The end and the number of a conclusion after the last box, if the box holds only an intermediate step.
+    """Return the end and the number of a conclusion after the last box, if the box contains only an intermediate step.
 
     A debate message may box a step and state the answer in words: the text after the box computes another number, and a
     concluding sentence repeats it.

@@ -1,5 +1,5 @@
-"""The controls of a debate: cheaper or equally expensive ways to use the same teacher, without what agents say to each
-other."""
+"""Controls of a debate: uses of the same teacher at lower or equal cost, without communication between agents about the
+question."""
 
 import itertools
 import math
@@ -25,31 +25,30 @@ def check_controls(names: Sequence[str], protocol: Protocol, vote_temperature: f
 def controls(
     debate: Debate, traces: Sequence[Trace], questions: Sequence[Question], vote_temperature: float | None = None
 ) -> dict[str, Protocol]:
-    """The controls of a finished debate (its `traces`), by the names of CONTROLS.
+    """Return the controls of a finished debate, by the names of CONTROLS. traces: those of the debate.
 
-    vote: as many samples as the debate has calls at most, decided by majority; vote_tokens: as many samples as have the
-    debate's mean number of tokens, read and generated; both at `vote_temperature` (None: the debate's); self_revision:
-    one agent revises its greedy answer in every round; debate_off: communication off; debate_other: peers' first traces
-    come from the next question.
+    vote: a majority vote over as many samples as a full debate has calls; vote_tokens: one over as many samples as use
+    a debate's mean number of tokens, read and generated; both at `vote_temperature` (None: the debate's).
+    self_revision: one agent revises its greedy answer in every round; debate_off: communication off; debate_other: the
+    peers' first traces come from the next question.
     """
-    warm = debate.temperature if vote_temperature is None else vote_temperature
+    temperature = debate.temperature if vote_temperature is None else vote_temperature
     return {
-        "vote": Vote(debate.calls, warm),
-        "vote_tokens": Vote(samples_of_equal_tokens(traces), warm),
+        "vote": Vote(debate.calls, temperature),
+        "vote_tokens": Vote(samples_of_equal_tokens(traces), temperature),
         "self_revision": replace(debate, agents=1, temperature=0.0, revision_temperature=0.0),
         "debate_off": replace(debate, communication="off"),
-        "debate_other": replace(debate, communication="other", foreign=foreign(traces, questions)),
+        "debate_other": replace(debate, communication="other", foreign=traces_of_next_question(traces, questions)),
     }
 
 
-def chosen(
+def named_controls(
     names: Sequence[str], protocol: Protocol, traces: Sequence[Trace], questions: Sequence[Question],
     vote_temperature: float,
 ) -> dict[str, Protocol]:  # fmt: skip
-    """The named controls of finished conversations: "greedy" (greedy decoding), and those of CONTROLS, of which a
-    protocol other than the debate has only "vote".
+    """Return the named controls of finished conversations: "greedy" (greedy decoding) and those of CONTROLS.
 
-    Raises StudyError for an unknown name.
+    A protocol other than the debate has only "greedy" and "vote". Raises StudyError for other names.
     """
     check_controls(names, protocol, vote_temperature)
     known: dict[str, Protocol] = {"greedy": Vote(1, 0.0), "vote": Vote(protocol.calls, vote_temperature)}
@@ -59,15 +58,15 @@ def chosen(
 
 
 def samples_of_equal_tokens(traces: Sequence[Trace]) -> int:
-    """The number of single samples with as many tokens, read and generated, as a debate has on average; rounded up."""
+    """Return how many single samples use the mean number of tokens (read and generated) of a debate; rounded up."""
     total = sum(t.prompt_tokens + t.completion_tokens for t in traces)
     first = [t.prompt_tokens + t.completion_tokens for t in traces if t.round == 1 and t.agent > 0]
     debates = len({t.question_id for t in traces})
     return math.ceil(total / debates / (sum(first) / len(first)))
 
 
-def foreign(traces: Sequence[Trace], questions: Sequence[Question]) -> dict[str, list[str]]:
-    """question_id -> the agents' first traces about the next question of the same task (for the last, the first)."""
+def traces_of_next_question(traces: Sequence[Trace], questions: Sequence[Question]) -> dict[str, list[str]]:
+    """Return question_id -> the agents' first traces on the next question of its task (after the last, the first)."""
     firsts: dict[str, list[str]] = {q.question_id: [] for q in questions}
     for trace in traces:
         if trace.round == 1 and trace.agent > 0:

@@ -9,7 +9,7 @@ from agentark.schemas import Question
 
 @dataclass(frozen=True)
 class Vote:
-    """Independent answers, of which the most frequent wins (self-consistency). One call is a single pass."""
+    """A majority vote over independent answers (self-consistency). With one call it is a single pass."""
 
     calls: int
     temperature: float

@@ -24,8 +24,8 @@ ORDERS = ("shared", "chat")
 class Wording:
     """Templates with the fields {i} (an agent's number), {trace}, {question}, {traces}."""
 
-    agent: str  # one trace in a list of all
-    peer: str  # one trace in a list without the agent's own
+    agent: str  # one trace in a list of all agents' traces
+    peer: str  # one trace in a list without the agent's own trace
     revise: str  # instruction in the shared order
     compare: str  # instruction in the chat order, after the agent's own turn
     summarise: str
@@ -105,7 +105,7 @@ def listed(form: str, traces: list[str]) -> str:
 
 
 def revise_prompt(question: Question, traces: list[str], own: int, order: str) -> Messages:
-    """The prompt of a later round. traces: of all agents; own: the index of the revising agent; order: of ORDERS."""
+    """The prompt of a later round. traces: of all agents; own: index of the revising agent; order: one of ORDERS."""
     words = wording(question)
     if order == "shared":
         listing = listed(words.agent, traces)
@@ -128,9 +128,9 @@ def summarise_prompt(question: Question, traces: list[str]) -> Messages:
 def argue_prompt(question: Question, arguments: list[str]) -> Messages:
     """MAD: the prompt of the next side after `arguments`, which alternate between affirmative and negative.
 
-    Each side gets the other's arguments as user messages of a chat, from the first argument on. In the generated world,
-    whose teacher cannot follow an instruction to disagree, each side first answers alone, then revises its last trace
-    given the opponent's.
+    Each side gets the other's arguments as user messages of a chat, from the first argument on. The teacher of the
+    generated world cannot follow an instruction to disagree. There each side first answers independently, then revises
+    its last trace given the opponent's.
     """
     side = len(arguments) % 2
     own, others = arguments[side::2], arguments[1 - side :: 2]
@@ -148,9 +148,9 @@ def argue_prompt(question: Question, arguments: list[str]) -> Messages:
 
 
 def moderate_prompt(question: Question, arguments: list[str], last: bool) -> Messages:
-    """MAD: the moderator's prompt after a round, with all arguments so far. It may ask for another round unless `last`.
+    """MAD: the moderator's prompt after a round, with all arguments so far. Unless `last`, it permits another round.
 
-    In the generated world it is the summariser's prompt with the last trace of each side.
+    In the generated world this is the summariser's prompt with the last trace of each side.
     """
     if in_world(question):
         return summarise_prompt(question, arguments[-2:])
@@ -163,7 +163,7 @@ def moderate_prompt(question: Question, arguments: list[str], last: bool) -> Mes
 def verify_prompt(question: Question, candidate: str, verifier: int) -> Messages:
     """MAV: the prompt of one verifier (from 0) for one candidate.
 
-    In the generated world it is a revision prompt with the candidate as the agent's own trace.
+    In the generated world this is a revision prompt with the candidate as the agent's own trace.
     """
     if in_world(question):
         return revise_prompt(question, [candidate], 0, "shared")

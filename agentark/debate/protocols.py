@@ -4,10 +4,10 @@ A protocol is a frozen set of parameters with one method, `turns(question)`: a g
 receives their replies, and returns at the end of the conversation. It is independent of batches, engines and other
 questions; the runner advances many conversations in step.
 
-Agents from 1 on solve, agent 0 judges: summariser, moderator, verifiers, ranker. In every protocol except `Vote` agent
-0 takes the last turn and states the answer that `evaluate.predict` uses; without agent 0 it uses the majority of all
-answers. If a protocol ends in a count (approvals, a majority), the summariser gets only the solutions that the count
-selects; its answer can still differ from theirs.
+Agents from 1 on solve the question. Agent 0 judges: it is the summariser, moderator, verifier or ranker. In every
+protocol except `Vote`, agent 0 takes the last turn, and `predictions.predict` uses its answer; without agent 0 it uses
+the majority of all answers. If a protocol ends in a count (approvals, a majority), the summariser gets only the
+solutions that the count selects; its answer can still differ from theirs.
 """
 
 import re
@@ -28,7 +28,16 @@ from agentark.debate.prompts import (
 from agentark.debate.turns import Conversation, Protocol, Turn
 from agentark.models.chat import solve_prompt
 from agentark.schemas import Question
-from agentark.traces.reading import SUMMARISER, agreed, answer_of, groups, in_world, majority, stating, unanimous
+from agentark.traces.reading import (
+    SUMMARISER,
+    agreed,
+    answer_of,
+    groups,
+    in_world,
+    majority,
+    traces_with_answer,
+    unanimous,
+)
 
 VERDICT = re.compile(r"verdict\W*(approve|reject)", re.IGNORECASE)
 RANKING = re.compile(r"\[\s*\d+(?:\s*,\s*\d+)*\s*\]")
@@ -38,20 +47,20 @@ RANKING = re.compile(r"\[\s*\d+(?:\s*,\s*\d+)*\s*\]")
 class Debate:
     """n agents, up to K rounds, early stop at consensus, then one summary.
 
-    From round 2 on each agent sees the question, its own last trace and the others' traces of the previous round, and
+    From round 2 on each agent reads the question, its own last trace and the others' traces of the previous round, and
     revises. The paper uses one temperature; here revisions may have a lower one than first answers, which keeps the
     first round diverse and later rounds accurate.
 
-    If `reads` is above 0 and below n - 1, an agent sees only that many of the others' traces, those of its successors
-    in a ring (sparse debate, arXiv 2406.11776), and the summariser one more, among those with the most frequent answer.
+    If `reads` is above 0 and below n - 1, each agent reads that number of the others' traces, from its successors in a
+    ring (sparse debate, arXiv 2406.11776). The summariser reads up to `reads` + 1 traces with the most frequent answer.
     The length of the prompts is then independent of n.
 
-    `communication` is the control for what agents learn from each other. "on": the debate. "off": copies of an agent's
-    own trace take the place of the others' traces, and an agent summarises copies of its own trace, which has the most
-    frequent answer. Calls and lengths of prompts stay the same; only a vote connects the agents. "other": as "off", but
-    traces of another question take the place of the others' traces, those that `foreign` has for the question.
+    `communication` is the control for what agents learn from each other. "on": the debate. "off": an agent reads copies
+    of its own trace in place of the others' traces. The first agent with the most frequent answer generates the summary
+    from copies of its own trace. The number of calls and the prompt lengths stay the same; only a vote connects the
+    agents. "other": as "off", but an agent reads traces of another question (`foreign`) in place of the others' traces.
 
-    One agent has no consensus to stop at: it revises its own trace in every round (self-revision).
+    One agent cannot stop at consensus: it revises its own trace in every round (self-revision).
     """
 
     agents: int
@@ -72,7 +81,7 @@ class Debate:
         return 0 < self.reads < self.agents - 1
 
     def readers(self, question: Question, traces: list[str], own: int) -> tuple[list[str], int]:
-        """The traces in an agent's prompt, ordered by agent, and the index of its own."""
+        """Return the traces in an agent's prompt, ordered by agent, and the index of its own trace among them."""
         if self.communication == "off":
             traces = [traces[own]] * self.agents
         elif self.communication == "other":
@@ -102,7 +111,9 @@ class Debate:
             traces = [r.text for r in replies]
         shown, author = traces, None
         if self.sparse or self.communication != "on":
-            stated = stating(majority((answer_of(trace, question) for trace in traces), question), traces, question)
+            stated = traces_with_answer(
+                majority((answer_of(trace, question) for trace in traces), question), traces, question
+            )
             if self.sparse:
                 shown = stated[: self.reads + 1]
             if self.communication != "on":
@@ -115,13 +126,13 @@ class MAD:
     """Two sides and a moderator (arXiv 2305.19118).
 
     Affirmative (agent 1) and negative (agent 2) alternate. After each round the moderator (agent 0) decides or asks for
-    another round. After the last round it must decide, in the same call, for which the public code makes two more
-    calls. In the generated world the sides are agents that revise and see only each other, and the moderator
-    summarises. Since it cannot defer a decision there, the debate ends when both sides state the same answer.
+    another round. After the last round it must decide, in the same call; the public code makes two more calls for this.
+    In the generated world each side revises its own trace and reads only the other side's, and the moderator
+    summarises. It cannot defer a decision there, so the debate ends when both sides state the same answer.
     """
 
-    rounds: int  # its public code: 3
-    temperature: float  # of the sides' first arguments; its public code: 0 throughout
+    rounds: int  # public code: 3
+    temperature: float  # of the sides' first arguments; public code: 0 throughout
     revision_temperature: float  # of all later turns
 
     @property
@@ -145,18 +156,18 @@ class MAD:
 class MAV:
     """Candidates and verifiers (BoN-MAV, arXiv 2502.20379).
 
-    Each candidate answers alone. Each verifier approves or rejects each candidate separately. The candidate with the
-    most approvals wins, the earliest in a tie. The summariser then gets all candidates with the winner's answer.
+    Each candidate answers independently. Each verifier approves or rejects each candidate separately. The candidate
+    with the most approvals wins, the earliest in a tie. The summariser then gets all candidates with its answer.
 
     Verifiers are agent 0, with a separate round for each call, since their output is not a solution to train on. In the
     generated world a verifier revises the candidate and approves if it gets the same answer. There the verifiers of one
-    candidate differ in their samples only, so their temperature must be above 0.
+    candidate differ only in sampling, so their temperature must be above 0.
     """
 
-    candidates: int  # its public code: 16
-    verifiers: int  # its public code: 6 for MATH, up to 14 elsewhere
-    temperature: float  # of the candidates; its public code: 0.7
-    verifier_temperature: float  # and the summariser's; its public code: 0
+    candidates: int  # public code: 16
+    verifiers: int  # public code: 6 for MATH, up to 14 elsewhere
+    temperature: float  # of the candidates; public code: 0.7
+    verifier_temperature: float  # of the verifiers and the summariser; public code: 0
 
     @property
     def calls(self) -> int:
@@ -175,7 +186,7 @@ class MAV:
         for (i, _), verdict in zip(checks, verdicts, strict=True):
             approvals[i] += approves(verdict.text, traces[i], question)
         winner = answer_of(traces[approvals.index(max(approvals))], question)
-        prompt = summarise_prompt(question, stating(winner, traces, question))
+        prompt = summarise_prompt(question, traces_with_answer(winner, traces, question))
         yield [Turn(SUMMARISER, len(checks) + 2, prompt, self.verifier_temperature)]
 
 
@@ -183,21 +194,21 @@ class MAV:
 class DyLAN:
     """Agents that are ranked and dropped (arXiv 2310.02170, task solving).
 
-    All agents answer, all revise once as in a debate, then only the best `keep` continue. The debate stops as soon as
-    more than two thirds of a round's agents state the same answer. The summariser gets the traces of the last round
+    All agents answer, and all revise once as in a debate. Then only the best `keep` continue. The debate stops as soon
+    as more than two thirds of a round's agents state the same answer. The summariser gets the traces of the last round
     with the most frequent answer.
 
-    One call (agent 0) ranks. Agents that it does not rank, and all agents in the generated world, whose teacher cannot
-    rank, are ordered by how many agents of the round state the same answer. The agents of a round answer in parallel,
-    while in the public code they answer one by one, so that some calls can be skipped.
+    One call (agent 0) ranks the agents. Agents missing from its ranking are ordered by the number of agents of the
+    round with the same answer; in the generated world these are all agents, since its teacher cannot rank. The agents
+    of a round answer in parallel. In the public code they answer one by one, so that it can skip some calls.
     """
 
-    agents: int  # its public code: 4
-    rounds: int  # its public code: 3, the least
+    agents: int  # public code: 4
+    rounds: int  # public code: 3, the minimum
     temperature: float  # of first answers
     revision_temperature: float  # of all later turns
     order: str
-    keep: int = 2  # its public code
+    keep: int = 2  # as in the public code
 
     @property
     def calls(self) -> int:
@@ -231,14 +242,14 @@ class DyLAN:
             ]
             traces, readers = [r.text for r in replies], active
         answer = majority((answer_of(trace, question) for trace in traces), question)
-        prompt = summarise_prompt(question, stating(answer, traces, question))
+        prompt = summarise_prompt(question, traces_with_answer(answer, traces, question))
         yield [Turn(SUMMARISER, last + 1, prompt, self.revision_temperature)]
 
 
-def named(
+def make_protocol(
     protocol: str, agents: int, rounds: int, temperature: float, revision_temperature: float, order: str
 ) -> Protocol:
-    """The protocol of that name. MAD always has two sides; MAV has `agents` candidates and `rounds` - 1 verifiers.
+    """The protocol named `protocol`. MAD always has two sides; MAV has `agents` candidates and `rounds` - 1 verifiers.
 
     Raises StudyError for an unknown name, and for MAV with one round, which would have no verifier.
     """
@@ -272,10 +283,10 @@ def approves(verdict: str, candidate: str, question: Question) -> bool:
 
 
 def ranked(verdict: str, traces: list[str], question: Question) -> list[int]:
-    """Indices of `traces`, the best first.
+    """Return the indices of `traces`, best first.
 
-    First those that the ranker lists in its last brackets (from 1), then the others by how many traces state the same
-    answer, the earlier first in a tie.
+    The traces in the ranker's last bracketed list (numbered from 1) come first, then the others, ordered by the number
+    of traces with the same answer; in a tie the earlier trace comes first.
     """
     found = RANKING.findall(verdict)
     numbers = [int(n) - 1 for n in re.findall(r"\d+", found[-1])] if found else []

@@ -1,4 +1,4 @@
-"""Run a protocol over many questions: the conversations of a group advance in step, and groups run in parallel."""
+"""Run a protocol over many questions: the conversations of a group advance together, and groups run in parallel."""
 
 import importlib
 from collections.abc import Iterator, Sequence
@@ -26,11 +26,11 @@ from agentark.parallel import isolated, progress, run_all, tick, workers
 from agentark.schemas import Question, Seconds, Trace
 from agentark.traces.reading import answer_of
 
-GROUP = 64  # questions in step; constant, so that batches, and so the bytes, do not depend on the number of cores
-WAVE = 64 * GROUP  # questions at a time: enough for all cores or slots of a server, and memory is bounded
-THREADS = 512  # groups in flight on a cluster, each at most one batch a round: more than it has cores
+GROUP = 64  # questions that advance together; constant, so that batches and output bytes do not depend on the cores
+WAVE = 64 * GROUP  # questions at a time: enough for all cores or a server's slots, with bounded memory
+THREADS = 512  # groups in flight on a cluster, each with at most one batch per round; more than the cluster has cores
 
-# The least value of each number of a protocol; temperature 0 is greedy decoding
+# The minimum of each of a protocol's numbers; temperature 0 is greedy decoding
 LEAST = dict.fromkeys(("agents", "rounds", "calls", "verifiers", "max_tokens"), 1)
 LEAST |= dict.fromkeys(("temperature", "revision_temperature"), 0)
 
@@ -46,27 +46,27 @@ def run_group(
     max_tokens: int,
     chat: Chat = PLAIN,
 ) -> list[tuple[str, Turn, Reply]]:
-    """Run one group in step. Returns (question_id, turn, reply) by question, then in the order of the turns.
+    """Run one group of questions together. Returns (question_id, turn, reply), ordered by question, then by turn.
 
-    Agents take the engines in turn: agent 1 the first, agent 2 the second, and so on; agent 0, the judge, the last.
+    The engines are assigned cyclically: agent 1 uses the first, agent 2 the second; agent 0, the judge, uses the last.
     """
     conversations: dict[str, list[tuple[str, Turn, Reply]]] = {q.question_id: [] for q in questions}
     live = {q.question_id: protocol.turns(q) for q in questions}
     turns = {key: next(conversation) for key, conversation in live.items()}
     while turns:
-        asked = [(key, turn) for key in turns for turn in turns[key]]
+        calls = [(key, turn) for key in turns for turn in turns[key]]
         # The seed includes agent and round, so that otherwise equal requests get independent samples.
         requests = [
             chat.request(turn.messages, turn.temperature, max_tokens, seed * 10_000 + turn.round * 100 + turn.agent)
-            for _, turn in asked
+            for _, turn in calls
         ]
         replies: dict[int, Reply] = {}
-        for place, one in enumerate(engines):
-            own = [i for i, (_, turn) in enumerate(asked) if model_of(turn, len(engines)) == place]
+        for index, one in enumerate(engines):
+            own = [i for i, (_, turn) in enumerate(calls) if model_of(turn, len(engines)) == index]
             if own:
                 replies |= zip(own, store.generate(one, [requests[i] for i in own]), strict=True)
         received: dict[str, list[Reply]] = {key: [] for key in turns}
-        for i, (key, turn) in enumerate(asked):
+        for i, (key, turn) in enumerate(calls):
             reply = replies[i]
             received[key].append(reply)
             conversations[key].append((key, turn, reply))
@@ -92,7 +92,7 @@ def check(protocol: Protocol, max_tokens: int) -> None:
 
 
 def model_of(turn: Turn, models: int) -> int:
-    """The index of the model that generates a turn, among `models` models that the agents take in turn."""
+    """Return the index of the model that generates a turn; `models` models are assigned to the agents cyclically."""
     return ((turn.agent if turn.played_by is None else turn.played_by) - 1) % models
 
 
@@ -137,16 +137,15 @@ def run_debates(
 ) -> tuple[list[Trace], list[Seconds]]:
     """Run `protocol` on every question, continuing from the finished batches in `store`.
 
-    `model` is a name for `engines.engine`, of every agent, or a list of names that the agents take in turn (see
-    run_group); `max_tokens` limits a reply. A trace's text is the answer; its thought is apart. With transformers, groups
-    of questions run in parallel on the cores; an engine that batches internally gets a round of up to WAVE questions at
-    once.
+    `model` is one name for all agents (see `engines.engine`), or a list of names that are assigned cyclically (see
+    run_group); `max_tokens` limits each reply. A trace's `text` excludes its thought. With transformers, groups run in
+    parallel on the cores; an engine that batches internally receives a round of up to WAVE questions at once.
     """
     traces: list[Trace] = []
     seconds: list[Seconds] = []
-    for some, took in debated(protocol, questions, model, store, seed, max_tokens, chat):
-        traces += some
-        seconds += took
+    for new_traces, new_seconds in debated(protocol, questions, model, store, seed, max_tokens, chat):
+        traces += new_traces
+        seconds += new_seconds
     return traces, seconds
 
 
@@ -159,9 +158,9 @@ def debated(
     max_tokens: int,
     chat: Chat = PLAIN,
 ) -> Iterator[Rows]:
-    """As run_debates, in parts: the traces and seconds of some questions after those of others, in their order.
+    """Yield the results of run_debates in parts: the traces and seconds of successive questions, in their order.
 
-    Memory does not grow with the number of questions, except in vLLM, which returns all of them at once. Raises
+    Memory does not grow with the number of questions, except with vLLM, which returns all of them at once. Raises
     StudyError for a value out of range.
     """
     check(protocol, max_tokens)
@@ -188,7 +187,7 @@ def _results(questions: Sequence[Question], call: dict[str, Any]) -> Iterator[Ro
     together = all(map(batches_itself, models))
     if any(map(on_cluster, models)):
         for model in models:
-            engine(model)  # the threads below find it loaded
+            engine(model)  # loaded once here, for all threads below
         groups = parts(questions, WAVE if together else GROUP)
         with ThreadPoolExecutor(1 if together else THREADS) as threads:
             yield from threads.map(lambda group: _group(**call, questions=group), groups)
@@ -228,16 +227,16 @@ def greedy_answers(
     max_tokens: int,
     chat: Chat = PLAIN,
 ) -> list[dict[str, tuple[list[Trace], list[Seconds]]]]:
-    """The greedy answers of each model alone to the questions of each setting: one dict by setting per model.
+    """Generate each model's own greedy answers to the questions of each setting. Returns a dict by setting per model.
 
-    Models run by transformers share the cores if there are at least as many models as cores. Each then answers all of
-    its questions in one process.
+    Models run by transformers share the cores if there are at least as many models as cores. Each model then answers
+    all of its questions in one process.
     """
     calls: list[dict[str, Any]] = [
         dict(model=model, settings=settings, store=store, max_tokens=max_tokens, chat=chat) for model in models
     ]
     with progress(len(calls) * sum(map(len, settings.values())), f"greedy answers of {len(calls)} models", "call"):
-        if any(map(on_cluster, models)):  # engines that schedule requests themselves take the whole cluster in turn
+        if any(map(on_cluster, models)):  # one model at a time if the engines schedule requests themselves
             with ThreadPoolExecutor(1 if all(map(batches_itself, models)) else len(calls)) as threads:
                 return list(threads.map(lambda call: _answers(**call), calls))
         if len(calls) < workers() or any(map(batches_itself, models)):
@@ -250,5 +249,6 @@ def _answers(
     model: str | Path, settings: dict[str, Sequence[Question]], store: Path, max_tokens: int, chat: Chat
 ) -> dict:
     return {
-        name: run_debates(Vote(1, 0.0), asked, model, store, 0, max_tokens, chat) for name, asked in settings.items()
+        name: run_debates(Vote(1, 0.0), questions, model, store, 0, max_tokens, chat)
+        for name, questions in settings.items()
     }

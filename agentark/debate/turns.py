@@ -13,7 +13,7 @@ from agentark.schemas import Question
 class Turn:
     """One call: agent, round (both from 1), prompt and temperature. Agent 0 is the judge.
 
-    In a debate among different models `played_by` names the agent whose model generates, if that is another agent.
+    played_by: in a debate among different models, the agent whose model generates; None if it is `agent`.
     """
 
     agent: int
@@ -31,7 +31,7 @@ class Protocol(Interface):
 
     @property
     def calls(self) -> int:
-        """The maximal number of calls in one conversation."""
+        """The maximum number of calls in one conversation."""
 
     def turns(self, question: Question) -> Conversation:
         """Yield the next turns, receive their replies, and return at the end of the conversation."""

@@ -1,8 +1,8 @@
-"""IMAD, "Latent Agents" (arXiv 2604.24881): learn to write whole debates, then to do without writing them.
+"""IMAD, "Latent Agents" (arXiv 2604.24881): train a student to write complete debates, then to answer without them.
 
 Stage 1 is supervised training on transcripts: the traces of all agents and rounds, then the summary, in one text. Stage
-2 is GRPO with two rewards: the form of a debate, whose weight fades from 1 to 0, and a right answer within a limit of
-tokens that shrinks until the debate is no longer written out.
+2 is GRPO with two rewards: the form of a debate, whose weight falls from 1 to 0, and a right answer within a token
+budget, which shrinks until the debate is no longer written out.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,15 +19,15 @@ from agentark.traces.reading import answer_of
 
 
 class Internalise(Outcome):
-    """Stage 2. `max_tokens` is the first limit on an output."""
+    """Settings of stage 2. `max_tokens` is the token budget of an output at the start of the training."""
 
     section: ClassVar[str] = "imad"
 
-    last_limit: int = Field(gt=0)  # tokens of an output at the end of the training
+    last_limit: int = Field(gt=0)  # token budget of an output at the end of the training
 
 
 def is_debate(text: str, header: str) -> bool:
-    """Whether a text has the form of a transcript: it begins with an agent's name, which is `header` and a number, and
+    """Return whether a text has the form of a transcript: it begins with an agent's name (`header` and a number), and
     at least one other agent follows."""
     parts = text.split(header)
     return len(parts) > 2 and not parts[0].strip() and {part.split()[0] for part in parts[1:] if part.split()} > {"1"}
@@ -36,8 +36,8 @@ def is_debate(text: str, header: str) -> bool:
 def rewards(
     questions: Sequence[Question], settings: Internalise, header: str
 ) -> Callable[[Callable[[], float]], Sequence[Callable]]:
-    """The rewards of stage 2, for `outcome.train`. header: see `is_debate`."""
-    asked = {q.question_id: q for q in questions}
+    """Return the reward functions of stage 2 for `outcome.train`. header: see `is_debate`."""
+    by_id = {q.question_id: q for q in questions}
 
     def both(over: Callable[[], float]) -> Sequence[Callable]:
         def form(prompts, completions, question_id, **_) -> list[float]:
@@ -48,7 +48,7 @@ def rewards(
         def short(prompts, completions, completion_ids, question_id, **_) -> list[float]:
             limit = settings.max_tokens - over() * (settings.max_tokens - settings.last_limit)
             return [
-                float(len(ids) <= limit and is_right(answer_of(c[0]["content"], asked[key]), asked[key]))
+                float(len(ids) <= limit and is_right(answer_of(c[0]["content"], by_id[key]), by_id[key]))
                 for c, ids, key in zip(completions, completion_ids, question_id, strict=True)
             ]
 
@@ -60,5 +60,5 @@ def rewards(
 def train(
     base: Path, questions: Sequence[Question], header: str, out: Path, seed: int, settings: Internalise
 ) -> list[dict]:
-    """Stage 2 from the student of stage 1 in `base`. Returns the learning curve, see `outcome.train`."""
+    """Run stage 2 from the student of stage 1 in `base`. Returns the learning curve, see `outcome.train`."""
     return reinforce(base, questions, rewards(questions, settings, header), out, seed, settings, "imad")

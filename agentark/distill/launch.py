@@ -1,8 +1,8 @@
-"""Run trainings in separate processes: every training on a GPU, and data-parallel ones (`accelerate launch`).
+"""Run trainings in separate processes: all trainings on GPUs, and data-parallel ones (`accelerate launch`).
 
-The call and its result are exchanged as files in a folder; `python -m agentark.distill.launch FOLDER` is one such
-process. It imports Unsloth before the libraries that Unsloth patches. On GPUs a process sees only those that it should
-use, because the trainer otherwise spreads a batch over all visible GPUs.
+The call and its result are exchanged as files in a folder; `python -m agentark.distill.launch FOLDER` runs one such
+process. It imports Unsloth before the libraries that Unsloth patches. Only the GPUs that a process should use are
+visible to it, because the trainer otherwise spreads a batch over all visible GPUs.
 """
 
 import contextlib
@@ -32,7 +32,7 @@ from agentark.distill.settings import SFT, Recipe, Settings
 PRELOADED = ("agentark.distill.students", "agentark.distill.step_credit", "agentark.distill.training")
 
 
-def obstacle(lora_rank: int) -> str:
+def unsloth_obstacle(lora_rank: int) -> str:
     """The reason why Unsloth cannot train here, or "" if it can."""
     import torch
 
@@ -48,7 +48,7 @@ def obstacle(lora_rank: int) -> str:
 def route(chosen: Settings) -> tuple[bool, str]:
     """Whether to train with Unsloth, and a line that states the choice.
 
-    trainer: "unsloth" takes it; "auto" and "peft" do not, since it was slower: 7,496 tokens/s against 14,453 by PEFT
+    trainer: "unsloth" selects Unsloth; "auto" and "peft" do not, since it was slower: 7,496 tokens/s, with PEFT 14,453
     (Qwen3-0.6B, R-SFT, one H200, reports/gpu.csv). Raises StudyError if the requested route is not available here.
     """
     import torch
@@ -62,13 +62,13 @@ def route(chosen: Settings) -> tuple[bool, str]:
     if chosen.trainer != "unsloth":
         return False, "trainer: " + (f"PEFT, LoRA of rank {lora_rank}" if lora_rank else "transformers, all weights")
     sharded = isinstance(chosen, SFT) and chosen.accelerate
-    if why := obstacle(lora_rank) or ("the weights are divided among processes" if sharded else ""):
+    if why := unsloth_obstacle(lora_rank) or ("the weights are divided among processes" if sharded else ""):
         raise StudyError(f"trainer unsloth: {why}; set trainer to auto")
     return True, f"trainer: Unsloth, LoRA of rank {lora_rank}"
 
 
 def configuration(chosen: Settings | Recipe) -> str:
-    """The file with Accelerate's configuration of a training, "" without one. Raises StudyError if there is no such file."""
+    """The path of a training's Accelerate configuration, "" without one. Raises StudyError if the file is missing."""
     name = chosen.accelerate if isinstance(chosen, SFT) else ""
     if name and not (root() / name).is_file():
         raise StudyError(f"sft.accelerate: {root() / name}: no such file; see docs/scaling/fsdp2.yaml")
@@ -76,12 +76,12 @@ def configuration(chosen: Settings | Recipe) -> str:
 
 
 def run_all(function: Callable, calls: Iterable[dict[str, Any]], processes: int = 1) -> list:
-    """Run the training `function(**call)` for every call (a seed); results in the order of the calls.
+    """Run the training `function(**call)` for every call (a seed) and return the results in the order of the calls.
 
-    Each call has `settings`, of the same class in all. Without a GPU one process per core runs one call each, and all
-    run at once if there are fewer than two per core. On GPUs, or with `processes` above 1 (data-parallel processes per
-    call), as many calls run at once as the GPUs allow, or one without a GPU. With a configuration of Accelerate, which has
-    the number of processes, one call runs after another. Prints the route first.
+    Each call contains `settings`, of the same class in all calls. processes: data-parallel processes per call.
+    On GPUs as many calls run at once as the GPUs allow. Without a GPU and with processes=1, one call per core runs at
+    once, or all calls if there are fewer than two per core; with more processes, one call runs after another, as with
+    an Accelerate configuration, which sets the number of processes. Prints the route first.
     Raises StudyError in one line for any failure.
     """
     calls = list(calls)
@@ -108,7 +108,7 @@ def forget(out: Path) -> None:
 def checkpoints_of(provenance: dict[str, Any]) -> Path:
     """The folder for the checkpoints of the training with this `provenance.json`.
 
-    Its name is a hash, so no training continues from another's checkpoint. It lies outside the outputs of all stages.
+    Its name is a hash, so no training continues from another's checkpoint. It is outside the outputs of all stages.
     """
     return root() / "data" / "checkpoints" / hashlib.sha256(json.dumps(provenance).encode()).hexdigest()[:32]
 
@@ -122,7 +122,7 @@ def _run_all(function: Callable, calls: list[dict[str, Any]], processes: int) ->
     gpus = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(torch.cuda.device_count())))).split(",")
     if file := configuration(settings):
         shared = root() / "data" / "checkpoints"
-        return [launched(function, call, divided(file), "", unsloth, shared) for call in calls]
+        return [run_in_processes(function, call, accelerate_command(file), "", unsloth, shared) for call in calls]
     if not torch.cuda.is_available():
         if processes == 1:
             import_trainers()  # before the workers fork
@@ -139,7 +139,7 @@ def _run_all(function: Callable, calls: list[dict[str, Any]], processes: int) ->
     def one(call: dict[str, Any]):
         group = free.get()
         try:
-            return launched(function, call, side_by_side(processes), group, unsloth)
+            return run_in_processes(function, call, side_by_side(processes), group, unsloth)
         finally:
             free.put(group)
 
@@ -180,13 +180,13 @@ def side_by_side(processes: int) -> list[str]:
     if processes == 1:
         return [sys.executable, "-m"]
     kind = ["--multi_gpu", "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
-    port = ["--main_process_port", "0"]  # a free one
+    port = ["--main_process_port", "0"]  # 0: a free port
     many = ["accelerate.commands.launch", "--num_processes", str(processes), *kind, *port, "-m"]
     return [sys.executable, "-m", *many]
 
 
-def divided(file: str) -> list[str]:
-    """The command that starts a module in the processes of a configuration of Accelerate, on all its machines.
+def accelerate_command(file: str) -> list[str]:
+    """The command that starts a module with the Accelerate configuration `file`, on all of its machines.
 
     AGENTARK_LAUNCHER is a command that starts another one on each machine, such as `srun --ntasks-per-node=1`.
     """
@@ -194,7 +194,7 @@ def divided(file: str) -> list[str]:
     return [*starter, sys.executable, "-m", "accelerate.commands.launch", "--config_file", file, "-m"]
 
 
-def launched(
+def run_in_processes(
     function: Callable,
     call: dict[str, Any],
     command: Sequence[str],
@@ -204,7 +204,7 @@ def launched(
 ) -> Any:
     """Run one call in processes that `command` starts, relay their output and return the result.
 
-    shared: a folder that all machines see, where they read the call; None: one of this machine's temporary folders.
+    shared: a folder that all machines can read, for the files of the call; None: a temporary folder of this machine.
     Raises StudyError on failure.
     """
     import torch
@@ -236,7 +236,7 @@ def launched(
 
 
 def main(folder: Path) -> int:
-    """One process: run the call in `folder` and write its result, or its error in one line, to `folder`."""
+    """Run the call in `folder` in this process, and write its result or its error in one line to `folder`."""
     unsloth, packed = pickle.loads((folder / "call").read_bytes())
     if unsloth:
         os.environ.setdefault("UNSLOTH_DISABLE_STATISTICS", "1")

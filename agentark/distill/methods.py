@@ -12,8 +12,8 @@ from agentark.schemas import Question
 
 @dataclass(frozen=True)
 class Examples:
-    """Training data: (question, target) pairs for SFT, R-SFT and DA; for PAD debates, questions, and the answers that
-    their debates agree on."""
+    """Training data. SFT, R-SFT and DA use `pairs` (question, target). PAD uses `debates`, `questions` and `agreed`,
+    which maps a question_id to the answer that its debate agrees on."""
 
     pairs: Sequence[tuple[str, str]] = ()
     debates: Sequence[DebateSteps] = ()
@@ -22,7 +22,7 @@ class Examples:
 
 
 def train(method: str, base: Path, examples: Examples, out: Path, seed: int, settings: Recipe) -> list[dict]:
-    """Train one student from `base` and save it to `out`. For PAD first train its reward model, saved to `out`/judge.
+    """Train one student from `base` and save it to `out`. PAD first trains its reward model, saved to `out`/judge.
 
     Returns the learning curve, one row per logged step.
     """

@@ -1,15 +1,15 @@
-"""On-policy distillation by TRL: the student samples, and teachers that may read more than the student score its tokens.
+"""On-policy distillation by TRL: the student samples, and teachers with their own contexts score its tokens.
 
-The methods differ only in the teachers and in what each of them reads:
+The methods differ only in the teachers and their contexts:
 
-OPD      one teacher reads the question (GKD, arXiv 2306.13649);
-MAD-OPD  each agent of a debate reads the debate, and counts by its confidence (arXiv 2605.01347);
-SDFT     the teacher is the student itself, which reads the debate (TRL's SDFTTrainer; see OnPolicy.update_rate).
+OPD      one teacher, with the question as context (GKD, arXiv 2306.13649);
+MAD-OPD  each agent of a debate, with the debate as context and a weight by its confidence (arXiv 2605.01347);
+SDFT     the student itself, with the debate as context (TRL's SDFTTrainer; see OnPolicy.update_rate).
 
-TRL's DistillationTrainer has one teacher, which reads what the student reads, and its SDFTTrainer has no other teacher
-than the student. So the loss here is a subclass of the former, with the divergence of TRL's GKDTrainer. SDFT runs by it too,
-so that methods differ in their teachers alone. By default SDFTTrainer samples 8 outputs to a question and compares the
-teacher's 100 likeliest tokens by Jensen-Shannon divergence.
+TRL's DistillationTrainer has one teacher with the student's context, and its SDFTTrainer accepts only the student as
+teacher. The trainer here is therefore a subclass of DistillationTrainer, with the divergence of TRL's GKDTrainer. SDFT
+uses it too, so that the methods differ only in their teachers. By default SDFTTrainer samples 8 outputs per question
+and compares the teacher's 100 likeliest tokens by Jensen-Shannon divergence.
 """
 
 import math
@@ -32,25 +32,25 @@ from agentark.distill.own_outputs import OwnOutputs, TokenBudget, curve, prepare
 from agentark.distill.students import Origin, save
 from agentark.distill.training import run
 from agentark.models import loading
-from agentark.models.chat import Messages, asking, prompt_ids
+from agentark.models.chat import Messages, prompt_builder, prompt_ids
 
-ROWS = 64  # of a batch for confidences
+ROWS = 64  # batch size for confidences
 TAU = 1.0  # MAD-OPD: temperature of the softmax over confidences
 
 
 class OnPolicy(OwnOutputs):
-    """On-policy distillation, with one output to a question. `temperature` is also that of both distributions in the
+    """On-policy distillation, with one output per question. `temperature` also applies to both distributions in the
     loss."""
 
     section: ClassVar[str] = "on_policy"
 
     divergence: float = Field(ge=0, le=1)  # 0: KL to the teacher, 1: reverse KL, between: generalised Jensen-Shannon
-    update_rate: float = Field(0.0, ge=0, le=1)  # of a teacher that follows the student (SDFT's "ema"); 0: fixed
+    update_rate: float = Field(0.0, ge=0, le=1)  # of a teacher towards the student (SDFT's "ema"); 0: fixed
 
 
 @dataclass(frozen=True)
 class Lesson:
-    """A question, what each teacher reads before it scores an output to it, and the teachers' weights (sum 1)."""
+    """A question, each teacher's context for scoring an output, and the teachers' weights (sum 1)."""
 
     question: str
     contexts: Sequence[Messages]
@@ -62,18 +62,18 @@ def train(
 ) -> list[dict]:
     """Train a student from `base` on its own outputs to the lessons' questions, and save it to `out`.
 
-    The loss is the mean over output tokens of sum_k w_k D(student, teacher_k), where the student reads the question and
-    teacher k its context. No output is filtered and no gold answer is used.
+    The loss is the mean over output tokens of sum_k w_k D(student, teacher_k). The student's context is the question,
+    teacher k's is contexts[k]. No output is filtered and no gold answer is used.
 
     Returns the learning curve: step, loss (nats per token), length (tokens per output), tokens (trained so far),
-    teacher_tokens (read by the teachers so far, without those before a checkpoint that the training continues from). Raises
-    StudyError if a teacher has another vocabulary than the student, if a prompt leaves no room for an output, and for
-    incompatible settings.
+    teacher_tokens (read by the teachers so far; after a restart, only those since the checkpoint). Raises StudyError if
+    a teacher's vocabulary differs from the student's, if a prompt leaves no room for an output, and for incompatible
+    settings.
     """
     if settings.update_rate and (settings.lora_rank or settings.save_steps):
         raise StudyError(
-            "on_policy.update_rate: a teacher that follows the student needs lora_rank 0, since it holds whole weights, "
-            "and save_steps 0, since checkpoints do not hold it"
+            "on_policy.update_rate: a teacher that follows the student needs lora_rank 0, since it holds whole "
+            "weights, and save_steps 0, since checkpoints do not hold it"
         )
     roles = {f"teacher {k}": teacher for k, teacher in enumerate(teachers, start=1)}
     origin = Origin("on-policy", seed, {"base": base, **roles}, list(map(asdict, lessons)), settings.recorded())
@@ -100,9 +100,9 @@ def train(
 
 
 def rows(lessons: Sequence[Lesson], tokenizer, system: str) -> Dataset:
-    """The lessons as a data set for TRL: `prompt`, the question after a system prompt if there is one; `contexts`;
-    `weights`."""
-    ask = asking(tokenizer, system, "off")
+    """The lessons as a data set for TRL, with the columns `prompt` (the question, after a system prompt if there is
+    one), `contexts` and `weights`."""
+    ask = prompt_builder(tokenizer, system, "off")
     return Dataset.from_list(
         [
             {"prompt": ask(lesson.question), "contexts": list(lesson.contexts), "weights": list(lesson.weights)}
@@ -135,8 +135,8 @@ class Reader:
 
     @torch.inference_mode()
     def confidences(self, contexts: Sequence[Messages], replies: Sequence[str]) -> list[float]:
-        """The teacher's confidence in each reply to its context, from 0 to 1: the geometric mean of the probabilities of
-        the reply's tokens and of the end of turn after them."""
+        """The teacher's confidence in each reply to its context, from 0 to 1: the geometric mean of the probabilities
+        of the reply's tokens and of the end of turn after them."""
         end = self.tokenizer.eos_token_id
         found: list[float] = []
         for start in range(0, len(contexts), ROWS):
@@ -153,7 +153,7 @@ class Reader:
 
 
 class PrivateContext(DistillationTrainer):
-    """A DistillationTrainer with several teachers, each of which reads its own context before the student's output."""
+    """A DistillationTrainer with several teachers. Each reads its own context before the student's output."""
 
     def __init__(self, model, readers: Sequence[Reader], settings: OnPolicy, **named):
         super().__init__(model, None, **named)
@@ -216,10 +216,10 @@ class Follow(TrainerCallback):
 def by_confidence(
     lessons: Sequence[Lesson], teachers: Sequence[Path], replies: Sequence[Sequence[str]], bf16: bool = False
 ) -> list[Lesson]:
-    """The lessons with weights softmax(c_k / TAU) of the teachers' confidences in their replies to their contexts.
+    """The lessons with weights softmax(c_k / TAU), where c_k is teacher k's confidence in its reply to its context.
 
-    replies: of each lesson, one per teacher. MAD-OPD asks the teachers for a number between 0 and 100 and divides it by
-    100. The models of the generated world cannot state one, so it is measured: see `Reader.confidences`. Raises
+    replies: per lesson, one per teacher. MAD-OPD prompts the teachers for a confidence between 0 and 100 and divides it
+    by 100. The models of the generated world cannot state one, so it is measured: see `Reader.confidences`. Raises
     StudyError like `Reader`.
     """
     measured = []

@@ -21,7 +21,7 @@ MADE = "training.jsonl"  # not .json, since .json files count as part of the mod
 
 
 class Once:
-    """`train(out=..., **call)`, run only if `out` does not already hold the training of the same call.
+    """A training function `train(out=..., **call)` that runs only if `out` has no result of the same call.
 
     `out` appears atomically at the end of the training. It includes the result, which must be JSON, and a digest of the
     call: its arguments (for folders, the models in them), the code that the training imports, and library versions.
@@ -32,8 +32,8 @@ class Once:
         self.train = train
 
     def __call__(self, out: Path, **call: Any) -> Any:
-        made, wanted = out / MADE, self.digest(call)
-        if made.is_file() and (record := json.loads(made.read_text()))["call"] == wanted:
+        file, wanted = out / MADE, self.digest(call)
+        if file.is_file() and (record := json.loads(file.read_text()))["call"] == wanted:
             return record["result"]
         with staged([out]) as (partial,):
             result = self.train(out=partial, **call)
@@ -48,7 +48,7 @@ class Once:
 
 
 def plain(value: Any) -> Any:
-    """An argument for hashing: the digest of a folder's model, the values of settings."""
+    """Return an argument in a form for hashing: a folder as its model's digest, settings as a dict of values."""
     if isinstance(value, Path):
         return digest(value)
     return value.model_dump() if isinstance(value, BaseModel) else value
@@ -57,8 +57,8 @@ def plain(value: Any) -> Any:
 def code_of(*modules: str) -> list[Path]:
     """The files of `modules` and of all modules of this package that they import, directly or indirectly.
 
-    Imports inside functions count. For a parent package of an imported module only its top-level imports count. Files
-    that cannot affect results are left out: errors, atomic writes, worker processes, limits of time.
+    Imports inside functions count. For a parent package of an imported module, only top-level imports count. Files that
+    cannot affect results are left out: errors, atomic writes, worker processes, deadlines.
     """
     found: set[tuple[Path, bool]] = set()
     waiting = [(module, True) for module in modules]
@@ -78,9 +78,9 @@ def has_code(file: Path) -> bool:
 
 
 def imported(tree: ast.Module, whole: bool = True) -> set[tuple[str, bool]]:
-    """The modules that a source imports, including imports inside functions if `whole`.
+    """Return the modules that a source imports, including imports inside functions if `whole`.
 
-    Each comes with a flag: True for the module itself, False for its parent packages.
+    Each module has a flag: True for the module itself, False for its parent packages.
     """
     names: set[tuple[str, bool]] = set()
     targets: list[Any]

@@ -1,7 +1,7 @@
 """Reinforcement learning from outcomes by TRL's GRPOTrainer, without a reward model.
 
-The reward is a right answer, or, without gold, the answer that the majority of the debate gives (self-consistency as a
-reward, arXiv 2509.15172). `imad` adds rewards that change during the training.
+The reward is 1 for a right answer or, without gold answers, for the answer of the debate's majority (self-consistency
+as a reward, arXiv 2509.15172). `imad` adds rewards that change during the training.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -47,8 +47,8 @@ def train(
 ) -> list[dict]:
     """Train a student from `base` by GRPO on the sum of reward functions, and save it to `out`.
 
-    rewards: called with a function that returns the share of the training that is over, from 0 to 1; returns TRL's
-    reward functions.
+    rewards: a function that returns TRL's reward functions. Its argument is a function that returns the completed share
+    of the training, from 0 to 1.
 
     Returns the learning curve: step, reward, length (tokens per output), tokens (trained so far).
     """
@@ -59,11 +59,11 @@ def train(
         **shared,
         num_generations=settings.num_generations,
         beta=settings.beta,
-        loss_type="grpo",  # as PAD's: mean over each output's tokens, then over outputs
+        loss_type="grpo",  # as in PAD: mean over each output's tokens, then over outputs
     )
     functions = rewards(lambda: budget.share)
-    asked = prompts(questions, tokenizer, settings.system)
-    training = GRPOTrainer(model, list(functions), config, train_dataset=asked, processing_class=tokenizer)
+    dataset = prompts(questions, tokenizer, settings.system)
+    training = GRPOTrainer(model, list(functions), config, train_dataset=dataset, processing_class=tokenizer)
     budget = TokenBudget(training, settings.training_tokens)
     run(training, checkpoints)
     save(training.model, tokenizer, out, origin)
@@ -71,13 +71,13 @@ def train(
 
 
 def agreement_reward(questions: Sequence[Question], agreed: Mapping[str, str]) -> Callable:
-    """1 for the answer of the question's debate in `agreed` (question_id -> answer), else 0. Uses no gold answer."""
-    asked = {q.question_id: q for q in questions}
+    """A reward of 1 for the debate's answer in `agreed` (question_id -> answer), else 0. Uses no gold answer."""
+    by_id = {q.question_id: q for q in questions}
 
     def agreement(prompts, completions, question_id, **_) -> list[float]:
-        stated = [answer_of(c[0]["content"], asked[key]) for c, key in zip(completions, question_id, strict=True)]
+        stated = [answer_of(c[0]["content"], by_id[key]) for c, key in zip(completions, question_id, strict=True)]
         return [
-            float(a is not None and same(a, agreed[key], asked[key].kind))
+            float(a is not None and same(a, agreed[key], by_id[key].kind))
             for a, key in zip(stated, question_id, strict=True)
         ]
 
@@ -87,8 +87,8 @@ def agreement_reward(questions: Sequence[Question], agreed: Mapping[str, str]) -
 def consensus(
     base: Path, questions: Sequence[Question], agreed: Mapping[str, str], out: Path, seed: int, settings: Outcome
 ) -> list[dict]:
-    """Train a student by `train` on agreement with the debates' answers in `agreed`; questions without one are left
-    out. Raises StudyError if none is left."""
+    """Train a student by `train` with `agreement_reward`. Questions without an answer in `agreed` are left out.
+    Raises StudyError if no question is left."""
     debated = [q for q in questions if q.question_id in agreed]
     if not debated:
         raise StudyError("no debate agrees on an answer, so there is nothing to reward; debate the training questions")
@@ -96,5 +96,5 @@ def consensus(
 
 
 def gold(base: Path, questions: Sequence[Question], out: Path, seed: int, settings: Outcome) -> list[dict]:
-    """Train a student by `train` on right answers."""
+    """Train a student by `train` with a reward for right answers."""
     return train(base, questions, lambda _over: [outcome_reward(questions)], out, seed, settings, "outcome")

@@ -1,4 +1,4 @@
-"""Shared by the methods in which a student trains on its own outputs: generation, equal training, the learning curve."""
+"""Shared by methods in which a student trains on its own outputs: generation, token budget, learning curve."""
 
 from functools import partial
 from pathlib import Path
@@ -33,20 +33,20 @@ class OwnOutputs(Settings):
 def prepared(
     origin: Origin, settings: OwnOutputs, outputs: int
 ) -> tuple[Model, PreTrainedTokenizerFast, dict[str, Any], Path | None]:
-    """What TRL's trainers on own outputs need: model, tokenizer, shared arguments, the folder for checkpoints.
+    """Return the inputs of TRL's trainers on own outputs: model, tokenizer, shared arguments, the checkpoint folder.
 
-    outputs: of a step. On a CPU the model's `generate` is the faster one of `batching`, with bit-identical outputs.
+    outputs: per step. On a CPU `batching.generate`, which is faster and bit-identical, replaces `model.generate`.
     """
     checkpoints = training.checkpoints_of(origin, settings)
-    # Generation reads all weights for every token, so that 16 bits pay twice: nothing is converted, half is read.
+    # Generation reads all weights for every token. With 16-bit weights it converts none and reads half of the bytes.
     half = settings.bf16 and settings.lora_rank > 0
     dtype = torch.bfloat16 if half else None
     model, tokenizer = training.trainable(origin.base, origin.seed, settings, dtype=dtype)
     if not torch.cuda.is_available():
-        whole = model.get_base_model() if settings.lora_rank else model
+        unwrapped = model.get_base_model() if settings.lora_rank else model
         if half:
-            whole.set_attn_implementation(batching.GROUPED)
-        whole.generate = partial(batching.generate, whole)
+            unwrapped.set_attn_implementation(batching.GROUPED)
+        unwrapped.generate = partial(batching.generate, unwrapped)
     label = f"{origin.method} {origin.base.name} seed {origin.seed}"
     shared = training.arguments(settings, origin.seed, outputs, label, checkpoints) | {
         "max_steps": settings.steps,
@@ -59,10 +59,10 @@ def prepared(
 
 
 class TokenBudget(TrainerCallback):
-    """Ends a training after the step that reaches `tokens` tokens of prompts and outputs; the learning rate falls
-    linearly with them, to 0.
+    """End a training after the step that reaches `tokens` tokens of prompts and outputs. The learning rate falls
+    linearly to 0 over these tokens.
 
-    Outputs differ in length between methods, so equal steps are not equal training. For those of TRL's trainers that
+    Outputs differ in length between methods, so equal steps are not equal training. Works with TRL's trainers that
     count the tokens in `state.num_input_tokens_seen`.
     """
 
@@ -73,11 +73,11 @@ class TokenBudget(TrainerCallback):
 
     @property
     def share(self) -> float:
-        """The share of the tokens that is used, from 0 to 1."""
+        """The used share of the token budget, from 0 to 1."""
         return min(1.0, self.trainer.state.num_input_tokens_seen / self.tokens)
 
     def create_scheduler(self, num_training_steps: int, optimizer=None):
-        """A linear decay over tokens in place of the one over steps."""
+        """Set a linear decay of the learning rate over tokens instead of steps."""
         self.trainer.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(
             optimizer or self.trainer.optimizer, lambda _step: 1 - self.share
         )
@@ -87,10 +87,10 @@ class TokenBudget(TrainerCallback):
         if self.share == 1 and not control.should_training_stop:
             control.should_training_stop = True
             if state.is_world_process_zero:
-                tick(state.max_steps - state.global_step)  # steps that are not needed
+                tick(state.max_steps - state.global_step)  # count the omitted steps in the progress bar
 
 
 def curve(history: list[dict], **keys: str) -> list[dict]:
-    """`training.curve` with its columns under other names: name=key."""
+    """`training.curve` with renamed columns; `keys` maps new names to old ones."""
     rows = training.curve(history, *keys.values())
     return [{"step": row["step"], **{name: row[key] for name, key in keys.items()}} for row in rows]

@@ -13,18 +13,18 @@ from pathlib import Path
 
 from agentark import StudyError
 from agentark.distill.launch import route
-from agentark.distill.rewards import LOGGED, rewards, watched
+from agentark.distill.rewards import LOGGED, monitor, rewards
 from agentark.distill.scorer import StepScorer
 from agentark.distill.settings import Policy
 from agentark.models import loading
-from agentark.models.chat import SWITCH, asking, prompt_ids, solve_prompt
+from agentark.models.chat import SWITCH, prompt_builder, prompt_ids, solve_prompt
 from agentark.schemas import Question
 
-EVAL_GENERATIONS = 2  # outputs to each held-out question
-FULL, HALF = 16, 2  # bytes: a weight with gradient and moments in mixed precision (arXiv 1910.02054); in 16 bits
-MEMORY = 0.9  # of a GPU: vLLM's default `gpu_memory_utilization`
-SEQUENCES = 256  # side by side: vLLM's default `max_num_seqs` has been 256 or more
-SPARE = 0.1  # of what vLLM holds, for its own activations and CUDA graphs: twice engines.vllm.ACTIVATIONS, as models are small
+EVAL_GENERATIONS = 2  # outputs per held-out question
+FULL, HALF = 16, 2  # bytes per weight: with gradient and moments in mixed precision (arXiv 1910.02054); in 16 bits
+MEMORY = 0.9  # share of a GPU: vLLM's default `gpu_memory_utilization`
+SEQUENCES = 256  # in parallel: vLLM's default `max_num_seqs` has been 256 or more
+SPARE = 0.1  # added for vLLM's activations and CUDA graphs: twice engines.vllm.ACTIVATIONS, as models are small
 
 
 def origin(base: Path, reward_model: Path | None, questions: Sequence[Question], seed: int, settings: Policy):
@@ -47,14 +47,14 @@ def train(
     """Train a student from `base` by GRPO or RLOO with settings.batch_size questions per step, and save it to `out`.
 
     GRPO: A_i = (R(o_i) - mean) / std over a question's outputs, clipped ratio, penalty `beta` times the KL divergence
-    to `base`. R is the aggregated step score plus `outcome_weight` times the outcome (0: the debate's own signal
-    alone), or the outcome alone without a `reward_model`. aggregate=step: see step_credit.StepCredit. algorithm=rloo:
+    to `base`. R is the aggregated step score plus `outcome_weight` times the outcome (0: only the debate's own
+    signal), or only the outcome without a `reward_model`. aggregate=step: see step_credit.StepCredit. algorithm=rloo:
     A_i = R(o_i) minus the mean over the question's other outputs, with `beta` times the log ratio to `base` subtracted
     from the reward (arXiv 2402.14740).
 
     agreed: question_id -> the answer that its debate agrees on. With held_out above 0 the last `held_out` of
-    `questions` are not trained on: every `eval_steps` steps the student answers them, and the student of the step with
-    the most agreement is kept, the earliest in a tie. This early stop uses no gold answer.
+    `questions` are not trained on. The student answers them every `eval_steps` steps, and the student of the step with
+    the highest agreement is kept, the earliest in a tie. This early stop uses no gold answer.
 
     Returns the learning curve, see learning_curve. Raises StudyError for incompatible settings and for a generator that
     is not available here.
@@ -75,10 +75,10 @@ def train(
     shared = arguments(settings, seed, settings.batch_size * settings.num_generations, label, checkpoints)
     model, tokenizer = trainable(base, seed, settings, bool(generator))
     if settings.generator == "vllm":
-        generator |= beside(model, settings, longest_prompt(base, questions, tokenizer, settings), gpu_bytes())
+        generator |= vllm_arguments(model, settings, longest_prompt(base, questions, tokenizer, settings), gpu_bytes())
     if not torch.cuda.is_available():  # on a CPU the faster generation is bit-identical
-        whole = model.get_base_model() if settings.lora_rank else model
-        whole.generate = partial(batching.generate, whole)
+        unwrapped = model.get_base_model() if settings.lora_rank else model
+        unwrapped.generate = partial(batching.generate, unwrapped)
     how = "mean" if by_step else settings.aggregate
     functions, weights = rewards(reward_model, questions, how, settings.outcome_weight)
     shared |= generator | outputs_of(settings) | {"reward_weights": [*weights, 0.0]}
@@ -86,13 +86,13 @@ def train(
         shared |= early_stop(settings, checkpoints or out / "checkpoints", shared)
     kind, config = algorithm(settings, shared, reward_model, questions)
     training = kind(
-        model, [*functions, watched(questions, agreed or {})], config, processing_class=tokenizer,
+        model, [*functions, monitor(questions, agreed or {})], config, processing_class=tokenizer,
         train_dataset=prompts(trained, tokenizer, settings.system),
         eval_dataset=prompts(held_out, tokenizer, settings.system) if held_out else None,
     )  # fmt: skip
     run(training, checkpoints)
     save(training.model, tokenizer, out, made_from)
-    if not checkpoints and os.environ.get("RANK", "0") == "0":  # those of the early stop, in the first process
+    if not checkpoints and os.environ.get("RANK", "0") == "0":  # only for the early stop; by the first process
         shutil.rmtree(out / "checkpoints", ignore_errors=True)
     return learning_curve(training.state.log_history, training.state.best_global_step or settings.steps)
 
@@ -100,7 +100,7 @@ def train(
 def outputs_of(settings: Policy) -> dict[str, object]:
     """Trainer arguments for the outputs of a step and the loss on them.
 
-    Students do not think in training: the lines of a thought are no steps for the reward model to score.
+    Thinking is off in training, because the lines of a thought are not steps that the reward model can score.
     """
     return dict(
         max_steps=settings.steps,
@@ -116,8 +116,8 @@ def outputs_of(settings: Policy) -> dict[str, object]:
 def split(
     questions: Sequence[Question], settings: Policy, agreed: Mapping[str, str] | None
 ) -> tuple[Sequence[Question], Sequence[Question]]:
-    """The questions to train on, and those held out for the early stop, of which only debates with an agreed answer
-    count. Raises StudyError if either is empty though `held_out` is above 0."""
+    """The questions to train on, and those held out for the early stop. Held-out questions whose debate has no agreed
+    answer are dropped. Raises StudyError if either part is empty although `held_out` is above 0."""
     if not settings.held_out:
         return questions, []
     trained = questions[: -settings.held_out]
@@ -131,7 +131,7 @@ def split(
 
 
 def early_stop(settings: Policy, checkpoints: Path, shared: dict) -> dict[str, object]:
-    """Trainer arguments for evaluation on held-out questions, and for keeping the best step. Every evaluation leaves a
+    """Trainer arguments for evaluation on held-out questions, and for keeping the best step. Every evaluation writes a
     checkpoint, whatever `save_steps` is."""
     return dict(
         output_dir=str(checkpoints),
@@ -141,7 +141,7 @@ def early_stop(settings: Policy, checkpoints: Path, shared: dict) -> dict[str, o
         num_generations_eval=EVAL_GENERATIONS,
         save_strategy="steps",
         save_steps=settings.eval_steps,
-        save_only_model=not settings.save_steps,  # a checkpoint to continue from holds the optimiser too
+        save_only_model=not settings.save_steps,  # continuing a training needs the optimiser too
         save_total_limit=1,
         load_best_model_at_end=True,
         metric_for_best_model="eval_agreement",
@@ -150,10 +150,10 @@ def early_stop(settings: Policy, checkpoints: Path, shared: dict) -> dict[str, o
 
 
 def prompts(questions: Sequence[Question], tokenizer, system: str):
-    """The questions as a data set for TRL: `prompt`, after a system prompt if there is one, and `question_id`."""
+    """The questions as a data set for TRL: `prompt` (after a system prompt, if there is one) and `question_id`."""
     from datasets import Dataset
 
-    ask = asking(tokenizer, system, "off")
+    ask = prompt_builder(tokenizer, system, "off")
     return Dataset.from_list([{"prompt": ask(q.text), "question_id": q.question_id} for q in questions])
 
 
@@ -162,7 +162,7 @@ def learning_curve(history: Sequence[dict], kept: int) -> list[dict]:
 
     step; reward, kl; length, in tokens per output; accuracy, agreement, judged: shares of the step's outputs, see
     `rewards`; held_out_accuracy, held_out_agreement: on the held-out questions, at the steps that evaluate; kept: the
-    step whose student is kept. Shares that are not known at a step are left out of its row.
+    step whose student is kept. A row lacks the shares that were not logged at its step.
     """
     names = {"reward": "reward", "kl": "kl", "completions/mean_length": "length"} | {name: name for name in LOGGED}
     names |= {f"eval_{name}": f"held_out_{name}" for name in LOGGED[:2]}
@@ -195,11 +195,11 @@ def algorithm(
 
 
 def generation(settings: Policy) -> dict[str, object]:
-    """Trainer arguments for the generator: transformers, with continuous batching or without, or vLLM in this process
+    """Trainer arguments for the generator: transformers with or without continuous batching, or vLLM in this process
     and on the same GPU.
 
-    vLLM's probabilities differ from the trainer's in their last bits; TRL corrects for it by importance weights. Raises
-    StudyError without a GPU, and if vLLM is chosen and not installed.
+    vLLM's probabilities differ from the trainer's in their last bits; TRL corrects for this by importance weights.
+    Raises StudyError if the generator needs a GPU and there is none, and if vLLM is chosen and not installed.
     """
     import torch
 
@@ -224,13 +224,13 @@ def gpu_bytes() -> float:
     return float(torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory)
 
 
-def beside(model, settings: Policy, prompt: int, memory: float) -> dict[str, object]:
-    """Trainer arguments for vLLM on the GPU, of `memory` bytes, on which `model` is trained.
+def vllm_arguments(model, settings: Policy, prompt: int, memory: float) -> dict[str, object]:
+    """Trainer arguments for vLLM on the GPU that trains `model`. memory: the GPU's bytes.
 
-    vLLM reserves memory for a window of `prompt` tokens and an output, no longer than needed, and sleeps in the optimiser's step, so
-    activations may take its memory. Beside it stay the weights, gradients and moments, the reward model and a
-    reference: as the planner counts them (plan.sizes.training_gb), FULL bytes per trained weight, HALF per other. Unsloth
-    has a vLLM of its own, which does not sleep. Raises StudyError if there is no room for the weights and one output.
+    vLLM's window is only `prompt` tokens plus one output. vLLM sleeps during the optimiser step, so activations may use
+    its memory. The weights, gradients and moments, the reward model and a reference stay in memory: FULL bytes per
+    trained weight and HALF per other weight, as in the planner (plan.sizes.training_gb). Unsloth has its own vLLM,
+    which does not sleep. Raises StudyError if there is no room for the weights and one output.
     """
     longest = prompt + settings.max_tokens
     window: dict[str, object] = {"vllm_max_model_length": longest}
@@ -253,6 +253,6 @@ def beside(model, settings: Policy, prompt: int, memory: float) -> dict[str, obj
 
 
 def longest_prompt(base: Path, questions: Sequence[Question], tokenizer, settings: Policy) -> int:
-    """The longest prompt's tokens. Raises StudyError if a prompt leaves no room for a reply in the model's window."""
+    """Tokens of the longest prompt. Raises StudyError if a prompt leaves no room for a reply in the model's window."""
     most = loading.window(base) - settings.max_tokens
     return max(len(prompt_ids(tokenizer, solve_prompt(q.text, settings.system), most, "off")) for q in questions)

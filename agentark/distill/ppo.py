@@ -35,7 +35,7 @@ LAMBDA = 1.0
 NORM = 1.0  # maximal norm of the gradients, as in all trainings here
 
 
-def drawn(questions: Sequence[Question], prompts: int) -> Iterator[list[Question]]:
+def question_batches(questions: Sequence[Question], prompts: int) -> Iterator[list[Question]]:
     """Yield endless batches of `prompts` questions, each pass over the questions in a new random order."""
     passes = (torch.randperm(len(questions)).tolist() for _ in itertools.count())
     order = itertools.chain.from_iterable(passes)
@@ -66,8 +66,8 @@ def sample(
     return TensorDict(ids=ids, mask=mask, written=written, batch_size=len(ids))
 
 
-def read(model: loading.Model, outputs: TensorDict) -> torch.Tensor:
-    """The output of the model's head before each output token: (outputs, output tokens, width of the head)."""
+def head_outputs(model: loading.Model, outputs: TensorDict) -> torch.Tensor:
+    """The head's output at the position before each output token: (outputs, output tokens, width of the head)."""
     mask = outputs["mask"].long()
     position = (mask.cumsum(-1) - 1).clamp(min=0)
     head = model(input_ids=outputs["ids"], attention_mask=mask, position_ids=position).logits
@@ -80,7 +80,9 @@ def divergence(log_probability: torch.Tensor, reference: torch.Tensor) -> torch.
     return log_ratio.exp() - log_ratio - 1
 
 
-def estimated(values: torch.Tensor, rewards: torch.Tensor, written: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def generalised_advantages(
+    values: torch.Tensor, rewards: torch.Tensor, written: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Advantages and value targets by GAE for the generated tokens: (tokens, 1) each.
 
     values, written: (outputs, output tokens); rewards: (outputs,), each given at an output's last token, which ends the
@@ -119,24 +121,26 @@ def clipped_loss() -> ClipPPOLoss:
 def train(
     base: Path, reward_model: Path | None, questions: Sequence[Question], out: Path, seed: int, settings: Policy
 ) -> list[dict]:
-    """PPO from `base`, settings.batch_size questions per step with `num_generations` outputs each; save the student to
-    `out`.
+    """Train a student from `base` by PPO and save it to `out`. Each step has settings.batch_size questions with
+    `num_generations` outputs each.
 
     The critic is the base with a scalar head; all of its weights are trained. `epochs`: updates on each step's outputs
-    (1, as in GRPO). All else is as in policy.train. Returns the learning curve: step, reward, kl, length (tokens per
+    (1, as in GRPO). The rest is as in policy.train. Returns the learning curve: step, reward, kl, length (tokens per
     output), measured before the step's updates.
     """
     functions, weights = rewards(reward_model, questions, settings.aggregate, settings.outcome_weight)
     torch.manual_seed(seed)
     models = Models(base, seed, settings)
     history = []
-    for step, batch in enumerate(itertools.islice(drawn(questions, settings.batch_size), settings.steps), start=1):
+    for step, batch in enumerate(
+        itertools.islice(question_batches(questions, settings.batch_size), settings.steps), start=1
+    ):
         deadline.check()
-        asked = [q for q in batch for _ in range(settings.num_generations)]
-        chats = [solve_prompt(q.text, settings.system) for q in asked]
+        repeated = [q for q in batch for _ in range(settings.num_generations)]
+        chats = [solve_prompt(q.text, settings.system) for q in repeated]
         outputs = sample(models.actor, models.tokenizer, chats, settings.max_tokens, settings.temperature)
         texts = [[{"content": text}] for text in models.texts(outputs)]
-        keys = [q.question_id for q in asked]
+        keys = [q.question_id for q in repeated]
         earned = [f(prompts=chats, completions=texts, question_id=keys) for f in functions]
         device = outputs["ids"].device
         reward = torch.tensor(weights, device=device) @ torch.tensor(earned, device=device)
@@ -182,9 +186,9 @@ class Models:
         mean KL divergence to the reference. reward: (outputs,)."""
         written, temperature = outputs["written"], self.settings.temperature
         action = outputs["ids"][:, -written.shape[1] :][written]
-        advantage, target = estimated(read(self.critic, outputs)[..., 0], reward, written)
-        before = Categorical(logits=read(self.actor, outputs)[written] / temperature).log_prob(action)
-        at_base = Categorical(logits=read(self.reference, outputs)[written] / temperature).log_prob(action)
+        advantage, target = generalised_advantages(head_outputs(self.critic, outputs)[..., 0], reward, written)
+        before = Categorical(logits=head_outputs(self.actor, outputs)[written] / temperature).log_prob(action)
+        at_base = Categorical(logits=head_outputs(self.reference, outputs)[written] / temperature).log_prob(action)
         tokens = TensorDict(
             action=action, action_log_prob=before, at_base=at_base, advantage=advantage, value_target=target,
             batch_size=len(before),
@@ -194,9 +198,9 @@ class Models:
     def update(self, outputs: TensorDict, tokens: TensorDict) -> None:
         """One optimiser step of actor and critic on outputs with their assessed tokens."""
         written = outputs["written"]
-        logits = read(self.actor, outputs)[written] / self.settings.temperature
+        logits = head_outputs(self.actor, outputs)[written] / self.settings.temperature
         losses = self.objective(
-            tokens.exclude("at_base").update({"logits": logits, "value": read(self.critic, outputs)[written]})
+            tokens.exclude("at_base").update({"logits": logits, "value": head_outputs(self.critic, outputs)[written]})
         )
         now = Categorical(logits=logits).log_prob(tokens["action"])
         kl = divergence(now, tokens["at_base"]).mean()

@@ -1,7 +1,7 @@
-"""Preference learning by TRL's DPOTrainer: an agent's corrected trace over the wrong one that it corrects.
+"""Preference learning by TRL's DPOTrainer: an agent's right trace is preferred to its earlier wrong trace.
 
-D&R (arXiv 2506.03541) prefers among the turns of a debate by their place in a tree of turns. The debates here have no
-tree: every agent writes one trace a round, so a pair is a right last trace and an earlier wrong one of the same agent.
+D&R (arXiv 2506.03541) ranks the turns of a debate by their place in a tree of turns. The debates here have no tree,
+since every agent writes one trace per round, so a pair is a right last trace and an earlier wrong one of one agent.
 """
 
 import itertools
@@ -13,7 +13,7 @@ from pydantic import Field
 
 from agentark import StudyError
 from agentark.distill.settings import Settings
-from agentark.models.chat import asking
+from agentark.models.chat import prompt_builder
 from agentark.schemas import CheckedTrace, Question
 from agentark.traces.reading import SUMMARISER
 
@@ -24,8 +24,8 @@ class DPO(Settings):
     section: ClassVar[str] = "dpo"
 
     steps: int = Field(gt=0)
-    beta: float = Field(gt=0)  # of the implicit reward: higher keeps the student nearer to its base
-    sft_weight: float = Field(0.0, ge=0)  # of the likelihood of the preferred trace in the loss
+    beta: float = Field(gt=0)  # scale of the implicit reward; higher values keep the student closer to its base
+    sft_weight: float = Field(0.0, ge=0)  # weight of the preferred trace's likelihood in the loss
 
     @property
     def optimiser_steps(self) -> int:
@@ -41,8 +41,8 @@ class Pair(NamedTuple):
 
 
 def pairs(checked: Iterable[CheckedTrace], questions: Mapping[str, Question]) -> list[Pair]:
-    """One pair per agent of a debate that ends right after it was wrong: its last trace over its last wrong one, equal
-    pairs once. Raises StudyError if no agent corrects itself."""
+    """The distinct pairs, one for each agent of a debate whose last trace is right and an earlier one wrong: the last
+    trace is preferred to the last wrong one. Raises StudyError if no agent corrects itself."""
     found: dict[Pair, None] = {}
     by_agent = sorted(checked, key=lambda t: (t.question_id, t.agent, t.round))
     for (key, agent), group in itertools.groupby(by_agent, key=lambda t: (t.question_id, t.agent)):
@@ -58,8 +58,8 @@ def pairs(checked: Iterable[CheckedTrace], questions: Mapping[str, Question]) ->
 def train(base: Path, preferred: Sequence[Pair], out: Path, seed: int, settings: DPO) -> list[dict]:
     """Train a student from `base` to prefer the chosen traces, with `base` as the reference, and save it to `out`.
 
-    The loss is -log sigmoid(beta (r(chosen) - r(rejected))), r the log ratio to the reference, plus sft_weight times the
-    loss of supervised training on the chosen trace.
+    The loss is -log sigmoid(beta (r(chosen) - r(rejected))), where r is the log ratio to the reference, plus sft_weight
+    times the loss of supervised training on the chosen trace.
 
     Returns the learning curve: step, loss, accuracy (share of pairs in the right order), tokens (trained so far).
     """
@@ -84,7 +84,7 @@ def train(base: Path, preferred: Sequence[Pair], out: Path, seed: int, settings:
         beta=settings.beta,
         logging_steps=max(1, settings.steps // 40),
     )
-    ask = asking(tokenizer, settings.system)
+    ask = prompt_builder(tokenizer, settings.system)
     chats = [
         {
             "prompt": ask(pair.question),

@@ -1,9 +1,8 @@
 """The process reward model (method, section 3, PAD part 1): a score for each step of a trace.
 
 It starts from the student's weights. Stage I trains the last layer and the new head, stage II all weights. A step is
-labelled good if it agrees with the consensus of its debate (step_labels). The exact truth of steps is used for
-evaluation only. The training libraries are imported in the functions that train;
-see sft.
+labelled good if it agrees with the consensus of its debate (step_labels). The exact truth of steps is used only for
+evaluation. The training libraries are imported in the functions that train; see sft.
 """
 
 from collections.abc import Sequence
@@ -21,14 +20,14 @@ from agentark.distill.settings import RewardModel
 from agentark.distill.step_labels import DebateSteps
 from agentark.models import loading
 
-TEMPERATURE = 0.1  # tau of the contrastive loss; the paper prints none, the public code's contrastive term uses 0.1
+TEMPERATURE = 0.1  # tau of the contrastive loss; the paper states none; the public code's contrastive term uses 0.1
 PROJECTION = 64  # width of the projected states in the public code's loss, chosen for models of this size
 
 
 Encoded = list[tuple[list[int], int, list[int]]]
 
 
-def encoded(debate: DebateSteps, tokenizer: PreTrainedTokenizerBase) -> Encoded:
+def encode_debate(debate: DebateSteps, tokenizer: PreTrainedTokenizerBase) -> Encoded:
     """Token ids, the position of the prompt's last token, and labels of each trace. At the end of a step the label is 1
     if the step agrees with the consensus, else 0; elsewhere it is -100."""
     rows = []
@@ -90,23 +89,23 @@ def code_loss(scores: torch.Tensor, good: torch.Tensor, projected: torch.Tensor)
 
 
 def agreeing_nll(scores: torch.Tensor, trace: torch.Tensor, tokens: torch.Tensor, good: torch.Tensor) -> torch.Tensor:
-    """The negative log-likelihood per token of the traces in which every step is good; 0 without such a trace.
+    """The negative log-likelihood per token of the traces in which every step is good; 0 if there are none.
 
-    The contrastive loss alone moves a language model's likelihood only apart, not up, and so loses what it can do.
-    scores, trace, tokens, good: (steps,). `scores` are of the kind "likelihood", of which a step's mean log-probability
-    is the log-sigmoid.
+    The contrastive loss separates the likelihoods of good and bad steps but does not raise them, so by itself it
+    degrades a language model. scores, trace, tokens, good: (steps,). `scores` are of the kind "likelihood": their
+    log-sigmoid is a step's mean log-probability.
     """
-    whole = ~torch.isin(trace, trace[~good])
-    if not whole.any():
+    all_good = ~torch.isin(trace, trace[~good])
+    if not all_good.any():
         return scores.sum() * 0
-    return -(F.logsigmoid(scores) * tokens)[whole].sum() / tokens[whole].sum()
+    return -(F.logsigmoid(scores) * tokens)[all_good].sum() / tokens[all_good].sum()
 
 
 def step_loss(
     outputs, inputs: dict[str, torch.Tensor], num_items_in_batch: torch.Tensor, *, settings: RewardModel, projection
 ) -> torch.Tensor:
-    """The chosen loss on the scores of a collated batch's steps, weighted by this part's share of the steps in the
-    whole batch (`num_items_in_batch`), in case the batch is divided."""
+    """The loss `settings.loss` on the step scores of a collated batch. `num_items_in_batch`: steps of the full batch.
+    If the trainer divides a batch, the loss of each part is weighted by its share of these steps."""
     row, end = (inputs["labels"] >= 0).nonzero(as_tuple=True)
     before = torch.cat([end[:1], end[:-1]])
     start = torch.where(torch.cat([row[:1] < 0, row[1:] == row[:-1]]), before, inputs["prompts"][row])
@@ -126,10 +125,10 @@ def step_loss(
 
 
 def train(base: Path, debates: Sequence[DebateSteps], out: Path, seed: int, settings: RewardModel) -> list[dict]:
-    """Train a reward model from `base` in two stages; save stage I's to `out`/stage-1, the final one to `out`.
+    """Train a reward model from `base` in two stages; save that of stage I to `out`/stage-1 and the final one to `out`.
 
     If `lora_rank` is above 0, the layers are trained by LoRA and the head directly. Returns the learning curve over
-    both stages: step, loss, stage. Raises StudyError if no debate holds both agreeing and disagreeing steps.
+    both stages: step, loss, stage. Raises StudyError if no debate has both agreeing and disagreeing steps.
     """
     from agentark.distill.students import Origin, save
     from agentark.distill.training import checkpoints_of, curve, run
@@ -143,7 +142,7 @@ def train(base: Path, debates: Sequence[DebateSteps], out: Path, seed: int, sett
             "teacher"
         )
     tokenizer = loading.load_tokenizer(base)
-    encoded_debates = [encoded(debate, tokenizer) for debate in mixed]
+    encoded_debates = [encode_debate(debate, tokenizer) for debate in mixed]
     model, projection = scoring_model(base, seed, settings)
     last = f"layers.{model.config.get_text_config().num_hidden_layers - 1}."
     trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
@@ -170,8 +169,8 @@ def train(base: Path, debates: Sequence[DebateSteps], out: Path, seed: int, sett
 
 
 def scoring_model(base: Path, seed: int, settings: RewardModel) -> tuple[loading.Model, torch.nn.Linear | None]:
-    """`base` as a reward model, with a new scalar head if that scores, and the projection for the public code's loss
-    (None for other losses)."""
+    """Load `base` as a reward model, with a new scalar head if settings.score is "head". Returns the model and the
+    projection for the public code's loss (None for other losses)."""
     from agentark.distill.training import freeze_vision, with_lora
 
     torch.manual_seed(seed)
@@ -196,8 +195,8 @@ def scoring_model(base: Path, seed: int, settings: RewardModel) -> tuple[loading
 
 
 def stage_arguments(seed: int, steps: int, settings: RewardModel, checkpoints: Path | None):
-    """The arguments of one stage's trainer. The trainer leaves a checkpoint at the end of a stage too, so a training
-    that is killed in stage II does not repeat stage I."""
+    """The arguments of one stage's trainer. The trainer also writes a checkpoint at the end of a stage, so a
+    training that is killed in stage II does not repeat stage I."""
     from transformers import TrainingArguments
 
     from agentark.distill.training import arguments
@@ -232,5 +231,5 @@ def debate_tokens(debates: Sequence[DebateSteps], tokenizer: PreTrainedTokenizer
     Debates whose steps all agree or all disagree are left out, since they are not trained on.
     """
     mixed = [d for d in debates if len({a for trace in d.agrees for a in trace}) == 2] or list(debates)
-    lengths = [len(ids) for debate in mixed for ids, *_ in encoded(debate, tokenizer)]
+    lengths = [len(ids) for debate in mixed for ids, *_ in encode_debate(debate, tokenizer)]
     return sum(lengths) / len(mixed)

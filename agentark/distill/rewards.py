@@ -15,39 +15,39 @@ from agentark.distill.scorer import StepScorer, aggregate
 from agentark.schemas import Question
 from agentark.traces.reading import answer_of
 
-LOGGED = ("accuracy", "agreement", "judged")  # see `watched` and `pair_accuracy`
+LOGGED = ("accuracy", "agreement", "judged")  # see `monitor` and `pair_accuracy`
 
 
 def complete_scores(scorer: StepScorer, questions: Sequence[Question], texts: Sequence[str]) -> list[list[float]]:
-    """The step scores of outputs; all 0 if an output states no answer.
+    """Return the step scores of each output. An output without an answer scores 0 in every step.
 
-    Without that exception an output that stops before a step it might get wrong earns more than a complete one.
+    Otherwise an output that stops before a step that may be wrong would get more reward than a complete one.
     """
     scores = scorer([q.text for q in questions], texts)
     stated = [answer_of(text, q) is not None for text, q in zip(texts, questions, strict=True)]
-    return [own if whole else [0.0] * len(own) for own, whole in zip(scores, stated, strict=True)]
+    return [own if has_answer else [0.0] * len(own) for own, has_answer in zip(scores, stated, strict=True)]
 
 
 def process_reward(scorer: StepScorer, questions: Sequence[Question], how: str) -> Callable:
-    """The aggregated step scores of an output, 0 if it states no answer. Logs `judged`: see pair_accuracy."""
-    asked = {q.question_id: q for q in questions}
+    """Return a reward function: the aggregated step scores, 0 without an answer. It logs pair_accuracy as `judged`."""
+    by_id = {q.question_id: q for q in questions}
 
     def process(prompts, completions, question_id, log_metric=None, **_) -> list[float]:
-        texts, about = [c[0]["content"] for c in completions], [asked[key] for key in question_id]
-        given = [aggregate(scores, how) for scores in complete_scores(scorer, about, texts)]
+        texts, output_questions = [c[0]["content"] for c in completions], [by_id[key] for key in question_id]
+        rewarded = [aggregate(scores, how) for scores in complete_scores(scorer, output_questions, texts)]
         if log_metric:
-            right = [is_right(answer_of(text, q), q) for text, q in zip(texts, about, strict=True)]
-            judged = pair_accuracy(given, right, question_id)
+            right = [is_right(answer_of(text, q), q) for text, q in zip(texts, output_questions, strict=True)]
+            judged = pair_accuracy(rewarded, right, question_id)
             if judged is not None:
                 log_metric("judged", judged)
-        return given
+        return rewarded
 
     return process
 
 
 def pair_accuracy(rewards: Sequence[float], right: Sequence[bool], questions: Sequence[str]) -> float | None:
-    """Of all pairs of a right and a wrong output to the same question, the share in which the right one has the higher
-    reward; a tie counts as half. None without such a pair.
+    """Return the share of pairs (a right and a wrong output to the same question) in which the right output has the
+    higher reward. A tie counts as half. None without such a pair.
 
     This is the accuracy of a reward model on the outputs of the policy that is trained against it.
     """
@@ -61,29 +61,29 @@ def pair_accuracy(rewards: Sequence[float], right: Sequence[bool], questions: Se
 
 
 def outcome_reward(questions: Sequence[Question]) -> Callable:
-    """1 for a correct final answer, else 0 (the verifiable part of the public code's reward, "PRMVR")."""
-    asked = {q.question_id: q for q in questions}
+    """Reward function: 1 for a right answer, else 0 (the verifiable part of the public code's reward, "PRMVR")."""
+    by_id = {q.question_id: q for q in questions}
 
     def outcome(prompts, completions, question_id, **_) -> list[float]:
-        pairs = [(c[0]["content"], asked[key]) for c, key in zip(completions, question_id, strict=True)]
+        pairs = [(c[0]["content"], by_id[key]) for c, key in zip(completions, question_id, strict=True)]
         return [float(is_right(answer_of(text, q), q)) for text, q in pairs]
 
     return outcome
 
 
-def watched(questions: Sequence[Question], agreed: Mapping[str, str]) -> Callable:
-    """A reward of 0 that logs two shares of the outputs: `accuracy`, whose answer is right, and `agreement`, whose
-    answer is that of the question's debate in `agreed` (question_id -> answer)."""
-    asked = {q.question_id: q for q in questions}
+def monitor(questions: Sequence[Question], agreed: Mapping[str, str]) -> Callable:
+    """Return a reward function that is always 0 and logs two shares of outputs: `accuracy`, with a right answer, and
+    `agreement`, with the answer of the question's debate in `agreed` (question_id -> answer)."""
+    by_id = {q.question_id: q for q in questions}
 
     def watch(prompts, completions, question_id, log_metric=None, **_) -> list[float]:
-        answers = [answer_of(c[0]["content"], asked[key]) for c, key in zip(completions, question_id, strict=True)]
+        answers = [answer_of(c[0]["content"], by_id[key]) for c, key in zip(completions, question_id, strict=True)]
         if log_metric:
             pairs = list(zip(answers, question_id, strict=True))
-            log_metric("accuracy", fmean(is_right(a, asked[key]) for a, key in pairs))
+            log_metric("accuracy", fmean(is_right(a, by_id[key]) for a, key in pairs))
             if debated := [(a, key) for a, key in pairs if key in agreed]:
                 log_metric(
-                    "agreement", fmean(a is not None and same(a, agreed[key], asked[key].kind) for a, key in debated)
+                    "agreement", fmean(a is not None and same(a, agreed[key], by_id[key].kind) for a, key in debated)
                 )
         return [0.0] * len(answers)
 
@@ -93,10 +93,10 @@ def watched(questions: Sequence[Question], agreed: Mapping[str, str]) -> Callabl
 def rewards(
     reward_model: Path | None, questions: Sequence[Question], how: str, outcome_weight: float
 ) -> tuple[list[Callable], list[float]]:
-    """Reward functions and their weights.
+    """Return the reward functions and their weights.
 
-    They are the aggregated step score of `reward_model`, if there is one, with weight 1, and the outcome with weight
-    `outcome_weight`, if that is not 0. Raises StudyError if there is no reward at all.
+    The aggregated step score of `reward_model`, if there is one, has weight 1. The outcome has weight `outcome_weight`,
+    if that is not 0. Raises StudyError if both are missing.
     """
     judged = [process_reward(StepScorer(reward_model), questions, how)] if reward_model else []
     checked = [outcome_reward(questions)] if outcome_weight else []

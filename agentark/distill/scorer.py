@@ -1,10 +1,9 @@
-"""Step scores by a reward model: by a scalar head (the paper's), or by the likelihood of the step's tokens.
+"""Step scores of a reward model: from a scalar head (as in the paper), or from the likelihood of the step's tokens.
 
-A head reads the hidden state at the end of a step. In a model of few layers that state cannot hold whether the step is
-what the model itself would write: the model predicts a token in its last layer, and no layer is left to compare the
-prediction with the token that is there. The likelihood is this comparison. Scores from a language model's own
-probabilities are known as implicit process rewards (Yuan et al. 2024, arXiv 2412.01981); here they are trained by the
-same loss as a head.
+A head reads the hidden state at the end of a step. In a model with few layers this state cannot encode whether the
+model itself would write the step: the last layer predicts a token, and no further layer compares the prediction with
+the actual token. The likelihood makes this comparison. Scores from a language model's own probabilities are known as
+implicit process rewards (Yuan et al. 2024, arXiv 2412.01981). Here they are trained with the same loss as a head.
 """
 
 import itertools
@@ -25,11 +24,11 @@ ROWS, TOKENS, LOGITS = 256, 2**17, 2**31  # limits of a scoring batch: 8 GB of l
 
 
 def encode(question: str, trace: str, tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:
-    """Token ids of question and trace, and step bounds: the position of the prompt's last token, then of each step's
-    end (its newline, or the end of turn)."""
+    """Token ids of question and trace, and step bounds: the positions of the prompt's last token and of each step's
+    last token (its newline, or the end-of-turn token)."""
     lines = lines_of(trace)
     chat = tokenizer.apply_chat_template(solve_prompt(question), tokenize=False, add_generation_prompt=True)
-    # One call for all lines, since the overhead of a call exceeds the time for a line.
+    # One call for all lines, since the overhead of a call exceeds the time to tokenize a line.
     ids, newline, *encoded_lines = tokenizer([chat, "\n", *lines], add_special_tokens=False).input_ids
     bounds = [len(ids) - 1]
     for i, line in enumerate(encoded_lines):
@@ -48,14 +47,14 @@ def step_rewards(
 ) -> torch.Tensor:
     """R_phi of the steps of a batch, shape (steps,); its sigmoid is a step's score.
 
-    logits: (traces, tokens, 1) of a head, or (traces, tokens, vocabulary) of a language model; ids: (traces, tokens).
-    Step k is in trace row[k], after token start[k] and up to token end[k]. "head": the head's output at the end of the
-    step. "likelihood": the sigmoid is the geometric mean of the probabilities of the step's tokens.
+    logits: (traces, tokens, 1) from a head, or (traces, tokens, vocabulary) from a language model; ids: (traces,
+    tokens). Step k consists of the tokens start[k] + 1 to end[k] of trace row[k]. score "head": the head's output at
+    the end of the step; "likelihood": the sigmoid is the geometric mean of the probabilities of the step's tokens.
     """
     if score == "head":
         return logits[row, end, 0].float()
     log_p = torch.log_softmax(logits[:, :-1].float(), -1).gather(-1, ids[:, 1:, None])[..., 0]
-    total = F.pad(log_p.cumsum(1), (1, 0))  # of the tokens up to each position
+    total = F.pad(log_p.cumsum(1), (1, 0))  # log probability of the tokens up to each position
     mean = (total[row, end] - total[row, start]) / (end - start)
     return torch.logit(mean.exp(), eps=1e-6)
 
@@ -63,9 +62,9 @@ def step_rewards(
 class StepScorer:
     """A reward model for scoring.
 
-    score: how steps are scored; None for what the model was trained for, a head unless its configuration states
-    otherwise. A head of a model without one is random, and a language model's likelihood needs no training: these are
-    the untrained baselines. Raises StudyError if `folder` holds no loadable model.
+    score: "head" or "likelihood"; None for the `step_score` in the model's configuration, "head" by default. The
+    untrained baselines are a random head, which a model without a head gets, and the likelihood of a language model.
+    Raises StudyError if `folder` contains no loadable model.
     """
 
     def __init__(self, folder: Path, score: str | None = None):
@@ -95,7 +94,7 @@ class StepScorer:
 def batches(
     questions: Sequence[str], traces: Sequence[str], tokenizer: PreTrainedTokenizerBase, tokens: int, device
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor, list[list[int]]]]:
-    """Batches of at most `tokens` tokens, padding included, and ROWS rows: ids, mask, step bounds of each trace."""
+    """Yield ids, mask and step bounds by trace, in batches of at most ROWS rows and `tokens` tokens with padding."""
     encoded = [encode(q, t, tokenizer) for q, t in zip(questions, traces, strict=True)]
     rows = max(1, min(ROWS, tokens // max((len(ids) for ids, _ in encoded), default=1)))
     for start in range(0, len(encoded), rows):

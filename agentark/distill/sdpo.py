@@ -1,7 +1,7 @@
-"""SDPO (arXiv 2601.20802) by TRL: the student's own successful outputs take the place of a debate.
+"""SDPO (arXiv 2601.20802) by TRL: the student's own right outputs replace the debate.
 
-The teacher is the student itself, which reads a right output of the same group before it scores the others. This is the
-control of SDFT with debates: if any right solution does as well, the debate is not needed.
+The teacher is the student itself. It reads a right output of the same group before it scores the others. SDPO is the
+control of SDFT with debates: if any right solution works as well, the debate is not needed.
 """
 
 from collections.abc import Sequence
@@ -29,37 +29,37 @@ class SDPO(Outcome):
     section: ClassVar[str] = "sdpo"
 
     divergence: float = Field(ge=0, le=1)  # 0: KL to the teacher, 1: reverse KL, between: generalised Jensen-Shannon
-    update_rate: float = Field(0.0, ge=0, le=1)  # of a teacher that follows the student ("ema"); 0: the base
+    update_rate: float = Field(0.0, ge=0, le=1)  # of the teacher towards the student ("ema"); 0: the base
 
 
 class CountsTokens(SDPOTrainer):
     """SDPOTrainer that counts the tokens of prompts and outputs, as TRL's other trainers on own outputs do."""
 
     def _generate(self, prompt_ids: list[list[int]]) -> tuple[list[list[int]], list[list[int]]]:
-        asked, outputs = super()._generate(prompt_ids)
-        counted = torch.tensor(sum(map(len, asked)) + sum(map(len, outputs)), device=self.accelerator.device)
+        inputs, outputs = super()._generate(prompt_ids)
+        counted = torch.tensor(sum(map(len, inputs)) + sum(map(len, outputs)), device=self.accelerator.device)
         self.state.num_input_tokens_seen += int(self.accelerator.gather(counted).sum())
         self._metrics["train"]["num_tokens"] = [self.state.num_input_tokens_seen]
-        return asked, outputs
+        return inputs, outputs
 
 
 def train(
     base: Path, questions: Sequence[Question], forms: tuple[str, str], out: Path, seed: int, settings: SDPO
 ) -> list[dict]:
-    """Train a student from `base` on its own outputs, scored by itself after it has read a right one, and save it.
+    """Train a student from `base` on its own outputs, with itself as teacher, and save it to `out`.
 
-    forms: what the teacher reads, with the fields {prompt} and {solution}, and the form of that solution, with the field
-    {successful_previous_attempt}.
+    forms: templates of the teacher's prompt, with the fields {prompt} and {solution}, and of the solution in it, with
+    the field {successful_previous_attempt}.
 
-    Outputs to a question without another right output are not trained on. Gold answers tell which outputs are right.
+    Outputs to a question without another right output are not trained on. Outputs are checked against gold answers.
 
-    Returns the learning curve: step, loss, tokens (trained so far). Raises StudyError for settings with LoRA, whose base
-    TRL cannot keep as a teacher of its own.
+    Returns the learning curve: step, loss, tokens (trained so far). Raises StudyError for LoRA with update_rate
+    above 0, because TRL then cannot keep the base as a separate teacher.
     """
     if settings.lora_rank and settings.update_rate:
         raise StudyError("sdpo.update_rate: a teacher that follows the student needs lora_rank 0; set one of them to 0")
-    asked = [(q.text, q.answer) for q in questions]
-    origin = Origin("sdpo", seed, {"base": base}, asked, settings.recorded())
+    pairs = [(q.text, q.answer) for q in questions]
+    origin = Origin("sdpo", seed, {"base": base}, pairs, settings.recorded())
     model, tokenizer, shared, checkpoints = prepared(origin, settings, settings.outputs)
     config = SDPOConfig(
         **shared,

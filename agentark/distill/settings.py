@@ -14,7 +14,7 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 def validated(kind: type[Model], values: Mapping[str, Any], section: str) -> Model:
-    """A section of params.yaml. Raises StudyError for an unknown or missing name and for an invalid value."""
+    """Validate a section of params.yaml. Raises StudyError for an unknown or missing name and for an invalid value."""
     try:
         return kind(**values)
     except ValidationError as error:
@@ -42,10 +42,10 @@ class Settings(BaseModel):
     batch_size: int = Field(gt=0)  # examples per step over all processes
     learning_rate: float = Field(gt=0)  # at the end of warm-up; decays linearly to 0
     lora_rank: int = Field(0, ge=0)  # 0 trains all weights
-    per_device_batch_size: int = Field(0, ge=0)  # examples at a time on a device; 0: a process's whole share
+    per_device_batch_size: int = Field(0, ge=0)  # examples at a time on a device; 0: all of a process's share
     trainer: Literal["auto", "unsloth", "peft"] = "auto"  # see launch.route
     four_bit: bool = False  # 4-bit base weights (QLoRA)
-    bf16: bool = False  # mixed precision on a CPU, which pays where it has matrix units for it; a GPU always uses it
+    bf16: bool = False  # mixed precision on a CPU, faster if the CPU has matrix units for it; a GPU always uses it
     save_steps: int = Field(0, ge=0)  # steps between checkpoints, from which a killed training continues; 0: none
     system: str = ""  # the system prompt with which the student will answer
     report_to: Literal["none", "tensorboard", "trackio", "wandb"] = "none"  # tracker that TRL logs to
@@ -67,7 +67,7 @@ class Settings(BaseModel):
     def recorded(self) -> dict[str, Any]:
         """The values for a student's provenance: everything that its weights depend on."""
         values = self.model_dump(exclude=self.unrecorded)
-        later = {"system": "", "bf16": False}  # left out, so that students of before these settings stay valid
+        later = {"system": "", "bf16": False}  # left out at these values, so that older students stay valid
         return {name: value for name, value in values.items() if (name, value) not in later.items()}
 
 
@@ -95,10 +95,10 @@ class RewardModel(Settings):
     section: ClassVar[str] = "reward_model"
     unrecorded: ClassVar[set[str]] = Settings.unrecorded | {"four_bit", "stage_1_steps", "stage_2_steps"}
 
-    score: Literal["head", "likelihood"] = "head"  # how a step is scored, see scorer.step_rewards; the paper's: head
+    score: Literal["head", "likelihood"] = "head"  # how a step is scored, see scorer.step_rewards; paper: head
     loss: Literal["paper", "code", "cross-entropy"]  # see reward_model.step_loss
-    nll_weight: float = Field(0.0, ge=0)  # of the likelihood of agreeing traces in the loss; score "likelihood" only
-    own_samples: int = Field(0, ge=0)  # of the student, to each question, see step_labels; 0: the debates' traces only
+    nll_weight: float = Field(0.0, ge=0)  # weight of the agreeing traces' likelihood; only for score "likelihood"
+    own_samples: int = Field(0, ge=0)  # student's samples per question, see step_labels; 0: only the debates' traces
     stage_1_steps: int = Field(ge=0)  # last layer and head
     stage_2_steps: int = Field(ge=0)  # all weights
 
@@ -108,7 +108,7 @@ class RewardModel(Settings):
 
     trainer: Literal["peft"] = "peft"
     four_bit: Literal[False] = False
-    system: Literal[""] = ""  # it reads the question and the steps alone
+    system: Literal[""] = ""  # the input is only the question and the steps
 
 
 class Policy(Settings):
@@ -118,11 +118,11 @@ class Policy(Settings):
 
     steps: int = Field(gt=0)
     num_generations: int = Field(gt=1)  # outputs per question
-    max_tokens: int = Field(gt=0)  # of an output
+    max_tokens: int = Field(gt=0)  # per output
     temperature: float = Field(gt=0)
     beta: float = Field(ge=0)  # weight of the KL divergence to the base
-    aggregate: Literal["mean", "min", "step"]  # step scores to a reward; step: advantages per step, see step_credit
-    outcome_weight: float = Field(ge=0)  # of a correct answer relative to the step scores; 0: no gold answers are used
+    aggregate: Literal["mean", "min", "step"]  # step scores to reward; step: advantages per step, see step_credit
+    outcome_weight: float = Field(ge=0)  # weight of a correct answer relative to step scores; 0: uses no gold answers
     # paged: transformers with continuous batching, see engines.paged
     generator: Literal["transformers", "paged", "vllm"] = "transformers"
     algorithm: Literal["grpo", "rloo", "ppo"] = "grpo"
@@ -157,7 +157,7 @@ class Recipe(BaseModel):
 
     @classmethod
     def of(cls, params: dict[str, Any]) -> Self:
-        """The settings in the parameters of params.yaml."""
-        asked = {"system": params["system"]}
-        policy = params["policy"] | asked | {"max_tokens": params["max_tokens"]}
-        return cls.read(params["sft"] | asked, params["reward_model"], policy)
+        """The settings in `params`, the content of params.yaml."""
+        system = {"system": params["system"]}
+        policy = params["policy"] | system | {"max_tokens": params["max_tokens"]}
+        return cls.read(params["sft"] | system, params["reward_model"], policy)

@@ -1,4 +1,4 @@
-"""Supervised distillation by TRL: answer-only SFT, R-SFT and DA differ in their examples only (method, section 3).
+"""Supervised distillation by TRL: answer-only SFT, R-SFT and DA differ only in their examples (method, section 3).
 
 The training libraries are imported in `train`, since this takes ten seconds and notebooks train in other processes.
 """
@@ -15,7 +15,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from agentark import StudyError
 from agentark.distill.launch import route
 from agentark.distill.settings import SFT
-from agentark.models.chat import asking, prompt_ids, solve_prompt
+from agentark.models.chat import prompt_builder, prompt_ids, solve_prompt
 from agentark.schemas import Trajectory
 
 
@@ -29,7 +29,7 @@ def example_tokens(pairs: Sequence[tuple[str, str]], tokenizer: PreTrainedTokeni
 
 
 METHODS = ("sft", "rsft", "da")
-ROOM = 0.8  # of a GPU's free memory: the rest for what `training_bytes` leaves out, such as logits
+ROOM = 0.8  # share of a GPU's free memory; the rest is for what `training_bytes` leaves out, such as logits
 
 
 def examples(trajectories: Sequence[Trajectory], method: str) -> list[tuple[str, str]]:
@@ -44,8 +44,8 @@ def examples(trajectories: Sequence[Trajectory], method: str) -> list[tuple[str,
     if method == "da":
         chosen = [t for t in trajectories if t.for_da]
         traces = Counter(t.question_id for t in chosen)
-        whole = math.lcm(*traces.values())
-        pairs = [(t.prompt, t.text) for t in chosen for _ in range(whole // traces[t.question_id])]
+        per_question = math.lcm(*traces.values())
+        pairs = [(t.prompt, t.text) for t in chosen for _ in range(per_question // traces[t.question_id])]
     else:
         chosen = [t for t in trajectories if t.for_rsft]
         pairs = [(t.prompt, t.text if method == "rsft" else t.answer_only) for t in chosen]
@@ -62,15 +62,15 @@ def train(
     """Fine-tune `base` on question-target pairs, with loss on the target only, and save the student to `out`.
 
     If the pairs do not divide evenly among several processes, an epoch's last step is filled up with its first pairs.
-    With settings.save_steps a killed training continues from its last checkpoint, and ends in the same weights.
-    On a GPU it uses the kernels that are installed, see `fast`. Returns the learning curve: step, loss (nats per token),
+    With settings.save_steps a killed training continues from its last checkpoint and ends with the same weights. On a
+    GPU the training uses the installed kernels, see `gpu_arguments`. Returns the learning curve: step, loss (nats per token),
     mean_token_accuracy.
     """
     from datasets import Dataset
     from trl import SFTConfig
 
     from agentark.distill.students import Origin, save
-    from agentark.distill.training import WholeBatches, arguments, checkpoints_of, curve, run, trainable, whole
+    from agentark.distill.training import WholeBatches, arguments, checkpoints_of, curve, gathered_model, run, trainable
 
     origin = Origin(method, seed, {"base": base}, pairs, settings.recorded())
     checkpoints = checkpoints_of(origin, settings)
@@ -80,7 +80,7 @@ def train(
     if (card := gpu()) and not route(settings)[0]:  # Unsloth has kernels of its own
         plain = model.get_base_model() if settings.lora_rank else model
         longest = example_tokens([max(pairs, key=lambda pair: len(pair[0] + pair[1]))], tokenizer, settings.system)
-        chosen = fast(plain, card, longest * shared["per_device_train_batch_size"])
+        chosen = gpu_arguments(plain, card, longest * shared["per_device_train_batch_size"])
         print("training on a GPU:", ", ".join(f"{name}={value}" for name, value in chosen.items()), flush=True)
         shared |= chosen
         if chosen["padding_free"]:
@@ -100,19 +100,19 @@ def train(
         processing_class=tokenizer,
     )
     run(training, checkpoints)
-    save(whole(training, base, seed, settings), tokenizer, out, origin)
+    save(gathered_model(training, base, seed, settings), tokenizer, out, origin)
     return curve(training.state.log_history, "loss", "mean_token_accuracy")
 
 
 def chats(pairs: Sequence[tuple[str, str]], tokenizer: PreTrainedTokenizerBase, system: str = "") -> list[dict]:
-    """Question-target pairs as chats for TRL, `prompt` and `completion`, with the prompts that engines make."""
-    ask = asking(tokenizer, system)
+    """Question-target pairs as chats for TRL (`prompt`, `completion`), with the same prompts as those of engines."""
+    ask = prompt_builder(tokenizer, system)
     return [{"prompt": ask(q), "completion": [{"role": "assistant", "content": target}]} for q, target in pairs]
 
 
 @dataclass(frozen=True)
 class GPU:
-    """What a GPU and the packages installed beside it offer to a training."""
+    """A GPU's free memory and the kernels installed for training on it."""
 
     memory: float  # free bytes
     attention: str = ""  # transformers' name of a FlashAttention kernel; "": none is installed
@@ -137,12 +137,12 @@ def gpu() -> GPU | None:
     return GPU(torch.cuda.mem_get_info()[0], next((name for name, there in kernels.items() if there()), ""), types)
 
 
-def fast(model: PreTrainedModel, card: GPU, tokens: float) -> dict[str, Any]:
+def gpu_arguments(model: PreTrainedModel, card: GPU, tokens: float) -> dict[str, Any]:
     """Arguments of SFTConfig that make a training faster on `card`, with at most `tokens` tokens at a time.
 
-    None of them changes the examples of a step, as packing would, so the loss is the same up to rounding. Batches
-    without padding need a FlashAttention kernel: SDPA would compute attention between examples and mask it. Models that
-    also see images keep the plain path, because their positions have three axes.
+    They do not change the examples of a step, as packing would, so the loss is the same up to rounding. Batches without
+    padding need a FlashAttention kernel: SDPA would compute attention between examples and mask it. Image-text models
+    use neither such batches nor Liger kernels, because their positions have three axes.
     """
     text = model.config.get_text_config() is model.config
     return {
@@ -153,10 +153,10 @@ def fast(model: PreTrainedModel, card: GPU, tokens: float) -> dict[str, Any]:
 
 
 def training_bytes(model: PreTrainedModel, tokens: float) -> float:
-    """Bytes of a training that keeps all activations: an estimate from above, up to 2.5 times what is kept.
+    """Bytes of a training that keeps all activations: an upper estimate, up to 2.5 times the bytes in use.
 
-    Weights; 12 bytes for the gradient of each trained weight and Adam's two moments. Per token and layer 2 bytes for
-    each value kept for the backward pass: the two norms and the inputs of adapters (17 widths), queries with their norm,
+    Weights; 12 bytes per trained weight for its gradient and Adam's two moments; 2 bytes per token and layer for each
+    value kept for the backward pass: the two norms and the inputs of adapters (17 widths), queries with their norm,
     repeated keys and values and the output of attention (12 widths of queries, 8 of keys), the MLP (5 of its widths).
     """
     config = model.config.get_text_config()

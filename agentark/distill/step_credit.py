@@ -13,9 +13,9 @@ from agentark.schemas import Question
 
 
 def steps_of(ids: Sequence[int], tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """The number, from 0, of the step that each token of an output belongs to.
+    """The step number, from 0, of each token of an output.
 
-    A step includes the newline after it, at which it is scored. The last step includes everything after it.
+    A step includes the newline after it, where it is scored. The last step includes all tokens after it.
     """
     step, written = 0, False
     numbers: list[int] = []
@@ -31,8 +31,8 @@ def steps_of(ids: Sequence[int], tokenizer: PreTrainedTokenizerBase) -> list[int
 def step_advantages(scores: Sequence[Sequence[float]], generations: int) -> list[list[float]]:
     """Each step's score minus the mean over all steps of its group, divided by their standard deviation.
 
-    This is the process supervision of DeepSeekMath (arXiv 2402.03300, section 4.1.3). scores: per output the scores of
-    its steps, at least one; outputs in groups of `generations`.
+    This is the process supervision of DeepSeekMath (arXiv 2402.03300, section 4.1.3). scores: for each output
+    the scores of its steps, at least one; outputs are in consecutive groups of `generations`.
     """
     advantages: list[list[float]] = []
     for start in range(0, len(scores), generations):
@@ -62,10 +62,10 @@ class StepCredit(GRPOTrainer):
         tokenizer = self.processing_class
         assert isinstance(tokenizer, PreTrainedTokenizerBase) and generations is not None
         texts = tokenizer.batch_decode(outputs, skip_special_tokens=True)
-        about = [self.asked[row["question_id"]] for row in inputs]
-        scores = [s or [0.0] for s in complete_scores(self.scorer, about, texts)]
-        everyone = step_advantages(gather_object(scores), generations)  # a group may span processes
-        own = everyone[self.accelerator.process_index * len(outputs) :][: len(outputs)]
+        batch_questions = [self.asked[row["question_id"]] for row in inputs]
+        scores = [s or [0.0] for s in complete_scores(self.scorer, batch_questions, texts)]
+        all_advantages = step_advantages(gather_object(scores), generations)  # a group may span processes
+        own = all_advantages[self.accelerator.process_index * len(outputs) :][: len(outputs)]
         steps = [steps_of(ids, tokenizer) for ids in outputs]
         credited = pad([[a[n] for n in numbers] for a, numbers in zip(own, steps, strict=True)], 0.0)
         output["advantages"] = credited.to(output["completion_ids"].device)

@@ -1,10 +1,10 @@
-"""Training data of the process reward model: traces of each question, with every step marked by agreement with the
-debate's consensus (method, section 3, PAD part 1).
+"""Training data of the process reward model: traces of each question. Each step is labelled by whether it agrees with
+the debate's consensus (method, section 3, PAD part 1).
 
-The debate's own traces are of one kind: complete solutions by the teacher. A policy that is trained against a reward
-model writes others, and finds those that the reward model has never seen and scores too high (reward hacking: Gao et
-al. 2022, arXiv 2210.10760). So the student's own samples are added, and traces that are cut off, that repeat a step or
-that state only an answer.
+The debate's own traces are all complete solutions by the teacher. A policy that is trained against a reward model
+writes other kinds of traces, and finds those that the reward model has never seen and scores too high (reward hacking:
+Gao et al. 2022, arXiv 2210.10760). The training data therefore also contain the student's own samples, traces that are
+cut off, traces that repeat a step, and traces that state only an answer.
 """
 
 import itertools
@@ -21,7 +21,7 @@ DIRECT = 2  # replies with only an answer: the consensus, and another of the deb
 
 @dataclass(frozen=True)
 class DebateSteps:
-    """The traces to one question, and whether each of their steps agrees with the consensus of its debate."""
+    """The traces of one question, and for each of their steps whether it agrees with the consensus of the debate."""
 
     question: str
     traces: list[str]
@@ -34,10 +34,10 @@ def debates(
     samples: Mapping[str, Sequence[str]] | None = None,
     verified: bool = False,
 ) -> list[DebateSteps]:
-    """One item per debate that has a consensus: its distinct traces, in order, each step marked by agreement.
+    """One item per debate that has a consensus: its distinct traces, in order, each step labelled by agreement.
 
-    samples: the student's own traces by question_id. With them `variants` are added too; None: the debates' traces
-    only. verified: see check.consensus_of; debates in which no agent is right are then left out.
+    samples: the student's own traces by question_id; they and `variants` are added. None: only the debates' traces.
+    verified: see check.consensus_of; if true, debates in which no agent is right are left out.
     """
     items = []
     for key, group in itertools.groupby(checked, key=lambda t: t.question_id):
@@ -67,15 +67,15 @@ def agreed_answers(checked: Sequence[CheckedTrace], questions: Mapping[str, Ques
 
 
 def variants(texts: Sequence[str], direct: Sequence[str], rng: random.Random) -> list[str]:
-    """Further traces to a question: one of `texts` cut off after a random step, one with a random step repeated later,
-    and the replies in `direct`. Texts of a single line are not cut."""
+    """Further traces of a question: one of `texts` cut off after a random step, one with a random step repeated later,
+    and the replies in `direct`. Texts of a single line are neither cut nor given a repeated step."""
     several = [lines for lines in map(lines_of, texts) if len(lines) > 1]
-    made = []
+    extra = []
     if several:
         lines = rng.choice(several)
-        made.append("\n".join(lines[: rng.randint(1, len(lines) - 1)]))
+        extra.append("\n".join(lines[: rng.randint(1, len(lines) - 1)]))
         lines = rng.choice(several)
         first = rng.randrange(len(lines) - 1)
         after = rng.randint(first + 1, len(lines) - 1)
-        made.append("\n".join([*lines[:after], lines[first], *lines[after:]]))
-    return [*made, *direct]
+        extra.append("\n".join([*lines[:after], lines[first], *lines[after:]]))
+    return [*extra, *direct]

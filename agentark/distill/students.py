@@ -51,16 +51,16 @@ class Origin:
 
     def provenance(self) -> dict:
         """The content of provenance.json: digests of parents and examples, parameters, commit, versions, device."""
-        took_part = [*LIBRARIES, *(name for name in OPTIONAL if name in sys.modules)]
+        libraries = [*LIBRARIES, *(name for name in OPTIONAL if name in sys.modules)]
         text = json.dumps(list(self.examples)).encode()
         return {
             "method": self.method,
             "seed": self.seed,
             "parameters": self.parameters,
-            **{role: {"name": named(p), "sha256": digest(p)} for role, p in self.parents.items()},
+            **{role: {"name": published_name(p), "sha256": digest(p)} for role, p in self.parents.items()},
             "examples": {"number": len(self.examples), "sha256": hashlib.sha256(text).hexdigest()},
             "code": commit(),
-            "versions": {name: version(name) for name in took_part},
+            "versions": {name: version(name) for name in libraries},
             "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
         }
 
@@ -69,7 +69,7 @@ class Origin:
         path = self.base / "README.md"
         stated = (metadata_load(path) if path.is_file() else None) or {}
         data = ModelCardData(
-            base_model=named(self.base),
+            base_model=published_name(self.base),
             library_name=library,
             tags=["agentark", self.method],
             **{key: stated[key] for key in ("license", "license_name", "license_link") if key in stated},
@@ -77,13 +77,13 @@ class Origin:
         table = "\n".join(f"| {name} | {value} |" for name, value in {**self.parameters, "seed": self.seed}.items())
         return ModelCard(
             f"---\n{data.to_yaml()}\n---\n\n# {self.base.name}, {self.method}, seed {self.seed}\n\n"
-            f"Trained from {named(self.base)} by the method `{self.method}` of the study AgentArk (arXiv 2602.03955) "
+            f"Trained from {published_name(self.base)} by the method `{self.method}` of the study AgentArk (arXiv 2602.03955) "
             f"on {len(self.examples)} examples.\n\n| parameter | value |\n|---|---|\n{table}\n\n"
             "Digests of what it was made from, the commit and the versions are in `provenance.json`.\n"
         )
 
 
-def named(model: Path) -> str:
+def published_name(model: Path) -> str:
     """A model's name for publication: its path relative to the project's folder, or else its folder's name."""
     try:
         return str(Path(model).absolute().relative_to(root()))
@@ -109,17 +109,17 @@ def commit() -> dict[str, object] | None:
 def save(model: loading.Model, tokenizer: PreTrainedTokenizerFast, folder: Path, origin: Origin) -> None:
     """Save a trained model in the hub's format, at the precision of its base, without changing `model`.
 
-    With several processes only the first saves. An adapter is saved first, and the saved adapter is then merged into a
-    newly loaded base, so that merged model and adapter are equivalent at any training precision.
+    With several processes only the first saves. An adapter is saved first and then merged into a newly loaded base, so
+    that merged model and adapter are equivalent at any training precision.
     """
     if os.environ.get("RANK", "0") != "0":
         return
-    score = getattr(model.config, "step_score", None)  # of a reward model
+    score = getattr(model.config, "step_score", None)  # set in a reward model's configuration
     if isinstance(model, PeftModel):
         save_adapter(model, folder / "adapter", origin)
         head = hasattr(model.get_base_model(), "score")
-        whole = loading.load_scorer(origin.base, "auto") if head else loading.load(origin.base, "auto")[0]
-        model = PeftModel.from_pretrained(whole, folder / "adapter").merge_and_unload()
+        base = loading.load_scorer(origin.base, "auto") if head else loading.load(origin.base, "auto")[0]
+        model = PeftModel.from_pretrained(base, folder / "adapter").merge_and_unload()
     config = AutoConfig.from_pretrained(origin.base)
     precision = config.dtype or config.get_text_config().dtype or torch.float32
     if model.dtype != precision:
@@ -152,7 +152,7 @@ def save_adapter(model: PeftModel, folder: Path, origin: Origin) -> None:
     """Save a LoRA adapter in PEFT's format, with a model card."""
     config = model.peft_config["default"]
     assert isinstance(config, LoraConfig)
-    config.base_model_name_or_path = named(origin.base)
+    config.base_model_name_or_path = published_name(origin.base)
     if not isinstance(config.target_modules, str):
         config.target_modules = sorted(config.target_modules or ())  # PEFT's set has a random order
     # Only "default", since GRPO adds a frozen copy. No embeddings, since the vocabulary is the base's.

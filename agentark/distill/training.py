@@ -30,7 +30,7 @@ from agentark.parallel import tick
 
 
 class ByLength(LengthGroupedSampler):
-    """Groups similar lengths, in an order that depends on the seed and the epoch alone, so that a training that
+    """A sampler that groups similar lengths. Its order depends only on the seed and the epoch, so a training that
     continues from a checkpoint has the same order."""
 
     def __init__(self, *arguments, seed: int, **named):
@@ -44,9 +44,9 @@ class ByLength(LengthGroupedSampler):
 
 
 class WholeBatches(SFTTrainer):
-    """SFTTrainer that groups similar lengths over a step's whole batch instead of one process's share.
+    """SFTTrainer that groups similar lengths over the complete batch of a step, not over one process's share.
 
-    A step then has the same examples however the batch is divided.
+    A step then has the same examples for every division of the batch.
     """
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> LengthGroupedSampler:
@@ -55,8 +55,8 @@ class WholeBatches(SFTTrainer):
 
 
 class StepTrainer(Trainer):
-    """A Trainer whose loss gets the whole batch: `step_loss(outputs, batch, num_items_in_batch)`. The batch's `prompts`
-    are for the loss only, not for the model."""
+    """A Trainer whose loss gets the complete batch: `step_loss(outputs, batch, num_items_in_batch)`. Only the loss gets
+    the batch's `prompts`, not the model."""
 
     def __init__(self, *arguments, step_loss, **named):
         super().__init__(*arguments, compute_loss_func=self._loss, **named)
@@ -73,12 +73,12 @@ class StepTrainer(Trainer):
 def trainable(
     base: Path, seed: int, chosen: Settings, generates: bool = False, dtype: torch.dtype | None = None
 ) -> tuple[loading.Model, PreTrainedTokenizerFast]:
-    """`base` with a trainable language half, and its tokenizer. Other parts (a vision tower) are frozen.
+    """Load `base` with a trainable language half, and its tokenizer. Other parts (a vision tower) are frozen.
 
-    lora_rank 0: all weights are trained in 32 bits (a GPU computes in 16 bits, but small updates would be lost to
-    rounding in 16-bit weights). Otherwise LoRA on all linear layers, alpha = 2 r, no dropout, on 16-bit weights on a
-    GPU, or 4-bit ones with `four_bit`. generates: vLLM generates during the training, and Unsloth shares the weights
-    with it. dtype: of the weights beside LoRA; None for `loading.precision`.
+    lora_rank 0: all weights are trained in 32 bits (a GPU computes in 16 bits, but 16-bit weights would lose small
+    updates to rounding). Otherwise LoRA on all linear layers, alpha = 2 r, no dropout. The base weights have 16 bits on
+    a GPU, or 4 bits with `four_bit`. generates: vLLM generates during the training, and Unsloth shares the weights with
+    it. dtype: of the base weights with LoRA; None for `loading.precision`.
     """
     if route(chosen)[0]:
         return with_unsloth(base, seed, chosen, generates)
@@ -103,23 +103,23 @@ def trainable(
 
 def freeze_vision(model: PreTrainedModel) -> None:
     """Freeze all parameters outside the language half."""
-    language = {id(p) for half in (model.get_decoder(), model.get_output_embeddings()) for p in half.parameters()}
+    language = {id(p) for part in (model.get_decoder(), model.get_output_embeddings()) for p in part.parameters()}
     for parameter in model.parameters():
         parameter.requires_grad = id(parameter) in language
 
 
 def linear_layers(model: PreTrainedModel) -> list[str] | str:
-    """The linear layers of the language half: their last names, or a regular expression for full names if other parts
-    of the model have layers of the same names."""
-    half = model.get_decoder()
-    names = sorted({n.rpartition(".")[2] for n, m in half.named_modules() if isinstance(m, torch.nn.Linear)})
-    (prefix,) = (name for name, module in model.named_modules() if module is half)
-    beside = {n.rpartition(".")[2] for n, _ in model.named_modules() if not n.startswith(f"{prefix}.")}
-    return rf"{prefix}\..*\.({'|'.join(names)})" if beside & set(names) else names
+    """Return the linear layers of the language half: the last part of each name, or a regular expression for full names
+    if other parts of the model have layers of the same names."""
+    decoder = model.get_decoder()
+    names = sorted({n.rpartition(".")[2] for n, m in decoder.named_modules() if isinstance(m, torch.nn.Linear)})
+    (prefix,) = (name for name, module in model.named_modules() if module is decoder)
+    elsewhere = {n.rpartition(".")[2] for n, _ in model.named_modules() if not n.startswith(f"{prefix}.")}
+    return rf"{prefix}\..*\.({'|'.join(names)})" if elsewhere & set(names) else names
 
 
 def with_lora(model: PreTrainedModel, seed: int, rank: int, **options: Any) -> loading.Model:
-    """The model wrapped in LoRA by PEFT. `options` are further arguments of LoraConfig."""
+    """Wrap the model in LoRA by PEFT. `options` are further arguments of LoraConfig."""
     torch.manual_seed(seed)
     layers = linear_layers(model)
     return get_peft_model(
@@ -130,7 +130,7 @@ def with_lora(model: PreTrainedModel, seed: int, rank: int, **options: Any) -> l
 def with_unsloth(
     base: Path, seed: int, chosen: Settings, generates: bool
 ) -> tuple[loading.Model, PreTrainedTokenizerFast]:
-    """The same LoRA adapter by Unsloth with its own kernels. For a vision model it selects the language half itself.
+    """Return the model with the same LoRA adapter, with Unsloth's kernels. Only the language half gets the adapter.
 
     Raises StudyError if Unsloth cannot be imported.
     """
@@ -166,15 +166,15 @@ def with_unsloth(
 def arguments(
     chosen: Settings, seed: int, examples: int, label: str = "", checkpoints: Path | None = None
 ) -> dict[str, Any]:
-    """Trainer arguments common to all trainings, for `examples` examples per step; see `divided`.
+    """Trainer arguments common to all trainings, for `examples` examples per step; see `batch_arguments`.
 
     label: the run's name for the tracker of `report_to`. checkpoints: the folder for checkpoints every `save_steps`
-    steps; None: there are none. Gradient checkpointing saves memory by recomputing
-    activations, which tiny models on a CPU do not need.
+    steps; None: no checkpoints. Gradient checkpointing saves memory by recomputing activations, which tiny models on a
+    CPU do not need.
     """
     gpu = torch.cuda.is_available()
     return {
-        **divided(examples, chosen.per_device_batch_size),
+        **batch_arguments(examples, chosen.per_device_batch_size),
         "output_dir": str(checkpoints or "unused"),  # required, but not written without checkpoints
         **({"save_strategy": "steps", "save_steps": chosen.save_steps} if checkpoints else {"save_strategy": "no"}),
         "save_total_limit": 1,
@@ -191,7 +191,7 @@ def arguments(
     }
 
 
-def divided(examples: int, at_once: int) -> dict[str, int]:
+def batch_arguments(examples: int, at_once: int) -> dict[str, int]:
     """Trainer arguments for `examples` examples per step with any number of processes.
 
     Each process handles its share, `at_once` examples at a time (0: all at once), and accumulates gradients. Raises
@@ -209,37 +209,37 @@ def divided(examples: int, at_once: int) -> dict[str, int]:
 
 
 def checkpoints_of(origin: Origin, chosen: Settings) -> Path | None:
-    """The folder for a training's checkpoints; None without `save_steps`. `launch.run_all` deletes it after all of its
-    trainings have finished, so that a finished one is not repeated if another is killed."""
+    """Return the folder for a training's checkpoints; None without `save_steps`. `launch.run_all` deletes it after all
+    its trainings have finished, so that a finished training is not repeated if another one is killed."""
     return launch.checkpoints_of(origin.provenance()) if chosen.save_steps else None
 
 
-def last_of(checkpoints: Path) -> str | None:
-    """The last complete checkpoint: a trainer writes its state at the end."""
+def last_checkpoint(checkpoints: Path) -> str | None:
+    """Return the last complete checkpoint. Only complete ones have trainer_state.json, which a trainer writes last."""
     complete = [path.parent for path in checkpoints.glob("checkpoint-*/trainer_state.json")]
     return str(max(complete, key=lambda path: int(path.name.rpartition("-")[2]))) if complete else None
 
 
 def run(trainer, checkpoints: Path | None = None) -> None:
-    """Train with a progress bar, without printing the log, which the learning curve replaces. Continues from the last
-    of the `checkpoints`, if there is one. Raises Stopped if the run has to stop: after a step, with a checkpoint of it."""
+    """Train with a progress bar, from the last of the `checkpoints` if there is one. The learning curve replaces the
+    printed log. If the run has to stop, raises Stopped after a step, with a checkpoint of that step."""
     deadline.check()
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(Ticks(trainer))
-    last = last_of(checkpoints) if checkpoints else None
+    last = last_checkpoint(checkpoints) if checkpoints else None
     if last:
         state = TrainerState.load_from_json(os.path.join(last, "trainer_state.json"))
         print(f"training continues after step {state.global_step}, from a checkpoint", flush=True)
-        if state.global_step >= trainer.args.max_steps:  # finished; the trainer would add a step
+        if state.global_step >= trainer.args.max_steps:  # finished; trainer.train would add a step
             trainer._load_from_checkpoint(state.best_model_checkpoint or last)
             trainer.state = state
             return
     trainer.train(resume_from_checkpoint=last)
 
 
-def whole(trainer: Trainer, base: Path, seed: int, chosen: Settings) -> loading.Model:
-    """The trained model. If its weights are divided among processes, all of them take part, and the first one gets a
-    model with all weights, the others theirs."""
+def gathered_model(trainer: Trainer, base: Path, seed: int, chosen: Settings) -> loading.Model:
+    """Return the trained model. If its weights are divided among processes, all processes must call this function: the
+    first one gets a model with all weights, the others get their own part."""
     if not trainer.accelerator.is_fsdp2:
         return trainer.model
     weights = trainer.accelerator.get_state_dict(trainer.model)
@@ -251,10 +251,10 @@ def whole(trainer: Trainer, base: Path, seed: int, chosen: Settings) -> loading.
 
 
 class Ticks(TrainerCallback):
-    """After every optimiser step, advance the progress bar (in the first process) and stop if the run has to. The last
-    step is logged, so that the learning curve ends where the training does.
+    """After every optimiser step, advance the progress bar (in the first process) and stop if the run has to stop. The
+    last step is logged, so that the learning curve ends with the last step.
 
-    A checkpoint also keeps what the trainer has not logged yet, so that the learning curve does not depend on stops.
+    A checkpoint also stores the values not logged yet, so that the learning curve does not depend on interruptions.
     """
 
     def __init__(self, trainer: Trainer):
@@ -275,7 +275,7 @@ class Ticks(TrainerCallback):
         if state.is_world_process_zero:
             tick()
         control.should_log |= control.should_training_stop
-        # The first process decides for all, since a step of several processes needs them all.
+        # The first process decides for all, since every process must take part in a step.
         self.stops = state.global_step < state.max_steps and broadcast_object_list([deadline.left() <= 0])[0]
         if self.stops and (arguments.save_strategy == "no" or arguments.save_only_model):
             raise Stopped("a training without checkpoints starts again (save_steps keeps some)")
@@ -288,11 +288,11 @@ class Ticks(TrainerCallback):
             raise Stopped(f"a checkpoint of step {state.global_step} is kept")
 
     def unlogged(self) -> Path:
-        """This process's file of the current step's checkpoint."""
+        """Return the file for this process's unlogged values in the current step's checkpoint."""
         arguments, step = self.trainer.args, self.trainer.state.global_step
         return Path(arguments.output_dir) / f"checkpoint-{step}" / f"unlogged-{arguments.process_index}.pt"
 
 
 def curve(history: list[dict], *keys: str) -> list[dict]:
-    """The learning curve in a trainer's log: step and `keys` of every entry that has all of them."""
+    """Return the learning curve from a trainer's log: step and `keys` of every entry that has all of them."""
     return [{"step": h["step"], **{k: float(h[k]) for k in keys}} for h in history if all(k in h for k in keys)]

@@ -18,7 +18,7 @@ __all__ = [
 
 
 def short_name(name: str | Path) -> str:
-    """A model's short name for tables: its folder's, its name on the hub or its name at a server."""
+    """A model's short name for tables: the last part of its folder, of its hub name or of its name at a server."""
     return re.split("[/#]", without_ray(name))[-1]
 
 
@@ -42,7 +42,7 @@ def engine(name: str | Path) -> Engine:
     """The engine of that name, loaded once per process.
 
     data/models/teacher              transformers, in this process; a folder (relative to the project's, or absolute)
-    bf16:data/models/teacher         the same with weights in 16 bits, for CPUs that compute with them; a GPU always does
+    bf16:data/models/teacher         the same in 16 bits, for CPUs that compute in 16 bits; a GPU always does
     paged:data/models/teacher        the same with continuous batching and paged attention, for GPUs without vLLM
     vllm:data/models/teacher         vLLM, in this process; a folder or a name on the hub
     llama.cpp:models/file.gguf       llama.cpp, in this process; a GGUF file, or MODEL.gguf+ADAPTER.gguf

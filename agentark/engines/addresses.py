@@ -1,6 +1,6 @@
-"""Which of several servers gets a request: the one that is likely to answer it first, and none that is silent.
+"""Choose among several servers for each request: the one with the shortest expected wait, and no silent one.
 
-A server of the same model may be slower, may die, or may keep its connections open and answer nothing.
+A server of the same model may be slower, may die, or may keep its connections open without answering.
 """
 
 import contextlib
@@ -14,23 +14,23 @@ from typing import Any
 from weakref import WeakSet
 
 AVOIDED = 10  # seconds for which other addresses are preferred after a failure
-REMEMBERED = 256  # answers by which an address is judged: two full batches of a server
-# An address is silent that has answered nothing for so many seconds, and for so many times the longest answer of all.
+REMEMBERED = 256  # answers at which the counts for the speed of an address are halved: two full batches of a server
+# An address is silent if it has not answered for SILENT seconds and for TIMES times the longest answer of any address.
 SILENT, TIMES = 120, 10
-SHUNNED = 10 * 60  # seconds for which other addresses are preferred to one that was silent
+SHUNNED = 10 * 60  # seconds for which other addresses are preferred after an address was silent
 
 
 @dataclass
 class State:
-    """What is known of an address. Times are those of time.monotonic."""
+    """Counts and times of an address. Times are values of time.monotonic."""
 
     in_flight: int = 0
-    answers: float = 0.0  # recent ones
-    busy: float = 0.0  # seconds with requests in flight in which they were given
-    counted: float = 0.0  # when `busy` was brought up to date
-    last: float = 0.0  # its last answer or failure, or the first request since it had none in flight
-    longest: float = 0.0  # seconds of its longest answer
-    avoided: float = -math.inf  # until then
+    answers: float = 0.0  # number of recent answers
+    busy: float = 0.0  # seconds with requests in flight over which `answers` arrived
+    counted: float = 0.0  # time of the last update of `busy`
+    last: float = 0.0  # time of the last answer or failure, or of the first request after none was in flight
+    longest: float = 0.0  # seconds of the longest answer
+    avoided: float = -math.inf  # time until which other addresses are preferred
     sockets: WeakSet[socket.socket] = field(default_factory=WeakSet)
 
     def count(self, now: float) -> None:
@@ -47,7 +47,7 @@ class Addresses:
 
     @contextlib.contextmanager
     def use(self, *failures: type[Exception]) -> Iterator[str]:
-        """An address for one request, which raises one of `failures` if the address is at fault."""
+        """Yield an address for one request, which is avoided for a while if the block raises one of `failures`."""
         start = time.monotonic()
         with self.lock:
             address, state = self.chosen(start)
@@ -65,10 +65,10 @@ class Addresses:
                 self.end(state, time.monotonic() - start, answered, failed)
 
     def chosen(self, now: float) -> tuple[str, State]:
-        """Of the addresses that have not just failed, the one at which a new request waits least.
+        """Return the address with the shortest expected wait, and its state. Prefer one without a recent failure.
 
-        It waits until as many answers as are then in flight have come. Only counting those in flight would give each
-        address as many, and a slow one would keep the last of them for long.
+        The wait is the expected time for the answers to all requests in flight and to the new one. A choice only by the
+        number of requests in flight would load all addresses equally, and a slow one would delay the last requests.
         """
         for state in self.states.values():
             state.count(now)
@@ -76,13 +76,13 @@ class Addresses:
         usual = len(known) / sum(known) if known else 1.0  # seconds between two answers of an address
 
         def wait(state: State) -> float:
-            # With one answer at the usual pace added, since one that has not answered yet may be as good as the others.
+            # Count one extra answer at the usual pace, so that an address without answers gets an average estimate.
             return (state.in_flight + 1) * (state.busy + usual) / (state.answers + 1)
 
         return min(self.states.items(), key=lambda item: (item[1].avoided > now, wait(item[1])))
 
     def end(self, state: State, seconds: float, answered: bool, failed: bool) -> None:
-        """A request that took `seconds` is not in flight any more."""
+        """Record the end of a request that took `seconds`."""
         now = time.monotonic()
         state.count(now)
         state.in_flight -= 1
@@ -99,7 +99,7 @@ class Addresses:
         self.states[address].avoided = time.monotonic() + AVOIDED
 
     def traced(self, address: str) -> dict[str, Callable[[str, dict[str, Any]], None]]:
-        """An extension of every request with httpx, which notes the connections to an address."""
+        """An httpx extension for every request to an address, which records the sockets of its connections."""
 
         def note(event: str, info: dict[str, Any]) -> None:
             if event.endswith(("connect_tcp.complete", "start_tls.complete")):
@@ -109,9 +109,9 @@ class Addresses:
         return {"trace": note}
 
     def hang_up(self) -> list[tuple[str, float]]:
-        """End all connections to the addresses that are silent, so that their requests fail and go to others.
+        """Close all connections to silent addresses, so that their requests fail and go to other addresses.
 
-        Returns these addresses, and the seconds for which they were silent. None is if no other answers.
+        Returns these addresses, each with the seconds of its silence. Nothing is closed if no other address answers.
         """
         now, ended = time.monotonic(), []
         with self.lock:
@@ -124,6 +124,6 @@ class Addresses:
                     ended.append((address, silent))
                     for connection in list(state.sockets):
                         with contextlib.suppress(OSError):  # closed already
-                            # It wakes a thread that reads. Of a TLS connection too, without its farewell.
+                            # Wakes a thread blocked in a read, also of a TLS connection, without TLS's closing steps.
                             socket.socket.shutdown(connection, socket.SHUT_RDWR)
         return ended

@@ -29,11 +29,11 @@ def attend(
 ) -> tuple[torch.Tensor, None]:
     """Attention of new tokens in the form of transformers' AttentionInterface, with the heads of a group as rows.
 
-    `sdpa` copies the keys and values for every head of a group whenever there is a mask, which takes a third of the time
-    of a batch on a CPU (Qwen2.5-0.5B, 64 rows of 300 tokens).
+    `sdpa` copies the keys and values for every head of a group whenever there is a mask, which takes a third of the
+    time of a batch on a CPU (Qwen2.5-0.5B, 64 rows of 300 tokens).
 
     query: (rows, heads, tokens, width); key, value: (rows, groups, all tokens, width). Returns (rows, tokens, heads,
-    width). More than one new token, or one head per group, go through `sdpa`.
+    width). With more than one new token, or one head per group, it calls `sdpa`.
     """
     rows, heads, new, width = query.shape
     groups = key.shape[1]
@@ -87,8 +87,8 @@ class KVBuffer(DynamicLayer):
 class ActiveRows:
     """Forward hooks that compute only the unfinished rows of a batch.
 
-    `generate` by itself computes every row until the longest reply ends. It still samples for all rows, so that the
-    random draws stay the same. The logits of the remaining rows are bit-identical down to four rows (x86, float32).
+    Without them, `generate` computes every row until the longest reply ends. With them, it still samples for all rows,
+    so that the random draws stay the same. Logits of remaining rows are bit-identical down to four rows (x86, float32).
     """
 
     def __init__(self, model: PreTrainedModel, ends: int | Sequence[int]):
@@ -103,7 +103,7 @@ class ActiveRows:
             hook.remove()
 
     def narrow(self, model: PreTrainedModel, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
-        """Restrict the inputs to the active rows. Finished rows leave them, and the cache, once that saves time."""
+        """Restrict the inputs to the active rows. Drop finished rows from inputs and cache when that saves time."""
         ids = kwargs["input_ids"]
         if ids.shape[1] > 1:  # the prompts
             self.rows = torch.arange(len(ids), device=ids.device)
@@ -152,8 +152,8 @@ def filled(
 ) -> DynamicCache:
     """A cache with room for prompts and replies.
 
-    If at most half of the prefixes (a prompt without its last SUFFIX tokens) are distinct, it is filled with them, each
-    computed once.
+    If at most half of the prefixes (a prompt without its last SUFFIX tokens) are distinct, the cache contains them,
+    each computed once.
     """
     cache = DynamicCache(config=model.config)
     if input_ids.shape[1] > SUFFIX:

@@ -1,10 +1,10 @@
 """Generation on a Ray cluster: `ray:` before any other engine's name.
 
 Workers, one per core or per GPU of the cluster (or per group of GPUs that hold a model in vLLM), load the engine and
-generate the same batches as one process would, so the store and the bytes are those of a run without Ray. The driver
-writes every batch when it comes. A worker that dies or raises an error loses what it had in flight, which goes to
-another one; nodes that join get workers. A request that costs one worker after another is set aside: its reply is
-empty, with finish reason "refused", and a line names it.
+generate the same batches as a single process, so the store has the same bytes as in a run without Ray. The driver
+writes each batch when it arrives. If a worker dies or raises an error, its unfinished batches go to another worker.
+Nodes that join get workers. A request over which several workers in a row are lost is set aside: its reply is empty,
+with finish reason "refused", and a printed line names the request.
 """
 
 import itertools
@@ -24,23 +24,21 @@ ADDRESS = "RAY_ADDRESS"  # Ray's own variable: a cluster to join; without it Ray
 MISSING = "ray: not installed here; add it with `pip install -e .[cluster]`, or name the model without `ray:`"
 CHUNK = 256  # requests that an engine with continuous batching gets at once
 ATTEMPTS = 3  # of a batch before its requests are tried one by one, and of a request before it is set aside
-PATIENCE = 1.0  # seconds between two looks for new nodes
+PATIENCE = 1.0  # seconds between two checks for new nodes
 GONE = 120  # seconds without any worker, or without the GPUs that vLLM needs, after which a run ends
-# A run ends if it sets aside more requests than this, and more than one in a hundred: then the fault is not theirs.
+# A run ends if it sets aside more requests than this, and more than 1 %: the cause is then the cluster.
 ASIDE = 5
 
 
 class Worker:
-    """A process of the cluster with the engines that it was asked for; runs in a Ray actor.
-
-    It works in the project's folder of the driver. Ray starts it in the folder in which the node was started.
-    """
+    """A worker process (a Ray actor) that loads engines by name. It changes to the driver's project folder, since Ray
+    starts it in the folder in which the node was started."""
 
     def __init__(self, folder: str) -> None:
         self.folder = folder
 
     def engine(self, name: str) -> Engine:
-        """Raises StudyError if the project is not in the same folder here."""
+        """Load an engine. Raises StudyError if the project is not in the same folder on this node."""
         if not Path(self.folder, "params.yaml").is_file():
             raise StudyError(
                 f"ray: node {socket.gethostname()} has no project in {self.folder}; mount or copy it there"
@@ -58,35 +56,35 @@ class Worker:
         yield from self.engine(name).run(batches)
 
 
-def joined():
-    """The module ray, connected to a cluster. Raises StudyError if it is not installed."""
+def connect():
+    """Connect to a cluster and return the module ray. Raises StudyError if it is not installed."""
     try:
         import ray
     except ImportError:
         raise StudyError(MISSING) from None
     if not ray.is_initialized():
-        # "local": without it Ray joins whatever cluster another process of this machine has started, and ends with it.
+        # Without "local", Ray joins any cluster that another process of this machine has started, and ends with it.
         own = {} if os.environ.get(ADDRESS) else {"address": "local", "include_dashboard": False}
         ray.init(log_to_driver=False, configure_logging=False, **own)
     return ray
 
 
 def memory(ray) -> float:
-    """Bytes of memory of one of the cluster's GPUs, as its node counts them; 0 if there is none."""
+    """Memory of one of the cluster's GPUs in bytes, as its node reports it; 0 if the cluster has no GPU."""
     if not ray.cluster_resources().get("GPU"):
         return 0.0
     return ray.get(ray.remote(num_gpus=1)(vllm.memory).remote())
 
 
 def cards(name: str, memory: float, there: int = 0) -> int:
-    """GPUs of `memory` bytes, of `there`, that a worker needs for an engine: those that vLLM needs, else 1."""
+    """Number of GPUs per worker: those that vLLM needs, 1 for another engine. memory (bytes), there: see vllm.cards."""
     return vllm.cards(name.removeprefix("vllm:"), memory, there) if memory and name.startswith("vllm:") else 1
 
 
 def wait_for_gpus(ray) -> None:
-    """Wait until a GPU is in a cluster that was joined: its nodes may start after the driver.
+    """Wait until the cluster at RAY_ADDRESS has a GPU, since its nodes may start after the driver.
 
-    Raises StudyError if none comes. Workers without GPUs would fill the cores of the nodes that bring them.
+    Otherwise workers without GPUs would occupy the cores of GPU nodes. Raises StudyError if no GPU joins.
     """
     end, announced = time.monotonic() + GONE, False
     while os.environ.get(ADDRESS) and not ray.cluster_resources().get("GPU"):
@@ -100,8 +98,8 @@ def wait_for_gpus(ray) -> None:
 
 
 class Pool:
-    """The workers of the cluster: as many as its cores allow at any time, or its GPUs with as many to a worker as the
-    engine `name` needs (`each`)."""
+    """The workers of the cluster: one per core, or one per `each` GPUs if the cluster has GPUs. `each` is the number of
+    GPUs that the engine `name` needs."""
 
     def __init__(self, ray, name: str) -> None:
         if name.startswith("vllm:"):
@@ -122,19 +120,19 @@ class Pool:
                 self.free.put((self.started(), ""))
 
     def started(self):
-        """A new worker."""
+        """Start a worker."""
         return self.kind.remote(str(root()))
 
     def take(self, name: str):
-        """A free worker for the engine `name`. One that holds another model in vLLM is replaced, which frees its GPUs.
+        """Return a free worker for the engine `name`. A worker with another model in vLLM is replaced to free its GPUs.
         Raises StudyError if the cluster has no workers for GONE seconds."""
         for waited in itertools.count():
             try:
-                worker, held = self.free.get(timeout=PATIENCE)
+                worker, loaded = self.free.get(timeout=PATIENCE)
             except queue.Empty:
                 self.grow()
             else:
-                if held in ("", name):
+                if loaded in ("", name):
                     return worker
                 self.ray.kill(worker)
                 return self.started()
@@ -142,25 +140,25 @@ class Pool:
                 raise StudyError("ray: the cluster has no nodes left; start some, and run the same command again")
 
     def give_back(self, worker, name: str) -> None:
-        """A worker is free again; with vLLM it holds the engine `name`."""
+        """Mark a worker as free. With vLLM it keeps the engine `name` loaded."""
         self.free.put((worker, name if name.startswith("vllm:") else ""))
 
     def lost(self, worker) -> None:
-        """A worker is dead, or may be broken: after an error of CUDA or vLLM, every further request would fail."""
+        """Replace a dead or possibly broken worker: after a CUDA or vLLM error, every further request would fail."""
         self.ray.kill(worker)
         with self.lock:
             self.size -= 1
         self.grow()
 
 
-POOL: list[Pool] = []  # of this process, started by the first engine
+POOL: list[Pool] = []  # the pool of this process, started by the first engine
 
 
 def pool(name: str) -> Pool:
-    """The pool, with workers that can load the engine `name`. Raises StudyError if the pool's have too few GPUs."""
+    """The pool of this process. Raises StudyError if its workers have too few GPUs for the engine `name`."""
     if not POOL:
-        POOL.append(Pool(joined(), name))
-    # Not asked from the cluster again: the workers hold all GPUs.
+        POOL.append(Pool(connect(), name))
+    # Use the stored memory: a new query of the cluster would need a GPU, and the workers occupy all of them.
     if POOL[0].each < (needed := cards(name, POOL[0].memory)):
         raise StudyError(
             f"ray: {name} needs {needed} GPUs, but the workers of this run have {POOL[0].each}; name it before smaller "
@@ -175,12 +173,12 @@ class Cluster:
     def __init__(self, name: str):
         self.name, self.pool = name, pool(name)
         self.many = CHUNK if batches_itself(name) else 1  # batches that a worker gets at once
-        self.answered = self.aside = 0  # requests, by workers and by `set_aside`
+        self.answered = self.aside = 0  # requests answered by workers, and requests set aside
         self.reason = ""  # why the last worker was lost
         self.fingerprint = self.ask("fingerprint")
 
     def ask(self, method: str, *given):
-        """The answer of any worker; a lost worker is replaced. Raises StudyError if one after another is lost."""
+        """The result of a method of any worker; lost workers are replaced. Raises StudyError after ATTEMPTS losses."""
         for _ in range(ATTEMPTS):
             worker = self.pool.take(self.name)
             try:
@@ -193,7 +191,8 @@ class Cluster:
         raise StudyError(f"ray: {ATTEMPTS} workers were lost, one after another ({reason}); see Ray's own log")
 
     def failed(self, worker, error: Exception) -> str:
-        """Why a worker is lost. Raises the error of a worker that is well: StudyError of its input, or Stopped."""
+        """Replace a worker after `error` and return the reason. A StudyError or Stopped is raised instead, and the
+        worker stays."""
         cause = getattr(error, "cause", None)
         if isinstance(cause, StudyError | Stopped):
             self.pool.give_back(worker, self.name)
@@ -229,7 +228,8 @@ class Cluster:
                 yield number, replies
 
     def generated(self, chunk: list[int], batches: Sequence[Batch]) -> Iterator[tuple[int, list[Reply]]]:
-        """The batches of a chunk, each as soon as it is finished, on one worker after another until all are."""
+        """Yield the batches of a chunk as they finish. After ATTEMPTS lost workers, unfinished batches are tried one by
+        one, then the requests of such a batch; a request that still fails is set aside."""
         left = list(chunk)
         for _ in range(ATTEMPTS):
             for number, replies in self.streamed(left, batches):
@@ -246,11 +246,11 @@ class Cluster:
         if len(requests) == 1:
             yield number, [self.set_aside(requests[0])]
             return
-        alone = [Batch([request], seed) for request in requests]
-        yield number, [reply for i in range(len(alone)) for _, (reply,) in self.generated([i], alone)]
+        singles = [Batch([request], seed) for request in requests]
+        yield number, [reply for i in range(len(singles)) for _, (reply,) in self.generated([i], singles)]
 
     def streamed(self, numbers: Sequence[int], batches: Sequence[Batch]) -> Iterator[tuple[int, list[Reply]]]:
-        """What one worker finishes of the batches: all of them, unless it is lost."""
+        """Yield the batches that one worker finishes: all of them, unless the worker is lost."""
         numbers = tuple(numbers)
         deadline.check()
         worker = self.pool.take(self.name)
@@ -266,9 +266,9 @@ class Cluster:
             self.pool.give_back(worker, self.name)
 
     def set_aside(self, request: Request) -> Reply:
-        """The empty reply to a request that no worker survives, which is named in a line.
+        """Print a line about a request over which ATTEMPTS workers were lost, and return an empty reply to it.
 
-        Raises StudyError after too many: an empty reply is kept, and a broken cluster must not fill the store with them.
+        Raises StudyError after too many: a broken cluster must not fill the store with empty replies.
         """
         self.aside += 1
         start = " ".join(request.messages[-1]["content"].split())[:80]

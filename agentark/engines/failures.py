@@ -1,7 +1,8 @@
-"""Failures of a server, told apart: temporary, permanent, or a prompt that a filter refuses. No requests are sent here.
+"""Classify a server's failures as temporary, permanent, or a prompt that a filter refuses. This module sends nothing.
 
-In: the status and the parsed body of a response (see `replies`). Out: Passing (temporary) or StudyError (permanent) with
-the server's message, or a refused Reply. Servers have many forms of an error's body, so any of them is searched for words.
+Input: the status and the parsed body of a response (see `replies`). Output: Passing (temporary) or StudyError
+(permanent) with the server's message, or a refused Reply. Error bodies have many formats, so they are searched for
+known patterns.
 """
 
 import html
@@ -18,9 +19,9 @@ import httpx
 from agentark import StudyError, redacted
 from agentark.engines import Reply
 
-WORDS = 300  # maximal length, in characters, of a quoted server message
+WORDS = 300  # maximum length, in characters, of a quoted server message
 PASSING = (408, 409, 425, 429)  # and 5xx: the same request may succeed later
-# What a model's template says to messages that it does not take; llama.cpp answers it with status 500.
+# Errors of a chat template that does not accept the messages; llama.cpp sends them with status 500.
 TEMPLATE = r"jinja|chat template|roles must alternate|system role|roles are supported|unexpected (?:message )?role"
 # Permanent failures, recognised by code and message, not by status: servers send them as 400, 402, 429, 500 and inside
 # a 200 (Aider-AI/aider#3550, openai/codex#6340, langchain-ai/langchainjs#1929).
@@ -52,13 +53,14 @@ KINDS = (
     (r"more system memory", "free memory on the server, or name a smaller model"),
     (TEMPLATE, "use order=shared, or name a model whose chat template takes these messages"),
 )
-# A limit per minute, which passes although its message may sound like one of KINDS; unless it is SURE to stay.
+# A limit per minute is temporary, although its message may match one of KINDS. A match of SURE is permanent.
 LIMIT = r"(?:again|retry|wait)(?: in| after| for)? \d|please wait|per[ -]?min(?:ute)?\b|rate limit reached"
 SURE = r"insufficient_quota|budget_?exceeded|request too large|must be reduced"
 DURATION = r"(\d+(?:\.\d+)?)\s*(ms|milliseconds?|s|sec(?:ond)?s?|m|min(?:ute)?s?|h|hours?|d|days?)(?![a-z])\s*"
-PAUSE = re.compile(rf"(?:again|retry|wait)(?: in| after| for)? ((?:{DURATION})+)")
+# A number at the end of the message may lack a unit: it is in seconds, as in a Retry-After header.
+PAUSE = re.compile(rf"(?:again|retry|wait)(?: in| after| for)? ((?:{DURATION})+|\d+(?:\.\d+)?(?=\W*$))")
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}  # seconds
-# A prompt or an answer that a filter refuses: by code, or by message.
+# Codes and messages for a prompt or an answer that a filter refuses.
 REFUSED = (
     r"content_?filter|content_?policy_?violation|data_?inspection_?failed|responsibleaipolicyviolation"
     r"|content management policy|inappropriate content"
@@ -73,12 +75,12 @@ ADVICE = {
     **dict.fromkeys(range(300, 400), "the server redirects to no other place; correct the address"),
 }
 OTHERWISE = "change the request (a shorter prompt, fewer tokens), or name another model"
-# Where an error stands in a body, its codes, and its message.
+# Keys of an error in a body, of its status, of its codes and of its message.
 ERRORS = ("error", "errors", "fault", "detail")
 STATUSES = ("code", "status", "statuscode", "status_code")
 CODES = (*STATUSES, "type", "param")
 MESSAGES = ("message", "detail", "msg", "faultstring", "error_description", "errormessage", "title")
-TYPES = {"rate_limit": 429, "too_many_requests": 429, "overloaded": 503}  # statuses by the beginning of a code or type
+TYPES = {"rate_limit": 429, "too_many_requests": 429, "overloaded": 503}  # beginning of a code or type -> status
 
 
 class Passing(Exception):
@@ -98,10 +100,9 @@ def failed(status: int, body: object, pause: float | None) -> Reply:
 
     Returns a Reply with finish reason "refused" if a content filter rejected the prompt.
     """
-    words, described = complaint(body)
-    if status not in (401, 429) and re.search(
-        REFUSED, described
-    ):  # some servers report a refused prompt as an error, without token counts
+    words, described = message_of(body)
+    # Some servers report a refused prompt as an error, without token counts.
+    if status not in (401, 429) and re.search(REFUSED, described):
         return Reply("", 0, 0, "refused", 0.0)
     reason = ": ".join(filter(None, [f"status {status}" if status else "", quoted(words)]))
     sure = re.search(SURE, described)
@@ -115,17 +116,17 @@ def failed(status: int, body: object, pause: float | None) -> Reply:
 
 
 def refused_by_template(status: int, body: object) -> bool:
-    """Whether a model's template may have refused the messages. Status 400 may mean that too."""
-    return status == 400 or (status >= 400 and re.search(TEMPLATE, complaint(body)[1]) is not None)
+    """Whether a model's template may have refused the messages. Any status 400 counts, since it may have this cause."""
+    return status == 400 or (status >= 400 and re.search(TEMPLATE, message_of(body)[1]) is not None)
 
 
-def complaint(body: object) -> tuple[str, str]:
-    """A failure's message as the server wrote it, and what describes it: in lower case, with its codes, without links.
+def message_of(body: object) -> tuple[str, str]:
+    """A failure's original message, and the text to search for patterns: its codes and message in lower case, no links.
 
-    A link to a provider's page on billing says nothing about the failure.
+    Links are removed because a link to a provider's billing page does not describe the failure.
     """
     try:
-        codes, words = " ".join(coded(body)), worded(body)
+        codes, words = " ".join(codes_in(body)), message_in(body)
         words = words or codes or (json.dumps(body, ensure_ascii=False) if body not in (None, "", [], {}) else "")
     except RecursionError:
         codes, words = "", "an answer of too many levels"
@@ -136,48 +137,48 @@ def lowered(record: dict) -> dict[str, Any]:
     return {str(name).lower(): value for name, value in record.items()}
 
 
-def coded(value: object) -> list[str]:
-    """The codes and types of an error, from wherever they stand in a body."""
+def codes_in(value: object) -> list[str]:
+    """The codes and types of an error, at any position in a body."""
     if isinstance(value, list):
-        return [code for item in value for code in coded(item)]
+        return [code for item in value for code in codes_in(item)]
     if not isinstance(value, dict):
         return []
     record = lowered(value)
     own = [str(record[name]) for name in CODES if record.get(name) and not isinstance(record[name], dict | list)]
     if isinstance(record.get("metadata"), dict) and "flagged_input" in record["metadata"]:  # OpenRouter
         own.append("content_filter")
-    return own + [code for name in (*ERRORS, "innererror") for code in coded(record.get(name))]
+    return own + [code for name in (*ERRORS, "innererror") for code in codes_in(record.get(name))]
 
 
-def worded(value: object) -> str:
-    """The message of an error, from wherever it stands in a body, or "" if no known name has it."""
+def message_in(value: object) -> str:
+    """The message of an error, at any position in a body, or "" if it is under no known key."""
     if isinstance(value, list):
-        return "; ".join(dict.fromkeys(filter(None, map(worded, value))))
+        return "; ".join(dict.fromkeys(filter(None, map(message_in, value))))
     if not isinstance(value, dict):
         return "" if value is None or isinstance(value, bool) else str(value)
     record = lowered(value)
     place = record.get("loc")  # FastAPI's validation errors
-    words = next(filter(None, (worded(record.get(name)) for name in MESSAGES)), "")
+    words = next(filter(None, (message_in(record.get(name)) for name in MESSAGES)), "")
     if place and words:
         words = f"{'.'.join(map(str, place)) if isinstance(place, list) else place}: {words}"
     raw = record["metadata"].get("raw") if isinstance(record.get("metadata"), dict) else None  # OpenRouter
     found = [
-        worded(record.get("error")),
+        message_in(record.get("error")),
         words,
-        *(worded(record.get(name)) for name in ("errors", "fault")),
+        *(message_in(record.get(name)) for name in ("errors", "fault")),
         as_text(raw),
     ]
     return ": ".join(dict.fromkeys(filter(None, found)))
 
 
 def as_text(value: object) -> str:
-    return worded(value) or (json.dumps(value) if isinstance(value, dict | list) else "")
+    return message_in(value) or (json.dumps(value) if isinstance(value, dict | list) else "")
 
 
 def quoted(words: object, most: int = WORDS) -> str:
     """A server's message on one line, without HTML and secrets, cut to `most` characters.
 
-    Secrets are removed before the cut, or a part of one would remain.
+    Secrets are removed before the cut, so that no part of one remains.
     """
     text = str(words)
     if re.match(r"\s*<", text):
@@ -188,7 +189,7 @@ def quoted(words: object, most: int = WORDS) -> str:
 
 
 def status_in(*errors: Any) -> int:
-    """The HTTP status stated by an error inside a 200 response, in the error or beside it, or 0 if there is none."""
+    """The HTTP status in an error inside a 200 response, or in the record around the error; 0 if there is none."""
     for record in (lowered(error) for error in errors if isinstance(error, dict)):
         for name in STATUSES:
             with suppress(ValueError, TypeError, OverflowError):
@@ -201,24 +202,20 @@ def status_in(*errors: Any) -> int:
     return 0
 
 
-def asked_pause(response: httpx.Response) -> float | None:
-    """The wait in seconds from a Retry-After header (a number or a date), or None without a readable one."""
-    asked = response.headers.get("retry-after", "")
+def retry_after(response: httpx.Response) -> float | None:
+    """The wait in seconds from a Retry-After header (a number or a date), or None if it is missing or unreadable."""
+    header = response.headers.get("retry-after", "")
     with suppress(ValueError):
-        return max(0.0, float(asked)) if isfinite(float(asked)) else None
+        return max(0.0, float(header)) if isfinite(float(header)) else None
     with suppress(ValueError, OverflowError):
-        return max(0.0, parsedate_to_datetime(asked).timestamp() - time.time())
+        return max(0.0, parsedate_to_datetime(header).timestamp() - time.time())
     return None
 
 
 def pause_in(words: str) -> float | None:
     """The wait in seconds that a message asks for, as in "try again in 1m20.5s", or None."""
     found = PAUSE.search(words)
-    return (
-        sum(
-            float(number) * (0.001 if unit.startswith(("ms", "mil")) else UNITS[unit[0]])
-            for number, unit in re.findall(DURATION, found[1])
-        )
-        if found
-        else None
-    )
+    if not found:
+        return None
+    parts = re.findall(DURATION, found[1]) or [(found[1], "s")]
+    return sum(float(number) * (0.001 if unit.startswith(("ms", "mil")) else UNITS[unit[0]]) for number, unit in parts)

@@ -1,8 +1,8 @@
 """Generation by llama.cpp, in this process: quantised models from GGUF files, on a CPU or a GPU.
 
-Each process has one thread and one slot, so that a sample depends on its own request alone. With one process per core
-(see debate.run), more slots are no faster on a CPU. Requests with a common prefix share a batch, which reads the prefix
-once.
+Each process has one thread and one slot, so that a sample depends only on its own request. With one process per core
+(see debate.run), more slots are not faster on a CPU. Requests with a common prefix share a batch, in which the prefix
+is read once.
 """
 
 import time
@@ -13,11 +13,11 @@ from agentark import StudyError, deadline, first_line
 from agentark.engines import Batch, Reply, Request, replies
 from agentark.engines.failures import Passing
 from agentark.models.chat import SWITCH
-from agentark.models.gguf import MISSING, digest, located
+from agentark.models.gguf import MISSING, digest, gguf_path
 
 WINDOW = 8192  # maximal tokens of prompt and reply together; less if the model's own window is smaller
 TOGETHER = 8  # requests per batch, the most that an interruption can lose
-# Sample from the whole distribution. llama.cpp's default has its own top-k, top-p and min-p.
+# Sample from the full distribution, unlike llama.cpp's defaults, which include top-k, top-p and min-p.
 PLAIN_SAMPLING = {"top_k": 0, "top_p": 1.0, "min_p": 0.0, "repeat_penalty": 1.0, "samplers": ["temperature"]}
 
 
@@ -28,7 +28,7 @@ class LlamaCpp:
     """
 
     def __init__(self, name: str):
-        files = [located(part) for part in name.split("+")]
+        files = [gguf_path(part) for part in name.split("+")]
         try:
             import xllamacpp
             from gguf import GGUFReader
@@ -54,7 +54,7 @@ class LlamaCpp:
         """Group successive requests whose prompts share at least their first half, at most TOGETHER per batch."""
         found: list[list[int]] = []
         for i, request in enumerate(requests):
-            if found and len(found[-1]) < TOGETHER and alike(requests[found[-1][0]], request):
+            if found and len(found[-1]) < TOGETHER and share_prefix(requests[found[-1][0]], request):
                 found[-1].append(i)
             else:
                 found.append([i])
@@ -68,7 +68,7 @@ class LlamaCpp:
 
     def reply(self, request: Request, continues: bool) -> Reply:
         """One answer. continues: reuse the cached prefix that the prompt shares with the previous one."""
-        asked = {
+        body = {
             "messages": request.messages,
             "temperature": request.temperature,
             "max_tokens": request.most,
@@ -79,20 +79,20 @@ class LlamaCpp:
         }
         start = time.perf_counter()
         try:
-            answered = replies.reply(self.model.handle_chat_completions(asked))
+            answered = replies.reply(self.model.handle_chat_completions(body))
         except (StudyError, Passing) as error:
             raise StudyError(f"{self.name}: {error}") from None
         return replace(answered, seconds=time.perf_counter() - start)
 
 
 def own_window(reader) -> int:
-    """The context length of the model in a GGUF file, in tokens."""
+    """Return the context length, in tokens, of the model in a GGUF file."""
     fields = reader.fields
     architecture = fields["general.architecture"].contents()
     return int(fields[f"{architecture}.context_length"].contents())
 
 
-def alike(first: Request, second: Request) -> bool:
+def share_prefix(first: Request, second: Request) -> bool:
     """Whether two prompts share the first half of the longer one."""
     one, other = ("\0".join(m["role"] + m["content"] for m in r.messages) for r in (first, second))
     half = max(len(one), len(other)) // 2

@@ -1,7 +1,7 @@
 """Generation by transformers with continuous batching and paged attention: `paged:` before a model's folder.
 
-A reply that ends makes room for the next request at once, so a GPU is busy until the last one; with CUDA graphs where
-there is a GPU. For GPUs on which vLLM, which is faster, is not installed.
+When a reply ends, the next request takes its place at once, so a GPU stays busy until the last request. A GPU uses CUDA
+graphs. This engine is for GPUs on which vLLM, which is faster, is not installed.
 """
 
 import time
@@ -33,9 +33,9 @@ class Paged(Transformers):
         """
         start = time.perf_counter()
         prompts = self.prompts(batch)
-        # A GPU's memory is free for the cache; on a CPU transformers would take nearly all of it.
-        small = {} if self.device == "cuda" else {"num_blocks": BLOCKS, "max_batch_tokens": WINDOW}
-        config = ContinuousBatchingConfig(seed=seed, **small)
+        # On a GPU the cache may take the free memory; on a CPU transformers would take nearly all memory.
+        limits = {} if self.device == "cuda" else {"num_blocks": BLOCKS, "max_batch_tokens": WINDOW}
+        config = ContinuousBatchingConfig(seed=seed, **limits)
         outputs = list(self.model.generate_batch(prompts, self.sampling(batch[0]), config).values())
         failed = next((o.error for o in outputs if o.error), None)
         if failed or len(outputs) < len(batch):

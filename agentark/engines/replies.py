@@ -1,8 +1,8 @@
 """Parse a server's response: an answer, or a failure (see `failures`). No requests are sent here.
 
-In: a response of an OpenAI-compatible server (https://platform.openai.com/docs/api-reference/chat), in the forms that
-servers actually send. Out: a Reply. A failure raises Passing (temporary) or StudyError (permanent) with the server's
-message.
+Input: a response of an OpenAI-compatible server (https://platform.openai.com/docs/api-reference/chat), in the forms
+that servers actually send. Output: a Reply. A failure raises Passing (temporary) or StudyError (permanent) with the
+server's message.
 """
 
 import json
@@ -13,10 +13,10 @@ import httpx
 
 from agentark import StudyError
 from agentark.engines import Reply
-from agentark.engines.failures import Passing, asked_pause, complaint, failed, quoted, status_in
+from agentark.engines.failures import Passing, failed, message_of, quoted, retry_after, status_in
 from agentark.engines.requests import FinishReason
 
-# Finish reasons in lower case. Besides OpenAI's: `eos_token` (vespa-engine/vespa#33327), `end_turn` and `max_tokens`
+# Finish reasons in lower case. Of other servers: `eos_token` (vespa-engine/vespa#33327), `end_turn` and `max_tokens`
 # (gateways to Anthropic's API), `safety` and upper case (gateways to Google's).
 FINISHED: dict[str, FinishReason] = {
     **dict.fromkeys(
@@ -36,12 +36,12 @@ FINISHED: dict[str, FinishReason] = {
 UNFINISHED = ("", "none", "null", "abort", "aborted", "cancelled", "canceled", "error", "timeout", "preempted",
               "network_error", "insufficient_system_resource", "time_limit", "not_finished")  # fmt: skip
 THOUGHTS = ("reasoning_content", "reasoning", "thinking", "reasoning_details")  # fields of a message
-THINKING = ("reasoning", "thinking", "reasoning_text", "redacted_thinking")  # types of a part of its content
+THINKING = ("reasoning", "thinking", "reasoning_text", "redacted_thinking")  # types of content parts
 
 
 def read(response: httpx.Response) -> Reply:
     """The answer in a response, with `seconds` 0. Raises Passing, or StudyError for a permanent failure."""
-    body, pause = content(response), asked_pause(response)
+    body, pause = content(response), retry_after(response)
     if not response.is_success:
         return failed(response.status_code, body, pause)
     try:
@@ -49,13 +49,13 @@ def read(response: httpx.Response) -> Reply:
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         if isinstance(body, str) and body.lstrip().startswith("data:"):
             raise StudyError("the server streams its answers; switch streaming off there") from None
-        raise Passing(f"a response that is no chat completion: {quoted(complaint(body)[0])}", few=True) from None
+        raise Passing(f"a response that is no chat completion: {quoted(message_of(body)[0])}", few=True) from None
 
 
 def content(response: httpx.Response) -> object:
     """A response's body: the parsed JSON, or the text if it is not JSON.
 
-    Bytes that are no UTF-8 are read as the response declares, and what is no character then is replaced.
+    Bytes that are not UTF-8 are decoded with the declared encoding; invalid bytes are then replaced.
     """
     with suppress(ValueError, RecursionError):
         return json.loads(response.content, strict=False)
@@ -64,7 +64,7 @@ def content(response: httpx.Response) -> object:
     except ValueError:
         try:
             text = response.content.decode(response.charset_encoding or "utf-8", "replace")
-        except Exception:  # a declared encoding that is none, or none of text
+        except Exception:  # the declared encoding is unknown or not a text encoding
             text = response.content.decode("utf-8", "replace")
     with suppress(ValueError, RecursionError):
         return json.loads(text, strict=False)
@@ -74,13 +74,13 @@ def content(response: httpx.Response) -> object:
 def reply(body: Any, pause: float | None = None) -> Reply:
     """Parse a chat completion. Raises ValueError, LookupError, TypeError or AttributeError if it is not one.
 
-    An error in it counts as a failed response: in the body (BerriAI/litellm#8448), a choice or a message. Token counts
-    are 0 if the server sends none.
+    An error in the body (BerriAI/litellm#8448), a choice or a message counts as a failed response. Token counts are 0
+    if the server sends none.
     """
     error = error_in(body)
     if error:
-        beside = body if isinstance(body, dict) else None
-        return failed(status_in(error, beside), {"error": error}, pause)
+        container = body if isinstance(body, dict) else None
+        return failed(status_in(error, container), {"error": error}, pause)
     choice = body["choices"][0]
     message = choice.get("message") or {"content": choice["text"]}  # `text`: the older completions API
     usage = body["usage"] if isinstance(body.get("usage"), dict) else {}
@@ -89,17 +89,17 @@ def reply(body: Any, pause: float | None = None) -> Reply:
         return Reply("", prompt_tokens, completion_tokens, "refused", 0.0)
     text, thought = text_of(message.get("content")), thought_of(message)
     reason = reason_of(choice, message, text)
-    # A thought without text is a reply cut off while thinking (ml-explore/mlx-lm#1738). Without text, thought and
-    # tokens there is no answer.
+    # A thought without text is a reply cut off while thinking (ml-explore/mlx-lm#1738). A reply without text, thought
+    # and tokens is not an answer.
     if not text and not thought and reason == "stop" and not completion_tokens:
         raise Passing("an empty answer of no tokens", few=True)
-    if thought.strip():  # marked, as in the text of engines that do not take it apart
+    if thought.strip():  # marked as in the text of engines that do not separate thoughts
         text = f"<think>{thought}" + ("" if reason == "length" and not text else f"</think>{text}")
     return Reply(text, prompt_tokens, completion_tokens, reason, 0.0)
 
 
 def error_in(body: Any) -> Any:
-    """What a body, its first choice or that choice's message has as its error, if any."""
+    """Return the error in a body, in its first choice or in that choice's message, or None."""
     places = [body[0] if isinstance(body, list) and len(body) == 1 else body]
     with suppress(LookupError, TypeError, AttributeError):
         places.append(body["choices"][0])
@@ -108,7 +108,7 @@ def error_in(body: Any) -> Any:
 
 
 def reason_of(choice: dict, message: dict, text: str) -> FinishReason:
-    """How an answer ended. Raises Passing if it did not end, StudyError if it ended in no text, as with tools."""
+    """Return how an answer ended. Raises Passing if it is unfinished, StudyError after another end, as tool calls."""
     given = choice.get("finish_reason")
     reason = str((given.get("type") if isinstance(given, dict) else given) or "").lower()
     if reason in UNFINISHED:
@@ -134,13 +134,13 @@ def refusal_in(message: dict) -> bool:
 
 
 def thought_of(message: dict) -> str:
-    """A message's thought, from the first of the fields that servers use for it, or from parts of the content."""
+    """Return a message's thought, from the first non-empty field in THOUGHTS, else from parts of the content."""
     fields = (plain(message.get(name)) for name in THOUGHTS)
     return next(filter(str.strip, fields), plain(parts_of(message, *THINKING)))
 
 
 def plain(value: object) -> str:
-    """The text in a thought's field: a string, or a list of parts with texts."""
+    """Return the text in a thought's field, which is a string, a part with a text, or a list of these."""
     if isinstance(value, list):
         return "".join(map(plain, value))
     if isinstance(value, dict):

@@ -1,8 +1,8 @@
 """Requests, replies and the store of finished generations.
 
-The store keeps whole batches, because padding and matrix shapes affect the last bits of the samples. An interrupted run
-continues batch by batch and produces the same bytes. For engines that batch internally (vLLM, a server) a batch is one
-request.
+The store contains complete batches, because padding and matrix shapes affect the last bits of the samples. An
+interrupted run continues batch by batch and produces the same bytes. For engines that batch internally (vLLM, a server)
+a batch is one request.
 """
 
 import hashlib
@@ -21,13 +21,13 @@ from agentark.files import write_atomically
 from agentark.models.chat import system_prompt
 from agentark.parallel import tick
 
-# "thought" is in files of earlier versions alone, see Reply.cut_in_thought.
+# "thought" occurs only in files of earlier versions, see `separate_thought`.
 FinishReason = Literal["stop", "length", "refused", "thought"]
 
 
 @dataclass(frozen=True)
 class Request:
-    """One chat to continue, sampled from the whole distribution (no top-k, no top-p).
+    """One chat to continue, sampled from the full distribution (no top-k, no top-p).
 
     Temperature 0 means greedy decoding. `seed` distinguishes otherwise equal requests.
     """
@@ -36,12 +36,12 @@ class Request:
     temperature: float
     max_tokens: int
     seed: int
-    thinking: str = ""  # "on", "off" or "", the default of the model's template
-    thought_tokens: int = 0  # further tokens, for a thought
+    thinking: str = ""  # "on", "off" or "" (the default of the model's template)
+    thought_tokens: int = 0  # token budget of a thought, in addition to max_tokens
 
     @property
     def most(self) -> int:
-        """The most tokens of the reply. Without a thought none are set aside for one."""
+        """The maximum number of tokens of the reply. With thinking off, `thought_tokens` do not count."""
         return self.max_tokens + (0 if self.thinking == "off" else self.thought_tokens)
 
     def recorded(self) -> dict:
@@ -54,9 +54,9 @@ DEFAULTS = {field.name: field.default for field in fields(Request) if field.defa
 
 @dataclass(frozen=True)
 class Chat:
-    """How models are asked: the parameters `thinking`, `thought_tokens` and `system` (a system prompt) of a notebook.
+    """The parameters `thinking`, `thought_tokens` and `system` (a system prompt) of a notebook, for all its requests.
 
-    Raises StudyError for a value that is none of theirs.
+    Raises StudyError for an invalid value.
     """
 
     thinking: str = ""
@@ -75,11 +75,11 @@ class Chat:
 
     @classmethod
     def of(cls, params: dict) -> "Chat":
-        """From the shared parameters of the study."""
+        """Return the Chat with the values of the study's shared parameters."""
         return cls(params["thinking"], params["thought_tokens"], params["system"])
 
     def request(self, messages: list[dict[str, str]], temperature: float, max_tokens: int, seed: int) -> Request:
-        """The request for a reply to `messages`."""
+        """Return the request for a reply to `messages`."""
         return Request(
             [*system_prompt(self.system), *messages], temperature, max_tokens, seed, self.thinking, self.thought_tokens
         )
@@ -92,7 +92,7 @@ PLAIN = Chat()
 class Reply:
     """A continuation. `completion_tokens` includes the end of turn; `seconds` is a share of the wall-clock time.
 
-    An engine's text is the model's, thought and all; the store's has the thought apart, see `parted`.
+    The `text` from an engine includes the thought. Store.generate moves it to `thought`, see `separate_thought`.
     """
 
     text: str
@@ -104,7 +104,7 @@ class Reply:
 
     @property
     def cut_in_thought(self) -> bool:
-        """Whether the reply ended in its thought, so that it has no answer."""
+        """Whether the reply ended within its thought and so has no answer."""
         return self.finish_reason == "length" and bool(self.thought) and not self.text
 
 
@@ -138,13 +138,13 @@ class Store:
     folder: Path
 
     def generate(self, engine: Engine, requests: Sequence[Request]) -> list[Reply]:
-        """Replies in the order of `requests`. Only missing batches are generated; each is written once it finishes, and
-        advances the progress bar by its requests. Raises Stopped if the run has to stop (see `deadline`)."""
+        """Return replies in the order of `requests`. Only missing batches are generated; each is written when finished
+        and advances the progress bar by its requests. Raises Stopped if the run has to stop (see `deadline`)."""
         places: dict[str, list[list[int]]] = {}  # equal batches share a key
         for indices in engine.batches(requests):
-            asked = json.dumps([engine.fingerprint, [requests[i].recorded() for i in indices]])
-            places.setdefault(hashlib.sha256(asked.encode()).hexdigest(), []).append(indices)
-        # A file with another number of replies is damaged.
+            content = json.dumps([engine.fingerprint, [requests[i].recorded() for i in indices]])
+            places.setdefault(hashlib.sha256(content.encode()).hexdigest(), []).append(indices)
+        # A file with a different number of replies is damaged.
         finished = {k: batch for k in places if (batch := self.read(k)) and len(batch) == len(places[k][0])}
         tick(sum(len(indices) for key in finished for indices in places[key]))
         missing = [key for key in places if key not in finished]
@@ -158,13 +158,13 @@ class Store:
         for key, copies in places.items():
             for indices in copies:
                 replies.update(zip(indices, finished[key], strict=True))
-        return [parted(replies[i], request) for i, request in enumerate(requests)]
+        return [separate_thought(replies[i], request) for i, request in enumerate(requests)]
 
     def path(self, key: str) -> Path:
         return self.folder.joinpath(key[:2], f"{key}.json")
 
     def read(self, key: str) -> list[Reply] | None:
-        """The finished batch with that key, or None if there is none or its file is damaged."""
+        """Return the finished batch with that key, or None if it is missing or its file is damaged."""
         found = read_file(self.path(key))
         return found and found[0]
 
@@ -179,9 +179,9 @@ ANSWERS = TypeAdapter(list[Reply])
 
 
 def read_file(file: Path) -> tuple[list[Reply], str] | None:
-    """The replies in a file of the store and the engine that generated them, or None if there is none or it is damaged.
+    """Return the replies in a file of the store and the engine that generated them; None for a missing or damaged file.
 
-    The engine is only for searching the store, see agentark/engines/store.py.
+    The engine is used only to search the store, see agentark/engines/store.py.
     """
     try:
         records = json.loads(file.read_text(encoding="utf-8"))
@@ -192,12 +192,12 @@ def read_file(file: Path) -> tuple[list[Reply], str] | None:
     return [replace(r, text=encodable(r.text), thought=encodable(r.thought)) for r in found], engine
 
 
-def parted(reply: Reply, request: Request) -> Reply:
-    """The reply with its thought apart from its text, the answer.
+def separate_thought(reply: Reply, request: Request) -> Reply:
+    """Return the reply with its thought in `thought` and only the answer in `text`.
 
-    A thought that does not end, or has more than request.thought_tokens tokens (if any), counts as cut: the finish
-    reason is "length" and the text empty. Its tokens are its share of the reply's characters, since no engine counts
-    them apart.
+    A thought that does not end, or is longer than request.thought_tokens (if above 0), counts as cut: the finish reason
+    is "length" and the text is empty. No engine counts a thought's tokens separately, so their number is estimated from
+    the thought's share of the reply's characters.
     """
     thought, answer = thoughts.split(reply.text)
     bare = thoughts.MARK.sub("", thought).strip() or reply.thought

@@ -1,7 +1,7 @@
 """`make serve MODEL=data/models/teacher PORT=8000`: an OpenAI-compatible server for a folder or a name on the hub.
 
-If vLLM is installed, it is vLLM's own server. Otherwise it is this small server around transformers, for experiments
-and tests: chat completions without streaming, one at a time, so that an answer depends on its request alone.
+If vLLM is installed, this runs vLLM's own server. Otherwise it runs a small server around transformers, for experiments
+and tests: chat completions without streaming, one at a time, so that an answer depends only on its request.
 (`transformers serve` 5.17 is no alternative: the seed of a new request reseeds the running ones, sampling and top-k
 follow the checkpoint instead of the requested temperature, a turn that ends at the last allowed token is reported as
 cut off, and it needs three more packages.)
@@ -29,7 +29,7 @@ from agentark.engines.replies import text_of
 from agentark.engines.transformers import Transformers
 from agentark.engines.vllm import settings
 from agentark.models.chat import SWITCH, prompt_ids
-from agentark.models.checkpoints import digest, located
+from agentark.models.checkpoints import digest, model_folder
 
 KNOWN = {
     "model", "messages", "temperature", "top_p", "max_tokens", "max_completion_tokens", "seed", "chat_template_kwargs",
@@ -41,7 +41,7 @@ NEUTRAL = {"top_p": 1, "n": 1, "stream": False, "presence_penalty": 0, "frequenc
 
 
 def wanted(body: dict, engine: Transformers) -> Request:
-    """Parse a chat completion's request. Raises StudyError for unsupported fields rather than ignore them."""
+    """Parse a chat completion's request. Raises StudyError for unsupported fields instead of ignoring them."""
     body = {name: value for name, value in body.items() if value is not None}  # null means not set
     refused = sorted(
         n for n, v in body.items() if (n in NEUTRAL and v != NEUTRAL[n]) or n not in {*KNOWN, *NEUTRAL, "user"}
@@ -52,7 +52,7 @@ def wanted(body: dict, engine: Transformers) -> Request:
         messages = [{"role": str(m["role"]), "content": message_text(m["content"])} for m in body["messages"]]
         if not messages:
             raise ValueError("no messages")
-        thinking = switched(dict(body.get("chat_template_kwargs", {})))
+        thinking = thinking_switch(dict(body.get("chat_template_kwargs", {})))
         room = engine.window - len(prompt_ids(engine.tokenizer, messages, engine.window - 1, thinking))
         request = Request(
             messages,
@@ -70,8 +70,8 @@ def wanted(body: dict, engine: Transformers) -> Request:
     return request
 
 
-def switched(asked: dict) -> str:
-    """The key of SWITCH that a template's arguments stand for. Raises ValueError for any other arguments."""
+def thinking_switch(asked: dict) -> str:
+    """The key of SWITCH for the arguments of a chat template. Raises ValueError for any other arguments."""
     given = {name: value for name, value in asked.items() if value is not None}
     for name, how in SWITCH.items():
         if given.items() <= how.items():
@@ -155,7 +155,7 @@ def main() -> None:
         help="in vLLM: the most tokens of a prompt and its reply; 0: the model's. On a CPU a smaller one is faster",
     )
     chosen = parser.parse_args()
-    folder = located(chosen.model)
+    folder = model_folder(chosen.model)
     # A folder's name gets a digest of its files, so that it identifies one set of weights; a hub name stays as it is.
     local = (root() / chosen.model).is_dir()
     name = f"{folder.resolve().name}@{digest(folder)[:8]}" if local else chosen.model
@@ -173,9 +173,9 @@ def main() -> None:
 
 def replace_by_vllm(folder: Path, name: str, port: int, window: int) -> NoReturn:
     """Replace this process by vLLM's own server."""
-    # vLLM gives up after 300 s of one step, in which a core reads some 50,000 tokens.
+    # By default vLLM aborts a step after 300 s, in which one core reads about 50,000 tokens.
     os.environ.setdefault("VLLM_EXECUTE_MODEL_TIMEOUT_SECONDS", "7200")
-    # A step allocates hundreds of MB on a CPU: keep them in the heap, or a third of the time goes to page faults.
+    # On a CPU a step allocates hundreds of MB. If they are not kept in the heap, page faults take a third of the time.
     os.environ.setdefault("MALLOC_MMAP_THRESHOLD_", "4000000000")
     os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", "8000000000")
     options = {"model": folder, "served-model-name": name, "host": "127.0.0.1", "port": port, **settings(folder)}

@@ -32,24 +32,24 @@ from tenacity.stop import stop_base
 from agentark import StudyError, deadline
 from agentark.engines import Batch, Reply, Request, failures, replies
 from agentark.engines.addresses import Addresses
-from agentark.engines.failures import Passing
+from agentark.engines.failures import Passing, refused_by_template
 from agentark.engines.thoughts import MARK
 from agentark.models.chat import SWITCH, without_system
 
-IN_FLIGHT = (
-    128  # concurrent requests per address, on average: enough to fill a server's batch, few enough for one thread each
-)
-PATIENCE = 20 * 60  # seconds from the first of its temporary failures after which a request fails
-# Seconds. A server sends nothing before an answer is complete, and one on a CPU may take over ten minutes for 128 at once.
+# Concurrent requests per address, on average: enough to fill a server's batch, few enough for one thread each.
+IN_FLIGHT = 128
+PATIENCE = 20 * 60  # seconds after its first temporary failure at which a request fails
+# Seconds. A server sends nothing before an answer is complete. A server on a CPU may take over ten minutes for 128
+# concurrent answers.
 LONGEST_ANSWER = 60 * 60
 LONGEST_PAUSE = 30  # seconds between two attempts, unless the server asks for more
 FEW = 5  # attempts if the failure is not known to be temporary
-LISTED = 10  # names of models in a message
-WATCHED = 1  # seconds between two looks for silent servers
-REDIRECTS = 3  # followed at most, and only within the server's own origin
-# Fields that disable a server's default changes to the distribution, by the owner it lists: vLLM applies a checkpoint's
-# generation settings, llama.cpp its own. Other servers may reject fields that are not in the API. The same servers take
-# chat_template_kwargs, by which thinking is switched.
+LISTED = 10  # maximum number of model names in a message
+WATCHED = 1  # seconds between two checks for silent servers
+REDIRECTS = 3  # maximum number of redirects, only within the server's own origin
+# Fields that disable a server's default changes to the distribution, by the owner that the server lists: vLLM applies a
+# checkpoint's generation settings, llama.cpp applies its own. Other servers may reject fields outside the API. These
+# servers also accept chat_template_kwargs, which switch thinking on or off.
 PLAIN_SAMPLING = {
     "vllm": {"top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0},
     "sglang": {"top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0},
@@ -59,9 +59,9 @@ PLAIN_SAMPLING = {
 
 
 class Server:
-    """One model of a server at `address`, which usually ends in /v1, or of several servers, separated by commas.
+    """One model on a server at `address`, which usually ends in /v1, or on several servers, separated by commas.
 
-    Of several, each request goes to the one that is likely to answer it first (see `addresses`).
+    With several servers, each request goes to the server that is likely to answer first (see `addresses`).
 
     The fingerprint is the model's name without the address: a server may move, and servers of the same model share
     finished generations. So a name must identify one set of weights (`make serve` includes a digest). Raises StudyError
@@ -90,7 +90,7 @@ class Server:
         failure: BaseException | None = None
         with (
             new_client(headers, most) as client,
-            ThreadPoolExecutor(most + 1) as pool,  # one to watch the others
+            ThreadPoolExecutor(most + 1) as pool,  # one more for `watch`
         ):
             self.greet_all(client)
             pool.submit(self.watch, halt)
@@ -106,7 +106,7 @@ class Server:
                         for waiting in calls:
                             waiting.cancel()
                         continue
-                    # The time since the previous reply, so that the shares add up to the wall-clock time.
+                    # The time since the previous reply, so that the seconds add up to the wall-clock time.
                     seconds = time.perf_counter() - start
                     yield calls[call], [replace(call.result(), seconds=seconds)]
                     start += seconds
@@ -118,14 +118,14 @@ class Server:
             raise failure
 
     def watch(self, halt: Event) -> None:
-        """Take their requests from silent servers until `halt`."""
+        """Move requests from silent servers to the other servers until `halt` is set."""
         while not halt.wait(WATCHED):
             for address, seconds in self.addresses.hang_up():
                 words = f"no answer for {seconds:.0f} s; its requests go to the other servers"
                 print(f"{address}#{self.model}: {words}", flush=True)
 
     def greet_all(self, client: httpx.Client) -> None:
-        """Greet every address that was not greeted before. Raises StudyError if none of them answers."""
+        """Call `greet` for every address without a known owner. Raises StudyError if no server answers."""
         silent = []
         for address in [a for a in self.addresses.states if a not in self.owners]:
             try:
@@ -139,10 +139,10 @@ class Server:
             print(f"{failure}; the other servers are used meanwhile", flush=True)
 
     def greet(self, client: httpx.Client, address: str) -> None:
-        """Note who owns the model at an address, which decides on the fields for plain sampling.
+        """Store the owner of the model at an address, which determines the fields for plain sampling.
 
-        Waits for a server that is still loading its model, if it is the only one. Raises Silent at once if no server
-        answers, since the address is probably misspelt, and StudyError if the model is not listed.
+        A single server is retried while it is loading its model. Raises Silent at once if no server answers, since the
+        address is probably misspelt, and StudyError if the model is not listed.
         """
         where = f"{address}#{self.model}"
         try:
@@ -154,22 +154,24 @@ class Server:
         served = owners_in(replies.content(response))
         listed = next((name for name in served if serves(name, self.model)), None)
         if served and listed is None:  # a gateway may list nothing (BerriAI/litellm#2837)
-            raise StudyError(f"{where}: the server has only {some(served, self.model)}; name one of them after #")
+            raise StudyError(
+                f"{where}: the server has only {listed_names(served, self.model)}; name one of them after #"
+            )
         self.owners[address] = str(served.get(listed or self.model))
 
     def models(self, client: httpx.Client, address: str) -> httpx.Response:
-        """The list of models. Raises Passing while the server is loading or busy.
+        """Request the list of models. Raises Passing while the server is loading or busy.
 
-        A server may refuse the list alone: then the first request shows what it has.
+        Other failures are ignored: a server may refuse only the list, and the first request shows if it has the model.
         """
-        with faults():
+        with translated_errors():
             response = client.get(f"{address}/models", timeout=30, extensions=self.addresses.traced(address))
         if response.status_code in failures.PASSING or (response.status_code >= 500 and response.status_code != 501):
-            failures.failed(response.status_code, replies.content(response), failures.asked_pause(response))
+            failures.failed(response.status_code, replies.content(response), failures.retry_after(response))
         return response
 
     def ask(self, client: httpx.Client, request: Request, halt: Event) -> Reply:
-        """One answer, retried on temporary failures. Raises StudyError after PATIENCE or for a faulty request."""
+        """Request an answer, with retries. Raises StudyError after PATIENCE or for a failure that is not temporary."""
         answer = self.retried(self.once, client, request, halt=halt)
         if not answer.prompt_tokens and answer.text and not self.uncounted:
             self.uncounted = True
@@ -177,7 +179,7 @@ class Server:
         return answer
 
     def retried(self, call, client: httpx.Client, *arguments, halt: Event | None = None):
-        """Call `call(client, *arguments)`, again after each Passing. Raises StudyError with the last failure."""
+        """Call `call(client, *arguments)`, with a retry after each Passing. Raises StudyError with the last failure."""
         halt = halt or Event()
         retrying = Retrying(
             retry=retry_if_exception_type(Passing),
@@ -200,7 +202,7 @@ class Server:
             raise StudyError(f"{self.where}: {error}") from None
 
     def once(self, client: httpx.Client, request: Request) -> Reply:
-        """One attempt. Raises Passing, StudyError if a retry cannot help, or Stopped if the run has to stop."""
+        """Request an answer once. Raises Passing, StudyError if a retry cannot help, or Stopped at the run's end."""
         deadline.check()
         with self.addresses.use(Passing) as address:
             if address not in self.owners:
@@ -209,9 +211,9 @@ class Server:
                 except Silent as error:
                     raise Passing(str(error)) from None
             response = self.post(client, address, self.body(request, self.owners[address]))
-            if request.messages[0]["role"] == "system" and failures.refused_by_template(
-                response.status_code, replies.content(response)
-            ):
+            system = request.messages[0]["role"] == "system"
+            # Parse only a failure here, since `replies.read` parses every response again.
+            if system and response.is_error and refused_by_template(response.status_code, replies.content(response)):
                 plain = replace(request, messages=without_system(request.messages))
                 response = self.post(client, address, self.body(plain, self.owners[address]))
             reply = replies.read(response)
@@ -220,7 +222,7 @@ class Server:
         return reply
 
     def body(self, request: Request, owner: str) -> dict:
-        """The body of a chat completion's request. Raises StudyError if the server is not known to switch thinking."""
+        """The body of a chat completion request. Raises StudyError if the server has no known switch for thinking."""
         body = {
             "model": self.model,
             "messages": request.messages,
@@ -238,8 +240,8 @@ class Server:
         return body | ({"chat_template_kwargs": SWITCH[request.thinking]} if request.thinking else {})
 
     def post(self, client: httpx.Client, address: str, body: dict) -> httpx.Response:
-        """The response to a chat completion's request. Raises Passing if the connection fails."""
-        with faults(httpx.RequestError):
+        """Send a chat completion request and return the response. Raises Passing if the connection fails."""
+        with translated_errors(httpx.RequestError):
             response = client.post(
                 f"{address}/chat/completions", json=body, timeout=timeout(), extensions=self.addresses.traced(address)
             )
@@ -258,8 +260,8 @@ class Silent(StudyError):
 
 
 @contextlib.contextmanager
-def faults(*passing: type[Exception]) -> Iterator[None]:
-    """Raise a client's errors as Passing if they are of `passing`, and those of a faulty server as what they are."""
+def translated_errors(*passing: type[Exception]) -> Iterator[None]:
+    """Convert httpx errors: to Passing for `passing` and undecodable bodies, to StudyError for an invalid redirect."""
     try:
         yield
     except httpx.DecodingError as error:  # a body not encoded as declared
@@ -273,9 +275,9 @@ def faults(*passing: type[Exception]) -> Iterator[None]:
 
 
 def new_client(headers: dict[str, str], most: int) -> httpx.Client:
-    """A client of at most `most` connections. Raises StudyError if the environment describes no proxy or certificates.
+    """A client of at most `most` connections. Raises StudyError if the environment's proxy or certificates are invalid.
 
-    A value may hold a password, so that only the variables are named.
+    The error names the variables but not their values, which may contain a password.
     """
     try:
         return httpx.Client(headers=headers, timeout=timeout(), limits=httpx.Limits(max_connections=most))
@@ -289,7 +291,7 @@ def new_client(headers: dict[str, str], most: int) -> httpx.Client:
 
 
 def owners_in(body: Any) -> dict[str, Any]:
-    """The owner of each model in a server's list, or {} for another body."""
+    """The owner of each model in a server's list, or {} if `body` is not such a list."""
     try:
         return {str(model["id"]): model.get("owned_by") for model in body["data"]}
     except (LookupError, TypeError, AttributeError):
@@ -297,25 +299,25 @@ def owners_in(body: Any) -> dict[str, Any]:
 
 
 def serves(listed: str, model: str) -> bool:
-    """Whether a listed name stands for a model: a gateway's pattern, or one of two with a suffix (`:free`, `:latest`)."""
+    """Whether a listed name matches a model: equal but for a suffix (`:free`, `:latest`), or a gateway's pattern."""
     short = (listed.rpartition(":")[0], model.rpartition(":")[0])
     return listed == model or model == short[0] or listed == short[1] or ("*" in listed and fnmatchcase(model, listed))
 
 
-def some(names: Iterable[str], model: str) -> str:
-    """Names for a message: all of them, or of many those closest to `model`."""
+def listed_names(names: Iterable[str], model: str) -> str:
+    """Names for a message: all of them, or their number and the LISTED names closest to `model`."""
     names = list(names)
     closest = get_close_matches(model, names, LISTED, 0.0)
     return ", ".join(names) if len(names) <= LISTED else f"{len(names)} others; the closest are {', '.join(closest)}"
 
 
 def valid_address(address: str) -> str:
-    """A server's address without blanks and a slash at its end. Raises StudyError if it is invalid."""
+    """A server's address without surrounding blanks and trailing slashes. Raises StudyError if it is invalid."""
     address = address.strip().rstrip("/")
     try:
         parts = urlsplit(address)
         port = parts.port
-        httpx.URL(address).raw_host.decode().encode("idna")  # as the connection will
+        httpx.URL(address).raw_host.decode().encode("idna")  # the connection encodes the host like this
         if not address or re.search(r"\s", address):
             raise ValueError("a blank")
     except (ValueError, httpx.InvalidURL):
@@ -339,7 +341,7 @@ def check_redirect(address: str, target: httpx.URL, status: int) -> None:
 def api_key() -> str | None:
     """OPENAI_API_KEY without surrounding blanks, line ends and quotes, or None if it is not set.
 
-    Raises StudyError, which does not quote the key, if it holds a character that is invalid in a header.
+    Raises StudyError, without quoting the key, if it contains a character that is invalid in a header.
     """
     key = os.environ.get("OPENAI_API_KEY", "").strip(" \t\r\n\v\f\ufeff\u200b\xa0\"'")
     if not all("!" <= character <= "~" for character in key):
@@ -348,14 +350,14 @@ def api_key() -> str | None:
 
 
 def timeout() -> httpx.Timeout:
-    """The time for an answer, at most until a minute after the end of the run."""
+    """The timeout of a request: LONGEST_ANSWER, but at most until GRACE seconds after the end of the run."""
     return httpx.Timeout(max(1, min(LONGEST_ANSWER, deadline.left() + deadline.GRACE)), connect=10)
 
 
 def pause(state: RetryCallState) -> float:
-    """Seconds to wait: exponential backoff with jitter, no less than the server asks for, until the end of the run.
+    """Seconds to wait: exponential backoff with jitter, at least the pause from the server, at most until the end.
 
-    `Retry-After: 0` does not shorten the wait (kubescape/kubevuln#755: a hot loop on it).
+    `Retry-After: 0` does not shorten the wait, since that can cause a hot loop (kubescape/kubevuln#755).
     """
     longest = min(2.0 ** min(state.attempt_number - 1, 30), LONGEST_PAUSE)
     asked = max(random.uniform(longest / 2, longest), failure_of(state).pause or 0.0)
@@ -363,9 +365,9 @@ def pause(state: RetryCallState) -> float:
 
 
 class StopAfterPatience(stop_base):
-    """Stop if the next attempt is PATIENCE or more after the first failure of a request.
+    """Stop if the next attempt would start PATIENCE seconds or more after the first failure of a request.
 
-    Not after its first attempt: that may have taken far longer, by a server that then hung or was ended.
+    The first attempt does not count, since it may have taken far longer if the server hung or was killed.
     """
 
     def __init__(self) -> None:

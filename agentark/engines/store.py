@@ -14,7 +14,7 @@ from agentark.engines.requests import read_file
 from agentark.files import remove
 
 
-def kept(folder: Path) -> Iterator[tuple[Path, dict]]:
+def stored_answers(folder: Path) -> Iterator[tuple[Path, dict]]:
     """Yield every answer in a store with its file. A damaged file counts as one answer without text."""
     for file in sorted(folder.glob("??/*.json")):
         found = read_file(file)
@@ -26,7 +26,7 @@ def kept(folder: Path) -> Iterator[tuple[Path, dict]]:
 
 
 def found(file: Path, record: dict, words: str) -> bool:
-    """Whether an answer contains `words`. If `words` is empty: whether the answer is empty, refused or damaged."""
+    """Whether `words` occurs in an answer, its engine or its key; if "": whether it is empty, refused or damaged."""
     if words:
         return any(
             words.lower() in str(place).lower() for place in (record.get("text"), record.get("engine"), file.stem)
@@ -48,7 +48,7 @@ def main() -> None:
     if not folder.is_dir():
         raise StudyError(f"{chosen.folder}: no such folder; the study's store is data/store")
     listed: set[Path] = set()
-    for file, record in kept(folder):
+    for file, record in stored_answers(folder):
         if found(file, record, chosen.words.strip()):
             listed.add(file)
             text = " ".join(str(record.get("text")).split())

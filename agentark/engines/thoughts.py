@@ -1,6 +1,6 @@
-"""Marked thinking: what a model writes before its answer, between the markers of its family.
+"""Marked thinking: the text that a model writes before its answer, between the markers of its family.
 
-In: the text of a reply, or its tokens and those of its prompt. Out: the thought and the answer, apart.
+In: the text of a reply, or its tokens and the prompt's tokens. Out: the thought and the answer.
 """
 
 import re
@@ -19,14 +19,14 @@ MARKERS = {
 OPENING, CLOSING = (re.compile("|".join(map(re.escape, markers))) for markers in (MARKERS, MARKERS.values()))
 OPENED = re.compile(rf"(?:{OPENING.pattern})\s*\Z")
 MARK = re.compile(rf"{OPENING.pattern}|{CLOSING.pattern}")
-TAIL = 32  # tokens at the end of a prompt, more than a marker has
+TAIL = 32  # tokens at the end of a prompt that may contain an opening marker; every marker is shorter
 
 
 def split(text: str) -> tuple[str, str | None]:
-    """A reply's thought, with its markers, and the answer after it; None if the thought does not end.
+    """Split a reply into the thought with its markers and the answer, which is None if the thought does not end.
 
-    A text without markers is an answer and stays as it is. A closing marker at the end of an answer ends no thought: some
-    models write it twice.
+    A text without markers is returned unchanged as the answer. A second closing marker at the end of a reply is
+    dropped, since some models write it twice.
     """
     closings = list(CLOSING.finditer(text))
     if len(closings) > 1 and not text[closings[-1].end() :].strip():
@@ -40,12 +40,12 @@ def split(text: str) -> tuple[str, str | None]:
 
 
 def written(tokenizer: PreTrainedTokenizerBase, prompt: list[int], reply: list[int]) -> str:
-    """The text of a reply's tokens, after the opening marker if the prompt ends with one (QwQ, Qwen3-Thinking).
+    """Decode a reply's tokens, with an opening marker in front if the prompt ends with it (QwQ, Qwen3-Thinking).
 
-    Special tokens are left out, unless they mark a thought (Magistral, gpt-oss).
+    Special tokens are removed, unless they mark a thought (Magistral, gpt-oss).
     """
     opened = OPENED.search(str(tokenizer.decode(prompt[-TAIL:], skip_special_tokens=False)))
-    text, whole = (str(tokenizer.decode(reply, skip_special_tokens=skipped)) for skipped in (True, False))
-    if len(MARK.findall(whole)) > len(MARK.findall(text)):
-        text = whole
+    text, with_special = (str(tokenizer.decode(reply, skip_special_tokens=skipped)) for skipped in (True, False))
+    if len(MARK.findall(with_special)) > len(MARK.findall(text)):
+        text = with_special
     return (opened[0] if opened else "") + text

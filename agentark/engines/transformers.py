@@ -18,12 +18,12 @@ from agentark.models.checkpoints import digest
 
 
 class Transformers:
-    """A causal model in the hub's format, on a GPU if there is one; with `bf16` in 16 bits on a CPU too.
+    """A causal model in the hub's format, on a GPU if there is one. With `bf16` it also runs in 16 bits on a CPU.
 
-    Raises StudyError if the folder holds no loadable model.
+    Raises StudyError if the folder contains no loadable model.
     """
 
-    rows = 320  # the maximal batch: 64 questions of five agents; larger batches are no faster on two cores
+    rows = 320  # the maximum batch size: 64 questions of five agents; larger batches are no faster on two cores
 
     def __init__(self, folder: Path, bf16: bool = False):
         self.model, self.tokenizer = loading.load(folder, torch.bfloat16 if bf16 else None)
@@ -33,7 +33,7 @@ class Transformers:
             self.model.set_attn_implementation(GROUPED)
         self.window = self.model.config.get_text_config().max_position_embeddings
         self.ends = ends_of_turn(self.model.generation_config, self.tokenizer)
-        # Discard the checkpoint's own top-k, penalties and the like.
+        # Discard the checkpoint's own sampling settings, such as top-k and penalties.
         self.model.generation_config = GenerationConfig()
         arithmetic = f"{self.device} bf16 {GROUPED}" if bf16 else self.device
         self.fingerprint = digest(folder, f"{transformers.__version__} {torch.__version__} {arithmetic}")
@@ -79,7 +79,7 @@ class Transformers:
         return [prompt_ids(self.tokenizer, r.messages, self.window - r.most, r.thinking) for r in batch]
 
     def sampling(self, request: Request) -> GenerationConfig:
-        """Greedy decoding at temperature 0, else sampling from the whole distribution."""
+        """Greedy decoding at temperature 0, otherwise sampling from the full distribution."""
         drawn = {"do_sample": True, "temperature": request.temperature, "top_k": 0, "top_p": 1.0}
         return GenerationConfig(
             max_new_tokens=request.most,
@@ -89,7 +89,7 @@ class Transformers:
         )
 
     def replies(self, prompts: Sequence[list[int]], rows: Sequence[list[int]], seconds: float) -> list[Reply]:
-        """Replies from the tokens generated after each prompt, up to its first end of a turn."""
+        """Replies from the tokens generated after each prompt, up to the first end-of-turn token."""
         found = []
         for prompt, row in zip(prompts, rows, strict=True):
             length = next((i for i, token in enumerate(row) if token in self.ends), len(row))

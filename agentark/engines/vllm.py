@@ -1,8 +1,7 @@
 """Generation by vLLM, in this process, with continuous batching and prefix caching.
 
-A model that one GPU cannot hold is divided among several of them (tensor parallelism). `ray:` before the engine's name
-generates with as many copies as the GPUs hold. For quantisation and other options, start vLLM's own server and use its
-address instead.
+A model too large for one GPU is divided among several (tensor parallelism). `ray:vllm:` runs as many copies as fit on
+all GPUs. For quantisation and other options, start vLLM's own server and use its address instead.
 """
 
 import math
@@ -18,51 +17,52 @@ from agentark.engines import Batch, Reply, Request
 from agentark.engines.thoughts import written
 from agentark.models import loading
 from agentark.models.chat import prompt_ids
-from agentark.models.checkpoints import digest, located
+from agentark.models.checkpoints import digest, model_folder
 
 MISSING = (
     "vllm: not installed here; add it with `pip install -e .[gpu]` (on a CPU see `make test-vllm`), "
     "or name the model without `vllm:`"
 )
 
-
 KEYS_AND_VALUES = 2 * 2  # a key and a value, of 2 bytes each
 MEMORY = 0.9  # vLLM's default `gpu_memory_utilization`
 WHAT_FITS = -1  # vLLM's value of `max_model_len` for a window that fits into the memory
-# Tokens of the longest request that a copy has room for, if the model's window is longer: scale `full` has 31,000 in the
-# prompt of a summary (6,000 of the question, five traces of 4,096) and its reply.
+# Tokens of the longest request that must fit into memory, if the model's window is longer. At scale `full`, the prompt
+# of a summary and its reply have 31,000 tokens (6,000 of the question, five traces of 4,096).
 LONGEST = 32_768
-TOGETHER = 2  # so many such requests side by side: with room for one alone a copy would answer one at a time
-# Of the weights, for activations and CUDA graphs. Computed, not measured: 8,192 tokens a step of Qwen3-32B (vLLM's default)
-# are 0.8 GB in the MLP (2 x 25,600 values of 2 bytes), and graphs with the CUDA context take about 2 GB beside 65.6.
+TOGETHER = 2  # such requests that must fit side by side; with room for only one, a copy would answer one at a time
+# Memory of activations and CUDA graphs, as a fraction of the weights. Computed for Qwen3-32B (65.6 GB), not measured:
+# 0.8 GB in the MLP for 8,192 tokens a step (vLLM's default; 2 x 25,600 values of 2 bytes), and about 2 GB for graphs
+# and the CUDA context.
 ACTIVATIONS = 0.05
 
 
 def cards_for(weights: float, token: float, window: float, memory: float) -> int:
-    """Number of GPUs of `memory` bytes that hold `weights` bytes, activations, and keys and values of TOGETHER longest
-    requests, of `token` bytes a token: a power of two, since vLLM gives each GPU as many attention heads as the others."""
+    """Return how many GPUs of `memory` bytes fit `weights` bytes, activations, and keys and values of TOGETHER longest
+    requests (`token` bytes per token): a power of two, since vLLM gives all GPUs equally many attention heads."""
     need = weights * (1 + ACTIVATIONS) + TOGETHER * min(window, LONGEST) * token
     return 2 ** max(0, math.ceil(math.log2(need / (memory * MEMORY))))
 
 
 def cards(name: str, memory: float, there: int = 0) -> int:
-    """Number of GPUs of `memory` bytes that one copy of a checkpoint takes. With fewer at hand (`there`; 0: any number) all
-    of them, for a shorter window, if they hold the weights. Raises StudyError for weights not in the hub's format."""
-    folder = located(name)
+    """Return how many GPUs of `memory` bytes one copy of a checkpoint needs. If there are fewer (`there`; 0: no limit),
+    return the largest power of two among them, provided that it fits the weights; the window is then shorter. Raises
+    StudyError for weights not in the hub's format."""
+    folder = model_folder(name)
     weights = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
     if not weights:
-        held = loading.instead(folder) or "; fetch it again, or save the model as safetensors"
-        raise StudyError(f"vllm: {folder} has no weights in the hub's format (*.safetensors){held}")
+        hint = loading.contents_hint(folder) or "; fetch it again, or save the model as safetensors"
+        raise StudyError(f"vllm: {folder} has no weights in the hub's format (*.safetensors){hint}")
     config = AutoConfig.from_pretrained(folder).get_text_config()
     token = KEYS_AND_VALUES * math.prod(loading.attention(config))
     needed = cards_for(weights, token, config.max_position_embeddings, memory)
-    most = 2 ** int(math.log2(there)) if there else needed
-    # As much for keys and values as for activations is the least that is of use.
-    return most if most < needed and weights * (1 + 2 * ACTIVATIONS) < most * memory * MEMORY else needed
+    largest = 2 ** int(math.log2(there)) if there else needed
+    # Keys and values need at least as much memory as activations.
+    return largest if largest < needed and weights * (1 + 2 * ACTIVATIONS) < largest * memory * MEMORY else needed
 
 
 def memory() -> float:
-    """Bytes of memory of a GPU of this machine."""
+    """Return the memory of this machine's first GPU, in bytes."""
     return float(torch.cuda.get_device_properties(0).total_memory)
 
 
@@ -79,7 +79,7 @@ class VLLM:
             import vllm
         except ImportError:
             raise StudyError(MISSING) from None
-        folder = located(name)
+        folder = model_folder(name)
         chosen = settings(folder)
         self.llm = vllm.LLM(str(folder), enable_prefix_caching=True, disable_log_stats=True, **chosen)
         self.tokenizer = loading.load_tokenizer(folder)
@@ -99,10 +99,10 @@ class VLLM:
         start = time.perf_counter()
         try:
             for key, r, prompt in zip(waiting, requests, rendered, strict=True):
-                how = SamplingParams(temperature=r.temperature, max_tokens=r.most, seed=r.seed, top_p=1, top_k=0)
-                engine.add_request(key, prompt, how)
+                sampling = SamplingParams(temperature=r.temperature, max_tokens=r.most, seed=r.seed, top_p=1, top_k=0)
+                engine.add_request(key, prompt, sampling)
             while waiting:
-                deadline.check(late=deadline.GRACE)  # it starts requests by itself: these get the time to end
+                deadline.check(late=deadline.GRACE)  # vLLM starts requests by itself: let those in flight finish
                 finished = [output for output in engine.step() if output.finished]
                 # The time since the previous replies, so that the shares add up to the wall-clock time.
                 passed = time.perf_counter() - start
@@ -114,7 +114,7 @@ class VLLM:
             engine.abort_request(list(waiting))
 
     def reply(self, output, seconds: float) -> Reply:
-        """A finished vLLM RequestOutput as a Reply. Raises StudyError if vLLM aborted it."""
+        """Convert a finished vLLM RequestOutput to a Reply. Raises StudyError if vLLM aborted it."""
         (generated,) = output.outputs
         reason = generated.finish_reason
         if reason not in ("stop", "length"):
@@ -125,11 +125,11 @@ class VLLM:
 
 
 def settings(folder: Path) -> dict[str, object]:
-    """Options that differ from vLLM's defaults.
+    """Return the options that differ from vLLM's defaults. Raises StudyError if there are too few GPUs.
 
-    The checkpoint's own precision, since `auto` reduces 32-bit weights to 16 bits. On GPUs as many of them as `cards`
-    says, and the longest window, up to the model's own, for which the memory suffices. On a CPU no compilation, which takes
-    minutes for little gain, and no chunked prefill, which crashes vLLM 0.32 on seeded requests.
+    The precision is the checkpoint's, since `auto` reduces 32-bit weights to 16 bits. On GPUs: the number from `cards`,
+    and the longest window, up to the model's own, that fits into memory. On a CPU: no compilation, which takes minutes
+    for little gain, and no chunked prefill, which crashes vLLM 0.32 on seeded requests.
     """
     precision = AutoConfig.from_pretrained(folder).get_text_config().dtype
     if torch.cuda.is_available():

@@ -42,7 +42,7 @@ from agentark.schemas import (
     frame,
     read_table,
 )
-from agentark.tasks.questions import asked
+from agentark.tasks.questions import question_counts
 
 
 def mean_seconds(seconds: pd.DataFrame, setting: str, method: str, student: str) -> dict[str, object]:
@@ -52,7 +52,7 @@ def mean_seconds(seconds: pd.DataFrame, setting: str, method: str, student: str)
 
 
 def by_protocol(folder: Path) -> dict[str, pd.DataFrame]:
-    """Seconds from a folder of notebook 03: of the debate, the vote, and one sample (the vote's first agent)."""
+    """Read the seconds of the debate, the vote and one sample (the vote's first agent) from a folder of notebook 03."""
     rows = frame(read_table(folder / "seconds.parquet", Seconds))
     vote = rows[rows["protocol"] == "vote"]
     debate = rows[~rows["protocol"].isin(["vote", "greedy", *CONTROLS])]
@@ -65,13 +65,13 @@ def exact(value: float, n: int) -> Estimate:
 
 
 def teacher_seconds(folder: Path) -> pd.DataFrame:
-    """Seconds of debate, vote and one sample by question (index: question_id), from a folder of notebook 03."""
+    """Read seconds per question (index: question_id) of debate, vote and one sample from a folder of notebook 03."""
     parts = by_protocol(folder)
     return pd.DataFrame({name: part.groupby("question_id")["seconds"].sum() for name, part in parts.items()})
 
 
 def trainings(students: Iterable[str], methods: Iterable[str]) -> dict[tuple[str, str], dict[str, str]]:
-    """(student, method) -> the stages that train it, by the planner's names, and their records' names in data/runs."""
+    """Return (student, method) -> its training stages: the planner's name -> the name of the record in data/runs."""
     found: dict[tuple[str, str], dict[str, str]] = {}
     for s in students:
         found |= {(s, m): {f"distill@{s}-{m}": f"05_distill-{s}-{m}"} for m in methods}
@@ -79,13 +79,13 @@ def trainings(students: Iterable[str], methods: Iterable[str]) -> dict[tuple[str
     return found
 
 
-def noted(runs: Path, notebook: str, clock: str) -> float:
+def recorded_seconds(runs: Path, notebook: str, clock: str) -> float:
     """Seconds recorded by the last run of a notebook; NaN if its outputs came from DVC's cache instead."""
     note = runs / f"{notebook}.json"
     return float(json.loads(note.read_text()).get(clock, math.nan)) if note.is_file() else math.nan
 
 
-def once(
+def one_off_rows(
     used: dict[str, tuple[int, int]], debates: float, stages: dict, seeds: int, runs: Path, clock: str, fixed: dict
 ) -> list[Score]:
     """Rows of the costs paid once: the debates on training questions, and one seed of each training and of its parts.
@@ -99,7 +99,8 @@ def once(
     rows = [score(paid, "tokens", exact(tokens, n)), score(paid, "seconds", exact(debates, n))]
     for (student, method), parts in stages.items():
         spent = {
-            stage: (used[stage][1] / seeds, noted(runs, notebook, clock) / seeds) for stage, notebook in parts.items()
+            stage: (used[stage][1] / seeds, recorded_seconds(runs, notebook, clock) / seeds)
+            for stage, notebook in parts.items()
         }
         if len(parts) > 1:
             tokens_in_all, seconds_in_all = (sum(part[i] for part in spent.values()) for i in (0, 1))
@@ -114,14 +115,14 @@ def once(
 def answering(predictions: pd.DataFrame, teacher: pd.DataFrame, took: pd.DataFrame, fixed: dict) -> list[Score]:
     """Rows of the cost of an answer, by method and student, over the test questions in `predictions`.
 
-    predictions: data/predictions, of which only setting "test" counts; teacher: `teacher_seconds`; took:
+    predictions: data/predictions, only setting "test" counts; teacher: `teacher_seconds`; took:
     reports/seconds.csv, the only source of students' seconds, which are means without an interval. A system that is not
     in it was not timed and has no row in seconds.
     """
-    asked = predictions[predictions["setting"] == "test"]
+    answers = predictions[predictions["setting"] == "test"]
     means = took[took["setting"] == "test"].set_index(["method", "student"])["seconds_per_question"]
     rows = []
-    for (method, student), part in asked.groupby(["method", "student"], sort=False):
+    for (method, student), part in answers.groupby(["method", "student"], sort=False):
         own = dict(fixed, setting="answer", student=student, method=method)
         rows.append(score(own, "tokens", stats.mean(part.groupby("question_id")["tokens"].mean())))
         if method in teacher and not student:
@@ -138,7 +139,7 @@ def break_even(once: float, debate: float, student: float) -> float:
     return once / (debate - student) if debate > student else math.inf
 
 
-def paid_back(rows: list[Score], predictions: pd.DataFrame, teacher: pd.DataFrame, fixed: dict) -> list[Score]:
+def break_even_rows(rows: list[Score], predictions: pd.DataFrame, teacher: pd.DataFrame, fixed: dict) -> list[Score]:
     """Rows of the break-even: N = (debates + training) / (rival's answer - student's answer), by method, rival and
     unit.
 
@@ -148,8 +149,8 @@ def paid_back(rows: list[Score], predictions: pd.DataFrame, teacher: pd.DataFram
     """
     spent = {(r.student, r.method, r.metric): r.value for r in rows if r.setting == "once" and not r.part}
     each = {(r.student, r.method, r.metric): r.value for r in rows if r.setting == "answer"}
-    asked = predictions[predictions["setting"] == "test"]
-    tokens = asked.groupby(["method", "student", "question_id"])["tokens"].mean()
+    answers = predictions[predictions["setting"] == "test"]
+    tokens = answers.groupby(["method", "student", "question_id"])["tokens"].mean()
     found = []
     for student, method, unit in (key for key in spent if key[0]):
         paid = spent[student, method, unit] + (0 if method in ANSWERS_ALONE else spent["", "debate", unit])
@@ -167,8 +168,8 @@ def paid_back(rows: list[Score], predictions: pd.DataFrame, teacher: pd.DataFram
 def used(params: dict) -> dict[str, tuple[int, int]]:
     """Questions and tokens of each stage that has run, from the tables under data/.
 
-    Debates, answers and the reward model's samples are counted. For trainings, the mean length of the examples (of the logged outputs, for the
-    policy) is multiplied by the number of examples in all steps.
+    Tokens of debates, answers and the reward model's samples are counted. Tokens of a training are the mean length of
+    its examples (for the policy, of the logged outputs) times the number of examples in all steps.
     """
     data, found = root() / "data", {}
     recipe, seeds = Recipe.of(params), len(params["seeds"])
@@ -182,7 +183,7 @@ def used(params: dict) -> dict[str, tuple[int, int]]:
     questions = {q.question_id: q for q in read_table(data / "questions" / "questions.parquet", Question)}
     debated = read_table(data / "extracted" / "train.parquet", CheckedTrace)
     trained_on = [questions[key] for key in dict.fromkeys(t.question_id for t in debated)]
-    n = asked(params, "train")[params["train_task"]]
+    n = question_counts(params, "train")[params["train_task"]]
     for student in params["students"]:
         base = root() / folder_of(student)
         tokenizer = loading.load_tokenizer(base)

@@ -1,6 +1,6 @@
-"""A base made to show its steps: greedy decoding in which a reply must not begin with the bare answer.
+"""Greedy decoding that makes a base model show its steps: a reply must not begin with the bare answer.
 
-A gain of a trained student may be no more than this format. Forbidding one first token elicits it without training.
+A trained student's gain may come only from this format. Forbidding one first token elicits the format without training.
 """
 
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ ROWS = 64  # replies at a time
 def step_showing(
     folder: Path, questions: Sequence[Question], max_tokens: int, forbidden: str = "answer"
 ) -> list[Trace]:
-    """The greedy answers of the model in `folder`, none of which begins with the first token of `forbidden`."""
+    """The greedy replies of the model in `folder`; none begins with the first token of `forbidden`."""
     model, tokenizer = loading.load(folder)
     model.to(loading.device()).eval()
     ends = ends_of_turn(model.generation_config, tokenizer)
@@ -38,11 +38,11 @@ def step_showing(
     with progress(len(questions), f"answers of {folder.name}, steps shown", "question"):
         for start in range(0, len(questions), ROWS):
             deadline.check()
-            asked = questions[start : start + ROWS]
-            prompts = [prompt_ids(tokenizer, solve_prompt(q.text), room) for q in asked]
+            batch = questions[start : start + ROWS]
+            prompts = [prompt_ids(tokenizer, solve_prompt(q.text), room) for q in batch]
             inputs = tokenizer.pad({"input_ids": prompts}, return_tensors="pt", padding_side="left").to(model.device)
             replies = model.generate(**inputs, generation_config=config)[:, inputs["input_ids"].shape[1] :].tolist()
-            for question, prompt, row in zip(asked, prompts, replies, strict=True):
+            for question, prompt, row in zip(batch, prompts, replies, strict=True):
                 length = next((i for i, token in enumerate(row) if token in ends), len(row))
                 text = str(tokenizer.decode(row[:length], skip_special_tokens=True))
                 traces.append(
@@ -52,5 +52,5 @@ def step_showing(
                         finish_reason="stop" if length < len(row) else "length",
                     )
                 )  # fmt: skip
-            tick(len(asked))
+            tick(len(batch))
     return traces

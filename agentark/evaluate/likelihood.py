@@ -21,7 +21,7 @@ from agentark.traces.reading import in_world, lines_of
 
 
 def reasoning(question: Question) -> str:
-    """The gold solution without the answer: in the generated world all lines but the last, else the whole text."""
+    """The gold solution without the answer: in the generated world all lines but the last, otherwise the full text."""
     return "\n".join(lines_of(question.solution)[:-1]) if in_world(question) else question.solution
 
 
@@ -47,14 +47,14 @@ def reasoning_nll(folder: Path, questions: Sequence[Question]) -> pd.DataFrame:
     found = []
     for start in range(0, len(rows), size):
         deadline.check()
-        some = rows[start : start + size]
-        ids = pad(some, tokenizer.pad_token_id).to(model.device)
-        mask = pad([[1] * len(row) for row in some], 0).to(model.device)
+        batch = rows[start : start + size]
+        ids = pad(batch, tokenizer.pad_token_id).to(model.device)
+        mask = pad([[1] * len(row) for row in batch], 0).to(model.device)
         logits = model(input_ids=ids, attention_mask=mask).logits[:, :-1].float()
         loss = F.cross_entropy(logits.transpose(1, 2), ids[:, 1:], reduction="none")
-        for row, token_ids, length in zip(loss, some, lengths[start : start + size], strict=True):
+        for row, token_ids, length in zip(loss, batch, lengths[start : start + size], strict=True):
             found.append(float(row[len(token_ids) - 1 - length : len(token_ids) - 1].double().sum()))
-        tick(len(some))
+        tick(len(batch))
     return pd.DataFrame({"question_id": [q.question_id for q in questions], "nll": found, "tokens": lengths})
 
 

@@ -39,8 +39,8 @@ def systems(
     teacher: str, students: Sequence[str], methods: Sequence[str], seeds: Sequence[int], engine: str, models: Path,
     trained: Path,
 ) -> list[System]:  # fmt: skip
-    """The teacher, every student's base, and every trained student. `engine`: prefix of students' models, "" or
-    "vllm:". Raises StudyError that names the folder of a student that has not been trained."""
+    """The teacher, every student's base, and every trained student. engine: prefix of students' models, "" or "vllm:".
+    Raises StudyError, which names the folder, if a student has not been trained."""
     found = [System("", "greedy", 0, teacher)]
     for student in students:
         found.append(System(student, "base", 0, f"{engine}{models / student}"))
@@ -55,10 +55,10 @@ def systems(
 def step_counts(question: Question, text: str) -> dict[str, int]:
     """Exact counts over the lines of a trace, without the answer's line.
 
-    needed, present: quantities on the gold path, and those of them that the trace states; written, right, grounded: all
-    lines, correct lines, and lines whose operands are in the question or an earlier line; errors: wrong lines; noticed:
-    errors that a later `fix` line of the same quantity addresses; mended: errors that it corrects. All are 0 for a
-    published question, whose steps have no known truth.
+    needed: quantities on the gold path; present: needed quantities that the trace states; written: all lines; right:
+    correct lines; grounded: lines whose operands are in the question or an earlier line; errors: wrong lines; noticed:
+    errors with a later `fix` line of the same quantity; mended: errors with a correct `fix` line. All are 0 for a
+    published question, because the correctness of its steps is unknown.
     """
     if not in_world(question):
         return dict.fromkeys(STEP_COUNTS, 0)
@@ -78,7 +78,7 @@ def step_counts(question: Question, text: str) -> dict[str, int]:
     }
 
 
-def likeness(question: Question, answer: str | None) -> dict[str, float]:
+def text_scores(question: Question, answer: str | None) -> dict[str, float]:
     """F1 and ROUGE F-measures of an answer in words (in the world: of hops and digest); empty for other kinds of
     answers.
 
@@ -99,17 +99,17 @@ def predict(
 ) -> list[Prediction]:
     """One prediction per question from all traces of its conversation.
 
-    A debate's answer is its summariser's. Otherwise the majority of the answers wins, and the first trace with that
-    answer gives the text.
+    A debate's answer is its summariser's. Otherwise the answer is the majority's, and the text is the first trace with
+    that answer.
     """
-    asked = {q.question_id: q for q in questions}
+    by_id = {q.question_id: q for q in questions}
     rows = []
     for key, group in itertools.groupby(traces, key=lambda t: t.question_id):
-        conversation, question = list(group), asked[key]
+        conversation, question = list(group), by_id[key]
         summary = [t for t in conversation if t.agent == SUMMARISER]
         answer = summary[-1].answer if summary else majority((t.answer for t in conversation), question)
         chosen = summary[-1] if summary else next((t for t in conversation if t.answer == answer), conversation[0])
-        measures: dict[str, Any] = step_counts(question, chosen.text) | likeness(question, answer)
+        measures: dict[str, Any] = step_counts(question, chosen.text) | text_scores(question, answer)
         rows.append(
             Prediction(
                 question_id=key,
@@ -133,8 +133,8 @@ def predict(
 def reply_counts(
     traces: Sequence[Trace], setting: str, method: str, student: str = "", seed: int = 0
 ) -> dict[str, str | int]:
-    """A row of reports/replies.csv: how many replies a system made, how many of them state no readable answer, and how
-    many were cut at the limit of tokens, of these without an answer before the cut, and in mid-thought."""
+    """A row of reports/replies.csv: the number of a system's replies, of those without a readable answer, of those cut
+    at the token limit outside a thought, of the latter without an answer, and of those cut within a thought."""
     cut = [t for t in traces if t.finish_reason == "length" and not t.cut_in_thought]
     return {
         "setting": setting,

@@ -36,10 +36,10 @@ def scores(
 ) -> list[Score]:
     """Accuracy, text and step measures of every system, and its gains over its baselines.
 
-    predictions: rows of `Prediction`, optionally with columns of KEYS and FACTS (see conditioned). A trained method has
+    predictions: rows of `Prediction`, optionally with columns of KEYS and FACTS (see with_conditions). A trained method has
     one row per seed, with an interval over questions, and one of the mean over seeds ("all"), with an interval over
-    questions and seeds. `baselines(system)` lists how each baseline differs from the system ({"method": "base"}); if the
-    student has no such system, the teacher's is used. Gains are paired by question over the questions that both
+    questions and seeds. `baselines(system)` lists how each baseline differs from the system ({"method": "base"}); if
+    the student has no such system, the teacher's is used. Gains are paired by question over the questions that both
     answered. metrics: those to keep (None: all).
     """
     predictions = predictions.astype(dict.fromkeys(("correct", *TEXT_METRICS), float))
@@ -48,7 +48,7 @@ def scores(
     rows: list[Score] = []
     for key, part in systems.items():
         system = dict(zip(keys, key, strict=True))
-        fixed = described(system, part, study, teacher, train_task)
+        fixed = shared_columns(system, part, study, teacher, train_task)
         if part["seed"].nunique() > 1:
             rows += [
                 score(fixed, "accuracy", stats.mean(one["correct"]), str(seed)) for seed, one in part.groupby("seed")
@@ -87,17 +87,17 @@ def by_seed(part: pd.DataFrame, column: str, questions: np.ndarray | None = None
     return values[0] if len(values) == 1 else values
 
 
-def conditioned(predictions: Iterable[Prediction], conditions: dict[str, System]) -> pd.DataFrame:
+def with_conditions(predictions: Iterable[Prediction], conditions: dict[str, System]) -> pd.DataFrame:
     """Predictions as a table for `scores`. Their setting is the label of a condition; `conditions` gives the facts
     (FACTS) of each label."""
     table = frame(predictions).rename(columns={"setting": "label"}).assign(setting="test")
-    facts = pd.DataFrame.from_dict(conditions, orient="index").convert_dtypes()  # counts stay whole beside missing ones
+    facts = pd.DataFrame.from_dict(conditions, orient="index").convert_dtypes()  # missing values leave counts integers
     return table.join(facts, on="label")
 
 
 def by_source(table: pd.DataFrame, sources: Sequence[str]) -> pd.DataFrame:
-    """Predictions in which the method "rsft-SOURCE" becomes R-SFT with that source of its traces, as a condition (label,
-    variant and column `source`); unchanged without sources."""
+    """Predictions with the method "rsft-SOURCE" replaced by "rsft", and SOURCE in columns label, variant and source;
+    unchanged without sources."""
     if not sources:
         return table
     source = table["method"].map({f"rsft-{name}": name for name in sources}).fillna("")
@@ -107,7 +107,7 @@ def by_source(table: pd.DataFrame, sources: Sequence[str]) -> pd.DataFrame:
     )  # fmt: skip
 
 
-def described(system: System, part: pd.DataFrame, study: str, teacher: str, train_task: str) -> dict[str, Any]:
+def shared_columns(system: System, part: pd.DataFrame, study: str, teacher: str, train_task: str) -> dict[str, Any]:
     """The values that all rows of a system share. train_task: "" for a system that was not trained."""
     facts = {name: plain(part[name].iloc[0]) for name in FACTS if name in part}
     return {name: plain(value) for name, value in system.items() if name not in ("task", "label")} | facts | {
@@ -126,7 +126,7 @@ def plain(value: Any) -> Any:
 
 
 def other_condition(change: System, rival: pd.DataFrame) -> str:
-    """The condition in which a baseline differs from a system, apart from its method; "" if there is none."""
+    """The condition, other than the method, in which a baseline differs from a system; "" if there is none."""
     if "label" in change:
         return rival["variant"].iloc[0] if "variant" in rival else change["label"]
     return change.get("setting", "")
@@ -138,9 +138,9 @@ def score(fixed: dict[str, Any], metric: str, estimate: stats.Estimate, seed: st
 
 
 def baselines(system: System) -> list[System]:
-    """The baselines of each method of the study. Students: their base, as it is and made to show its steps, answer-only
+    """The baselines of each method of the study. Students: their base, with and without elicited steps, answer-only
     SFT, the teacher's greedy decoding, single sample and debate, and R-SFT on traces of each control of the debate. A
-    debate: greedy decoding, one sample, and its controls. Those that were not run are left out."""
+    debate: greedy decoding, one sample, and its controls. `scores` skips those that were not run."""
     students = ["base", "base_steps", "sft", "greedy", "single", "debate"]
     rivals = {
         "debate": ["greedy", "single", *CONTROLS],
@@ -149,16 +149,16 @@ def baselines(system: System) -> list[System]:
         "sft": ["base"],
         **dict.fromkeys(("rsft", "da", "pad"), students),
     }
-    plain = {"label": ""} if "label" in system else {}
-    found = [{"method": rival} | plain for rival in rivals.get(system["method"], [])]
+    unlabelled = {"label": ""} if "label" in system else {}
+    found = [{"method": rival} | unlabelled for rival in rivals.get(system["method"], [])]
     if system["method"] == "rsft" and system.get("label") == "":
         found += [{"label": source} for source in ("greedy", *CONTROLS)]
     return found
 
 
-def yields(table: pd.DataFrame, study: str, teacher: str, train_task: str, baseline: str) -> list[Score]:
+def trace_yield(table: pd.DataFrame, study: str, teacher: str, train_task: str, baseline: str) -> list[Score]:
     """Share of training questions with a right trace, by source (metric `yield`), and its paired gain over source
-    `baseline`: over all questions, and over each level alone. `table`: see selection.yielded."""
+    `baseline`: over all questions, and per level. `table`: see selection.yielded."""
     rows = []
     for level, part in [(None, table), *table.groupby("level")]:
         for source in table.columns.drop("level"):
@@ -173,7 +173,7 @@ def yields(table: pd.DataFrame, study: str, teacher: str, train_task: str, basel
 
 
 def summary(rows: Sequence[Score], train_task: str) -> dict[str, dict[str, float]]:
-    """The numbers for `dvc metrics`: accuracy on the task distilled from, by student and method."""
+    """The numbers for `dvc metrics`: accuracy on the training task, by student and method."""
     tree: dict[str, dict[str, float]] = {}
     for s in rows:
         if (s.metric, s.seed, s.setting, s.test_task) == ("accuracy", "all", "test", train_task):

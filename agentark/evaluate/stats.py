@@ -2,8 +2,8 @@
 
 A system that was trained once, or not at all, has one value per question and a bootstrap interval over questions
 (scipy). A system that was trained with several seeds has a table of seeds x questions. Both are random effects: the
-variance of its mean is that of the question means over n, plus that of seeds beyond what questions explain over their
-number (analysis of variance with crossed effects; Searle, Casella and McCulloch 1992, chapter 4). Its interval is
+variance of its mean is the variance of the question means divided by n, plus the variance component of seeds divided by
+their number (analysis of variance with crossed effects; Searle, Casella and McCulloch 1992, chapter 4). Its interval is
 Student's t with Satterthwaite's degrees of freedom (1946).
 """
 
@@ -20,8 +20,8 @@ SEED = 20260203
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean or ratio of `n` questions with its 95 % interval, which covers seeds too if there are several. `se`: then
-    the standard error over questions alone."""
+    """A mean or ratio over `n` questions with its 95 % interval, which includes the variance of several seeds. se: with
+    several seeds, the standard error over questions only."""
 
     value: float
     lo: float
@@ -53,18 +53,18 @@ def gain(values: ArrayLike, baseline: ArrayLike) -> Estimate:
     differences = own.mean(axis=0) - rival.mean(axis=0)
     if len(own) == len(rival) == 1 or len(differences) < 2:
         return mean(differences)
-    return crossed(float(differences.mean()), differences, [own, rival])
+    return crossed_estimate(float(differences.mean()), differences, [own, rival])
 
 
-def crossed(value: float, by_question: np.ndarray, tables: Sequence[np.ndarray]) -> Estimate:
-    """The interval of an estimate from its value by question and the tables of seeds x questions behind it."""
+def crossed_estimate(value: float, by_question: np.ndarray, tables: Sequence[np.ndarray]) -> Estimate:
+    """The estimate with mean `value`, from its values by question and its tables of seeds x questions."""
     n = len(by_question)
     of_seeds = [(seed_variance(table), len(table) - 1) for table in tables]
     return interval(value, n, float(by_question.var(ddof=1)) / n, of_seeds)
 
 
 def interval(value: float, n: int, over_questions: float, of_seeds: Sequence[tuple[float, int]]) -> Estimate:
-    """An estimate whose variance is that over n questions plus those of seeds, each with its degrees of freedom."""
+    """An estimate whose variance is that over n questions plus those in `of_seeds`: (variance, degrees of freedom)."""
     parts = [(over_questions, n - 1), *of_seeds]
     variance = sum(part for part, _ in parts)
     if not variance:
@@ -85,7 +85,7 @@ def over_seeds(estimates: Sequence[Estimate]) -> Estimate:
 
 
 def seed_variance(table: np.ndarray) -> float:
-    """Variance of the mean of a table of seeds x questions that is due to seeds alone; 0 for a single seed."""
+    """Variance of the mean of a table of seeds x questions that is due only to seeds; 0 for a single seed."""
     seeds, n = table.shape
     if seeds < 2 or n < 2:
         return 0.0
@@ -95,8 +95,8 @@ def seed_variance(table: np.ndarray) -> float:
 
 
 def ratio(parts: ArrayLike, wholes: ArrayLike) -> Estimate:
-    """Sum of parts over sum of wholes: the correct mean if questions differ in weight. One number per question, which
-    is resampled, or a table of seeds x questions, where the interval is that of the linearised ratio."""
+    """Sum of parts over sum of wholes: the correct mean if questions differ in weight. Each side has one number per
+    question (bootstrap interval) or is a table of seeds x questions (interval of the linearised ratio)."""
     a, b = np.asarray(parts, dtype=float), np.asarray(wholes, dtype=float)
     if a.shape != b.shape:
         raise ValueError(f"a ratio needs one whole for each part: {a.shape[-1]} parts and {b.shape[-1]} wholes")
@@ -105,7 +105,7 @@ def ratio(parts: ArrayLike, wholes: ArrayLike) -> Estimate:
     if a.ndim == 2:
         value = float(a.sum() / b.sum())
         influence = (a - value * b) / b.mean()
-        return crossed(value, influence.mean(axis=0), [influence])
+        return crossed_estimate(value, influence.mean(axis=0), [influence])
     rng = np.random.default_rng(SEED)
     draws = []
     for _ in range(RESAMPLES // 500):

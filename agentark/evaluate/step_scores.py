@@ -12,7 +12,7 @@ from agentark.distill.scorer import StepScorer, aggregate
 from agentark.evaluate import stats
 from agentark.schemas import CheckedTrace, Score
 
-UNTRAINED = {"fresh head": "head", "likelihood": "likelihood"}  # baselines: the student's base as it is
+UNTRAINED = {"fresh head": "head", "likelihood": "likelihood"}  # baselines: the student's untrained base
 
 
 def step_auroc(scores: Sequence[Sequence[float]], right: Sequence[Sequence[bool]]) -> float:
@@ -42,14 +42,14 @@ def best_threshold(scores: Sequence[Sequence[float]], agrees: Sequence[Sequence[
     return float(max(grid, key=lambda t: np.mean(first_error_located(scores, agrees, t) or [False])))
 
 
-def examined(
+def scorer_measures(
     method: str,
     folder: Path,
     train: Sequence[CheckedTrace],
     test: Sequence[CheckedTrace],
     questions: dict[str, str],
 ) -> dict[str, stats.Estimate]:
-    """The measures of one scorer (see quality), without those whose truth (of steps, or of traces) is unknown."""
+    """The measures of one scorer (see `quality`). Those whose truth (of steps or of traces) is unknown are left out."""
     scored = StepScorer(folder, UNTRAINED.get(method))
 
     def scores_of(traces: Sequence[CheckedTrace]) -> list[list[float]]:
@@ -61,8 +61,8 @@ def examined(
     scores = scores_of(test)
     found = {}
     if len({t.correct for t in test}) == 2:
-        whole = [[aggregate(s, "mean")] for s in scores]
-        found["prm_trace_auroc"] = auroc_by_debate(whole, test, [[t.correct] for t in test])
+        of_traces = [[aggregate(s, "mean")] for s in scores]
+        found["prm_trace_auroc"] = auroc_by_debate(of_traces, test, [[t.correct] for t in test])
     if all(t.step_right for t in test):
         truth = [t.step_right for t in test]
         threshold = best_threshold(scores_of(train), [t.step_agrees for t in train])
@@ -82,14 +82,14 @@ def quality(
     student: str,
     task: str,
 ) -> list[Score]:
-    """AUROC of traces and of steps, pooled and within debates, and first errors located, on `test` traces, for two
-    baselines and both stages.
+    """AUROC of traces and of steps, pooled and within debates, and the share of first errors located, on `test` traces,
+    for two baselines and both stages.
 
     A trace's score is the mean over its steps, and its truth is whether its answer is right. The other measures
     need the truth of steps and are left out for published questions, which have none. Intervals are over debates: the
-    traces of a debate share a question, so they are resampled together. Trained scorers have one row per seed and one
-    of the mean over seeds ("all"). Raises StudyError if no measure is defined because all traces are right or all are
-    wrong.
+    traces of a debate share a question, so they are resampled together. With several seeds, a trained scorer has one
+    row per seed and one for the mean over seeds ("all"). Raises StudyError if no measure is defined because all traces
+    are right or all are wrong.
     """
     distinct = list({(t.question_id, t.text): t for t in test if t.steps}.values())
     tuned = list({(t.question_id, t.text): t for t in train if t.steps}.values())[:2000]
@@ -101,7 +101,7 @@ def quality(
     measured: dict[str, dict[int, dict[str, stats.Estimate]]] = {}
     traces = len(distinct) + (len(tuned) if all(t.step_right for t in distinct) else 0)
     with parallel.progress(len(calls) * traces, f"step scores of {len(calls)} models", "trace"):
-        all_found = parallel.run_all(examined, calls)
+        all_found = parallel.run_all(scorer_measures, calls)
     for (method, seed), found in zip(folders, all_found, strict=True):
         if not found:
             raise StudyError(
@@ -126,7 +126,7 @@ def quality(
 def by_debates(
     scores: Sequence[Sequence[float]], traces: Sequence[CheckedTrace], truth: Sequence[Sequence[bool]]
 ) -> list[tuple[list[float], list[bool]]]:
-    """The scores of each debate and their truth, over all of its traces."""
+    """For each debate: the scores of all its traces, concatenated, and their truth."""
     found: dict[str, tuple[list[float], list[bool]]] = {}
     for s, t, r in zip(scores, traces, truth, strict=True):
         values, right = found.setdefault(t.question_id, ([], []))
@@ -141,7 +141,7 @@ def auroc_within_debates(
     """Mean over debates of the AUROC within one debate; n counts the debates with both right and wrong scores.
 
     A policy is rewarded for differences between outputs to the same question. The pooled AUROC also counts differences
-    between questions, which a score of their difficulty explains.
+    between questions, which a score of the questions' difficulty can explain.
     """
     debates = by_debates(scores, traces, truth)
     return stats.mean([step_auroc([values], [right]) for values, right in debates if len(set(right)) == 2])
@@ -152,7 +152,7 @@ def auroc_by_debate(
 ) -> stats.Estimate:
     """AUROC over all scores of all traces, with a bootstrap interval over debates; n counts debates."""
     debates = by_debates(scores, traces, truth)
-    whole = step_auroc([v for v, _ in debates], [r for _, r in debates])
+    pooled = step_auroc([v for v, _ in debates], [r for _, r in debates])
     pairs = [(np.asarray(v), np.asarray(r)) for v, r in debates]
     rng = np.random.default_rng(stats.SEED)
     draws = []
@@ -162,4 +162,4 @@ def auroc_by_debate(
         if len(kinds) == 2:  # AUROC needs both right and wrong steps
             draws.append(step_auroc([v for v, _ in drawn], [r for _, r in drawn]))
     lo, hi = np.quantile(draws, (0.025, 0.975))
-    return stats.Estimate(whole, float(lo), float(hi), len(pairs))
+    return stats.Estimate(pooled, float(lo), float(hi), len(pairs))

@@ -13,8 +13,8 @@ from agentark.tasks.world.steps import check
 from agentark.traces.reading import SUMMARISER, in_world, lines_of
 
 
-def judged(question: Question, text: str) -> list[tuple[str, bool | None]]:
-    """Each line of a trace with whether it is right; None if that is unknown."""
+def checked_lines(question: Question, text: str) -> list[tuple[str, bool | None]]:
+    """Each line of a trace, and whether it is right (None: unknown)."""
     if not in_world(question):
         return [(line, None) for line in lines_of(text)]
     return [(step.text, step.right) for step in check(question, text)]
@@ -28,8 +28,8 @@ KINDS = {
 
 
 def shown_agent(kind: str, debate: Sequence[Trace], question: Question) -> int | None:
-    """The first agent that makes a debate one of that kind, by the answers of its first and its last trace; None if the
-    debate is of another kind, or ended in round 1."""
+    """The first agent whose first and last answers make a debate one of that kind; None if the debate is of another
+    kind, or ended in round 1."""
     own: dict[int, list[Trace]] = {}
     for trace in debate:
         if trace.agent != SUMMARISER:
@@ -47,9 +47,8 @@ def write_transcripts(
     path: Path, predictions: pd.DataFrame, traces: Sequence[Trace], questions: Sequence[Question],
     shown: tuple[str, str, int],
 ) -> None:  # fmt: skip
-    """Write a worked question of each kind (KINDS) for the report: the first whose debate is of that kind, with the
-    student's answers to it before and after each method, whatever they are. shown: the task, the student and its
-    seed."""
+    """Write a worked question of each kind (KINDS) for the report: the first one whose debate is of that kind, with the
+    student's answers before and after each method, right or wrong. shown: the task, the student and its seed."""
     train_task, student, seed = shown
     gold = {q.question_id: q for q in questions if q.task == train_task}
     in_task = (t for t in traces if t.question_id in gold)
@@ -63,8 +62,10 @@ def write_transcripts(
         question = gold[key]
         own = predictions[(predictions["question_id"] == key) & (predictions["setting"] == "test")]
         own = own[(own["student"] == student) & own["seed"].isin([0, seed])].drop_duplicates("method")
-        debate = [{"round": t.round, "agent": t.agent, "lines": judged(question, t.text)} for t in debates[key]]
-        answers = [{"method": m, "lines": judged(question, t)} for m, t in zip(own["method"], own["text"], strict=True)]
+        debate = [{"round": t.round, "agent": t.agent, "lines": checked_lines(question, t.text)} for t in debates[key]]
+        answers = [
+            {"method": m, "lines": checked_lines(question, t)} for m, t in zip(own["method"], own["text"], strict=True)
+        ]
         examples.append(
             {"kind": kind, "question": question.text, "answer": question.answer, "agent": agent, "debate": debate,
              "student": student, "answers": answers}

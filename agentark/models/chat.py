@@ -10,8 +10,8 @@ from agentark import StudyError
 
 Messages = list[dict[str, str]]
 
-# What templates call the switch: Qwen3 and most others enable_thinking, DeepSeek-V3.1 and Granite thinking. Templates
-# ignore names that they do not know.
+# The template argument that switches thinking: enable_thinking in Qwen3 and most others, thinking in DeepSeek-V3.1 and
+# Granite. Templates ignore arguments that they do not use.
 SWITCH = {"": {}, **{name: {"enable_thinking": on, "thinking": on} for name, on in (("on", True), ("off", False))}}
 REFUSED = (TemplateError, TypeError, ValueError, LookupError, ArithmeticError, AttributeError)  # what templates raise
 
@@ -19,8 +19,8 @@ REFUSED = (TemplateError, TypeError, ValueError, LookupError, ArithmeticError, A
 def prompt_ids(tokenizer: PreTrainedTokenizerBase, messages: Messages, most: int, thinking: str = "") -> list[int]:
     """A chat as token ids by the model's own template. thinking: a key of SWITCH.
 
-    Raises StudyError if it has more than `most` tokens, or if the template is missing or refuses it
-    (huggingface/open-r1#85: a base model without one).
+    Raises StudyError if the chat has more than `most` tokens, or if the template is missing or refuses the chat
+    (huggingface/open-r1#85: a base model without a template).
     """
     template = tokenizer.chat_template
     if not template or (isinstance(template, str) and not template.strip()):
@@ -48,30 +48,30 @@ def prompt_ids(tokenizer: PreTrainedTokenizerBase, messages: Messages, most: int
 
 
 def rendered(tokenizer: PreTrainedTokenizerBase, messages: Messages, thinking: str) -> str:
-    """A chat in the template's form, see `taken`."""
-    return taken(tokenizer, messages, thinking)[1]
+    """A chat as text in the template's form, see `template_form`."""
+    return template_form(tokenizer, messages, thinking)[1]
 
 
-def accepted(tokenizer: PreTrainedTokenizerBase, messages: Messages, thinking: str = "") -> Messages:
-    """A chat as the template takes it, see `taken`."""
-    return taken(tokenizer, messages, thinking)[0] if messages[0]["role"] == "system" else messages
+def accepted_chat(tokenizer: PreTrainedTokenizerBase, messages: Messages, thinking: str = "") -> Messages:
+    """A chat in a form that the template accepts, see `template_form`."""
+    return template_form(tokenizer, messages, thinking)[0] if messages[0]["role"] == "system" else messages
 
 
-def taken(tokenizer: PreTrainedTokenizerBase, messages: Messages, thinking: str) -> tuple[Messages, str]:
-    """A chat as the template takes it, and in the template's form. A system prompt that the template refuses (Gemma 2) or
-    drops goes to the first message."""
-    how = {"tokenize": False, "add_generation_prompt": True, **SWITCH[thinking]}
+def template_form(tokenizer: PreTrainedTokenizerBase, messages: Messages, thinking: str) -> tuple[Messages, str]:
+    """A chat in a form that the template accepts, and its text in the template's form. A system prompt that the
+    template refuses (Gemma 2) or drops is moved to the first user message."""
+    options = {"tokenize": False, "add_generation_prompt": True, **SWITCH[thinking]}
     if messages[0]["role"] == "system":
         with suppress(*REFUSED):
-            chat = str(tokenizer.apply_chat_template(messages, **how))
+            chat = str(tokenizer.apply_chat_template(messages, **options))
             if messages[0]["content"].strip() in chat:
                 return messages, chat
         messages = without_system(messages)
-    return messages, str(tokenizer.apply_chat_template(messages, **how))
+    return messages, str(tokenizer.apply_chat_template(messages, **options))
 
 
 def without_system(messages: Messages) -> Messages:
-    """A chat that begins with a system prompt, with its text before that of the first user message instead."""
+    """Move the text of a chat's system prompt to the start of the first user message."""
     system, first, *rest = messages
     return [first | {"content": f"{system['content']}\n\n{first['content']}"}, *rest]
 
@@ -82,16 +82,16 @@ def ends_of_turn(settings: GenerationConfig, tokenizer: PreTrainedTokenizerBase)
     return sorted({tokenizer.eos_token_id, *(ends if isinstance(ends, list) else [ends])} - {None})
 
 
-def asking(tokenizer: PreTrainedTokenizerBase, system: str, thinking: str = "") -> Callable[[str], Messages]:
-    """The function from a question's text to its prompt in round 1, for trainers: see `solve_prompt`, `accepted`."""
-    return lambda question: accepted(tokenizer, solve_prompt(question, system), thinking)
+def prompt_builder(tokenizer: PreTrainedTokenizerBase, system: str, thinking: str = "") -> Callable[[str], Messages]:
+    """The function from a question's text to its prompt in round 1, for trainers: see `solve_prompt`, `accepted_chat`."""
+    return lambda question: accepted_chat(tokenizer, solve_prompt(question, system), thinking)
 
 
 def solve_prompt(question: str, system: str = "") -> Messages:
-    """The prompt of round 1: the question alone, after a system prompt if there is one."""
+    """The prompt of round 1: only the question, after a system prompt if there is one."""
     return [*system_prompt(system), {"role": "user", "content": question}]
 
 
 def system_prompt(text: str) -> Messages:
-    """A system prompt as the beginning of a chat; none for ""."""
+    """A system prompt as the beginning of a chat; [] for ""."""
     return [{"role": "system", "content": text}] if text else []

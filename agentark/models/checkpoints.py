@@ -1,4 +1,4 @@
-"""Checkpoints: where they are, how to get them, what they contain, and a digest that identifies them."""
+"""Locate, fetch, describe and identify checkpoints."""
 
 import hashlib
 import json
@@ -15,8 +15,8 @@ from agentark import StudyError, first_line, folder_of, root, without_ray
 from agentark.models import gguf, loading
 
 
-def located(name: str) -> Path:
-    """The folder of a model: relative to the project's folder or absolute, else the hub's local copy.
+def model_folder(name: str) -> Path:
+    """Return the folder of a model: a path, absolute or relative to the project's folder, else the hub's local copy.
 
     Raises StudyError if there is neither.
     """
@@ -39,7 +39,7 @@ def fetched(source: str, revision: str, out: Path) -> None:
     """
     folder = root() / source
     if source.endswith(".gguf"):
-        gguf.unpack(gguf.located(source), out)
+        gguf.unpack(gguf.gguf_path(source), out)
         return
     if folder.is_dir():
         shutil.copytree(folder, out, copy_function=linked, dirs_exist_ok=True)
@@ -61,15 +61,15 @@ def linked(here: str, there: str) -> str:
     return there
 
 
-def described(folder: Path) -> dict[str, str | int]:
+def checkpoint_facts(folder: Path) -> dict[str, str | int]:
     """A checkpoint's architecture, number of weights, window in tokens, precision and licence.
 
     Raises StudyError if its configuration or its weights are missing or unreadable.
     """
     files = sorted(Path(folder).glob("*.safetensors"))
     if not files or not (Path(folder) / "config.json").is_file():
-        what = loading.instead(folder) or "; fetch it again"
-        raise StudyError(f"{folder}: no checkpoint in the hub's format (config.json, *.safetensors){what}")
+        hint = loading.contents_hint(folder) or "; fetch it again"
+        raise StudyError(f"{folder}: no checkpoint in the hub's format (config.json, *.safetensors){hint}")
     try:
         config, weights = AutoConfig.from_pretrained(folder), 0
         index = Path(folder) / "model.safetensors.index.json"
@@ -80,7 +80,7 @@ def described(folder: Path) -> dict[str, str | int]:
             with safe_open(file, "pt") as tensors:
                 weights += sum(math.prod(tensors.get_slice(key).get_shape()) for key in tensors.keys())  # noqa: SIM118
     except Exception as error:  # a damaged file makes the readers raise errors of many types
-        raise loading.unloadable(folder, error) from error
+        raise loading.loading_error(folder, error) from error
     text, card = config.get_text_config(), Path(folder) / "README.md"
     licence = ModelCard.load(card).data.get("license") if card.is_file() else None
     return {
@@ -93,13 +93,13 @@ def described(folder: Path) -> dict[str, str | int]:
 
 
 def source_of(name: str) -> str:
-    """What a teacher or student is, for the record of a run: GGUF files with their sums, the source of a fetched
-    checkpoint, else its name. Of a model at a server, that of the folder in data/models with the name it has there."""
+    """Return the origin of a teacher or student, for a run's record: GGUF files with checksums, the source of a fetched
+    checkpoint, else its name. A model on a server is looked up in data/models by its name on the server."""
     name = without_ray(name)
     if name.startswith("http"):
         name = name.rpartition("#")[2].partition("@")[0]
     if name.startswith("llama.cpp:"):
-        files = [gguf.located(part) for part in name.removeprefix("llama.cpp:").split("+")]
+        files = [gguf.gguf_path(part) for part in name.removeprefix("llama.cpp:").split("+")]
         return " + ".join(f"{file.name} (SHA-256 {gguf.digest(file)})" for file in files)
     card, config = (root() / folder_of(name) / file for file in ("card.json", "config.json"))
     source = str(json.loads(card.read_text()).get("source", name) if card.is_file() else name)

@@ -1,7 +1,7 @@
-"""Conversion between GGUF and the hub's format: unpack a quantised model for training, write a student for llama.cpp and
-Ollama, whole or as a LoRA adapter.
+"""Conversion between GGUF and the hub's format: unpack a quantised model for training; write a student as a full model
+or as a LoRA adapter for llama.cpp and Ollama.
 
-Formats: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md; adapters as llama.cpp's convert_lora_to_gguf.py.
+Formats: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md; adapters as in llama.cpp's convert_lora_to_gguf.py.
 """
 
 import hashlib
@@ -19,15 +19,12 @@ from agentark.files import write_atomically
 from agentark.models import loading
 
 MISSING = "llama.cpp: not installed here; add it with `pip install xllamacpp gguf`, or name a model in the hub's format"
-WHOLE = (
-    "llama",
-    "qwen2",
-    "qwen3",
-)  # architectures whose weights differ from the hub's in names and `interleaved` alone
+# Architectures whose weights differ from the hub's only in names and in the order of rows (`interleaved`).
+WHOLE = ("llama", "qwen2", "qwen3")
 WEIGHTS = re.compile(r"^base_model\.model\.(.+)\.lora_([AB])\.weight$")  # PEFT's names
 
 
-def located(name: str) -> Path:
+def gguf_path(name: str) -> Path:
     """The path of a GGUF file, relative to the project's folder or absolute. Raises StudyError if there is none."""
     file = root() / name
     if file.is_dir():
@@ -57,8 +54,8 @@ def unpack(file: Path, out: Path, dtype: torch.dtype = torch.float32) -> None:
         tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
         model = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=dtype)
     except Exception as error:  # a damaged file makes the loader raise errors of many types
-        raise loading.unloadable(file, error) from error
-    # Remove the traces of quantisation, since the weights are dequantised now.
+        raise loading.loading_error(file, error) from error
+    # Remove the quantisation settings, since the weights are dequantised now.
     model.hf_quantizer = None
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config
@@ -69,8 +66,8 @@ def unpack(file: Path, out: Path, dtype: torch.dtype = torch.float32) -> None:
 def write_adapter(adapter: Path, base: Path, out: Path) -> None:
     """Write the LoRA adapter in the folder `adapter` (PEFT's format) for the model in `base` to the GGUF file `out`.
 
-    Raises StudyError if llama.cpp lacks the architecture, or if the adapter holds anything but LoRA matrices of weights
-    that exist in a GGUF file.
+    Raises StudyError if llama.cpp lacks the architecture, or if the adapter contains anything other than LoRA matrices
+    for weights that exist in a GGUF file.
     """
     gguf = require()
     settings, config = json.loads((adapter / "adapter_config.json").read_text()), AutoConfig.from_pretrained(base)
@@ -110,7 +107,7 @@ def write_model(model: Path, base: Path, out: Path, dtype: torch.dtype = torch.f
         for key, values in load_file(file).items():
             name, _, kind = key.rpartition(".")
             weights[f"{places.get_name(name)}.{kind}"] = interleaved(name, values, config)
-    weights.setdefault("output.weight", weights["token_embd.weight"])  # tied
+    weights.setdefault("output.weight", weights["token_embd.weight"])  # tied embeddings
     kinds = {torch.float16: gguf.LlamaFileType.MOSTLY_F16, torch.float32: gguf.LlamaFileType.ALL_F32}
     names = [tensor.name for tensor in reader.tensors]
     if missing := [name for name in names if name not in weights]:
@@ -146,7 +143,7 @@ def write(gguf, path: Path, architecture: str, alpha: float, tensors: dict) -> N
 
 
 def finish(writer) -> None:
-    """Write a file whose metadata and tensors have been added."""
+    """Write the added metadata and tensors to the file, and close it."""
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -154,9 +151,9 @@ def finish(writer) -> None:
 
 
 def interleaved(name: str, matrix: torch.Tensor, config) -> torch.Tensor:
-    """The rows of a query's or key's matrix of Llama in llama.cpp's order; other weights unchanged.
+    """Reorder the rows of Llama's query and key matrices as in llama.cpp; return other weights unchanged.
 
-    In each head llama.cpp interleaves the two halves whose rows the rotary embedding pairs.
+    The rotary embedding pairs rows of a head's two halves; llama.cpp stores the rows of a pair next to each other.
     """
     kind = name.rpartition(".")[2]
     if config.model_type != "llama" or kind not in ("q_proj", "k_proj"):
@@ -166,7 +163,7 @@ def interleaved(name: str, matrix: torch.Tensor, config) -> torch.Tensor:
 
 
 def require():
-    """The package gguf. Raises StudyError if it is not installed."""
+    """Import and return the package gguf. Raises StudyError if it is not installed."""
     try:
         import gguf
     except ImportError:

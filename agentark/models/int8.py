@@ -1,7 +1,7 @@
 """Write a checkpoint with 8-bit weights, which vLLM runs several times faster on a CPU: `python -m agentark.models.int8
 FOLDER OUT`.
 
-Every matrix has 8-bit weights with one scale per row, and vLLM rounds the activations to 8 bits with one scale per token
+Every matrix has 8-bit weights with one scale per row. vLLM rounds the activations to 8 bits with one scale per token
 (format "int-quantized" of compressed-tensors, W8A8). Norms, biases and the input embedding keep 16 bits.
 """
 
@@ -34,7 +34,7 @@ QUANTISATION = {
 
 
 def quantised(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """The 8-bit weights and the scales of a matrix: a row is its 8-bit weights times its scale, to half a scale."""
+    """The 8-bit weights and scales of a matrix: a row equals its 8-bit weights times its scale, within half a scale."""
     weight = weight.float()
     scale = (weight.abs().amax(1, keepdim=True).clamp(min=1e-8) / 127).to(torch.bfloat16)
     return (weight / scale.float()).round().clamp(-127, 127).to(torch.int8), scale
@@ -43,12 +43,12 @@ def quantised(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 def convert(folder: Path, out: Path) -> None:
     """Write the checkpoint in `folder` (hub's format, text only) to `out`, with 8-bit weights.
 
-    Raises StudyError if `folder` holds no language model of the usual layout.
+    Raises StudyError if `folder` contains no language model with the usual layout.
     """
     weights = {name: w for file in sorted(folder.glob("*.safetensors")) for name, w in load_file(file).items()}
     if EMBEDDING not in weights:
         raise StudyError(f"{folder}: no weights named {EMBEDDING}; name a folder with a language model")
-    weights.setdefault(HEAD, weights[EMBEDDING])  # one matrix in the file of a model whose head is tied
+    weights.setdefault(HEAD, weights[EMBEDDING])  # a model with a tied head saves one matrix for both
     found: dict[str, torch.Tensor] = {}
     for name, weight in weights.items():
         weight = weight.to(torch.bfloat16)

@@ -22,8 +22,8 @@ def device() -> str:
 
 
 def precision() -> torch.dtype:
-    """bfloat16 on a GPU, as in published checkpoints; float32 on a CPU, which not every processor computes faster in 16 bits
-    (the engine `bf16:` and the setting `bf16` choose them)."""
+    """bfloat16 on a GPU, as in published checkpoints; float32 on a CPU, since not every CPU is faster in 16 bits (the
+    engine `bf16:` and the setting `bf16` select 16 bits)."""
     return torch.bfloat16 if torch.cuda.is_available() else torch.float32
 
 
@@ -33,7 +33,7 @@ def window(folder: Path) -> int:
 
 
 def attention(config) -> tuple[int, int, int]:
-    """Layers, heads of keys and values, and their width, in a language model's configuration."""
+    """Numbers of layers and of key-value heads, and the heads' width, in a language model's configuration."""
     heads = config.num_attention_heads
     width = getattr(config, "head_dim", None) or config.hidden_size // heads
     return config.num_hidden_layers, getattr(config, "num_key_value_heads", None) or heads, width
@@ -43,14 +43,14 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
     """The tokenizer of a model's folder. Raises StudyError if there is no model or it is not loadable."""
     if not (Path(folder) / "config.json").is_file():
         raise StudyError(
-            f"{folder}: no model here{instead(folder)}; name one under data/models, or build it with `make models`"
+            f"{folder}: no model here{contents_hint(folder)}; name one under data/models, or build it with `make models`"
         )
     try:
         tokenizer = cast(
             PreTrainedTokenizerFast, transformers.AutoTokenizer.from_pretrained(folder, padding_side="left")
         )
     except Exception as error:  # a damaged or missing file makes the loader raise errors of many types
-        raise unloadable(folder, error) from error
+        raise loading_error(folder, error) from error
     if tokenizer.pad_token is None:  # Llama 3 has none
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
@@ -59,7 +59,7 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
 def load(folder: Path, dtype: torch.dtype | str | None = None, **options: Any) -> tuple[Model, PreTrainedTokenizerFast]:
     """A causal model and its tokenizer from a folder in the hub's format.
 
-    An image-text-to-text model is loaded whole, for text-only chats. dtype: None for `precision`, "auto" for the
+    An image-text-to-text model is loaded in full, for text-only chats. dtype: None for `precision`, "auto" for the
     checkpoint's own. `options` go to `from_pretrained`. Raises StudyError if the model is not loadable or lacks
     weights, which the loader would initialise at random.
     """
@@ -69,7 +69,7 @@ def load(folder: Path, dtype: torch.dtype | str | None = None, **options: Any) -
         kind: Any = transformers.AutoModelForImageTextToText if vision else transformers.AutoModelForCausalLM
         model, report = kind.from_pretrained(folder, dtype=dtype or precision(), output_loading_info=True, **options)
     except Exception as error:  # a damaged file makes the loader raise errors of many types
-        raise unloadable(folder, error) from error
+        raise loading_error(folder, error) from error
     if missing := sorted(report["missing_keys"]):
         raise StudyError(f"{folder}: no weights for {missing[0]} ({len(missing)} missing); download the model again")
     return model, tokenizer
@@ -80,7 +80,7 @@ def step_score(folder: Path) -> str:
     try:
         return getattr(AutoConfig.from_pretrained(folder), "step_score", "head")
     except Exception as error:  # a damaged file makes the loader raise errors of many types
-        raise unloadable(folder, error) from error
+        raise loading_error(folder, error) from error
 
 
 def load_scorer(folder: Path, dtype: torch.dtype | str | None = None) -> Model:
@@ -105,21 +105,21 @@ def load_scorer(folder: Path, dtype: torch.dtype | str | None = None) -> Model:
             output_loading_info=True,
         )
     except Exception as error:
-        raise unloadable(folder, error) from error
+        raise loading_error(folder, error) from error
     missing = sorted(name for name in report["missing_keys"] if not name.startswith("score."))
     if missing:
         raise StudyError(f"{folder}: no weights for {missing[0]} ({len(missing)} missing); is this a language model?")
     return model
 
 
-def unloadable(folder: Path, error: Exception) -> StudyError:
+def loading_error(folder: Path, error: Exception) -> StudyError:
     """The error for a folder or file that does not load as a model because of `error`."""
-    held = instead(folder)
-    return StudyError(f"{folder}: not a loadable model ({first_line(error)}){held}; restore or fetch it again")
+    contents = contents_hint(folder)
+    return StudyError(f"{folder}: not a loadable model ({first_line(error)}){contents}; restore or fetch it again")
 
 
-def instead(folder: Path) -> str:
-    """Describe what a folder holds instead of a model's weights, as ", but ..."; "" if that is unknown."""
+def contents_hint(folder: Path) -> str:
+    """Describe what a folder contains instead of a model's weights, as ", but ..."; "" if that is unknown."""
     files = sorted(Path(folder).glob("*")) if Path(folder).is_dir() else []
     if any(
         f.stat().st_size < 1024 and f.read_bytes().startswith(b"version https://git-lfs") for f in files if f.is_file()

@@ -1,8 +1,8 @@
 """A tiny Qwen2.5-VL whose language half has exactly the weights of a student's base (the paper's Figure 7).
 
 The language half is a Qwen2 decoder: a Llama decoder plus biases on queries, keys and values, equivalent to it if the
-biases are 0. Its positions have three axes, which coincide in text. A Qwen3 base is unsuitable: it has norms on queries
-and keys instead of the biases, and no weights of a Qwen2 decoder are equivalent to them.
+biases are 0. Its positions have three axes, which are equal for text. A Qwen3 base is unsuitable: it has norms on
+queries and keys instead of the biases, and no weights of a Qwen2 decoder are equivalent to them.
 """
 
 import hashlib
@@ -91,7 +91,7 @@ def digests(folder: Path) -> dict[str, str]:
 
 
 @torch.inference_mode()
-def look(folder: Path, picture: Image.Image, question: str, max_tokens: int) -> tuple[torch.Tensor, str]:
+def features_and_reply(folder: Path, picture: Image.Image, question: str, max_tokens: int) -> tuple[torch.Tensor, str]:
     """The vision tower's features of a picture, shape (tokens, width), and the greedy reply to picture and question."""
     model, tokenizer = loading.load(folder)
     model.eval()

@@ -1,4 +1,4 @@
-"""The published numbers of arXiv 2602.03955: read from `data/published`, redrawn, and compared with what chance can do.
+"""Analysis of the published numbers of arXiv 2602.03955: read from `data/published`, redrawn, and compared with chance.
 
 A *cell* is one trained accuracy of Tables 8 to 13: one run of a teacher, a student, a method, a training set and a test
 set. Accuracies are in per cent and gains in percentage points throughout, as in the paper.
@@ -23,7 +23,7 @@ COMPARED = [("sft", "base"), ("rsft", "base"), ("da", "base"), ("pad", "base"),
 
 
 def summary(table: pd.DataFrame) -> pd.DataFrame:
-    """Gain over the base by method and part of the grid: its distribution in points, and the share of cells below 0."""
+    """Return the distribution of gains over the base (points) by method and part of the grid, and the share below 0."""
     rows = []
     for method in METHODS:
         for part in PARTS:
@@ -36,7 +36,7 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def differences(table: pd.DataFrame, method: str, baseline: str) -> pd.DataFrame:
-    """Cells of `method` with their gain over the base, or over another method in the same condition."""
+    """Return the cells of `method` with their gain over the base, or over another method in the same condition."""
     own = table[table["method"] == method]
     if baseline == "base":
         return own
@@ -46,13 +46,13 @@ def differences(table: pd.DataFrame, method: str, baseline: str) -> pd.DataFrame
 
 
 def compare(table: pd.DataFrame) -> pd.DataFrame:
-    """Each method compared with the base and with the other methods, in domain and out of domain; the unit is the
+    """Compare each method with the base and with the other methods, in domain and out of domain; the unit is the
     student.
 
     In a full grid a mixed model with a random effect of the student reduces to the t test over the students' means
-    (`t_lo`, `t_hi`, `p_t`; 4 degrees of freedom). `lo`, `hi` are the bootstrap over students, which is too narrow with
-    five students. The sign test counts the students' means above zero on each test set (ten means, each with its own
-    base measurement). Both p values are adjusted over all rows by Holm's method.
+    (`t_lo`, `t_hi`, `p_t`; 4 degrees of freedom). `lo`, `hi` are the interval of the bootstrap over students, which is
+    too narrow with five students. The sign test counts the students' means above zero on each test set (ten means, each
+    with its own base measurement). Both p values are adjusted over all rows by Holm's method.
     """
     rows = []
     for part in PARTS[:3]:
@@ -73,7 +73,7 @@ def compare(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def intervals(table: pd.DataFrame) -> pd.DataFrame:
-    """Mean gain by method with its bootstrap interval, for each choice of the unit that is resampled."""
+    """Return the mean gain by method with its bootstrap interval, for each choice of the resampled unit."""
     units = {"cells": None, "training sets": "train_task", "students": "student", "teachers": "teacher"}
     rows = []
     for method in METHODS[1:]:
@@ -87,17 +87,17 @@ def intervals(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def without_each_student(table: pd.DataFrame) -> pd.DataFrame:
-    """Mean gain by method over all students, and with each student left out."""
+    """Return the mean gain by method over all students, and with each student left out."""
     left = {"all students": table} | {f"without {s}": table[table["student"] != s] for s in STUDENTS}
     return pd.DataFrame({name: part.groupby("method")["gain"].mean() for name, part in left.items()}).T[METHODS]
 
 
 def spread(table: pd.DataFrame) -> pd.DataFrame:
-    """Share of the variance between cells that each factor explains, by method.
+    """Return the share of the variance between cells that each factor explains, by method.
 
     This is an analysis of variance. The grid is full, so factors and their interactions are orthogonal and the shares
-    add up to 1. The rest contains all other interactions and the variation between runs; with one run per cell they
-    cannot be separated.
+    add up to 1. `rest` is all other interactions and the variation between runs; with one run per cell they cannot be
+    separated.
     """
     found = {}
     for method in METHODS[1:]:
@@ -115,17 +115,17 @@ def spread(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(found).T
 
 
-# What chance can do
+# Chance
 
 
 def noise(table: pd.DataFrame) -> pd.DataFrame:
-    """Each cell with the standard errors, in points, that a test set of `TEST_SIZES` questions implies, and two p
+    """Add to each cell the standard errors, in points, that a test set of `TEST_SIZES` questions implies, and two p
     values.
 
     `p_apart` treats the two accuracies as independent binomials, which overstates the error: both systems answered the
-    same questions. `p_paired` is McNemar's exact test in the case most favourable to the gain: the loser alone answered
-    no question right. The published numbers determine neither; the truth lies between. Both are adjusted over all cells
-    (Benjamini-Hochberg).
+    same questions. `p_paired` is McNemar's exact test in the case most favourable to the gain: the system with
+    the lower accuracy is never right where the other is wrong. The published numbers determine neither p; the true one
+    is between them. Both are adjusted over all cells (Benjamini-Hochberg).
     """
     n = table["test_task"].map(TEST_SIZES)
     one, base = (np.sqrt(table[c] * (100 - table[c]) / n) for c in ("value", "base"))
@@ -137,13 +137,13 @@ def noise(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def within_noise(noisy: pd.DataFrame) -> pd.DataFrame:
-    """By method: cells whose gain lies within 1.96 standard errors, and cells that differ from the base."""
+    """Count, by method, the cells with a gain within 1.96 standard errors, and the cells that differ from the base."""
     rows = []
     for method in METHODS:
         own = noisy[noisy["method"] == method]
         size = own["gain"].abs()
         up, down = own["gain"] > 0, own["gain"] < 0
-        # expected if every true gain were the mean of its student and test set, and the error of a run binomial
+        # Expected if each cell's true gain were the mean for its student and test set, with a binomial error per run.
         mean = own.groupby(["student", "test_task"])["gain"].transform("mean")
         rows.append({
             "method": method, "cells": len(own),
@@ -159,34 +159,34 @@ def within_noise(noisy: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def countable(percent, n: int) -> np.ndarray:
-    """Whether the percentage, printed with two decimals, is a whole number of right answers out of `n`."""
+def is_whole_count(percent, n: int) -> np.ndarray:
+    """Return whether the percentage, printed with two decimals, is a whole number of right answers out of `n`."""
     percent = np.asarray(percent, dtype=float)
     return np.abs(np.round(percent * n / 100) * 100 / n - percent) <= 0.005 + 1e-9
 
 
 def chance(n: int) -> float:
-    """The share of all percentages with two decimals that are countable out of `n`."""
-    return float(countable(np.arange(10_001) / 100, n).mean())
+    """Return the share of all percentages with two decimals that are countable out of `n`."""
+    return float(is_whole_count(np.arange(10_001) / 100, n).mean())
 
 
 def test_sizes(published: pd.DataFrame, test_task: str, sizes=range(100, 6_001)) -> pd.DataFrame:
-    """By size that a test set could have: the share of distinct accuracies countable out of it, minus chance."""
+    """Return the share of distinct accuracies countable out of each possible size of a test set, minus chance."""
     printed = published[published["table"].isin(GRID) & (published["test_task"] == test_task)]["value"].unique()
-    rows = [dict(n=n, share=countable(printed, n).mean(), chance=chance(n)) for n in sizes]
+    rows = [dict(n=n, share=is_whole_count(printed, n).mean(), chance=chance(n)) for n in sizes]
     table = pd.DataFrame(rows)
     return table.assign(excess=table["share"] - table["chance"])
 
 
 def counts(published: pd.DataFrame) -> pd.DataFrame:
-    """By method and test set: share of cells whose accuracy is a count out of `TEST_SIZES`, and that of chance."""
+    """Return the share of cells whose accuracy is countable out of `TEST_SIZES`, by method and test set, and chance."""
     grid = published[published["table"].isin(GRID)]
     rows = []
     for task, n in TEST_SIZES.items():
         for method in ["base", *METHODS]:
             values = grid[(grid["test_task"] == task) & (grid["method"] == method)]["value"]
             rows.append(dict(test_task=task, n=n, method=method, cells=len(values),
-                             countable=countable(values, n).mean(), chance=chance(n)))  # fmt: skip
+                             countable=is_whole_count(values, n).mean(), chance=chance(n)))  # fmt: skip
     return pd.DataFrame(rows)
 
 
@@ -194,9 +194,9 @@ test_sizes.__test__ = False  # type: ignore[attr-defined]  # not a test, despite
 
 
 def scores(published: pd.DataFrame, table: pd.DataFrame) -> list[Score]:
-    """The grid in the form of `reports/scores.csv`: accuracies as fractions, one run each.
+    """Return the grid in the form of `reports/scores.csv`: accuracies as fractions, one run each.
 
-    Intervals are at 95 %. Accuracy: Wilson's for `TEST_SIZES` questions. A single gain: the normal interval for
+    Intervals are at 95 %. Accuracy: Wilson's, for `TEST_SIZES` questions. A single gain: the normal interval for
     independent accuracies. A mean gain: the t interval over students. The share below the base: the bootstrap over
     students. For the last two, `n` counts cells and `domain` is the part of the grid. Tokens are not published (0).
     """
@@ -221,16 +221,16 @@ def scores(published: pd.DataFrame, table: pd.DataFrame) -> list[Score]:
     for r in noise(table).itertuples():
         ends = tuple((r.gain + sign * 1.96 * r.se_gain) / 100 for sign in (-1, 1))
         rows.append(row(r.method, "accuracy_gain", r.gain / 100, r.n, ends, baseline="base", **cell(r)))
-    whole = dict(setting="Tables 8 to 13")
+    pooled = dict(setting="Tables 8 to 13")
     for r in compare(table).itertuples():
         ends = (r.t_lo / 100, r.t_hi / 100)
         rows.append(
-            row(r.method, "accuracy_gain", r.gain / 100, r.cells, ends, baseline=r.baseline, domain=r.part, **whole)
+            row(r.method, "accuracy_gain", r.gain / 100, r.cells, ends, baseline=r.baseline, domain=r.part, **pooled)
         )
     for method in METHODS:
         for part in PARTS:
             own = pick(table[table["method"] == method], part)
             share = stats.mean((own["gain"] < 0).groupby(own["student"]).mean())
             ends = (share.lo, share.hi)
-            rows.append(row(method, "below_base", share.value, len(own), ends, baseline="base", domain=part, **whole))
+            rows.append(row(method, "below_base", share.value, len(own), ends, baseline="base", domain=part, **pooled))
     return rows

@@ -19,7 +19,7 @@ from agentark.paper.contrasts import (
     Contrast,
     Difference,
     Part,
-    along,
+    along_axis,
     combined,
     contrast,
     difference,
@@ -30,7 +30,7 @@ from agentark.paper.contrasts import (
 )
 from agentark.report.charts import LABELS
 
-# Claim -> the figure beside the paper's, and the page of the notebook that measured its numbers, under reports/.
+# Claim -> its figure next to the paper's, and the page (under reports/) of the notebook that measures its numbers.
 PLACES = {
     1: (coverage.GRID, "08_evaluate.html#Scores"),
     2: (coverage.GRID, "08_evaluate.html#Scores"),
@@ -41,7 +41,7 @@ PLACES = {
 }
 # Results tables that the claims are tested on.
 TABLES = ("scores", "reasoning", "grid", "ablation_rewards", "ablation_data", "ablation_agents")
-MARGIN = 0.05  # smaller losses do not count as harm; our choice, since the paper names none
+MARGIN = 0.05  # smaller losses do not count as harm; our choice, since the paper gives no margin
 TRAINED = ("rsft", "da", "pad")
 STEPS = {"step_presence": "needed steps present", "error_notice": "errors noticed", "error_repair": "errors corrected"}
 HELD, NOT_HELD, OPEN, NOT_RUN = "held", "not held", "not decidable at this size", "not run"
@@ -62,7 +62,7 @@ Otherwise it is not decidable at this size.
 
 
 def gains(table: pd.DataFrame) -> pd.DataFrame:
-    """Gain over the base per cell: teacher, student, training and test task (rows) by method (columns)."""
+    """Return the gain over the base per cell: teacher, student, training and test task (rows) by method (columns)."""
     rows = pick(
         table, metric="accuracy_gain", baseline="base", seed="all", setting="test", domain="", baseline_variant=""
     )
@@ -71,8 +71,8 @@ def gains(table: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def everywhere(grid: pd.DataFrame, where: str) -> list[Contrast]:
-    """The gain of each method over its base, averaged over the grid's cells "in domain" or "out of domain"
+def domain_gains(grid: pd.DataFrame, where: str) -> list[Contrast]:
+    """Return the gain of each method over its base, averaged over the grid's cells "in domain" or "out of domain"
     (`where`)."""
     found = []
     for m in TRAINED:
@@ -102,8 +102,8 @@ def distilled(scores: pd.DataFrame, students: list[str], task: str) -> list[Part
 def steady(cells: pd.DataFrame) -> list[Part]:
     """Claim 2: PAD has fewer cells below the base than R-SFT, and than DA, in domain and out of domain.
 
-    The sign test is over the cells in which only one of two methods is below the base. It treats cells as independent,
-    but cells that share a base, a family or a debate are not, so p is too small. `value` is the difference of the
+    The sign test is over the cells in which only one of two methods is below the base. It treats cells as independent.
+    Cells that share a base, a family or a debate are dependent, so p is too small. `value` is the difference of the
     shares.
     """
     inside = cells.index.get_level_values("train_task") == cells.index.get_level_values("test_task")
@@ -127,8 +127,8 @@ def steady(cells: pd.DataFrame) -> list[Part]:
 def rewarded(rewards: pd.DataFrame, agents: pd.DataFrame, sizes: list[str], task: str) -> list[Part]:
     """Claim 3: a larger reward model makes a better policy; more agents help the larger student more.
 
-    sizes: two students, the smaller first. Rows of `rewards` with variant "size" are used (method "pad": scored by a
-    reward model of the student's own base; "other": by one of the other student's base).
+    sizes: two students, the smaller first. Only rows of `rewards` with variant "size" are used. Method "pad": the
+    reward model has the student's own base; "other": it has the other student's base.
     """
     small, large = sizes
     quality = []
@@ -140,13 +140,13 @@ def rewarded(rewards: pd.DataFrame, agents: pd.DataFrame, sizes: list[str], task
             1,
             difference(rewards, "accuracy", own, rival, [task]),
         )
-    numbers, capacity = sorted(along(agents, "agents")["agents"].unique()), []
+    numbers, capacity = sorted(along_axis(agents, "agents")["agents"].unique()), []
     if len(numbers) > 1:
         few, *_, many = numbers
         more = []
         for s in (large, small):
             own, rival = (dict(agents=n, student=s, method="rsft") for n in (many, few))
-            more.append(difference(along(agents, "agents"), "accuracy", own, rival, [task]))
+            more.append(difference(along_axis(agents, "agents"), "accuracy", own, rival, [task]))
         what = f"gain of {many} agents over {few}, {large} minus {small} on {task}"
         capacity = contrast(what, 1, minus(*more))
     return [Part(3, "a larger reward model makes a better policy", quality, make="make ablations"),
@@ -158,7 +158,7 @@ def monotone(data: pd.DataFrame, task: str) -> list[Part]:
     found = []
     trained = data[data["method"].isin(TRAINED) & (data["student"] != "") & (data["source"] == "debates")]
     for column, unit in (("questions", "questions"), ("traces_per_question", "traces per question")):
-        rows = along(trained, column)
+        rows = along_axis(trained, column)
         for (s, m), some in rows.groupby(["student", "method"], sort=False):
             for few, more in pairwise(sorted(some[column].unique())):  # PAD has fewer sizes than the other methods
                 own, rival = ({column: n, "student": s, "method": m} for n in (more, few))
@@ -181,8 +181,8 @@ def reasoned(scores: pd.DataFrame, students: list[str], task: str) -> list[Part]
     return parts
 
 
-def misled(reasoning: pd.DataFrame, student: str, method: str, task: str) -> Difference | None:
-    """Accuracy with a wrong hint minus that with a right hint."""
+def hint_effect(reasoning: pd.DataFrame, student: str, method: str, task: str) -> Difference | None:
+    """Return the accuracy with a wrong hint minus the accuracy with a right hint."""
     wrong, right = (dict(setting=f"{kind} hint", student=student, method=method) for kind in ("wrong", "right"))
     return difference(reasoning, "accuracy", wrong, right, [task])
 
@@ -191,7 +191,7 @@ def carried(scores: pd.DataFrame, reasoning: pd.DataFrame, students: list[str], 
     """Claim 6: gains out of domain (mean over tasks of equal weight), and no harm to truthfulness.
 
     The counterpart of truthfulness in the generated world is the loss when a peer's hint is wrong instead of right.
-    Accuracy with a wrong hint alone would not show it: a base that is nearly always misled has nothing to lose.
+    Accuracy with a wrong hint is not enough: for a base that is nearly always misled, it cannot fall much further.
     """
     outside = [name for name in scores["test_task"].unique() if name != task]
     out, hint = [], []
@@ -200,7 +200,7 @@ def carried(scores: pd.DataFrame, reasoning: pd.DataFrame, students: list[str], 
             own = dict(setting="test", student=s, method=m)
             mean = difference(scores, "accuracy", own, dict(method="base"), outside)
             out += contrast(f"{s}: {LABELS[m]} minus base, {len(outside)} tasks out of domain", 1, mean)
-        lost = {m: misled(reasoning, s, m, task) for m in ("base", *TRAINED)}
+        lost = {m: hint_effect(reasoning, s, m, task) for m in ("base", *TRAINED)}
         for m in TRAINED:
             what = f"{s}: change from right to wrong hint, {LABELS[m]} minus base on {task}"
             hint += contrast(what, 1, minus(lost[m], lost["base"]), -MARGIN)
@@ -209,14 +209,14 @@ def carried(scores: pd.DataFrame, reasoning: pd.DataFrame, students: list[str], 
 
 
 def parts(tables: dict[str, pd.DataFrame], students: list[str], sizes: list[str], task: str) -> list[Part]:
-    """All parts of all claims, from the tables by name (experiments.read); a part whose table is empty has no data."""
+    """Return all parts of all claims. tables: by name (experiments.read); a part with an empty table has no data."""
     scores, grid = tables["scores"], tables["grid"]
     return [
         *distilled(scores, students, task),
         Part(
             1,
             "each method gains over its base in domain, over the grid",
-            everywhere(grid, "in domain"),
+            domain_gains(grid, "in domain"),
             make="make grid",
         ),
         *steady(gains(grid if len(grid) else scores)),
@@ -227,7 +227,7 @@ def parts(tables: dict[str, pd.DataFrame], students: list[str], sizes: list[str]
         Part(
             6,
             "each method gains over its base out of domain, over the grid",
-            everywhere(grid, "out of domain"),
+            domain_gains(grid, "out of domain"),
             make="make grid",
         ),
     ]
@@ -245,7 +245,7 @@ def verdict_of_part(outcomes: pd.Series, somewhere: bool) -> str:
 
 
 def verdict_of_claim(verdicts: Iterable[str]) -> str:
-    """A claim's verdict from those of its parts; a part that was not run leaves it open."""
+    """Return a claim's verdict from the verdicts of its parts. A part that was not run keeps it from being held."""
     verdicts = set(verdicts)
     if NOT_HELD in verdicts:
         return NOT_HELD
@@ -253,18 +253,18 @@ def verdict_of_claim(verdicts: Iterable[str]) -> str:
 
 
 def verdicts(found: list[Part], table: pd.DataFrame) -> pd.DataFrame:
-    """One row per part: its prediction, its contrasts in short, its verdict and its claim's."""
+    """Return one row per part: its prediction, a summary of its contrasts, its verdict and its claim's verdict."""
     rows = []
     for part in found:
         own = table[(table["claim"] == part.claim) & (table["part"] == part.says)]
         verdict = verdict_of_part(own["outcome"], part.somewhere)
         rows.append(dict(claim=part.claim, part=part.says, verdict=verdict, shown=shown(part, own)))
-    made = pd.DataFrame(rows)
-    return made.assign(of_claim=made.groupby("claim")["verdict"].transform(verdict_of_claim))
+    by_part = pd.DataFrame(rows)
+    return by_part.assign(of_claim=by_part.groupby("claim")["verdict"].transform(verdict_of_claim))
 
 
 def by_claim(made: pd.DataFrame) -> list[str]:
-    """A claim's verdict with those of its parts, in the order of the claims."""
+    """Return one line per claim, in order: its verdict and the verdicts of its parts."""
     return [
         f"{rows['of_claim'].iloc[0]}: " + "; ".join(f"{r.part} ({r.verdict})" for r in rows.itertuples())
         for _, rows in made.groupby("claim")
@@ -272,7 +272,7 @@ def by_claim(made: pd.DataFrame) -> list[str]:
 
 
 def verdict_table(made: pd.DataFrame, student: str) -> str:
-    """The verdicts as a Markdown table, with links to the figure and to the notebook's page (that of `student`)."""
+    """Return the verdicts as a Markdown table, with links to the figure and to the notebook's page for `student`."""
     lines = ["| claim | predicted | shown | verdict | where |", "|---|:---|:---|:---|:---|"]
     for r in made.itertuples():
         picture, notebook = PLACES[r.claim]
@@ -282,7 +282,7 @@ def verdict_table(made: pd.DataFrame, student: str) -> str:
 
 
 def shown(part: Part, rows: pd.DataFrame) -> str:
-    """The contrasts of a part: each with its interval, or their range if there are many."""
+    """Return the contrasts of a part: each with its interval, or their range if there are more than 6."""
     if rows.empty:
         return f"no results yet: `{part.make}`"
     if len(rows) > 6:
@@ -292,22 +292,22 @@ def shown(part: Part, rows: pd.DataFrame) -> str:
 
 
 def value(row) -> str:
-    """A difference with its interval, or without one if its error is unknown, and the adjusted p."""
+    """Return a difference with the adjusted p and, if its error is known, its interval."""
     bounds = "" if np.isnan(row.se) else f" [{row.lo:+.3f}, {row.hi:+.3f}]"
     return f"**{row.value:+.3f}**{bounds} (adjusted p {row.p_holm:.2g})"
 
 
 def findings(table: pd.DataFrame, made: pd.DataFrame) -> str:
-    """The verdicts, the number of contrasts, and the differences that they can detect."""
+    """Return a summary: the verdicts, the number of contrasts, and the differences that they can detect."""
     claims = made.groupby("claim")["of_claim"].first()
     listed = "; ".join(f"claim {claim} {verdict}" for claim, verdict in claims.items())
-    seen, counted = table["detectable"].dropna(), table[table["se"].isna()]["n"]
-    run = made[made["verdict"] == NOT_RUN]
-    missing = f" {len(run)} of {len(made)} parts have not been run." if len(run) else ""
+    size, cells = table["detectable"].dropna(), table[table["se"].isna()]["n"]
+    not_run = made[made["verdict"] == NOT_RUN]
+    missing = f" {len(not_run)} of {len(made)} parts have not been run." if len(not_run) else ""
     return (
         f"{listed[0].upper()}{listed[1:]}. There are {len(table)} contrasts, adjusted together.{missing} At 80 % "
         f"power and the strictest level ({LEVEL / len(table):.4f}), the smallest detectable differences are "
-        f"{seen.min():.3f} to {seen.max():.3f}, depending on the contrast (median {seen.median():.3f}); smaller ones "
-        f"are missed in more than one of five cases. The sign test over {counted.min()} cells cannot go below "
-        f"p = {2.0 ** (1 - counted.min()):.2g} before adjustment."
+        f"{size.min():.3f} to {size.max():.3f}, depending on the contrast (median {size.median():.3f}); smaller ones "
+        f"are missed in more than one of five cases. The sign test over {cells.min()} cells cannot go below "
+        f"p = {2.0 ** (1 - cells.min()):.2g} before adjustment."
     )

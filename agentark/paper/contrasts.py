@@ -61,9 +61,9 @@ def pick(table: pd.DataFrame, **where) -> pd.DataFrame:
     return table
 
 
-def along(table: pd.DataFrame, column: str) -> pd.DataFrame:
-    """The rows of an ablation, over all levels, in which only the number in `column` varies; the study's own rows are on
-    every axis."""
+def along_axis(table: pd.DataFrame, column: str) -> pd.DataFrame:
+    """The rows of an ablation, over all levels, in which only the number in `column` varies, with the study's own rows,
+    which belong to every axis."""
     return table[table["variant"].isin(["study", column]) & table[column].notna() & table["level"].isna()]
 
 
@@ -76,7 +76,7 @@ def pooled(values: pd.Series, errors: pd.Series, tasks: pd.Series) -> tuple[floa
 
 
 def error(rows: pd.DataFrame | pd.Series) -> pd.Series | float:
-    """Standard errors over questions, of a table or of one row; from the 95 % interval where it covers no seeds."""
+    """Standard errors over questions, of a table or of one row; from the 95 % interval if it does not cover seeds."""
     by_interval = (rows["hi"] - rows["lo"]) / (2 * 1.96)
     if isinstance(rows, pd.DataFrame):
         return rows["se"].astype(float).fillna(by_interval)
@@ -84,15 +84,15 @@ def error(rows: pd.DataFrame | pd.Series) -> pd.Series | float:
 
 
 def seed_variance(table: pd.DataFrame, metric: str, tasks: Iterable[str], own: dict) -> tuple[float, int]:
-    """Variance of a mean over seeds, and the number of seeds; 0 and 1 for a system that was not trained, or is in the
-    table over all seeds only."""
+    """Variance of a mean over seeds, and the number of seeds; 0 and 1 for a system that was not trained, or that
+    has only rows over all seeds."""
     rows = pick(table, metric=metric, **own)
     single = rows[(rows["seed"] != "all") & rows["test_task"].isin(list(tasks))].groupby("seed")["value"].mean()
     return (float(single.var(ddof=1)) / len(single), len(single)) if len(single) > 1 else (0.0, 1)
 
 
 def combined(value: float, se: float, among: list[tuple[float, int]], n: int) -> Difference:
-    """A difference whose error combines that of its n questions (`se`) and those of seeds (from seed_variance)."""
+    """A difference whose error combines that over its n questions (`se`) with those over seeds (from seed_variance)."""
     variance = se**2 + sum(v for v, _ in among)
     below = sum(v**2 / (k - 1) for v, k in among if v)
     return Difference(value, variance**0.5, variance**2 / below if below else np.inf, n, max(k for _, k in among))
@@ -103,9 +103,9 @@ def difference(
 ) -> Difference | None:
     """Mean over test tasks (all, or those named) of `metric` in the rows `own` minus that in the rows `rival`.
 
-    A rival given by its method alone is a baseline, for which the table has the gain paired by question. For a rival in
-    another condition the two intervals are treated as independent, which overstates the error: the questions are the
-    same. None if the table has no such rows.
+    A rival given only by its method is a baseline, for which the table has the gain paired by question. For a rival in
+    another condition, the two intervals are treated as independent, which overstates the error since the questions are
+    the same. None if the table has no such rows.
     """
     over = table[table["test_task"].isin(list(tasks))] if tasks else table
     means = over[over["seed"] == "all"]
@@ -135,7 +135,7 @@ def minus(one: Difference | None, other: Difference | None) -> Difference | None
 
 
 def contrast(what: str, predicted: int, found: Difference | None, null: float = 0.0) -> list[Contrast]:
-    """The difference as a list with one contrast; empty if there is no difference, or no error to test it by."""
+    """The difference as a list with one contrast; empty if there is no difference, or if its error is not above 0."""
     if found is None or not found.se > 0:
         return []
     p = 2 * t.sf(abs(found.value - null) / found.se, found.df)
@@ -145,7 +145,7 @@ def contrast(what: str, predicted: int, found: Difference | None, null: float = 
 # Verdicts
 
 
-def judged(found: list[Part]) -> pd.DataFrame:
+def with_verdicts(found: list[Part]) -> pd.DataFrame:
     """One row per contrast: its interval (uncorrected), its p adjusted over all rows, the smallest difference
     detectable with 80 % power at the strictest of Holm's levels, and whether it agrees."""
     rows = [dict(claim=part.claim, part=part.says, **asdict(c)) for part in found for c in part.contrasts]
@@ -160,8 +160,8 @@ def judged(found: list[Part]) -> pd.DataFrame:
 
 
 def contrasts(table: pd.DataFrame) -> plt.Figure:
-    """Every contrast with its 95 % interval, in the colour of its outcome. A tick marks the tested value, a grey line
-    the differences from it that are too small to be found with 80 % power."""
+    """Plot every contrast with its 95 % interval, in the colour of its outcome. A tick marks the tested value, a grey
+    line the differences from it that are too small to detect with 80 % power."""
     style()
     rows = table[table["se"].notna()].reset_index(drop=True)
     look = {"agrees": COLOURS["rsft"], "disagrees": COLOURS["da"], "open": "0.35"}

@@ -16,8 +16,8 @@ VISION = "Figure-7:-a-student-that-also-sees"
 
 @dataclass(frozen=True)
 class Item:
-    """One table or figure. anchor: the heading of its counterpart on reports/experiments.html; reason: why there is
-    none, or how it differs from the paper's. At least one of them is given."""
+    """One table or figure. anchor: the heading of its counterpart in reports/experiments.html; reason: why there is no
+    counterpart, or how it differs from the paper's. At least one of the two is given."""
 
     item: str
     shows: str
@@ -25,19 +25,19 @@ class Item:
     reason: str = ""
 
 
-OF_AN_ANSWER = "long answers after training on GSM8K, by student: F1, ROUGE, BERTScore"
-PICTURE = "its numbers are not printed"
+LONG_ANSWERS = "long answers after training on GSM8K, by student: F1, ROUGE, BERTScore"
+NOT_PRINTED = "its numbers are not printed"
 STUDENTS = {9: "Qwen3-8B", 10: "Llama3-8B-Instruct", 11: "Gemma-7B", 12: "Qwen3-1.7B", 13: "Qwen3-0.6B"}
 
 ITEMS = [
     Item("Figure 3", "accuracy and gain by teacher, student, method and training set", GRID),
-    Item("Figure 4", "5, 10 and 20 agents; a small and a large student", AGENTS, PICTURE),
-    Item("Figure 5", "accuracy by size of the training set and method", SIZES, PICTURE),
-    Item("Figure 6", OF_AN_ANSWER, OUTSIDE, "ten numbers are printed in Appendix D.1; BERTScore only at scale full"),
-    Item("Figure 7", "Qwen2.5-VL-32B to 3B, distilled from text", VISION, f"{PICTURE}; our vision tower is random"),
-    Item("Figure 8", OF_AN_ANSWER, OUTSIDE, "see Figure 6"),
-    Item("Figure 9", OF_AN_ANSWER, OUTSIDE, "see Figure 6"),
-    Item("Figure 10", "accuracy by size of the training set and method", SIZES, PICTURE),
+    Item("Figure 4", "5, 10 and 20 agents; a small and a large student", AGENTS, NOT_PRINTED),
+    Item("Figure 5", "accuracy by size of the training set and method", SIZES, NOT_PRINTED),
+    Item("Figure 6", LONG_ANSWERS, OUTSIDE, "ten numbers are printed in Appendix D.1; BERTScore only at scale full"),
+    Item("Figure 7", "Qwen2.5-VL-32B to 3B, distilled from text", VISION, f"{NOT_PRINTED}; our vision tower is random"),
+    Item("Figure 8", LONG_ANSWERS, OUTSIDE, "see Figure 6"),
+    Item("Figure 9", LONG_ANSWERS, OUTSIDE, "see Figure 6"),
+    Item("Figure 10", "accuracy by size of the training set and method", SIZES, NOT_PRINTED),
     Item("Table 1", "likelihood of gold reasoning; four scores of a judge", REASONING,
          "the four are counted exactly, because tiny models cannot judge"),
     Item("Table 2", "TruthfulQA after training on GSM8K", REASONING,

@@ -1,4 +1,4 @@
-"""The paper's tables and figures with ours beside them: data, figures and sentences of the page of experiments.
+"""The paper's tables and figures next to ours: data, figures and sentences of the page of experiments.
 
 Gains are in percentage points, as in the paper. Published cells are single runs without an interval; ours are means
 over seeds with 95 % intervals over questions and seeds.
@@ -14,11 +14,11 @@ import pandas as pd
 import seaborn as sns
 
 from agentark import StudyError
-from agentark.paper.ablations import control, talks
-from agentark.paper.figures import finished
+from agentark.paper.ablations import control, protocol_gains
+from agentark.paper.figures import finish_grid
 from agentark.paper.numbers import TRAIN_SIZES, by_method, cost
 from agentark.report import sentences
-from agentark.report.charts import COLOURS, LABELS, METHODS, intervals, ordered, style
+from agentark.report.charts import COLOURS, LABELS, METHODS, in_method_order, intervals, style
 from agentark.schemas import Score, read_scores
 
 # Results table -> the command that makes it. The grid and the ablations take longer than the study; until they have
@@ -50,7 +50,7 @@ def read(folder: Path, names: Iterable[str] = tuple(MADE_BY)) -> dict[str, pd.Da
 
 
 def not_run(tables: dict[str, pd.DataFrame], *names: str) -> str:
-    """One line for each of these tables that is empty, with the command that makes it; "" if none is."""
+    """One line per empty table of `names`, with the command that makes it; "" if no table is empty."""
     return "\n\n".join(f"*{n}.csv: not run yet: `{MADE_BY[n]}`*" for n in names if tables[n].empty)
 
 
@@ -63,21 +63,21 @@ def cells(table: pd.DataFrame) -> pd.DataFrame:
     return rows.assign(**rows[["value", "lo", "hi"]] * 100, domain=inside)
 
 
-def beside(published: pd.DataFrame, ours: pd.DataFrame, factor: str) -> plt.Figure:
-    """Gains (cells) by a factor, published left, ours right, scales differ: a dot is a cell, a dash a method's mean."""
+def gains_figure(published: pd.DataFrame, ours: pd.DataFrame, factor: str) -> plt.Figure:
+    """Gains (cells) by a factor, published left, ours right, with own scales: dots are cells, dashes method means."""
     style()
     sources = {f"published, {len(published)} cells": published, f"here, {len(ours)} cells": ours}
     rows = pd.concat([rows.assign(source=name) for name, rows in sources.items()], ignore_index=True)
     rows = rows.sort_values(factor, key=lambda names: names.map(TRAIN_SIZES).fillna(0), kind="stable")
     used = [m for m in METHODS if m in set(rows["method"])]
-    look: dict[str, Any] = dict(x=factor, y="value", hue="method", hue_order=used, palette=COLOURS)
+    options: dict[str, Any] = dict(x=factor, y="value", hue="method", hue_order=used, palette=COLOURS)
     grid = sns.catplot(
-        rows, kind="strip", col="source", col_order=list(sources), **look, dodge=True, jitter=False, size=3, alpha=0.5, sharex=False, sharey=False,
-        height=3.6, aspect=1.1,
+        rows, kind="strip", col="source", col_order=list(sources), **options, dodge=True, jitter=False, size=3,
+        alpha=0.5, sharex=False, sharey=False, height=3.6, aspect=1.1,
     )  # fmt: skip
-    look |= dict(dodge=0.6, errorbar=None, linestyle="none", marker="_", markersize=12, legend=False)
-    grid.map_dataframe(sns.pointplot, **look)
-    return finished(grid, "gain over the base, points")
+    options |= dict(dodge=0.6, errorbar=None, linestyle="none", marker="_", markersize=12, legend=False)
+    grid.map_dataframe(sns.pointplot, **options)
+    return finish_grid(grid, "gain over the base, points")
 
 
 def grid(rows: pd.DataFrame) -> plt.Figure:
@@ -103,10 +103,10 @@ def perplexities(printed: pd.DataFrame, reasoning: pd.DataFrame) -> plt.Figure:
     ours = sentences.select(reasoning, metric="perplexity")
     ours = ours[ours["student"] != ""]
     rows = pd.concat([theirs, ours.assign(panel="here, " + ours["student"])])
-    return intervals(ordered(rows), "method", "perplexity of gold reasoning", hue="method", row="panel")
+    return intervals(in_method_order(rows), "method", "perplexity of gold reasoning", hue="method", row="panel")
 
 
-def respects(printed: pd.DataFrame, scores: pd.DataFrame, student: str, task: str) -> pd.DataFrame:
+def reasoning_aspects(printed: pd.DataFrame, scores: pd.DataFrame, student: str, task: str) -> pd.DataFrame:
     """Table 1's four judge scores (1 to 5) beside the closest exact measures (shares), by method."""
     theirs = by_method(printed, "Table 1").loc[list(JUDGED)]
     rows = sentences.select(scores, setting="test", student=student, test_task=task)
@@ -124,8 +124,8 @@ def perturbed(reasoning: pd.DataFrame, student: str) -> pd.DataFrame:
 
 
 def training_cost(printed: pd.DataFrame, table: pd.DataFrame, student: str) -> pd.DataFrame:
-    """Table 6 by method and part. Published: card-hours of the paper's 8B student. Ours, for one seed: seconds of a
-    core and tokens trained on. The first two also as multiples of R-SFT's. Empty if not published, or not timed."""
+    """Table 6 by method and part. Published: card-hours of the paper's 8B student. Ours, for one seed: core-seconds and
+    tokens trained on. Both times also as multiples of R-SFT's. A cell is empty if not published or not timed."""
     parts = {"": "", "reward model": "reward_model", "GRPO": "policy"}
     theirs = cost(printed)["gpu_hours"]
     own = table[(table["student"] == student) & (table["setting"] == "once")]
@@ -134,7 +134,7 @@ def training_cost(printed: pd.DataFrame, table: pd.DataFrame, student: str) -> p
     for method, part in [*((m, "") for m in METHODS[1:5]), ("pad", "reward model"), ("pad", "GRPO")]:
         seconds, tokens = (own.get((method, parts[part], unit), np.nan) for unit in ("seconds", "tokens"))
         rows[LABELS[method], part] = {"card-hours, published": theirs.get((method, part), np.nan),
-                                      "core-seconds, here": seconds, "thousand tokens, here": tokens / 1000}  # fmt: skip
+                                    "core-seconds, here": seconds, "thousand tokens, here": tokens / 1000}  # fmt: skip
     found = pd.DataFrame(rows).T
     for column in ("card-hours, published", "core-seconds, here"):
         found[f"{column} / R-SFT"] = found[column] / found.loc[(LABELS["rsft"], ""), column]
@@ -142,7 +142,7 @@ def training_cost(printed: pd.DataFrame, table: pd.DataFrame, student: str) -> p
 
 
 def findings(tables: dict[str, pd.DataFrame], published: pd.DataFrame, task: str) -> str:
-    """One line per subject beside the paper, and the experiments not yet run; every number is from the tables."""
+    """One line per subject, ours against the paper's, and the experiments not yet run; numbers are from the tables."""
     theirs, ours = cells(published), cells(tables["grid"] if len(tables["grid"]) else tables["scores"])
     lines = []
     for method in [m for m in METHODS if m in set(ours["method"])]:
@@ -158,7 +158,7 @@ def findings(tables: dict[str, pd.DataFrame], published: pd.DataFrame, task: str
             clauses.append(f"{name} {', '.join(parts)}")
         lines.append(f"- **{LABELS[method]}:** {'; '.join(clauses)}.")
     lines += [f"- **Debate or more samples?** {line}." for line in control(tables["ablation_data"])]
-    lines += [f"- **Other protocols:** {line}." for line in talks(tables["ablation_protocols"])]
+    lines += [f"- **Other protocols:** {line}." for line in protocol_gains(tables["ablation_protocols"])]
     source = "the study itself, because the grid has not been run"
     if len(tables["grid"]):
         source = "the grid, with equal weights as in the paper (in the figure of means, test tasks have equal weights)"

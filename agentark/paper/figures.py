@@ -9,18 +9,18 @@ import seaborn as sns
 
 from agentark.paper.analysis import test_sizes
 from agentark.paper.numbers import METHODS, STUDENTS, TEACHERS, TEST_SIZES, TRAIN_SIZES
-from agentark.report.charts import COLOURS, LABELS, WIDTH, intervals, named, style
+from agentark.report.charts import COLOURS, LABELS, WIDTH, intervals, style, with_named_legend
 
 HUES: dict[str, Any] = dict(hue="method", palette=COLOURS, hue_order=METHODS)
 
 
-def finished(grid: sns.FacetGrid, label: str, zero: bool = True) -> plt.Figure:
+def finish_grid(grid: sns.FacetGrid, label: str, zero: bool = True) -> plt.Figure:
     """A seaborn grid with a line at zero and readable names on its axes."""
     if zero:
         grid.refline(y=0, color="black", lw=0.8, ls="-")
     grid.set_ylabels(label).set_xlabels("").set_titles("{row_name} {col_name}" if grid.row_names else "{col_name}")
     if grid.legend:
-        named(grid)
+        with_named_legend(grid)
     for axis in grid.axes.flat:
         axis.tick_params(axis="x", labelsize=8)
         if axis.get_xticklabels() and not axis.get_xticklabels()[0].get_text().replace(".", "").isdigit():
@@ -40,7 +40,7 @@ def accuracies(table: pd.DataFrame) -> plt.Figure:
         col="test_task", **HUES, dodge=True, jitter=False, sharey=False, height=2, aspect=2,
     )  # fmt: skip
     grid.map_dataframe(lambda data, **_: plt.gca().axhline(data["base"].iloc[0], color=COLOURS["base"], lw=1.2))
-    return finished(grid, "accuracy, %", zero=False)
+    return finish_grid(grid, "accuracy, %", zero=False)
 
 
 def gains_by(table: pd.DataFrame, factor: str, order: list[str]) -> plt.Figure:
@@ -61,11 +61,11 @@ def gains_by(table: pd.DataFrame, factor: str, order: list[str]) -> plt.Figure:
     )
     look |= dict(dodge=0.6, errorbar=None, linestyle="none", marker="_", markersize=11, legend=False)
     grid.map_dataframe(sns.pointplot, **look)
-    return finished(grid, "gain over the base, points")
+    return finish_grid(grid, "gain over the base, points")
 
 
 def gain_by_size(table: pd.DataFrame) -> plt.Figure:
-    """Instead of Figures 5 and 10: mean gain over students and teachers by number of training questions."""
+    """Replaces Figures 5 and 10: mean gain over students and teachers by number of training questions."""
     style()
     rows = table.assign(questions=table["train_task"].map(TRAIN_SIZES))
     grid = sns.relplot(
@@ -80,10 +80,10 @@ def gain_by_size(table: pd.DataFrame) -> plt.Figure:
         height=3,
         aspect=1.2,
     )
-    figure = finished(grid.set(xscale="log"), "mean gain, points")
+    figure = finish_grid(grid.set(xscale="log"), "mean gain, points")
     sizes = sorted(TRAIN_SIZES.items(), key=lambda item: item[1])
     below = "\n\n"
-    labels = [f"{below * (i % 2)}{name}\n{n:,}" for i, (name, n) in enumerate(sizes)]  # close ones on two levels
+    labels = [f"{below * (i % 2)}{name}\n{n:,}" for i, (name, n) in enumerate(sizes)]  # two levels avoid overlap
     for axis in grid.axes.flat:
         axis.set_xticks([n for _, n in sizes], labels, minor=False)
         axis.minorticks_off()
@@ -91,18 +91,18 @@ def gain_by_size(table: pd.DataFrame) -> plt.Figure:
 
 
 def gain_by_capacity(table: pd.DataFrame) -> plt.Figure:
-    """Instead of Figure 4: mean gain over data sets by student and teacher, one panel per method, on one scale."""
+    """Replaces Figure 4: mean gain over data sets by student and teacher, one panel per method, on one scale."""
     style()
     rows = table[table["method"] != "sft"].assign(method=lambda t: t["method"].map(LABELS))
     grid = sns.catplot(
         rows, kind="point", x="student", y="gain", order=STUDENTS, hue="teacher", hue_order=TEACHERS, col="method",
         palette=["0.7", "0.4", "0.0"], markersize=5, linewidth=1, errorbar=None, height=3, aspect=0.9,
     )  # fmt: skip
-    return finished(grid, "mean gain, points")
+    return finish_grid(grid, "mean gain, points")
 
 
 def gains_and_noise(noisy: pd.DataFrame) -> plt.Figure:
-    """Every gain beside what chance allows: the band is 1.96 standard errors of a difference at the base's accuracy."""
+    """Every gain, with a band of chance: 1.96 standard errors of a difference at the base's accuracy."""
     style()
     grid = sns.catplot(
         noisy, kind="strip", x="gain", y="student", order=STUDENTS, col="test_task", **HUES, dodge=True, jitter=False,
@@ -114,7 +114,7 @@ def gains_and_noise(noisy: pd.DataFrame) -> plt.Figure:
             half = 1.96 * np.sqrt(2 * base * (100 - base) / TEST_SIZES[test])
             axis.fill_betweenx([y - 0.42, y + 0.42], -half, half, color="0.88", lw=0, zorder=0)
         axis.axvline(0, color="black", lw=0.8)
-    return named(grid).set_axis_labels("gain over the base, points", "").set_titles("{col_name}").figure
+    return with_named_legend(grid).set_axis_labels("gain over the base, points", "").set_titles("{col_name}").figure
 
 
 def means_and_intervals(found: pd.DataFrame) -> plt.Figure:
@@ -139,7 +139,7 @@ def shares(found: pd.DataFrame) -> plt.Figure:
 
 
 def sizes_that_fit(published: pd.DataFrame) -> plt.Figure:
-    """The sizes of a test set that agree with the printed decimals, beyond chance."""
+    """How well the printed decimals fit each size of a test set, in % of values above chance."""
     style()
     tables = [test_sizes(published, test).assign(test_task=test) for test in TEST_SIZES]
     found = pd.concat(tables).assign(excess=lambda t: t["excess"] * 100)
@@ -157,7 +157,7 @@ def sizes_that_fit(published: pd.DataFrame) -> plt.Figure:
     return grid.set_titles("{col_name}").figure
 
 
-def judged(published: pd.DataFrame) -> plt.Figure:
+def judge_scores(published: pd.DataFrame) -> plt.Figure:
     """Table 1's judge scores (1 to 5) and Table 2's truthfulness (0 to 1), by method."""
     style()
     rows = published[published["table"].isin(["Table 1", "Table 2"]) & ~published["metric"].isin(["nll", "perplexity"])]
@@ -165,4 +165,4 @@ def judged(published: pd.DataFrame) -> plt.Figure:
         rows, kind="strip", x="metric", y="value", col="table", hue="method", hue_order=["base", "rsft", "da", "pad"],
         palette=COLOURS, dodge=True, jitter=False, size=8, sharex=False, sharey=False, height=3.4, aspect=1.1,
     )  # fmt: skip
-    return finished(grid, "score", zero=False)
+    return finish_grid(grid, "score", zero=False)

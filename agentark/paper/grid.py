@@ -1,8 +1,8 @@
 """The paper's grid (section 4, Tables 8-13, Figure 3) in the generated world: one cell, and all cells together.
 
-A cell is a teacher, a student and a training family. Its students, one per method and seed, answer the same test
-questions of all families in every cell. `make grid` (`python -m agentark.stage.pipeline grid`) runs all cells and shows the
-progress.
+A cell is a teacher, a student and a training family. It has one trained student per method and seed. The students of
+all cells answer the same test questions of all families. `make grid` (`python -m agentark.stage.pipeline grid`) runs
+all cells and shows the progress.
 """
 
 from collections.abc import Sequence
@@ -19,29 +19,29 @@ METHODS = ("sft", "rsft", "da", "pad")  # each trained on the traces of the same
 
 
 def scored(predictions: pd.DataFrame, teacher: str, train_task: str) -> list[Score]:
-    """Rows of `reports/grid.csv` of a cell or of a teacher: accuracy, needed steps present, gains over the base."""
-    kept = ("accuracy", "accuracy_gain", "step_presence")
+    """Return rows of `reports/grid.csv` for a cell or teacher: accuracy, needed steps present, gains over the base."""
+    metrics = ("accuracy", "accuracy_gain", "step_presence")
     rivals = {method: [{"method": "base"}] for method in METHODS}
-    return scores.scores(predictions, "grid", teacher, train_task, lambda s: rivals.get(s["method"], []), kept)
+    return scores.scores(predictions, "grid", teacher, train_task, lambda s: rivals.get(s["method"], []), metrics)
 
 
 def distinct(rows: Sequence[Score]) -> list[Score]:
-    """The rows with each base once: its answers do not depend on the cell's teacher or training family."""
+    """Return the rows with each base once, since its answers do not depend on a cell's teacher or training family."""
     bases = [row.model_copy(update={"teacher": ""}) if row.method == "base" else row for row in rows]
     return list(dict.fromkeys(bases))
 
 
 def pooled(predictions: pd.DataFrame, baseline: str = "base") -> list[Score]:
-    """Gains of each method over the base, averaged over all cells, in domain (tested on the family trained on) and out.
+    """Return each method's gain over the base, averaged over cells, in domain (test family = training family) and out.
 
-    predictions: those of all cells, with the columns of `schemas.Prediction` and `teacher`, `train_task`. A question's
-    gain is its mean over cells. Questions and seeds are random effects (stats.gain), because all cells answer the same
-    questions; every family has the same number. One row per method and `domain`: over all cells, over those of each
-    student and of each teacher; over all cells also one per seed.
+    predictions: of all cells, with the columns of `schemas.Prediction`, `teacher` and `train_task`. A question's gain
+    is its mean over cells. Questions and seeds are random effects (stats.gain), because all cells answer the same
+    questions; every family has the same number. Each method and `domain` has one row for all cells, for each student
+    and for each teacher; for all cells also one per seed.
     """
     trained = predictions["method"] != baseline
     by_seed = {
-        str(seed): gained(predictions[~trained | (predictions["seed"] == seed)], baseline)
+        str(seed): gains_by_method(predictions[~trained | (predictions["seed"] == seed)], baseline)
         for seed in sorted(predictions[trained]["seed"].unique())
     }
     every = next(iter(by_seed.values()))
@@ -62,9 +62,9 @@ def pooled(predictions: pd.DataFrame, baseline: str = "base") -> list[Score]:
     return rows
 
 
-def gained(predictions: pd.DataFrame, baseline: str) -> pd.DataFrame:
-    """Each method's gain over the base (columns) by question and cell (rows), and `domain`. predictions: of one seed of
-    each trained method."""
+def gains_by_method(predictions: pd.DataFrame, baseline: str) -> pd.DataFrame:
+    """Return each method's gain over the base (columns) by question and cell (rows), with the column `domain`.
+    predictions: of one seed of each trained method."""
     right = predictions.groupby(["teacher", "student", "train_task", "method", "task", "question_id"], sort=True)
     mean = right["correct"].mean().unstack("method")
     gains = mean[[m for m in METHODS if m in mean]].sub(mean[baseline], axis=0).reset_index()
@@ -73,14 +73,14 @@ def gained(predictions: pd.DataFrame, baseline: str) -> pd.DataFrame:
 
 
 def means(gains: pd.DataFrame, where: dict[str, str]) -> pd.DataFrame:
-    """The mean gain of each method (columns) by question (rows), over the cells that match `where`."""
+    """Return the mean gain of each method (columns) by question (rows), over the cells that match `where`."""
     for column, value in where.items():
         gains = gains[gains[column] == value]
     return gains.groupby(["task", "question_id"])[[m for m in METHODS if m in gains]].mean()
 
 
 def below_base(table: pd.DataFrame) -> pd.DataFrame:
-    """By method, in domain and out: numbers of gains below the base, and of intervals entirely below or above 0."""
+    """Count gains below the base, and intervals entirely below or above 0, by method, in domain and out of domain."""
     gains = table[(table["metric"] == "accuracy_gain") & (table["seed"] == "all") & (table["train_task"] != "")]
     where = gains["train_task"].eq(gains["test_task"]).map({True: "in domain", False: "out of domain"})
     counted = pd.DataFrame(
@@ -93,7 +93,7 @@ def below_base(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def findings(table: pd.DataFrame) -> list[str]:
-    """The grid in sentences: the mean gain of each method in domain and out, and how often it is below the base."""
+    """Return sentences: the mean gain of each method, in domain and out, and how often it is below the base."""
     lines = []
     counts = below_base(table)
     for where in ("in domain", "out of domain"):
@@ -110,8 +110,8 @@ def findings(table: pd.DataFrame) -> list[str]:
     return lines
 
 
-def guessed(table: pd.DataFrame) -> list[str]:
-    """Students at chance on the multiple choice after R-SFT with every teacher, and the needed steps they generate."""
+def guessing_students(table: pd.DataFrame) -> list[str]:
+    """Return a line, with its share of needed steps, per student at chance on facts after R-SFT with every teacher."""
     chance = 1 / len(LETTERS)
     own = table[(table["train_task"] == "facts") & (table["test_task"] == "facts") & (table["method"] == "rsft")]
     own = own[own["seed"] == "all"]

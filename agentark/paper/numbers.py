@@ -1,4 +1,4 @@
-"""The paper's numbers, read and arranged."""
+"""Read the paper's numbers and arrange them as tables."""
 
 from pathlib import Path
 
@@ -37,7 +37,7 @@ class Published(Row):
 
 
 def read(folder: Path) -> pd.DataFrame:
-    """All published numbers. Raises StudyError naming the file and the row at fault, or a number that appears twice."""
+    """All published numbers. Raises StudyError that names an invalid row and its file or a repeated number."""
     rows = []
     for name in ("accuracy.csv", "others.csv"):
         try:
@@ -56,7 +56,7 @@ def cells(published: pd.DataFrame) -> pd.DataFrame:
 
     *In domain*: trained and tested on the same data set, as in the paper. *Same subject*: both data sets are
     mathematics or both are medicine. Raises StudyError if a base is missing, or if some students have more cells than
-    others: only in a full grid are the means over students, used below, means over cells.
+    others: the means over students, used below, equal the means over cells only in a full grid.
     """
     grid = published[published["table"].isin(GRID)]
     base = grid[grid["method"] == "base"].set_index(["student", "test_task"])["value"]
@@ -85,7 +85,7 @@ def pick(table: pd.DataFrame, part: str) -> pd.DataFrame:
 # The other tables
 
 
-def wide(table: pd.DataFrame) -> pd.DataFrame:
+def wide_table(table: pd.DataFrame) -> pd.DataFrame:
     """Tables 8 to 13, in per cent: test and training sets as columns; a base is the same for every training set."""
     base = table[table["method"] == "sft"].assign(method="base", value=lambda rows: rows["base"])
     rows = pd.concat([base, table]).sort_values("student", key=lambda s: s.map(STUDENTS.index), kind="stable")
@@ -115,8 +115,8 @@ def by_optimiser(published: pd.DataFrame) -> pd.DataFrame:
     return found.assign(difference=found["PPO"] - found["GRPO"])
 
 
-def in_two_steps(published: pd.DataFrame) -> pd.DataFrame:
-    """Table 7: accuracy in per cent after two steps; the paper heads the column without a training set `base`."""
+def two_step_table(published: pd.DataFrame) -> pd.DataFrame:
+    """Table 7: accuracy in per cent after two steps; the column `base` of the paper has no training set."""
     rows = published[published["table"] == "Table 7"]
     return rows.pivot_table(index=["method", "test_task"], columns="train_task", values="value", sort=False)
 
@@ -128,7 +128,7 @@ def by_method(published: pd.DataFrame, source: str) -> pd.DataFrame:
 
 
 def cost(published: pd.DataFrame) -> pd.DataFrame:
-    """Table 6: cards, hours and card-hours of the training of an 8B student."""
+    """Table 6: GPUs, hours and GPU-hours for training an 8B student."""
     rows = published[published["table"] == "Table 6"]
     found = rows.pivot_table(index=["method", "variant"], columns="metric", values="value", sort=False)
     return found.assign(gpu_hours=found["h100_gpus"] * found["hours"])

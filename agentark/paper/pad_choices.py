@@ -1,4 +1,4 @@
-"""Choices inside PAD: the student of each alternative compared with the study's own, question by question."""
+"""Choices inside PAD: compare the student of each alternative with the study's own student, question by question."""
 
 import json
 from pathlib import Path
@@ -30,8 +30,8 @@ TITLES = {
 
 
 def check_trained(student: Path, parameters: dict) -> None:
-    """Raises StudyError if a student was trained with other parameters than these: it would differ from the
-    alternatives in more than the choice."""
+    """Raises StudyError if the student was trained with parameters other than `parameters`. It would then differ from
+    the alternatives in more than the choice."""
     stated = json.loads((student / "provenance.json").read_text())["parameters"]
     for name, value in parameters.items():
         if name in stated and stated[name] != value:
@@ -39,14 +39,13 @@ def check_trained(student: Path, parameters: dict) -> None:
 
 
 def baselines(system: dict) -> list[dict]:
-    """The baselines of a choice: the student's base, and the study's own choice."""
+    """A system's baselines: the student's base, and the study's own choice `pad`."""
     rivals = {"base": [], "pad": ["base"]}.get(system["method"], ["base", "pad"])
     return [{"method": rival} for rival in rivals]
 
 
 def corrected(scores: list[Score]) -> list[Score]:
-    """One row `p_holm` for every gain against `pad`: its two-sided p value, corrected by Holm's method over all of
-    them."""
+    """One row `p_holm` for every gain over `pad`: its two-sided p value, corrected by Holm's method over all gains."""
     gains = [s for s in scores if s.metric == "accuracy_gain" and s.baseline == "pad"]
     found = p_values(*([getattr(g, name) for g in gains] for name in ("value", "lo", "hi")))
     return [
@@ -56,7 +55,7 @@ def corrected(scores: list[Score]) -> list[Score]:
 
 
 def by_seed(scores: pd.DataFrame, variant: str, student: str, method: str) -> list[float]:
-    """Gain in accuracy over `pad` of the same seed, for each seed; empty if there is only one."""
+    """For each seed, the gain in accuracy over `pad` with the same seed; empty if there is only one seed."""
     rows = scores[(scores["metric"] == "accuracy") & (scores["seed"] != "all")]
     own = rows[(rows["variant"] == variant) & (rows["student"] == student)]
     wide = own.pivot(index="seed", columns="method", values="value")
@@ -82,8 +81,7 @@ def findings(scores: pd.DataFrame) -> str:
 
 
 def figure(scores: pd.DataFrame) -> plt.Figure:
-    """Accuracy of every choice and of the base with 95 % intervals and single seeds; a panel per variant and
-    student."""
+    """Accuracy of every choice and the base, with 95 % intervals and single seeds; a panel per variant and student."""
     rows = scores[scores["metric"] == "accuracy"]
     names = [CHOICES[r.variant].get(r.method, r.method) for r in rows.itertuples()]
     panels = [f"{TITLES[r.variant]} ({r.student})" for r in rows.itertuples()]

@@ -14,13 +14,13 @@ import torch
 from agentark import StudyError, folder_of, root, without_ray
 from agentark.engines import on_cluster
 from agentark.plan.cores import card_of
-from agentark.plan.rates import engine_name, files, here, lacks, size_of
+from agentark.plan.rates import engine_name, files, here, missing_for_engine, size_of
 from agentark.plan.simulation import NODE, copies_on
 from agentark.plan.sizes import FILES, GB, cards_for
 from agentark.stage import windows
 from agentark.tasks import TASKS
 from agentark.tasks.datasets import DATA_SETS
-from agentark.tasks.questions import asked
+from agentark.tasks.questions import question_counts
 
 
 @dataclass(frozen=True)
@@ -31,10 +31,10 @@ class Check:
 
 
 def checks(params: dict, rows: pd.DataFrame, card: str) -> list[Check]:
-    """Models, licences, data sets, disk and memory, each with what to do if it is not ok."""
+    """Checks of models, licences, data sets, disk and memory; the note of a failed check states what to do."""
     models = dict.fromkeys([params["teacher"], *params["students"]])
     found = [check for name in models for check in model_checks(params, name)]
-    found += [data_check(params, task) for task in asked(params, "test")]
+    found += [data_check(params, task) for task in question_counts(params, "test")]
     fetched = rows.loc[rows["stage"].str.startswith("fetch@"), "disk_gb"].sum()
     need, free = 2 * rows["disk_gb"].sum() - fetched, shutil.disk_usage(root()).free / GB
     note = f"{need:.1f} GB with DVC's cache, {free:.1f} GB free"
@@ -102,9 +102,11 @@ def window_checks(params: dict) -> list[Check]:
 
 
 def engine_checks(params: dict) -> list[Check]:
-    """What the engines lack here; a plan for another machine is not wrong without it."""
+    """Packages that the engines lack here. Without a GPU this is no failure: the plan may be for another machine."""
     names = [engine_name(params, name) for name in (params["teacher"], *params["students"])]
-    absent = dict.fromkeys(part for name in names for part in lacks(name).split(" and ") if "installed" in part)
+    absent = dict.fromkeys(
+        part for name in names for part in missing_for_engine(name).split(" and ") if "installed" in part
+    )
     extras = [extra for word, extra in (("vLLM", "gpu"), ("Ray", "cluster")) if f"{word} is not installed" in absent]
     how = f"; `pip install -e .[{','.join(extras)}]`" if extras else "; see docs/real-models.md"
     verdict = "not ok" if torch.cuda.is_available() else "not known"
@@ -112,26 +114,26 @@ def engine_checks(params: dict) -> list[Check]:
 
 
 def card_checks(params: dict, card: str) -> list[Check]:
-    """How many cards a copy of each model takes in vLLM, and how many copies the cards here hold, or those of one node."""
+    """Number of cards per copy of each model in vLLM, and of copies on the cards here or, without a GPU, on a node."""
     gpu, found, verdict = torch.cuda.is_available(), [], "ok" if torch.cuda.is_available() else "not known"
-    there = torch.cuda.device_count() if gpu else NODE
+    total = torch.cuda.device_count() if gpu else NODE
     for name in dict.fromkeys([params["teacher"], *params["students"]]):
         engine = engine_name(params, name)
         if card == "core" or not without_ray(engine).startswith("vllm:"):
             continue
-        with contextlib.suppress(StudyError):  # of an unknown size: `model_checks` tells it
+        with contextlib.suppress(StudyError):  # unknown size: reported by `model_checks`
             each = cards_for(size_of(params, name), card_of(card))
-            copies = copies_on(there, each) if on_cluster(engine) else min(1, there // each)
+            copies = copies_on(total, each) if on_cluster(engine) else min(1, total // each)
             verdict = verdict if copies else "not ok"
             cards, held = f"{each} card{'s'[: each > 1]} a copy", f"{copies or 'no'} cop{'y' if copies == 1 else 'ies'}"
             found.append(f"{Path(name).name}: {cards}, {held}")
-    where = f"on the {there} {card} here" if gpu else f"on {there} {card}"
+    where = f"on the {total} {card} here" if gpu else f"on {total} {card}"
     return [Check("cards", verdict, f"{where}: {'; '.join(found)}")] if found else []
 
 
 def memory_check(params: dict, rows: pd.DataFrame, card: str) -> Check:
-    """The stage that needs most memory against this machine's (mini, and on cores), its GPU's, or else the planned
-    card's. Where a copy of a model takes several cards, the memory is that of one."""
+    """Compare the stage that needs most memory with this machine's memory (scale mini, or cores), its GPU's, or else
+    the planned card's. If a copy of a model takes several cards, the memory is that of one card."""
     if rows["memory_gb"].isna().all():
         return Check("memory", "not known", "no peak is recorded; run `make bench` after a study")
     most, what, verdict = rows.loc[rows["memory_gb"].idxmax()], "GPU memory", "ok"

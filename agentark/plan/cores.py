@@ -1,4 +1,4 @@
-"""A plan for cores: the speed and memory of one, measured here, and how much runs side by side."""
+"""Cores in a plan: the measured speed and memory of one core, and the number of parallel processes."""
 
 import math
 import time
@@ -11,18 +11,18 @@ import torch
 
 from agentark import StudyError, without_ray
 from agentark.debate.run import GROUP
-from agentark.parallel import crowded_workers, workers
+from agentark.parallel import workers, workers_for
 from agentark.plan.sizes import CARDS, GB, Card
 
-SIDE, FLOATS = 1024, 2**25  # of the matrices that are multiplied; in the copied block, which no cache holds
-TIMES, LONG = 8, 0.5  # a measurement is the fastest of so many, or of those within so many CPU seconds
+SIDE, FLOATS = 1024, 2**25  # side of the multiplied matrices; numbers in the copied block, which exceeds any cache
+TIMES, LONG = 8, 0.5  # a measurement is the fastest of TIMES runs, or of those within LONG CPU seconds
 
 
 @lru_cache
 def core() -> Card:
-    """One core of this machine, measured in about a second: the matrix rates of a product by torch in fp32 and bf16,
-    the bandwidth of a copy (each byte is read and written), of one thread in CPU time, so that other programs disturb
-    less. Memory: the machine's, divided by the number of processes."""
+    """One core of this machine, measured in about a second: the rates of a torch matrix product in fp32 and bf16, and
+    the bandwidth of a copy (each byte is read and written). One thread is measured in CPU time, so that other programs
+    disturb less. Memory: the machine's, divided by the number of processes."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -37,9 +37,9 @@ def core() -> Card:
 
 
 def fastest(work: Callable) -> float:
-    """The least CPU seconds of this thread for `work`.
+    """The minimum CPU time of `work` in this thread, in seconds.
 
-    A processor without instructions for bf16 takes seconds for one product, so it makes fewer.
+    A processor without instructions for bf16 takes seconds per product, so LONG limits the number of runs.
     """
     seconds: list[float] = []
     while len(seconds) < TIMES and sum(seconds) < LONG:
@@ -56,7 +56,7 @@ def on_cores(params: dict) -> bool:
 
 
 def card_here() -> str:
-    """The name in CARDS of this machine's first GPU, or of the one with the most similar memory; "" without a GPU."""
+    """The name in CARDS of this machine's first GPU, or of the card with the closest memory; "" without a GPU."""
     if not torch.cuda.is_available():
         return ""
     device = torch.cuda.get_device_properties(0)
@@ -88,6 +88,6 @@ def calls_of(params: dict, stage: str, questions: int) -> int:
 
 
 def wall_share(calls: int) -> float:
-    """Wall-clock time over core time of equal calls: 1 / cores, or more if some core is idle."""
+    """Wall-clock time divided by core time of `calls` equal calls: 1 / cores, or more if a core is idle."""
     cores = workers()
-    return 1 / cores if crowded_workers(calls) > cores else math.ceil(calls / cores) / calls
+    return 1 / cores if workers_for(calls) > cores else math.ceil(calls / cores) / calls

@@ -1,8 +1,8 @@
 """The requests of debates: how many tokens each agent reads and writes in each step, without any text.
 
-Lengths, agreement and prompts come from the token counts of debates that took place (`shape_of`), or from a plan's rates
-(`planned`). Conversations advance in step, as `debate.run` runs them: a step is one turn of every debate that goes on, and
-a debate that has ended is summarised in the next step.
+Lengths, agreement and prompts come from the token counts of recorded debates (`shape_of`), or from a plan's rates
+(`planned`). As in `debate.run`, all debates advance together: a step is one turn of every unfinished debate, and a
+finished debate is summarised in the next step.
 """
 
 from collections.abc import Sequence
@@ -15,17 +15,17 @@ from agentark.engines.batching import SUFFIX
 from agentark.plan.sizes import INSTRUCTION
 from agentark.traces.reading import SUMMARISER
 
-# Tokens at the end of a prompt that the agents of a question do not share. transformers: what `batching` computes for
-# each row. vLLM: the instruction, and a block of its prefix cache, which counts whole blocks of 16 tokens.
+# Tokens at the end of a prompt that the agents of a question do not share. transformers: the suffix that `batching`
+# computes for each row. vLLM: the instruction and one block, since its prefix cache has only full blocks of 16 tokens.
 OWN_BATCHED, OWN_CACHED = SUFFIX, INSTRUCTION + 16
 COLUMNS = ["question", "step", "agent", "read", "computed", "written"]
 
 
 @dataclass(frozen=True)
 class Spread:
-    """How debates that took place differ, a row each: prompts: the first prompt over the mean; replies: by round, every
-    agent's reply over the mean of the round; rounds: their number. A debate without a round has another one's replies
-    there."""
+    """How recorded debates differ, one row per debate. prompts: length of the first prompt over the mean; replies: by
+    round, each agent's reply over the mean of the round; rounds: number of rounds. A debate that ended before a round
+    has the replies of another debate in it."""
 
     prompts: np.ndarray
     replies: tuple[np.ndarray, ...]
@@ -37,8 +37,8 @@ class Shape:
     """Lengths of one task's debates, in tokens.
 
     question: the mean first prompt; written: the mean reply by round; reached: share of debates that have each round;
-    label: what a prompt adds to each trace that it quotes; own: the end of a prompt that the agents of a question do not
-    share; cap: the longest reply.
+    label: tokens that a prompt adds to each quoted trace; own: tokens at the end of a prompt that the agents of a
+    question do not share; cap: the longest reply.
     """
 
     question: float
@@ -50,7 +50,7 @@ class Shape:
     cap: float = np.inf
 
     def lengths(self, at: int, drawn: np.ndarray, agents: int) -> np.ndarray:
-        """Lengths of replies in round `at` (from 1) of the debates `drawn`. Later rounds are like the last known one."""
+        """Lengths of replies in round `at` (from 1) of the debates `drawn`. Later rounds use the last known round."""
         mean = self.written[min(at, len(self.written)) - 1]
         if mean >= self.cap:
             return np.full((len(drawn), agents), self.cap)
@@ -59,9 +59,9 @@ class Shape:
 
 
 def shape_of(traces: pd.DataFrame, agents: int, cap: float) -> Shape:
-    """The shape of finished debates (Trace rows) among their first `agents` agents.
+    """The shape of recorded debates (Trace rows), restricted to their first `agents` agents.
 
-    A debate of fewer agents than the traces have ends as soon as the first `agents` answers agree.
+    With fewer agents than in the traces, a debate ends as soon as the first `agents` answers agree.
     """
     solved = traces[traces["agent"] != SUMMARISER]
     tokens = solved.pivot_table(index="question_id", columns=["round", "agent"], values="completion_tokens")
@@ -82,8 +82,8 @@ def shape_of(traces: pd.DataFrame, agents: int, cap: float) -> Shape:
 
 
 def planned(rates: pd.DataFrame, agents: int, spread: Spread, cap: float) -> Shape:
-    """The shape of one task from a plan's rates by kind of call (`plan.rates`): of its debate, or of its passes. A plan
-    has means alone, so lengths spread as in debates that took place."""
+    """The shape of one task's debate, or of its passes, from a plan's rates by kind of call (`plan.rates`). A plan has
+    only means, so the spread of lengths comes from recorded debates."""
     rounds = rates[rates["kind"] != "summary"]
     reached = rounds["calls"] / (agents if len(rounds) > 1 else rounds["calls"].iloc[0])
     return Shape(rounds["read"].iloc[0], tuple(rounds["written"]), tuple(reached), spread, cap=cap)
@@ -92,11 +92,11 @@ def planned(rates: pd.DataFrame, agents: int, spread: Spread, cap: float) -> Sha
 def requests(
     shape: Shape, questions: int, agents: int, rounds: int, summary: bool = True, seed: int = 0
 ) -> pd.DataFrame:
-    """A row per request of `questions` debates, in the order in which a run asks: by step, question and agent.
+    """A row per request of `questions` debates, in the order in which a run sends them: by step, question and agent.
 
-    Debates are drawn from those of the spread; the share that goes on is the shape's, those with most rounds first.
-    computed: prompt tokens that no other agent of the question has computed in the same step. Without `summary` and with
-    one round these are independent samples.
+    Debates are drawn from `shape.spread`. In each round the share `shape.reached` of them goes on, those with the most
+    recorded rounds first. computed: prompt tokens that no other agent of the question has computed in the same step.
+    With one round and without `summary` the requests are independent samples.
     """
     rng = np.random.default_rng(seed)
     drawn = rng.integers(len(shape.spread.rounds), size=questions)
@@ -126,10 +126,10 @@ def turn(asked: np.ndarray, step: int, agents: Sequence[int], read: np.ndarray, 
     return pd.DataFrame({"question": number, "step": step, "agent": agent, "read": read[number], "written": lengths})
 
 
-def joined(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
+def merged(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
     """The requests of several tasks whose debates run together."""
-    kept, offset = [], 0
+    shifted, offset = [], 0
     for table in tables:
-        kept.append(table.assign(question=table["question"] + offset))
+        shifted.append(table.assign(question=table["question"] + offset))
         offset += table["question"].max() + 1
-    return pd.concat(kept).sort_values(["step", "question", "agent"], ignore_index=True)
+    return pd.concat(shifted).sort_values(["step", "question", "agent"], ignore_index=True)

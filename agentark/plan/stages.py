@@ -1,4 +1,4 @@
-"""`make plan`: the cost of a run: the amounts in `params.yaml` times the rates of `agentark.plan.rates`."""
+"""The cost of a run, for `make plan`: the amounts in `params.yaml` times the rates of `agentark.plan.rates`."""
 
 import math
 from pathlib import Path
@@ -10,14 +10,14 @@ from agentark import StudyError, root
 from agentark.distill.policy import EVAL_GENERATIONS
 from agentark.distill.settings import Recipe, Settings
 from agentark.evaluate.cost import break_even
-from agentark.parallel import crowded_workers
+from agentark.parallel import workers_for
 from agentark.plan import sizes
 from agentark.plan.cores import calls_of, card_of, wall_share
 from agentark.plan.rates import assumed_rates, card_for, debate_rates, here, passes, size_of, supervised, trained
 from agentark.plan.sizes import GB, REPLIES, Assumptions
 from agentark.stage.parameters import parsed
 from agentark.tasks import TASKS
-from agentark.tasks.questions import asked
+from agentark.tasks.questions import question_counts
 
 # The paper's own set-up (method, sections 1 and 4).
 PAPER_TEACHER, PAPER_STUDENT = "Qwen/Qwen3-32B", "Qwen/Qwen3-8B"
@@ -36,16 +36,16 @@ COLUMNS = ["stage", "questions", "calls", "tokens_read", "tokens_written", "hour
 
 
 def totals(parts: pd.DataFrame) -> dict[str, float]:
-    """Calls, tokens read and generated, and seconds, of rates for `questions` questions each."""
+    """Total calls, tokens read and generated, and seconds of rates with their number of `questions`."""
     calls = parts["questions"] * parts["calls"]
     return {"calls": calls.sum(), **{key: (calls * parts[key]).sum() for key in ("read", "written", "seconds")}}
 
 
 def generating(params: dict, name: str, notebook: str, questions: int, parts: pd.DataFrame, card: str) -> dict:
-    """A stage that generates; parts: rates with `questions`. Text is kept twice, in the store and in a table.
+    """The row of a stage that generates. parts: rates with `questions`. Text is stored twice: in the store and a table.
 
-    Memory is that of the teacher, the largest model that generates; on cores of every process, each with the model
-    that needs most, which is a student if the teacher is quantised; at scale mini the last peak of all processes.
+    Memory: of the teacher, the largest model that generates. On cores: of all processes, each with the model that needs
+    most memory (a student if the teacher is quantised). At scale mini: the last measured peak of all processes.
     """
     sums, on, teacher = totals(parts), card_of(card), params["teacher"]
     if params["scale"] == "mini":
@@ -55,7 +55,7 @@ def generating(params: dict, name: str, notebook: str, questions: int, parts: pd
     else:
         longest = (parts["read"] + parts["written"]).max()
         models = [teacher, *(params["students"] if name == "evaluate" and on.core else ())]
-        processes = crowded_workers(calls_of(params, name, questions)) if on.core else 1
+        processes = workers_for(calls_of(params, name, questions)) if on.core else 1
         memory = processes * max(
             sizes.generation_gb(size_of(params, model), card_for(params, model, on), longest) for model in models
         )
@@ -72,11 +72,11 @@ def measured_memory(notebook: str) -> float:
 
 
 def stages(params: dict, rates: pd.DataFrame, steps: pd.DataFrame, card: str) -> pd.DataFrame:
-    """The plan: a row for each model to fetch, each stage that generates or trains, and the controls of each debate,
-    which its stage runs too; other stages take seconds. card: "core" or one of CARDS.
+    """The plan: one row for each model to fetch, each stage that generates or trains, and the controls of each debate,
+    which run in the debate's stage. Other stages take only seconds. card: "core" or one of CARDS.
 
     hours: of a core at scale mini and on cores, else of a GPU; disk_gb: without DVC's cache; memory_gb: of all
-    processes in the last run (mini), else a lower bound on the memory of all processes or on that of a GPU.
+    processes in the last run (mini), else a lower bound for all processes (cores) or for one GPU.
     """
     rows = []
     for name in dict.fromkeys([params["teacher"], *params["students"]]):
@@ -92,14 +92,14 @@ def stages(params: dict, rates: pd.DataFrame, steps: pd.DataFrame, card: str) ->
 
 
 def vote_rates(params: dict, debate: pd.DataFrame) -> pd.DataFrame:
-    """Rates of the vote: as many calls as the longest debate has, like round 1's."""
+    """Rates of the vote: those of round 1, with as many calls as the longest debate."""
     return debate[debate["kind"] == "round 1"].assign(calls=params["agents"] * params["rounds"] + 1)
 
 
 def debate_stage(params: dict, rates: pd.DataFrame, key: str, card: str) -> dict:
-    """A debate and, except on training questions, the vote."""
+    """The row of a debate and, except on training questions, its vote."""
     split, temperature = params["debates"][key]["split"], params["debates"][key]["temperature"]
-    counts = asked(params, split)
+    counts = question_counts(params, split)
     parts = debate_rates(rates, split == "hard", temperature)
     parts = parts[parts.index.isin(counts)].assign(questions=pd.Series(counts))
     if split != "train":
@@ -114,10 +114,10 @@ def control_names(params: dict, key: str) -> list[str]:
 
 
 def control_rates(params: dict, debate: pd.DataFrame, alone: pd.DataFrame, name: str) -> pd.DataFrame:
-    """Rates of one of debate.controls. debate, alone: of the debate and of the teacher's pass, by task.
+    """Rates of one of debate.controls. debate, alone: rates of the debate and of the teacher's pass, by task.
 
-    What the store holds already, the first answers of a debate without communication, takes no time. One agent that
-    revises reads its last trace too, and writes as much as at first. Raises StudyError for an unknown name.
+    Round 1 of debate_off and debate_other takes no time, since the store already contains these answers. The agent of
+    self_revision also reads its last trace, and writes as much as before. Raises StudyError for an unknown name.
     """
     first = debate[debate["kind"] == "round 1"]
     if name == "greedy":
@@ -138,9 +138,9 @@ def control_rates(params: dict, debate: pd.DataFrame, alone: pd.DataFrame, name:
 
 
 def controls_stage(params: dict, rates: pd.DataFrame, key: str, card: str) -> dict:
-    """The controls of a debate. Greedy decoding, with which self-revision begins, takes its time once."""
+    """The row of a debate's controls. The time of greedy decoding counts once, since self_revision starts with it."""
     split, temperature = params["debates"][key]["split"], params["debates"][key]["temperature"]
-    counts, names = asked(params, split), control_names(params, key)
+    counts, names = question_counts(params, split), control_names(params, key)
     debate, alone = debate_rates(rates, split == "hard", temperature), passes(rates, params["teacher"])
     debate, alone = (part[part.index.isin(counts)] for part in (debate, alone))
     found = []
@@ -159,13 +159,13 @@ def training_name(student: str, method: str) -> str:
 
 
 def training_stage(params: dict, rates: pd.DataFrame, step: pd.Series, card: str) -> dict:
-    """A training of all seeds, from a row of `rates.steps`. Of the reward model both stages are saved; its samples of
-    the student are drawn once."""
+    """The row of a training with all seeds, from a row of `rates.steps`. Both stages of the reward model are saved. The
+    student's samples for it are drawn once for all seeds."""
     student, method, recipe, seeds = step["student"], step["method"], Recipe.of(params), len(params["seeds"])
     size, copies, frozen, core = size_of(params, student), 1, 0, card_of(card).core
     settings: Settings = recipe.sft
     notebook, times = f"05_distill-{student}-{method}", float(seeds * recipe.sft.steps)
-    questions, sampled = asked(params, "train"), dict.fromkeys(("calls", "read", "written", "seconds"), 0.0)
+    questions, sampled = question_counts(params, "train"), dict.fromkeys(("calls", "read", "written", "seconds"), 0.0)
     if method == "reward_model":
         notebook, settings, copies = f"06_reward_model-{student}", recipe.reward_model, 2
         times, own = seeds * settings.optimiser_steps, recipe.reward_model.own_samples
@@ -175,7 +175,7 @@ def training_stage(params: dict, rates: pd.DataFrame, step: pd.Series, card: str
         notebook, settings, frozen = f"07_policy-{student}-pad", recipe.policy, 2
         evaluations = recipe.policy.steps // recipe.policy.eval_steps
         evaluated = evaluations * recipe.policy.held_out * EVAL_GENERATIONS
-        times = seeds * (settings.optimiser_steps + evaluated / step["examples"])  # both take as long an output
+        times = seeds * (settings.optimiser_steps + evaluated / step["examples"])  # equal time per output
     tokens, together = step["tokens"] / step["examples"], settings.per_device_batch_size or step["examples"]
     if core:
         tokens *= min(together, step["examples"])
@@ -190,22 +190,22 @@ def training_stage(params: dict, rates: pd.DataFrame, step: pd.Series, card: str
         disk_gb=seeds * copies * size.disk_gb,
         memory_gb=measured_memory(notebook)
         if params["scale"] == "mini"
-        else least * (crowded_workers(seeds) if core else 1),
+        else least * (workers_for(seeds) if core else 1),
         basis=step["basis"],
     )
 
 
 def evaluate_stage(params: dict, rates: pd.DataFrame, card: str) -> dict:
-    """Every test question once to the teacher, every base and every trained student; in the generated world to every
-    base once more, made to show its steps.
+    """The row of the evaluation: the teacher, every base and every trained student answer each test question once. In
+    the generated world every base also answers with its steps shown.
 
-    The teacher's greedy answers take no time where a control of the debates has them already.
+    The teacher's greedy answers take no time if a control of a debate has generated them.
     """
-    counts, seeds = pd.Series(asked(params, "test")), len(params["seeds"])
+    counts, seeds = pd.Series(question_counts(params, "test")), len(params["seeds"])
     parts = [passes(rates, name).assign(questions=counts) for name in (params["teacher"], *params["students"])]
     for key, debate in params["debates"].items():
         if debate["split"] in ("test", "in_domain") and {"greedy", "self_revision"} & set(control_names(params, key)):
-            parts[0].loc[parts[0].index.isin(asked(params, debate["split"])), "seconds"] = 0.0
+            parts[0].loc[parts[0].index.isin(question_counts(params, debate["split"])), "seconds"] = 0.0
     for student in params["students"]:
         for method in (*supervised(params), "pad"):
             parts.append(trained(params, rates, student, method).assign(questions=counts * seeds))
@@ -215,13 +215,13 @@ def evaluate_stage(params: dict, rates: pd.DataFrame, card: str) -> dict:
 
 
 def wall_hours(params: dict, rows: pd.DataFrame) -> pd.Series:
-    """Wall-clock hours of each stage on this machine's cores, from its core-hours and what runs side by side."""
+    """Wall-clock hours of each stage on this machine's cores, from its core-hours and its parallel processes."""
     pairs = zip(rows["stage"], rows["questions"], strict=True)
     return rows["hours"] * [wall_share(calls_of(params, stage, questions)) for stage, questions in pairs]
 
 
 def table(rows: pd.DataFrame, params: dict, card: str) -> pd.DataFrame:
-    """The plan with its total (sums; of memory the maximum), its scale, and the unit of its hours."""
+    """The plan with a total row (sums, but the maximum of memory), its scale, and the unit of its hours."""
     basis = sorted({basis for row in rows["basis"] for basis in row.split(" and ")})
     total = rows.sum(numeric_only=True).to_dict() | {"stage": "total", "questions": 0}
     total |= {"memory_gb": rows["memory_gb"].max(), "basis": " and ".join(basis)}
@@ -229,12 +229,12 @@ def table(rows: pd.DataFrame, params: dict, card: str) -> pd.DataFrame:
     return whole.assign(scale=params["scale"], hours_of="core" if params["scale"] == "mini" else card)
 
 
-def paid_back(params: dict, rows: pd.DataFrame, rates: pd.DataFrame) -> pd.DataFrame:
-    """A row per student and method: seconds (of a core or GPU) spent once on debates and on training one seed, seconds
-    per question by debate and by the student, and the number of questions that pay for it."""
+def break_even_rows(params: dict, rows: pd.DataFrame, rates: pd.DataFrame) -> pd.DataFrame:
+    """One row per student and method: seconds (of a core or GPU) spent once on debates and on training one seed,
+    seconds per question by debate and by the student, and the questions after which the student has paid for itself."""
     task, seconds, found = params["train_task"], rows.set_index("stage")["hours"] * 3600, []
-    talk = debate_rates(rates, False, params["debates"]["test"]["temperature"]).loc[task]
-    debate, debates = totals(talk.assign(questions=1))["seconds"], seconds["debate@train"]
+    per_call = debate_rates(rates, False, params["debates"]["test"]["temperature"]).loc[task]
+    debate, debates = totals(per_call.assign(questions=1))["seconds"], seconds["debate@train"]
     for student in params["students"]:
         for method in (*params["methods"], "pad"):
             parts = ("reward_model", "pad") if method == "pad" else (method,)
@@ -249,7 +249,7 @@ def paid_back(params: dict, rows: pd.DataFrame, rates: pd.DataFrame) -> pd.DataF
 def paper(card: str) -> pd.DataFrame:
     """The paper's set-up (5 agents, 3 rounds, 342k training questions) with short, medium and the longest replies.
 
-    A row per assumption and method: calls, tokens and GPU-seconds per question by debate, GPU-seconds of an 8B
+    One row per assumption and method: calls, tokens and GPU-seconds per question of a debate, GPU-seconds of an 8B
     student's pass, GPU-hours of all debates, H100-hours of training as published, and the number of questions after
     which the student has paid for itself.
     """
@@ -262,10 +262,10 @@ def paper(card: str) -> pd.DataFrame:
 
     for label, replies in REPLIES.items():
         assumed = Assumptions(card_of(card), replies)
-        talk, own = mean(PAPER_TEACHER, assumed, True), mean(PAPER_STUDENT, assumed, False)["seconds"]
-        tokens, debate, debates = talk["read"] + talk["written"], talk["seconds"], n * talk["seconds"] / 3600
+        sums, own = mean(PAPER_TEACHER, assumed, True), mean(PAPER_STUDENT, assumed, False)["seconds"]
+        tokens, debate, debates = sums["read"] + sums["written"], sums["seconds"], n * sums["seconds"] / 3600
         for method, training in PAPER_TRAINING.items():
-            row = dict(replies=label, method=method, calls=talk["calls"], tokens=tokens, debate_seconds=debate)
+            row = dict(replies=label, method=method, calls=sums["calls"], tokens=tokens, debate_seconds=debate)
             row |= dict(student_seconds=own, debates_gpu_hours=debates, training_gpu_hours=training)
             found.append(row | {"pays_after": break_even((debates + training) * 3600, debate, own)})
     return pd.DataFrame(found)

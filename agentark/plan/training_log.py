@@ -25,11 +25,11 @@ def now() -> float:
 
 
 class TrainingLog(TrainerCallback):
-    """Measurements of a training; of a training in stages, only the last stage.
+    """Measurements of a training, or of its last stage if it has several.
 
-    steps: seconds of each step, "all" and in each of PARTS (the first includes the start); lengths: tokens of each
-    example, by batch (SFT only); adapters: LoRA weights; memory: peak of this process in GB (10^9 bytes) before the student is saved, of tensors on a
-    GPU, resident on a CPU; curve: the learning curve that the training returns.
+    steps: seconds of each step, "all" and in each of PARTS (the first includes the start); lengths: tokens per example,
+    by batch (SFT only); adapters: LoRA weights; memory: this process's peak in GB (10^9 bytes) before the student is
+    saved, of tensors on a GPU, resident on a CPU; curve: the learning curve that the training returns.
     """
 
     curve: list[dict]

@@ -54,7 +54,7 @@ class Phase:
     mixture: dict[str, float]  # shares of the families
     temperatures: tuple[float, float]  # of the samples
     revising: float  # share of examples that are a debate's later turn; the rest are solutions, to keep that skill
-    questions: int  # to sample answers to
+    questions: int  # number of questions to sample traces for
     steps: int
     learning_rate: float
 
@@ -63,9 +63,9 @@ class Phase:
 MIXTURE = {"word": 0.26, "equation": 0.22, "meta": 0.26, "facts": 0.12, "hops": 0.05, "passage": 0.05, "digest": 0.04}
 WARM = (1.0, 1.5)  # temperatures of the samples to revise
 # Two phases, since after the first the summary of a debate is worse than one sample: accuracy 0.67 against 0.74 on 150
-# validation questions of equation, after the second 0.89 against 0.74 (for a Qwen3 teacher with a learning rate of 0.003
-# in the first phase instead of the current 0.001). It was not tested whether the new questions or the further steps
-# cause the gain.
+# validation questions of equation, after the second 0.89 against 0.74 (for a Qwen3 teacher with a learning rate of
+# 0.003 in the first phase instead of the current 0.001). It was not tested whether the new questions or the further
+# steps cause the gain.
 PHASES = (
     Phase(MIXTURE, WARM, revising=0.6, questions=2400, steps=1500, learning_rate=1e-3),
     Phase(MIXTURE, WARM, revising=0.6, questions=7200, steps=1500, learning_rate=1e-3),
@@ -73,17 +73,17 @@ PHASES = (
 DRILL_BATCH = 48  # larger than for solutions, since lists are short
 
 
-def named(choices: dict, name: str, what: str):
-    """The choice of that name. Raises StudyError that lists all names if there is none."""
+def choice_named(choices: dict, name: str, what: str):
+    """The choice of that name. Raises StudyError that lists all names if the name is unknown."""
     if name not in choices:
         raise StudyError(f"{what} {name!r} is unknown; choose one of {', '.join(choices)}")
     return choices[name]
 
 
-def drilled(recipe: Recipe, names: Sequence[str] = ()) -> Training:
-    """A model of random weights that is trained on the recipe's drill. `names`: further words of its tokenizer. Raises
+def train_drill(recipe: Recipe, names: Sequence[str] = ()) -> Training:
+    """Train a model from random weights on the recipe's drill. `names`: further words of its tokenizer. Raises
     StudyError for an unknown drill."""
-    examples = named(DRILLS, recipe.drill, "drill")
+    examples = choice_named(DRILLS, recipe.drill, "drill")
     tokenizer = tiny.build_tokenizer(names)
     model = tiny.build_model(recipe.family, recipe.hidden, recipe.layers, recipe.seed, len(tokenizer))
     training = Training(model, tokenizer, recipe.seed)
@@ -93,16 +93,16 @@ def drilled(recipe: Recipe, names: Sequence[str] = ()) -> Training:
 
 def build_student(out: Path, recipe: Recipe) -> dict:
     """Train a student's base on mixed behaviour and save it to `out`. Returns its training record, for the card."""
-    training = drilled(recipe)
+    training = train_drill(recipe)
     examples = partial(solving, shows_steps=recipe.shows_steps)
     training.read(examples, recipe.steps, recipe.batch_size, recipe.learning_rate)
     return training.finish(out)
 
 
-def revised(out: Path, base: Path, record: dict, phase: Phase, recipe: Recipe, samples_in: str) -> dict:
+def train_revision(out: Path, base: Path, record: dict, phase: Phase, recipe: Recipe, samples_in: str) -> dict:
     """Train the teacher in `base` to revise, and save it to `out`. Returns its training record.
 
-    record: of its training so far; samples_in: the store of its finished samples.
+    record: its training record so far; samples_in: the store of its finished samples.
     """
     model, tokenizer = loading.load(base, torch.float32)[0], tiny.build_tokenizer()
     training = Training(model, tokenizer, recipe.seed, record["tokens"], record["curve"])
@@ -123,7 +123,7 @@ def build_teacher(out: Path, recipe: Recipe, store: Path) -> dict:
     record = Once(build_student)(out=parts[0], recipe=recipe)
     for phase, base, part in zip(PHASES, parts, parts[1:], strict=False):
         shared = dict(base=base, record=record, phase=phase, recipe=recipe, samples_in=str(store))
-        record = Once(revised)(out=part, **shared)
+        record = Once(train_revision)(out=part, **shared)
     shutil.copytree(parts[-1], out, dirs_exist_ok=True, ignore=shutil.ignore_patterns(MADE))
     for part in parts:
         shutil.rmtree(part)
@@ -131,7 +131,7 @@ def build_teacher(out: Path, recipe: Recipe, store: Path) -> dict:
 
 
 def adopt(trained: Path, out: Path) -> dict:
-    """Copy a model that is already trained to `out`. Returns its training record. Raises StudyError without either."""
+    """Copy a trained model to `out` and return its training record. Raises StudyError if either is unreadable."""
     loading.load(trained)
     try:
         record = json.loads((trained / "training.json").read_text())
@@ -144,7 +144,7 @@ def adopt(trained: Path, out: Path) -> dict:
 def own_samples(solver: Path, phase: Phase, seed: int, store: Path) -> list[tuple[Question, list[str]]]:
     """Questions with six traces each of the partly trained teacher, three at each of the phase's two temperatures.
 
-    A revision has to correct errors of the kind that the teacher makes, which synthetic errors are not.
+    Revisions have to correct the errors that the teacher makes, and synthetic errors are of other kinds.
     """
     drawn = [
         q
@@ -167,7 +167,7 @@ def debating(rng: random.Random, phase: Phase, samples: list[tuple[Question, lis
 
 def card_text(card: dict) -> str:
     """The model card as Markdown, from the content of card.json."""
-    seen = (
+    role = (
         "Role: teacher. It always shows its steps, and revises after reading peers' traces."
         if card["revises"]
         else f"Role: student's base. {card['shows_steps']:.0%} of its examples show their steps, the rest answer at "
@@ -184,7 +184,7 @@ def card_text(card: dict) -> str:
             f"A {card['architecture']} model of {card['weights']:,} weights, trained from random ones on "
             f"{card['tokens_read']:,} tokens ({card['corpus']}).",
             "",
-            seen,
+            role,
             "",
             f"Accuracy on {card['examined_on']}, seed {card['seed']}:",
             "",

@@ -11,8 +11,8 @@ from agentark.tasks.world.steps import check, claim_of, lines_of
 from agentark.tasks.world.word_problems import Holdings
 from agentark.tasks.world.words import ANIMALS, CITIES, COLOURS, NUMBERS, OBJECTS, PEOPLE, UNKNOWNS
 
-# Shares of the families in base training. All seven are included, also the held-out ones: they are out of domain for
-# the distillation only, as for a pretrained model, which has seen a little of everything.
+# Shares of the families in base training. All seven are included: like a pretrained model, the base has seen a little
+# of everything, and the held-out families are out of domain only for the distillation.
 MIXTURE = {"word": 0.28, "equation": 0.16, "meta": 0.18, "facts": 0.14, "hops": 0.08, "passage": 0.08, "digest": 0.08}
 
 NAMES = (*PEOPLE, *UNKNOWNS, *COLOURS, *CITIES, *ANIMALS, *OBJECTS)
@@ -28,8 +28,8 @@ class Example:
     target: list[tuple[str, bool]]
 
 
-def slip(lines: list[str], rng: random.Random) -> list[tuple[str, bool]]:
-    """A solution with a wrong value in one line, without loss on it, and a correction on the next line."""
+def with_error_and_correction(lines: list[str], rng: random.Random) -> list[tuple[str, bool]]:
+    """A solution with a wrong value in one line, without loss on that value, and a correction on the next line."""
     computed = [i for i, line in enumerate(lines) if line.count(" = ") == 2]
     if not computed:
         return [("\n".join(lines), True)]
@@ -50,7 +50,7 @@ def solving(rng: random.Random, shows_steps: float, mixture: dict[str, float] = 
     if rng.random() >= shows_steps:
         target = [(lines[-1], True)]
     elif rng.random() < SLIP_SHARE:
-        target = slip(lines, rng)
+        target = with_error_and_correction(lines, rng)
     else:
         target = [("\n".join(lines), True)]
     return Example([{"role": "user", "content": draft.text}], target)
@@ -62,29 +62,29 @@ def pairs(rng: random.Random) -> Example:
     link = rng.choice(LINKS) if rng.random() < 0.5 else ""
     listed = [(f"{name} {link}".strip(), rng.choice(rng.choice((NUMBERS, NAMES)))) for name in names]
     shown = " , ".join(f"{name} {value}" for name, value in listed)
-    asked = [piece for name, value in rng.sample(listed, len(listed)) for piece in ((f"{name}", False), (value, True))]
-    return Example([{"role": "user", "content": shown}], asked)
+    target = [piece for name, value in rng.sample(listed, len(listed)) for piece in ((f"{name}", False), (value, True))]
+    return Example([{"role": "user", "content": shown}], target)
 
 
 def options(rng: random.Random) -> Example:
     """Numbers with letters, as in multiple choice, then in another order, with loss on the letters.
 
-    The distance between number and letter is that in a solution's last lines.
+    The distance between number and letter is the same as in a solution's last lines.
     """
     choices = list(zip(rng.sample(NUMBERS, len(LETTERS)), LETTERS, strict=True))
     listed = " ".join(f"{number} ( {letter} )" for number, letter in choices)
-    asked = [
+    target = [
         piece
         for number, letter in rng.sample(choices, len(choices))
         for piece in ((f"{number}\nanswer :", False), (f"{letter}\n", True))
     ]
-    return Example([{"role": "user", "content": f"choose {listed}"}], asked)
+    return Example([{"role": "user", "content": f"choose {listed}"}], target)
 
 
 def restated(rng: random.Random) -> Example:
     """The sentences of a word problem, then each as a formula over names, in another order: parsing without arithmetic.
 
-    A person's facts are up to seven words away from the name, which the drill with pairs does not cover.
+    A person's facts are up to seven words away from the name; `pairs` does not cover such distances.
     """
     people = rng.randint(3, 6)
     while True:
@@ -96,10 +96,10 @@ def restated(rng: random.Random) -> Example:
     if rng.random() < 0.5:
         rng.shuffle(sentences)
     formulas = [(person, world.formula(person)) for person in world.people]
-    asked = [
+    target = [
         piece for name, formula in rng.sample(formulas, people) for piece in ((f"{name} =", False), (formula, True))
     ]
-    return Example([{"role": "user", "content": " ".join(sentences)}], asked)
+    return Example([{"role": "user", "content": " ".join(sentences)}], target)
 
 
 def reading(rng: random.Random) -> Example:
@@ -113,8 +113,8 @@ DRILLS = {"pairs": pairs, "reading": reading}
 def revising(rng: random.Random, question: Question, traces: list[str]) -> Example:
     """A debate's later turn: the question, three to five agents' traces, and the gold solution.
 
-    Lines whose quantity is wrong in the agent's own trace get the prefix `fix`. With probability 0.2 it is the
-    summariser's turn instead.
+    Lines whose quantity is wrong in the agent's own trace get the prefix `fix`. With probability 0.2 the example is
+    the summariser's turn instead.
     """
     seen = rng.sample(traces, rng.randint(3, 5))
     if rng.random() < 0.2:

@@ -1,8 +1,8 @@
 """The optimiser of base training: Muon (Jordan et al. 2024, "Muon: An optimizer for hidden layers in neural networks").
 
 torch.optim.Muon computes in bfloat16 on every device. On a CPU without bfloat16 arithmetic a matrix product then takes
-about 25 times as long as in float32, which was most of a training step. So the update is orthogonalised in float32
-here.
+about 25 times as long as in float32, and these products took most of a training step. This module therefore
+orthogonalises the update in float32.
 """
 
 import torch

@@ -27,9 +27,9 @@ FAMILIES: dict[str, tuple[str, str, dict[str, int]]] = {  # configuration class,
 
 
 def build_tokenizer(names: Sequence[str] = ()) -> PreTrainedTokenizerFast:
-    """One token per word of the generated world, per further name in `names`, and for the end of a line; spaces have no
-    tokens."""
-    words = dict.fromkeys([*SPECIAL, "\n", *VOCABULARY, *names])  # each once
+    """Return a tokenizer with a token per word of the generated world, per name in `names`, and for a line's end, but
+    none for spaces."""
+    words = dict.fromkeys([*SPECIAL, "\n", *VOCABULARY, *names])  # without duplicates
     tokenizer = Tokenizer(models.WordLevel({w: i for i, w in enumerate(words)}, unk_token="<|unknown|>"))
     tokenizer.normalizer = normalizers.Replace("\n", " \n ")
     tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(" +"), "removed")

@@ -33,8 +33,8 @@ def encode(example: Example, tokenizer: PreTrainedTokenizerFast) -> dict[str, li
 class Corpus(IterableDataset):
     """An endless seeded stream of examples, grouped into batches by prompt length.
 
-    They are not grouped by total length: bare answers would then fill separate batches, in which the loss, a mean over
-    tokens, weighs their few tokens ten times as much as those of a solution.
+    Examples are not grouped by total length: bare answers would then fill separate batches, and the loss (a mean over a
+    batch's tokens) would weight their few tokens ten times as much as those of a solution.
     """
 
     def __init__(self, draw, tokenizer: PreTrainedTokenizerFast, batch: int, seed: int):

@@ -33,8 +33,8 @@ def style() -> None:
 def show(figure: plt.Figure, caption: str, path: Path | None = None) -> Image:
     """The figure as a picture for a notebook, with `caption` as its alternative text; also written to `path` if given.
 
-    stage.pages prints the caption below the picture. The PNG has no date and no versions, which would change its bytes
-    from run to run.
+    stage.pages prints the caption below the picture. The PNG contains no date and no versions, so that its bytes do not
+    change from run to run.
     """
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None}, bbox_inches="tight")
@@ -44,20 +44,20 @@ def show(figure: plt.Figure, caption: str, path: Path | None = None) -> Image:
     return Image(buffer.getvalue(), alt=caption)
 
 
-def ordered(table: pd.DataFrame) -> pd.DataFrame:
+def in_method_order(table: pd.DataFrame) -> pd.DataFrame:
     """The rows in the order of methods that all figures share; methods outside the study come last."""
     rank = {method: i for i, method in enumerate(METHODS)}
     return table.sort_values("method", key=lambda column: column.map(rank).fillna(len(rank)), kind="stable")
 
 
 def palette(names: list[str]) -> dict:
-    """A colour for each name: a method's own, or the next of the colour-blind palette."""
+    """A colour for each name: the method's own colour, or the next one of the colour-blind palette."""
     others = [name for name in names if name not in COLOURS]
     return COLOURS | dict(zip(others, sns.color_palette("colorblind", max(len(others), 1)), strict=False))
 
 
 def draw(axis: plt.Axes, at: np.ndarray, rows: pd.DataFrame, horizontal: bool = False, **style: Any) -> None:
-    """Values with their 95 % intervals at the positions `at`; small black dots are the values of single seeds."""
+    """Draw values with 95 % intervals at the positions `at`, and the values of single seeds as small black dots."""
     mean = rows["seed"].eq("all").to_numpy() if "seed" in rows else np.ones(len(rows), dtype=bool)
     rows, single = rows[mean], rows[~mean]
     error = np.abs(np.vstack([rows["value"] - rows["lo"], rows["hi"] - rows["value"]]).astype(float))
@@ -78,13 +78,13 @@ def intervals(
     """Values with 95 % intervals over the categories of column `x`, side by side by `hue`, in panels by `row` and
     `col`.
 
-    Categories are in the order of their first row in a panel. `label` is that of the axis of values; `zero` draws a
-    line at that value. hue "": black if the interval excludes zero, grey if not.
+    Categories are in the order of their first row in a panel. label: of the value axis; zero: the value at which a line
+    is drawn. With hue "", intervals that exclude zero are black and the others grey.
     """
     style()
     table = table.assign(_="")
     rows, cols = (list(table[name or "_"].unique()) for name in (row, col))
-    hues = list(ordered(table)[hue or "_"].unique())
+    hues = list(in_method_order(table)[hue or "_"].unique())
     colours, step = palette(hues), 0 if hue == x or len(hues) == 1 else min(0.18, 0.8 / len(hues))
     parts = {(r, c): table[(table[row or "_"] == r) & (table[col or "_"] == c)] for r in rows for c in cols}
     most = [max(parts[r, c][x].nunique() for c in cols) for r in rows]  # categories in a row of panels
@@ -132,7 +132,7 @@ def trends(table: pd.DataFrame, x: str, label: str, hue: str = "method", col: st
     """Values with 95 % intervals over the numbers in column `x`, one line per `hue`, in panels by `col`."""
     style()
     table = table.assign(_="")
-    panels, hues = list(table[col or "_"].unique()), list(ordered(table)[hue].unique())
+    panels, hues = list(table[col or "_"].unique()), list(in_method_order(table)[hue].unique())
     colours, numbers = palette(hues), sorted(table[x].unique())
     figure, axes = plt.subplots(1, len(panels), figsize=(WIDTH, 3.4), sharey=True, squeeze=False, layout="constrained")
     for axis, panel in zip(axes[0], panels, strict=True):
@@ -156,7 +156,7 @@ def tradeoff(table: pd.DataFrame, costs: dict[str, str], label: str) -> plt.Figu
     """Accuracy with 95 % intervals against the cost of an answer, on a logarithmic axis: a panel for each column of
     `costs` (column -> label), a colour per method, a marker per student (the teacher is "")."""
     style()
-    table = ordered(table)
+    table = in_method_order(table)
     marks = dict(zip(sorted(table["student"].unique()), "Dos^v", strict=False))
     figure, axes = plt.subplots(1, len(costs), figsize=(WIDTH, 4), sharey=True, squeeze=False, layout="constrained")
     colours = palette(list(table["method"].unique()))
@@ -180,7 +180,7 @@ def legend(figure: plt.Figure, axis: plt.Axes, columns: int = 5) -> None:
     figure.legend(handles, labels, ncols=columns, fontsize=8, loc="outside upper center")
 
 
-def named(grid: sns.FacetGrid) -> sns.FacetGrid:
+def with_named_legend(grid: sns.FacetGrid) -> sns.FacetGrid:
     """A seaborn grid with its legend above the panels, by the names of LABELS and without a title."""
     for text in grid.legend.texts:
         text.set_text(LABELS.get(text.get_text(), text.get_text()))

@@ -1,4 +1,4 @@
-"""The figure and the sentences of the ablation `controls`: debates beside their controls, and the map of the gain from
+"""Figure and sentences of the ablation `controls`: debates compared with their controls, and a map of the gain from
 communication against diversity."""
 
 import matplotlib.pyplot as plt
@@ -7,14 +7,14 @@ import seaborn as sns
 from scipy.stats import spearmanr
 
 from agentark.report import charts
-from agentark.report.sentences import NAMES, NOT_CHEAPER, against, number, one, select, verdict
+from agentark.report.sentences import NAMES, NOT_CHEAPER, number, one, select, verdict, versus
 
 POINT = ["variant", "test_task", "temperature", "agents", "level"]  # these columns identify a point of the map
-MARKS = "osD^v"  # of teams
+MARKS = "osD^v"  # one marker per team
 
 
 def points(table: pd.DataFrame) -> pd.DataFrame:
-    """The points of the map, one row each: POINT, `diversity`, and the gain from communication (value, lo, hi, n)."""
+    """Return one row per point of the map: POINT, `diversity`, and the gain from communication (value, lo, hi, n)."""
     gain = select(table, metric="accuracy_gain", method="debate", baseline="debate_off")
     gain = gain[gain["baseline_variant"] == ""]
     diversity = select(table, metric="diversity").rename(columns={"value": "diversity"})
@@ -22,7 +22,7 @@ def points(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def diversity_map(table: pd.DataFrame) -> plt.Figure:
-    """The gain from communication with its 95 % interval against diversity: a colour per family, a marker per team."""
+    """Plot the gain from communication (95 % interval) against diversity: a colour per family, a marker per team."""
     charts.style()
     found = points(table)
     families, teams = list(found["test_task"].unique()), list(found["variant"].unique())
@@ -43,8 +43,8 @@ def diversity_map(table: pd.DataFrame) -> plt.Figure:
 
 
 def best_baseline(table: pd.DataFrame, debate: pd.Series) -> tuple[pd.Series, pd.Series]:
-    """Of the debate's baselines with at most as many calls, without communication, the one with the highest accuracy:
-    its accuracy, and the debate's paired gain over it."""
+    """Return the accuracy of the most accurate baseline, and the debate's paired gain over it, among baselines without
+    communication that need at most as many calls as the debate."""
     gains = select(
         table, metric="accuracy_gain", **{key: debate[key] for key in ("variant", "test_task", "method")},
         temperature=debate["temperature"], agents=debate["agents"],
@@ -64,35 +64,35 @@ def best_baseline(table: pd.DataFrame, debate: pd.Series) -> tuple[pd.Series, pd
 
 
 def debates(table: pd.DataFrame) -> pd.DataFrame:
-    """The accuracy of the debates that are compared with all controls."""
-    whole = table[table["level"].isna()]
-    compared = select(whole, metric="accuracy_gain", method="debate", baseline="vote")
+    """Return the accuracy of the debates that are compared with all controls."""
+    pooled = table[table["level"].isna()]
+    compared = select(pooled, metric="accuracy_gain", method="debate", baseline="vote")
     keys = ["variant", "test_task", "temperature", "agents"]
-    return select(whole, metric="accuracy", method="debate").merge(compared[keys], on=keys)
+    return select(pooled, metric="accuracy", method="debate").merge(compared[keys], on=keys)
 
 
 def gain_over(table: pd.DataFrame, debate: pd.Series, baseline: str) -> pd.Series | None:
-    """The debate's paired gain over a baseline of the same teacher (for a team of two, of the first teacher)."""
+    """Return the debate's paired gain over a baseline of the same teacher (of a team of two: the first), or None."""
     where = {key: debate[key] for key in ("variant", "test_task", "method", "temperature", "agents")}
     rows = select(table[table["level"].isna()], metric="accuracy_gain", baseline=baseline, **where)
     return rows.iloc[0] if len(rows) else None
 
 
 def control_findings(table: pd.DataFrame) -> list[str]:
-    """A sentence for each debate with all controls, one for each team, and one for the map."""
+    """Return a sentence for each debate with all controls, one for each team, and one for the map."""
     lines = []
     compared = debates(table)
     for team, of_team in compared.groupby("variant", sort=False):
         above, helped = [], []
         for _, debate in of_team.iterrows():
-            accuracy, over = best_baseline(table, debate)
+            accuracy, best = best_baseline(table, debate)
             known = [(b, gain_over(table, debate, b)) for b in ("greedy", "vote", "self_revision", "debate_off")]
             known = [(b, gain) for b, gain in known if gain is not None]
-            rest = "; ".join(against(NAMES[b], gain) for b, gain in known if b != over["baseline"])
+            rest = "; ".join(versus(NAMES[b], gain) for b, gain in known if b != best["baseline"])
             lines.append(
                 f"{team}, {debate['test_task']}: the debate's accuracy is {number(debate)}. The best use of the teacher without "
-                f"communication, at no more calls than a full debate, is {NAMES[over['baseline']]} ({accuracy['value']:.3f}): debate "
-                f"{against(NAMES[over['baseline']], over)}; {rest}."
+                f"communication, at no more calls than a full debate, is {NAMES[best['baseline']]} ({accuracy['value']:.3f}): debate "
+                f"{versus(NAMES[best['baseline']], best)}; {rest}."
             )
             gains = dict(known)
             if all(verdict(gains[b]) == "better" for b in ("greedy", "vote")):
@@ -101,32 +101,32 @@ def control_findings(table: pd.DataFrame) -> list[str]:
                 helped.append(debate["test_task"])
         lines.append(
             f"**{team}**: the debate is above both greedy decoding and the vote at equal calls in {len(above)} of {len(of_team)} "
-            f"families{named(above)}; communication helps in {len(helped)}{named(helped)}."
+            f"families{in_brackets(above)}; communication helps in {len(helped)}{in_brackets(helped)}."
         )
     return [*lines, map_finding(table)]
 
 
 def recipe_finding(table: pd.DataFrame) -> str:
-    """In how many families the debate of each recipe of the teacher is above greedy decoding and the vote at equal calls.
+    """Return, per teacher recipe, the families with the debate above greedy decoding and the vote at equal calls.
 
     table: search_teacher.csv, with the debate's gain over each other method by recipe (`teacher`) and family.
     """
     clauses, families = [], table["family"].nunique()
     for recipe, own in table.groupby("teacher", sort=False):
         better = own[own["method"].isin(["greedy", "vote"])].groupby("family", sort=False)["lo"].min() > 0
-        clauses.append(f"{recipe} {better.sum()}{named(list(better[better].index))}")
+        clauses.append(f"{recipe} {better.sum()}{in_brackets(list(better[better].index))}")
     return (
         f"**Recipes of the teacher** ({len(clauses)} tried, n = {table['n'].iloc[0]} validation questions per family): families, "
         f"of {families}, in which the debate is above both greedy decoding and the vote at equal calls: {'; '.join(clauses)}."
     )
 
 
-def named(families: list[str]) -> str:
+def in_brackets(families: list[str]) -> str:
     return f" ({', '.join(families)})" if families else ""
 
 
 def map_finding(table: pd.DataFrame) -> str:
-    """In how many points of the map communication helps or harms, and its rank correlation with diversity."""
+    """Return how many points show that communication helps or harms, and the gain's rank correlation with diversity."""
     found = points(table)
     better, worse = (found["lo"] > 0).sum(), (found["hi"] < 0).sum()
     high = found[found["diversity"] >= found["diversity"].median()]

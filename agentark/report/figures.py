@@ -12,12 +12,12 @@ from agentark.report.charts import (
     LABELS,
     METHODS,
     WIDTH,
+    in_method_order,
     intervals,
     legend,
-    named,
-    ordered,
     style,
     tradeoff,
+    with_named_legend,
 )
 from agentark.report.sentences import select
 from agentark.schemas import ANSWERS_ALONE, RIVALS, UNITS
@@ -35,7 +35,9 @@ def by_method(scores: pd.DataFrame, students: list[str], metric: str, task: str)
     """A metric by method, a panel per student, each with the teacher."""
     rows = scores[scores["metric"] == metric]
     panels = [rows[rows["student"].isin([student, ""])].assign(panel=student) for student in students]
-    return intervals(ordered(pd.concat(panels, ignore_index=True)), "method", f"{metric} on {task}", row="panel")
+    return intervals(
+        in_method_order(pd.concat(panels, ignore_index=True)), "method", f"{metric} on {task}", row="panel"
+    )
 
 
 def gains(scores: pd.DataFrame, train_task: str) -> plt.Figure:
@@ -52,7 +54,7 @@ def gains(scores: pd.DataFrame, train_task: str) -> plt.Figure:
 
 
 def cost(scores: pd.DataFrame, task: str) -> plt.Figure:
-    """Accuracy against tokens per question: every system of the teacher, and every student."""
+    """Accuracy against tokens per question, of every system of the teacher and every student."""
     rows = select(scores, metric="accuracy", setting="test", test_task=task)
     return tradeoff(rows, {"tokens_per_question": "tokens read and generated per question"}, f"accuracy on {task}")
 
@@ -60,8 +62,8 @@ def cost(scores: pd.DataFrame, task: str) -> plt.Figure:
 def cost_of_answers(table: pd.DataFrame, scores: pd.DataFrame, task: str) -> plt.Figure:
     """Accuracy on `task` against cost per answer, by unit. table: reports/cost.csv; scores: reports/scores.csv."""
     right = select(scores, metric="accuracy", setting="test", test_task=task)
-    paid = table[table["setting"] == "answer"].pivot_table("value", ["method", "student"], "metric").reset_index()
-    rows = right.merge(paid, on=["method", "student"])
+    costs = table[table["setting"] == "answer"].pivot_table("value", ["method", "student"], "metric").reset_index()
+    rows = right.merge(costs, on=["method", "student"])
     return tradeoff(rows, {unit: f"{unit} per question" for unit in UNITS}, f"accuracy on {task}")
 
 
@@ -75,19 +77,18 @@ def cost_totals(table: pd.DataFrame, student: str, unit: str = "tokens") -> plt.
     questions = np.geomspace(10, 4 * crossings[np.isfinite(crossings)].max(), 200)
     figure, axis = plt.subplots(figsize=(WIDTH, 3.8), layout="constrained")
     ways = [(m, "") for m in ("single", *RIVALS[::-1])] + [(m, s) for m, s in once.index if s == student]
-    for way, (method, whose) in enumerate(ways):
-        paid = 0 if not whose else once[method, whose] + (0 if method in ANSWERS_ALONE else once["debate", ""])
-        look = dict(
-            color=COLOURS[method], label=LABELS[method], ls="--" if way % 2 else "-"
-        )  # equal lines stay visible
-        axis.plot(questions, paid + questions * each[method, whose], **look)
+    for way, (method, owner) in enumerate(ways):
+        fixed = 0 if not owner else once[method, owner] + (0 if method in ANSWERS_ALONE else once["debate", ""])
+        # Alternate line styles, so that equal lines stay visible.
+        options = dict(color=COLOURS[method], label=LABELS[method], ls="--" if way % 2 else "-")
+        axis.plot(questions, fixed + questions * each[method, owner], **options)
     axis.set(xscale="log", yscale="log", xlabel="questions answered", ylabel=f"total {unit}", title=student)
     legend(figure, axis)
     return figure
 
 
-def kept(counts: pd.DataFrame) -> plt.Figure:
-    """Trajectories that extraction kept, and the reasons why it dropped the others."""
+def trajectory_counts(counts: pd.DataFrame) -> plt.Figure:
+    """Number of trajectories that extraction kept, and of those that it dropped, by reason."""
     style()
     count = counts.set_index("what")["count"]
     rows = ["trajectories", "dropped: wrong answer", "dropped: no answer stated", "dropped: same text as another",
@@ -102,7 +103,7 @@ def kept(counts: pd.DataFrame) -> plt.Figure:
 
 
 def reward_model(scores: pd.DataFrame) -> plt.Figure:
-    """AUROC of steps and the share of first errors located, by stage; without the truth of steps, AUROC of traces."""
+    """AUROC of steps and the share of first errors located, by stage; AUROC of traces if steps have no known truth."""
     labels = {"prm_step_auroc": "step AUROC against truth", "prm_step_auroc_within": "step AUROC within a debate",
               "first_error_located": "first errors located",
               "prm_trace_auroc": "trace AUROC against truth"}  # fmt: skip
@@ -125,7 +126,7 @@ def learning_curves(curves: pd.DataFrame, metric: str, label: str) -> plt.Figure
         rows, x="step", y=metric, hue="method", hue_order=methods, palette=COLOURS, units="seed", estimator=None,
         col="student", kind="line", lw=1, height=2.9, aspect=WIDTH / 2.9 / rows["student"].nunique() * 0.8,
     )  # fmt: skip
-    return named(grid).set_axis_labels("optimiser step", label).set_titles("{col_name}").figure
+    return with_named_legend(grid).set_axis_labels("optimiser step", label).set_titles("{col_name}").figure
 
 
 def policy_curves(curves: pd.DataFrame) -> plt.Figure:

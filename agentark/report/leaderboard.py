@@ -7,23 +7,23 @@ import pandas as pd
 import seaborn as sns
 
 from agentark.report import charts
-from agentark.report.sentences import against, cell, listed, number, signed, verdict
+from agentark.report.sentences import cell, listed, number, signed, verdict, versus
 
-WIDE = 0.2  # accuracies of seeds that differ by more are named
+WIDE = 0.2  # a method is named if its seeds differ in accuracy by more
 
 
-def gained(one: pd.Series, prefix: str = "gain_") -> pd.Series:
-    """A row's gain over its baseline, or the one in the columns with that prefix, in the form that sentences read."""
+def gain_with_interval(one: pd.Series, prefix: str = "gain_") -> pd.Series:
+    """A row's gain over its baseline, or the estimate in the columns with `prefix`, as value, lo and hi."""
     return pd.Series({name: one[prefix + name] for name in ("value", "lo", "hi")})
 
 
 def seed_range(row: pd.Series) -> str:
-    """The accuracies of a row's least and most accurate seed."""
+    """The lowest and the highest accuracy of a row's seeds."""
     return f"{row['seed_least']:.3f} to\N{NO-BREAK SPACE}{row['seed_most']:.3f}"
 
 
 def pair_findings(table: pd.DataFrame) -> list[str]:
-    """One sentence per question, setting and kind of tasks: what the pairs that answer it show."""
+    """One sentence per question, setting and kind of tasks, with the gains of the pairs that answer the question."""
     lines = []
     for (question, setting, tasks), part in table.groupby(["question", "setting", "tasks"], sort=False):
         clauses = "; ".join(
@@ -34,12 +34,12 @@ def pair_findings(table: pd.DataFrame) -> list[str]:
     return lines
 
 
-def shown(table: pd.DataFrame, seconds: pd.DataFrame, setting: str) -> pd.DataFrame:
-    """The rows of a setting as a table to read, best first. seconds: of a training, by setting and method."""
+def methods_table(table: pd.DataFrame, seconds: pd.DataFrame, setting: str) -> pd.DataFrame:
+    """The rows of a setting as a table for readers, best first. seconds: of a training, by setting and method."""
     rows = table[table["setting"] == setting].merge(seconds, "left", ["setting", "method"])
 
     def interval(prefix: str) -> list[str]:
-        return [cell(gained(one, prefix)) for _, one in rows.iterrows()]
+        return [cell(gain_with_interval(one, prefix)) for _, one in rows.iterrows()]
 
     columns = {
         "method": rows["method"],
@@ -60,8 +60,8 @@ def shown(table: pd.DataFrame, seconds: pd.DataFrame, setting: str) -> pd.DataFr
     return pd.DataFrame(columns).set_index("method").rename_axis(None).rename_axis("method", axis=1)
 
 
-def waiting(table: pd.DataFrame, names: Iterable[str]) -> list[str]:
-    """A line per setting that lists the methods of params.yaml without a row yet."""
+def missing_methods(table: pd.DataFrame, names: Iterable[str]) -> list[str]:
+    """A line per setting that lists the methods of params.yaml that have no row yet."""
     names, lines = list(names), []
     for setting, rows in table.groupby("setting", sort=False):
         missing = [name for name in names if name not in set(rows["method"])]
@@ -76,10 +76,10 @@ def figure(table: pd.DataFrame, setting: str) -> plt.Figure:
     """Accuracy with intervals of every method of a setting, best on top; dashed: the debate."""
     rows = table[(table["setting"] == setting) & (table["method"] != "debate")]
     drawn = rows.assign(seed="all", line=rows["method"])
-    made = charts.intervals(drawn, "line", "accuracy", hue="family", horizontal=True)
+    chart = charts.intervals(drawn, "line", "accuracy", hue="family", horizontal=True)
     debate = table[(table["setting"] == setting) & (table["method"] == "debate")]["value"].iloc[0]
-    made.axes[0].axvline(debate, linestyle="--", color="0.4")
-    return made
+    chart.axes[0].axvline(debate, linestyle="--", color="0.4")
+    return chart
 
 
 def cost_figure(table: pd.DataFrame, setting: str) -> plt.Figure:
@@ -87,7 +87,7 @@ def cost_figure(table: pd.DataFrame, setting: str) -> plt.Figure:
     charts.style()
     rows = table[(table["setting"] == setting) & (table["training_tokens"] > 0)]
     traces = rows["uses_debate"].map({True: "debate", False: "no debate"})
-    made, axis = plt.subplots(figsize=(charts.WIDTH, 4), layout="constrained")
+    chart, axis = plt.subplots(figsize=(charts.WIDTH, 4), layout="constrained")
     sns.scatterplot(
         rows.assign(traces=traces),
         x="cost",
@@ -100,15 +100,15 @@ def cost_figure(table: pd.DataFrame, setting: str) -> plt.Figure:
     )
     axis.set(xscale="log", xlabel="all tokens before the student can answer", ylabel="accuracy")
     sns.move_legend(axis, "upper left", bbox_to_anchor=(1, 1), frameon=False, fontsize=8, title="")
-    return made
+    return chart
 
 
 def other_tasks_finding(table: pd.DataFrame) -> str:
-    """Which methods change the accuracy on tasks that no student was trained on, beside the untrained student."""
+    """The methods that change the accuracy of the untrained student on tasks that no student was trained on."""
     rows = table[table["other_gain_value"].notna()] if "other_gain_value" in table else table[:0]
     if not len(rows):
         return "No method was tested on other tasks."
-    verdicts = rows.apply(lambda one: verdict(gained(one, "other_gain_")), axis=1)
+    verdicts = rows.apply(lambda one: verdict(gain_with_interval(one, "other_gain_")), axis=1)
     clauses = []
     for word in ("better", "worse"):
         own = rows[verdicts == word].sort_values("other_gain_value", ascending=word == "worse")
@@ -118,8 +118,8 @@ def other_tasks_finding(table: pd.DataFrame) -> str:
 
 
 def efficiency_finding(table: pd.DataFrame, setting: str) -> str:
-    """The best accuracy at each cost: the methods than which no cheaper one is more accurate, from the cheapest on. Methods
-    that make their student worse are left out."""
+    """The best accuracy at each cost: the methods that are more accurate than all cheaper ones, cheapest first. Methods
+    that do not improve their student are left out."""
     rows = table[(table["setting"] == setting) & (table["training_tokens"] > 0)]
     rows = rows[rows["value"] > rows["student"].map(lambda one: untrained(table, setting, one)["value"])]
     rows = rows.sort_values("cost", kind="stable")
@@ -144,8 +144,8 @@ def error_table(errors: pd.DataFrame, setting: str) -> pd.DataFrame:
 
 
 def error_findings(errors: pd.DataFrame, table: pd.DataFrame) -> list[str]:
-    """Per setting and student: the share of each kind of error without training, after R-SFT on the debate, and after the
-    method that is best for this student."""
+    """Per setting and student: the share of each kind of error without training, after R-SFT on the debate, and after
+    the best method for this student."""
     lines = []
     for setting, rows in table[table["training_tokens"] > 0].groupby("setting", sort=False):
         found = errors[errors["setting"] == setting].set_index(["method", "error"])["value"]
@@ -164,7 +164,7 @@ def kinds(shares: pd.Series) -> str:
 
 
 def unseen_findings(unseen: pd.DataFrame, table: pd.DataFrame) -> list[str]:
-    """Per setting with such questions: the best student where a fact is in no training question, and on the others."""
+    """Per setting: the best student on questions with a fact that is in no training question, and on the others."""
     lines = []
     for setting, rows in unseen.groupby("setting", sort=False):
         best = table[(table["setting"] == setting) & (table["student"] != "")]["method"].iloc[0]
@@ -173,26 +173,29 @@ def unseen_findings(unseen: pd.DataFrame, table: pd.DataFrame) -> list[str]:
             f"**{setting}.** {missing['n'].iloc[0]} of {missing['n'].iloc[0] + seen['n'].iloc[0]} test questions need a "
             f"fact that no training question has. There {best} is right in {missing.loc[best, 'value']:.3f}, the debate in "
             f"{missing.loc['debate', 'value']:.3f}. On the others {best} has {number(seen.loc[best])}, "
-            f"{against('the debate', gained(seen.loc[best]))}."
+            f"{versus('the debate', gain_with_interval(seen.loc[best]))}."
         )
     return lines
 
 
 def findings(table: pd.DataFrame) -> list[str]:
-    """The answer of the page: per setting the nearest method to the debate, what is better than cheaper methods, and which
-    methods depend on the seed."""
+    """The page's findings per setting: the methods nearest to the debate, the methods better than cheaper baselines,
+    and the methods that depend on the seed."""
     found = gap_finding, baseline_finding, spread_finding
     return [finding(table, setting) for setting in table["setting"].unique() for finding in found]
 
 
 def gap_finding(table: pd.DataFrame, setting: str) -> str:
-    """How near the best method of each student comes to the debate, and at what share of its tokens per answer."""
+    """Compare the best method of each student with the debate, by accuracy and by tokens per question."""
     rows = table[table["setting"] == setting]
     debate = rows[rows["method"] == "debate"].iloc[0]
     clauses = []
     for student, own in rows[rows["training_tokens"] > 0].groupby("student", sort=False):
         best = own.iloc[0]
-        gain, times = gained(best, "over_debate_"), debate["tokens_per_question"] / best["tokens_per_question"]
+        gain, times = (
+            gain_with_interval(best, "over_debate_"),
+            debate["tokens_per_question"] / best["tokens_per_question"],
+        )
         clauses.append(
             f"The best method with the student {student} is {best['method']}: {best['value']:.3f} [{best['lo']:.3f}, "
             f"{best['hi']:.3f}], vs. the debate {signed(gain)} ({verdict(gain)}) at 1/{times:.0f} of its tokens per question"
@@ -201,13 +204,15 @@ def gap_finding(table: pd.DataFrame, setting: str) -> str:
 
 
 def baseline_finding(table: pd.DataFrame, setting: str) -> str:
-    """Which methods with the debate of the question are better than every cheaper baseline without one."""
+    """The methods that use the question's debate and are better than every cheaper baseline without a debate."""
     rows = table[(table["setting"] == setting) & (table["source"] == "debate") & (table["training_tokens"] > 0)]
-    verdicts = [verdict(gained(one)) for _, one in rows.iterrows()]
+    verdicts = [verdict(gain_with_interval(one)) for _, one in rows.iterrows()]
     better, open_ = (rows[[one == word for one in verdicts]] for word in ("better", "no difference detected"))
 
     def named(part: pd.DataFrame) -> str:
-        return "; ".join(f"{one['method']} over {one['baseline']}, {signed(gained(one))}" for _, one in part.iterrows())
+        return "; ".join(
+            f"{one['method']} over {one['baseline']}, {signed(gain_with_interval(one))}" for _, one in part.iterrows()
+        )
 
     words = f"{len(better)} of the {len(rows)} methods that use the debate of the question are better than their best"
     lines = f"**{setting}.** {words} cheaper baseline" + (f": {named(better)}." if len(better) else ".")
@@ -222,7 +227,7 @@ def spread_finding(table: pd.DataFrame, setting: str) -> str:
 
 
 def length_finding(table: pd.DataFrame, setting: str) -> str:
-    """The trained methods whose students write much more than after R-SFT, and so may be cut at the limit of a reply."""
+    """The trained methods with over 1.5 times the tokens of R-SFT, whose replies the token budget may cut."""
     rows = table[(table["setting"] == setting) & (table["training_tokens"] > 0)]
     usual = rows[rows["method"] == "rsft"]["tokens_per_question"].iloc[0]
     long = rows[rows["tokens_per_question"] > 1.5 * usual]

@@ -44,7 +44,7 @@ def number(row: pd.Series) -> str:
 
 
 def cell(row: pd.Series) -> str:
-    """A value with its interval, which stays in one line of a table; "" for none."""
+    """A value with its interval, without a line break within the interval; "" for a missing value."""
     return "" if pd.isna(row["value"]) else f"{row['value']:.3f} [{row['lo']:.3f},\N{NO-BREAK SPACE}{row['hi']:.3f}]"
 
 
@@ -62,7 +62,7 @@ def named_verdict(row: pd.Series) -> str:
     return f"{signed(row)} ({verdict(row)})"
 
 
-def against(name: str, row: pd.Series) -> str:
+def versus(name: str, row: pd.Series) -> str:
     """A paired gain over the baseline of that name, with its verdict."""
     return f"vs. {name} {named_verdict(row)}"
 
@@ -85,14 +85,14 @@ def system(row: pd.Series) -> str:
     return ", ".join(filter(None, parts))
 
 
-# Never the best cheaper baseline: the debate's calls are a student's many times over, communication off and peers of
-# another question cost as much as the debate and isolate what communication does, equal tokens allow more calls.
+# Never the best cheaper baseline: a debate makes many more calls than a student; "off" and "other" cost as much as the
+# debate and isolate the effect of communication; a vote at equal tokens may make more calls.
 NOT_CHEAPER = ("debate", "debate_off", "debate_other", "vote_tokens")
 
 
-def rivals(scores: pd.DataFrame, **system: str) -> pd.DataFrame:
+def baseline_gains(scores: pd.DataFrame, **system: str) -> pd.DataFrame:
     """The paired gains of a system (setting, test_task, student, method) over its baselines, one row each, with the
-    baseline's `accuracy` and its `name`: the student's own, or the teacher's where the student has none."""
+    baseline's `accuracy` and its `name`. The baseline is the student's, or the teacher's if the student has none."""
     gains = select(scores, metric="accuracy_gain", **system)
     found = []
     for rival in gains["baseline"]:
@@ -105,9 +105,9 @@ def rivals(scores: pd.DataFrame, **system: str) -> pd.DataFrame:
     return pd.concat([gains.reset_index(drop=True), pd.DataFrame(found)], axis=1)
 
 
-def over_best(scores: pd.DataFrame, **system: str) -> str:
-    """The accuracy of a system and its gain over the most accurate of its baselines but those of NOT_CHEAPER."""
-    gains = rivals(scores, **system)
+def gain_over_best(scores: pd.DataFrame, **system: str) -> str:
+    """The accuracy of a system and its gain over its most accurate baseline that is not in NOT_CHEAPER."""
+    gains = baseline_gains(scores, **system)
     best = gains.loc[gains[~gains["baseline"].isin(NOT_CHEAPER)]["accuracy"].astype(float).idxmax()]
     than = "" if system["student"] else " than a full debate"
     return (
@@ -118,18 +118,18 @@ def over_best(scores: pd.DataFrame, **system: str) -> str:
 
 def over_all(scores: pd.DataFrame, **system: str) -> str:
     """The gains of a system over each of its baselines."""
-    return "; ".join(against(row["name"], row) for _, row in rivals(scores, **system).iterrows())
+    return "; ".join(versus(row["name"], row) for _, row in baseline_gains(scores, **system).iterrows())
 
 
 def debate_findings(scores: pd.DataFrame, task: str) -> str:
-    """The debate's accuracy in each setting, and its gain over the best of its baselines, which use the same teacher
-    and need no more calls than the longest debate; then over the others."""
+    """The debate's accuracy in each setting and its gains: first over the best baseline with the same teacher and no
+    more calls than the longest debate, then over all baselines."""
     settings = {"test": "Test questions", "hard": "Questions with more steps than the teacher was trained on"}
     lines = []
     for setting, words in settings.items():
         where = dict(setting=setting, test_task=task, student="", method="debate")
         if len(select(scores, **where)):
-            lines.append(f"- {words}: {over_best(scores, **where)} All gains: {over_all(scores, **where)}.")
+            lines.append(f"- {words}: {gain_over_best(scores, **where)} All gains: {over_all(scores, **where)}.")
     return "\n".join(lines)
 
 
@@ -138,8 +138,8 @@ def listed(names: list[str]) -> str:
 
 
 def student_findings(scores: pd.DataFrame, student: str, train_task: str, methods: list[str]) -> str:
-    """A student's accuracy after each method, its gain over the best baseline that needs one call, over the others and
-    over the debate, and the tasks out of domain that changed, by p values adjusted over all methods and tasks."""
+    """A student's accuracy after each method, its gains over the best baseline with one call and over all baselines,
+    and the tasks out of domain whose accuracy changed, by p values adjusted over all methods and tasks."""
     where = dict(setting="test", student=student)
     base = one(scores, metric="accuracy", method="base", test_task=train_task, **where)
     lines = [f"With greedy decoding, the base of **{student}** has an accuracy of {number(base)}."]
@@ -155,7 +155,7 @@ def student_findings(scores: pd.DataFrame, student: str, train_task: str, method
         tasks = outside[outside["method"] == method]
         up, down = (list(tasks[tasks["change"] == sign]["test_task"]) for sign in (1, -1))
         own = dict(test_task=train_task, method=method, **where)
-        lines.append(f"- **{NAMES[method]}**: {over_best(scores, **own)} All gains: {over_all(scores, **own)}.")
+        lines.append(f"- **{NAMES[method]}**: {gain_over_best(scores, **own)} All gains: {over_all(scores, **own)}.")
         if len(tasks):
             better, worse = listed(up), listed(down)
             lines[-1] += f" Of {len(tasks)} tasks out of domain, better than the base on {better}, worse on {worse}."
@@ -174,7 +174,7 @@ def changed(gains: pd.DataFrame) -> pd.DataFrame:
 
 
 def reward_model_findings(scores: pd.DataFrame, students: list[str]) -> str:
-    """AUROC of each student's reward model after both stages, pooled and within debates, beside the two baselines
+    """AUROC of each student's reward model after both stages, pooled and within debates, and of the two baselines
     without training."""
     kinds = {"prm_step_auroc": "Step", "prm_trace_auroc": "Trace"}
     metric, what = next((m, words) for m, words in kinds.items() if m in set(scores["metric"]))
@@ -216,7 +216,7 @@ def cost_findings(scores: pd.DataFrame, seconds: pd.DataFrame, task: str, studen
 
 
 def once_table(table: pd.DataFrame) -> pd.DataFrame:
-    """The costs paid once, by student, method and part: thousands of tokens, and seconds; empty if not timed."""
+    """The one-time costs, by student, method and part: thousands of tokens, and seconds; empty if not timed."""
     rows = table[table["setting"] == "once"]
     debates = rows["student"] == ""
     rows = rows.assign(
@@ -229,7 +229,7 @@ def once_table(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def break_even_table(table: pd.DataFrame) -> pd.DataFrame:
-    """Questions until a student has paid for itself, with the interval, by method; columns are units and rivals."""
+    """Questions until a student breaks even, with the interval, by student and method; columns: units and baselines."""
     rows = table[table["setting"] == "break-even"]
     cells = [f"{r.value:,.0f} [{r.lo:,.0f}, {r.hi:,.0f}]" for r in rows.itertuples()]
     index, columns = ["student", "method"], ["metric", "baseline"]
@@ -237,7 +237,7 @@ def break_even_table(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def break_even_findings(table: pd.DataFrame) -> str:
-    """One line per student and method: the questions until it has paid for itself, by unit and rival."""
+    """One line per student and method: the questions until it breaks even, by unit and baseline."""
     rows, lines = table[table["setting"] == "break-even"], []
     for (student, method), part in rows.groupby(["student", "method"], sort=False):
         clauses = []
@@ -250,7 +250,7 @@ def break_even_findings(table: pd.DataFrame) -> str:
 
 
 def table(scores: pd.DataFrame, metric: str, train_task: str) -> pd.DataFrame:
-    """Systems by test task, the one distilled from first: value and half-width of the interval."""
+    """Systems by test task, the training task first: value and half-width of the interval."""
     rows = select(scores, metric=metric, setting="test").replace({"student": {"": "teacher"}})
     rows["cell"] = [
         f"{v:.3f} ± {(h - l) / 2:.3f}" for v, l, h in zip(rows["value"], rows["lo"], rows["hi"], strict=True)
@@ -259,7 +259,7 @@ def table(scores: pd.DataFrame, metric: str, train_task: str) -> pd.DataFrame:
     return wide[sorted(wide.columns, key=lambda task: task != train_task)].fillna("")
 
 
-def marked(trace: dict) -> str:
+def marked_trace(trace: dict) -> str:
     """A trace with a mark beside each line: right or wrong."""
     width = max((len(line) for line, _ in trace["lines"]), default=0)
     signs = {True: "✓", False: "✗", None: ""}
@@ -267,7 +267,7 @@ def marked(trace: dict) -> str:
 
 
 def transcripts(path: Path) -> str:
-    """The worked questions as Markdown: one agent over the rounds, the student before and after training."""
+    """The example questions as Markdown: one agent over the rounds, the student before and after training."""
     parts = []
     for example in json.loads(path.read_text()):
         parts.append(
@@ -277,14 +277,14 @@ def transcripts(path: Path) -> str:
         for turn in example["debate"]:
             if turn["agent"] in (example["agent"], 0):
                 who = "summary" if turn["agent"] == 0 else f"round {turn['round']}"
-                parts.append(f"```\n{who}\n{marked(turn)}\n```")
+                parts.append(f"```\n{who}\n{marked_trace(turn)}\n```")
         parts.append(f"{example['student']}, before and after training:")
-        parts += [f"```\n{NAMES[answer['method']]}\n{marked(answer)}\n```" for answer in example["answers"]]
+        parts += [f"```\n{NAMES[answer['method']]}\n{marked_trace(answer)}\n```" for answer in example["answers"]]
     return "\n\n".join(parts) or "No debate of this run had a second round."
 
 
 def likelihood_findings(found: pd.DataFrame, student: str) -> str:
-    """Which methods raise the likelihood of gold reasoning over the base's."""
+    """For each method, whether its likelihood of gold reasoning is above the base's."""
     rows = select(found, student=student)
     base = one(rows, metric="perplexity", method="base")
     clauses = []
@@ -295,8 +295,8 @@ def likelihood_findings(found: pd.DataFrame, student: str) -> str:
 
 
 def robustness_findings(found: pd.DataFrame, student: str) -> list[str]:
-    """One sentence per method ("" is the teacher): where it beats its base, and what perturbations and a wrong hint
-    cost."""
+    """One sentence per method (student "" is the teacher): where it is better or worse than its base, and the loss of
+    accuracy by perturbations and by a wrong hint."""
     rows, lines = select(found, metric="accuracy_gain", student=student), []
     for method in (m for m in METHODS if m in set(rows["method"])):
         own = rows[rows["method"] == method]

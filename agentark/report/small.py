@@ -12,8 +12,8 @@ from agentark.report.sentences import NAMES, cell, named_verdict, number, one, s
 from agentark.schemas import read_scores
 
 MINI_TASK, MINI_TEAM, MINI_STUDENT = "equation", "teacher", "qwen3-small"
-# The contrasts of the page: what is claimed, the system, its baseline, the table of the generated world that has the
-# contrast, and there the conditions of the system and of the baseline.
+# The contrasts of the page: claim, system, baseline, table of the generated world with the contrast, condition of the
+# system in that table, condition of the baseline.
 CONTRASTS = [
     ("The debate beats greedy decoding", "debate", "greedy", "ablation_controls", MINI_TEAM, ""),
     ("The debate beats the vote at equal calls", "debate", "vote", "ablation_controls", MINI_TEAM, ""),
@@ -29,9 +29,9 @@ CONTRASTS = [
 
 
 def main_finding(scores: pd.DataFrame, student: str, task: str) -> str:
-    """What a reader takes home: the debate against the best baseline with no more calls, and the student that learns
-    from it against the best other student."""
-    debate = sentences.over_best(scores, setting="test", test_task=task, student="", method="debate")
+    """Return the main finding: the debate against the best baseline with no more calls, and the student trained on the
+    debate against the best other student."""
+    debate = sentences.gain_over_best(scores, setting="test", test_task=task, student="", method="debate")
     trained = select(scores, metric="accuracy", setting="test", test_task=task, student=student)
     own = one(trained, method="rsft", variant="")
     other = trained[(trained["method"] == "base") | (trained["variant"] != "")].sort_values("value").iloc[-1]
@@ -45,13 +45,13 @@ def main_finding(scores: pd.DataFrame, student: str, task: str) -> str:
 
 
 def models(setting: Mapping) -> str:
-    """The models of a run by name and source, with the beginning of a file's sum (setting.json has it whole)."""
+    """Return the models of a run by name and source. A file's SHA-256 is shortened (setting.json has all of it)."""
     sources = [f"{name}: {source}" for name, source in setting["models"].items()]
     return re.sub(r"(SHA-256 \w{12})\w+", r"\1…", "; ".join(sources))
 
 
 def summary(kept: Path) -> str:
-    """The headline of the run whose tables are in the folder `kept`, with its models."""
+    """Return the main finding of the run whose tables are in the folder `kept`, with its teacher."""
     setting = json.loads((kept / "setting.json").read_text())
     teacher = next(name for name in setting["models"] if name not in setting["students"])
     model = setting["models"][teacher].split(" (")[0]
@@ -60,7 +60,7 @@ def summary(kept: Path) -> str:
 
 
 def systems(scores: pd.DataFrame) -> pd.DataFrame:
-    """Every system on every test task: accuracy with its interval, n, calls and tokens per question."""
+    """Return every system on every test task: accuracy with its interval, n, calls and tokens per question."""
     rows = select(scores, metric="accuracy", setting="test").replace({"student": {"": "teacher"}})
     columns = {
         "task": rows["test_task"], "student": rows["student"], "method": rows["method"], "traces": rows["source"],
@@ -71,7 +71,7 @@ def systems(scores: pd.DataFrame) -> pd.DataFrame:
 
 
 def round_finding(rounds: pd.DataFrame) -> str:
-    """What revision changes, from the table of rounds."""
+    """Return how accuracy changes from round 1 to the last round, from the table of rounds."""
     first, last = rounds.iloc[0], rounds.iloc[-1]
     return (
         f"From round 1 to round {last['round']:.0f} the accuracy of one agent changes from {first['single']:.3f} to "
@@ -81,7 +81,7 @@ def round_finding(rounds: pd.DataFrame) -> str:
 
 
 def student_findings(scores: pd.DataFrame, student: str, task: str) -> list[str]:
-    """Each trained student over its base, in domain."""
+    """Return the accuracy of the base and of each trained student, with its gain over the base, in domain."""
     where = dict(test_task=task, student=student, setting="test")
     lines = [
         f"The base of **{student}** has an accuracy of {number(one(scores, metric='accuracy', method='base', **where))}."
@@ -95,19 +95,19 @@ def student_findings(scores: pd.DataFrame, student: str, task: str) -> list[str]
     return lines
 
 
-def beside(scores: pd.DataFrame, task: str, student: str, mini: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-    """A row for each of CONTRASTS: its gain with real models and in the generated world, with intervals and verdicts.
+def contrast_rows(scores: pd.DataFrame, task: str, student: str, mini: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """Return a row for each of CONTRASTS: gain, interval and verdict with real models and in the generated world.
 
-    mini: the tables of the generated world by name. A contrast that a run lacks is "not run".
+    mini: the tables of the generated world by name. A contrast that is missing in a run is "not run".
     """
     rows = []
-    for what, method, baseline, name, here, there in CONTRASTS:
-        real = dict(method=method, baseline=baseline, baseline_variant=there, variant="", test_task=task)
-        world = dict(method=method, baseline=baseline, variant=here, test_task=MINI_TASK)
-        world["baseline_variant"] = f"{there}, verified" if there else ""
+    for claim, method, baseline, name, condition, baseline_condition in CONTRASTS:
+        real = dict(method=method, baseline=baseline, baseline_variant=baseline_condition, variant="", test_task=task)
+        world = dict(method=method, baseline=baseline, variant=condition, test_task=MINI_TASK)
+        world["baseline_variant"] = f"{baseline_condition}, verified" if baseline_condition else ""
         rows.append(
             {
-                "claim": what,
+                "claim": claim,
                 "real models": outcome(scores, student=student if method in ("rsft", "da", "pad") else "", **real),
                 "generated world": outcome(
                     mini[name], student=MINI_STUDENT if method in ("rsft", "da", "pad") else "", **world
@@ -118,7 +118,7 @@ def beside(scores: pd.DataFrame, task: str, student: str, mini: Mapping[str, pd.
 
 
 def outcome(table: pd.DataFrame, **where: str) -> str:
-    """A paired gain in a cell of a table: value, interval, verdict and n."""
+    """Return a paired gain as the text of a table cell: value, interval, n and verdict."""
     rows = select(table, metric="accuracy_gain", setting="test", **where) if len(table) else table
     if "level" in rows and len(rows):
         rows = rows[rows["level"].isna()]
@@ -126,7 +126,7 @@ def outcome(table: pd.DataFrame, **where: str) -> str:
 
 
 def naming_findings(extraction: pd.DataFrame) -> str:
-    """How many traces that R-SFT trains on speak of other agents, whom the student does not see when it answers."""
+    """Return the shares of R-SFT's training traces that name an agent; the student sees no agents when it answers."""
     wide = extraction.pivot_table("count", "what", "source", sort=False)
     shares = wide.loc["kept for R-SFT that name an agent"] / wide.loc["kept for R-SFT"]
     sources = {**NAMES, "debate": "the debate"}
@@ -137,8 +137,8 @@ def naming_findings(extraction: pd.DataFrame) -> str:
     )
 
 
-def unread(replies: pd.DataFrame) -> str:
-    """How many replies of a run state no answer that the checker reads, and why."""
+def unreadable_replies(replies: pd.DataFrame) -> str:
+    """Return how many replies of a run have no answer that the checker can read, and how many of them are cut."""
     total = replies[["replies", "without_answer", "cut", "cut_without_answer"]].sum()
     return (
         f"Of {total['replies']:,} replies to test questions {total['without_answer']:,} "
@@ -147,10 +147,10 @@ def unread(replies: pd.DataFrame) -> str:
     )
 
 
-def marked(sampled: pd.DataFrame, marks: pd.DataFrame, same: Callable[[str, str], bool]) -> str:
-    """On how many of the replies marked by hand the checker agrees: reads the same answer, and gives the same verdict.
+def agreement_with_marks(sampled: pd.DataFrame, marks: pd.DataFrame, same: Callable[[str, str], bool]) -> str:
+    """Return how many hand-marked replies the checker agrees with: it reads the same answer and gives the same verdict.
 
-    sampled, marks: tables with columns `reply`, `answer` ("" for none) and `right`. same: whether two answers are equal.
+    sampled, marks: tables with columns `reply`, `answer` ("" for none), `right`. same: whether two answers are equal.
     """
     both = sampled.merge(marks, on="reply", suffixes=("", "_by_hand")).astype({"answer": str, "answer_by_hand": str})
     read = both[["answer", "answer_by_hand"]].itertuples(index=False)

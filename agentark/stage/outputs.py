@@ -1,7 +1,7 @@
-"""Where a stage writes, and what it may replace.
+"""The output paths of a stage, and the check that it may replace what exists there.
 
-A stage replaces only outputs of the same notebook. They are known from the record of its runs (data/runs), from
-dvc.lock and dvc.yaml, and from the paths in its parameters cell. Everything else that exists is left alone.
+A stage replaces only outputs of the same notebook. They are listed in the records of its runs (data/runs), in dvc.lock
+and dvc.yaml, and in the paths of its parameters cell. A stage does not replace anything else.
 """
 
 import contextlib
@@ -16,10 +16,10 @@ import yaml
 
 from agentark import StudyError
 
-# never a stage's `out`: they hold what several stages keep there
+# never a stage's output, because several stages share them
 KEPT = ("data/store", "data/runs", "data/published", "data/checkpoints", "data/ablations", "data/search",
         "data/grid/scratch", "reports/notebooks")  # fmt: skip
-# .yaml and .lock
+# paths without .yaml or .lock
 PIPELINES = (
     "dvc",
     *(f"notebooks/{name}/dvc" for name in ("ablations", "choices", "grid", "specialists", "leaderboard", "small")),
@@ -34,14 +34,14 @@ def places(top: Path, notebook: str, named: dict[str, str], usual: Collection[st
     """
     found = {name: place(top, f"{notebook}: {name}", given) for name, given in named.items()}
     for name, path in found.items():
-        for other, there in found.items():
-            if other != name and (path == there or path in there.parents):
+        for other, other_path in found.items():
+            if other != name and (path == other_path or path in other_path.parents):
                 raise StudyError(f"{notebook}: {name} and {other} overlap ({named[other]}); give two separate paths")
-    owners, made = makers(top), recorded(top)
+    owners, recorded_outs = makers(top), recorded(top)
     usual = {normpath(u) for u in usual}
-    mine = {u for u in usual if not any(Path(o).is_relative_to(u) for o in owners)}
-    mine |= {out for out, records in made.items() if any(by_notebook(record, notebook) for record in records)}
-    there_now = {out: records for out, records in made.items() if (top / out).exists()}
+    replaceable = {u for u in usual if not any(Path(o).is_relative_to(u) for o in owners)}
+    replaceable |= {out for out, records in recorded_outs.items() if any(by_notebook(r, notebook) for r in records)}
+    existing = {out: records for out, records in recorded_outs.items() if (top / out).exists()}
     for name, path in found.items():
         relative = path.relative_to(top).as_posix()
         for outer in path.relative_to(top).parents:
@@ -50,12 +50,12 @@ def places(top: Path, notebook: str, named: dict[str, str], usual: Collection[st
                     f"{notebook}: {name}={relative} is inside {outer}, an output of {maker[0]}; choose another path"
                 )
         empty = path.is_dir() and not any(path.iterdir())
-        if path.exists() and not empty and relative not in mine and notebook not in owners.get(relative, ()):
+        if path.exists() and not empty and relative not in replaceable and notebook not in owners.get(relative, ()):
             raise StudyError(
                 f"{notebook}: {name}={relative} exists and is not an output of this notebook; choose another path, or "
                 "remove it yourself"
             )
-        for inner, by in {**({} if relative in usual else there_now), **owners}.items():
+        for inner, by in {**({} if relative in usual else existing), **owners}.items():
             if inside(inner, relative):
                 raise StudyError(
                     f"{notebook}: {name}={relative} would replace {inner}, an output of {by[0]}; choose another path"
@@ -64,7 +64,7 @@ def places(top: Path, notebook: str, named: dict[str, str], usual: Collection[st
 
 
 def inside(pattern: str, folder: str) -> bool:
-    """Whether an output, maybe with * in its name, may lie below a folder."""
+    """Whether an output may lie below a folder. `pattern`: the output's path, which may contain *."""
     inner, outer = Path(pattern).parts, Path(folder).parts
     return len(inner) > len(outer) and all(map(fnmatchcase, outer, inner))
 
@@ -72,8 +72,8 @@ def inside(pattern: str, folder: str) -> bool:
 def label(top: Path, notebook: str, out: str, usual: str) -> str:
     """The name of a run's page and record: 03_debate-train for data/debates/train.
 
-    A path that is neither the notebook's default nor that of a DVC stage is a trial: it is named whole
-    (01_questions--t2), so that it replaces no page of the study.
+    A path that is neither the notebook's default nor an output of its DVC stages is a trial. Its name contains the full
+    path (01_questions--t2), so that it replaces no page of the study.
     """
     path = place(top, f"{notebook}: out", out).relative_to(top)
     own = [normpath(usual), *(o for o, by in makers(top).items() if notebook in by)]
@@ -87,15 +87,15 @@ def place(top: Path, where: str, given: str) -> Path:
     relative = Path(normpath(Path(given).relative_to(top) if Path(given).is_relative_to(top) else given))
     if not given.strip() or given != given.strip() or relative.is_absolute() or len(relative.parts) < 2:
         raise StudyError(f"{where}={given!r} is not an output path; choose one below data/ or reports/")
-    kept = next((k for k in KEPT if relative.is_relative_to(k) or Path(k).is_relative_to(relative)), None)
-    if relative.parts[0] not in ("data", "reports") or kept:
-        reason = f"{kept} is shared by all stages" if kept else "outputs must be below data/ or reports/"
+    shared = next((k for k in KEPT if relative.is_relative_to(k) or Path(k).is_relative_to(relative)), None)
+    if relative.parts[0] not in ("data", "reports") or shared:
+        reason = f"{shared} is shared by all stages" if shared else "outputs must be below data/ or reports/"
         raise StudyError(f"{where}={given!r}: {reason}; choose another path")
     return top / relative
 
 
 def makers(top: Path) -> dict[str, list[str]]:
-    """Every output in DVC's files, with the notebooks that make it; * stands for what DVC puts into its name."""
+    """Every output in DVC's files, with the notebooks that make it. A * replaces each variable in its path."""
     found: dict[str, list[str]] = {}
     for pipeline in PIPELINES:
         for suffix in (".yaml", ".lock"):
@@ -108,9 +108,9 @@ def makers(top: Path) -> dict[str, list[str]]:
                     if maker is None:
                         continue
                     for out in outputs(stage):
-                        there = normpath(Path(pipeline).parent / stage.get("wdir", ".") / out)
-                        there = re.sub(r"\$\{[^}]*\}", "*", there)
-                        found.setdefault(Path(there).as_posix(), []).append(maker[1])
+                        path = normpath(Path(pipeline).parent / stage.get("wdir", ".") / out)
+                        path = re.sub(r"\$\{[^}]*\}", "*", path)
+                        found.setdefault(Path(path).as_posix(), []).append(maker[1])
     return found
 
 
@@ -138,6 +138,6 @@ def recorded_in(record: Path) -> list[str]:
 
 
 def by_notebook(record: str, notebook: str) -> bool:
-    """Whether a record is of a notebook's runs: see `label`."""
+    """Whether a record is of a run of `notebook`, see `label`."""
     name = notebook.replace("/", "-")
     return record == name or record.startswith(f"{name}-")

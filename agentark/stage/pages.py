@@ -1,4 +1,4 @@
-"""Executed notebooks as web pages: one style, no scripts, no external resources, no trace of when or where they ran."""
+"""Executed notebooks as web pages: one style, no scripts, no external resources, no time or place of the run."""
 
 import re
 
@@ -48,8 +48,8 @@ def notebook_page(notebook: nbformat.NotebookNode, places: dict[str, str] | None
     for cell in notebook.cells:
         if "injected-parameters" in cell.metadata.get("tags", []):
             cell.source = cell.source.replace("# Parameters", "# as run")
-            for stand_in, place in (places or {}).items():
-                cell.source = cell.source.replace(stand_in, place)
+            for temporary, place in (places or {}).items():
+                cell.source = cell.source.replace(temporary, place)
         cell.metadata = {k: v for k, v in cell.metadata.items() if k == "tags"}
         if cell.cell_type == "code":
             cell.execution_count = None
@@ -62,7 +62,7 @@ def notebook_page(notebook: nbformat.NotebookNode, places: dict[str, str] | None
         cell.id = f"cell-{len(cells)}"
         cells.append(cell)
     notebook.cells = cells
-    # A cell's printed text reaches the notebook in pieces whose number varies from run to run.
+    # A cell's printed text is split into a number of pieces that varies between runs.
     notebook, _ = CoalesceStreamsPreprocessor(enabled=True)(notebook, {})
     exporter = HTMLExporter(template_name="basic", exclude_input=not code, embed_images=True)
     body, _ = exporter.from_notebook_node(notebook)

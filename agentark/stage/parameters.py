@@ -1,5 +1,5 @@
-"""Parameters of a notebook: the declared ones, with values from params.yaml and the command line, checked before
-anything runs.
+"""Parameters of a notebook: names and types from its parameters cell, values from params.yaml and the command line.
+All are checked before anything runs.
 
 In order of precedence, a value comes from the command line, the notebook's section of params.yaml (named like the
 notebook without its number), the top level of params.yaml, or the default in the parameters cell.
@@ -19,7 +19,7 @@ from agentark import StudyError, first_line, redacted, root
 
 
 def parameters(scale: str) -> dict:
-    """`params.yaml` at that scale, independent of the scale chosen in it. Raises StudyError for an unknown scale."""
+    """params.yaml at the given scale, whichever scale the file selects. Raises StudyError for an unknown scale."""
     params = read_params(root() / "params.yaml")
     scales = [name for name, section in params.items() if isinstance(section, dict) and section.get("scale") == name]
     if scale not in scales:
@@ -31,7 +31,7 @@ TYPES = {
     "int": int, "float": float, "str": str, "bool": bool,
     "list[int]": list[int], "list[float]": list[float], "list[str]": list[str], "dict": dict[str, Any],
 }  # fmt: skip
-UNIQUE = ("seeds", "students", "methods", "tasks")  # lists in which one stands for one folder or task
+UNIQUE = ("seeds", "students", "methods", "tasks")  # lists in which each item names one folder or task
 SECRET_IN_ADDRESS = re.compile(r"://[^/\s]*@|[?&][^=\s]*(?:key|token)[^=\s]*=", re.IGNORECASE)
 
 
@@ -39,17 +39,17 @@ BOOL, BASE_60 = "tag:yaml.org,2002:bool", re.compile(r"^[-+]?\d[\d_]*(?::\d+)+(?
 
 
 class Loader(yaml.SafeLoader):
-    """YAML with the numbers and truth values of YAML 1.2, in which DVC writes the file (treeverse/dvc#5971). YAML 1.1
-    reads 1e-05 as text, `off` as false, 1:30 as 90. Duplicate keys are rejected; otherwise the last one would win."""
+    """YAML with the numbers and booleans of YAML 1.2, since DVC writes the file in that version (treeverse/dvc#5971).
+    YAML 1.1 reads 1e-05 as text, `off` as false, 1:30 as 90. Duplicate keys are rejected instead of using the last."""
 
-    # The first pattern that fits decides, so text with colons comes before the numbers to the base 60.
+    # The first matching pattern decides, so the pattern for base-60 numbers, which are read as text, comes first.
     yaml_implicit_resolvers: ClassVar = {
-        first: [("tag:yaml.org,2002:str", BASE_60), *(one for one in found if one[0] != BOOL)]
+        first: [("tag:yaml.org,2002:str", BASE_60), *(item for item in found if item[0] != BOOL)]
         for first, found in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
 
     def compose_mapping_node(self, anchor):
-        # Checked before construction, which writes the merged keys of an anchored mapping into its node.
+        # Check before construction, because construction writes the merged keys of an anchored mapping into its node.
         node = super().compose_mapping_node(anchor)
         seen = set()
         for key, _ in node.value:
@@ -90,7 +90,7 @@ def read_params(path: Path) -> dict[str, Any]:
 
 def read(notebook: Path):
     """The notebook as nbformat reads it."""
-    # nbformat imports it to check international web addresses. A notebook has none, and the import takes seconds.
+    # nbformat imports rfc3987_syntax, which takes seconds, to check international web addresses. Notebooks have none.
     sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]  # None marks a module as not importable
     import nbformat
 
@@ -132,7 +132,7 @@ def declared(notebook: Path) -> dict[str, tuple[str, Any]]:
 def typed(notebook: str, name: str, annotation: str, value: Any) -> Any:
     """`value` converted to the annotated type. Raises StudyError if it has another type.
 
-    An int is accepted as a float, and so is text that reads as a number; nothing else is converted.
+    Only ints and text that reads as a number are converted, both to float.
     """
     wanted, shown = value, repr(value) if len(repr(value)) < 200 else f"{repr(value)[:200]}..."
     if annotation == "float":
@@ -151,14 +151,14 @@ def typed(notebook: str, name: str, annotation: str, value: Any) -> Any:
     for key, text in ((key, part) for key, part in parts if isinstance(part, str)):
         if SECRET_IN_ADDRESS.search(text) or redacted(text) != text:
             raise StudyError(f"{notebook}: {name} contains a key, which would be stored; set OPENAI_API_KEY instead")
-        lines = text.replace("\n", "").replace("\t", "")  # a prompt may have several; no name or path does
+        lines = text.replace("\n", "").replace("\t", "")  # only a system prompt may have several lines
         if not (lines if key.rpartition(".")[2] == "system" else text).isprintable():
             raise StudyError(f"{notebook}: {name}={text!a} contains a character that is not printable")
     return checked
 
 
 def number(value: Any) -> Any:
-    """Text that reads as a number as that number; any other value unchanged."""
+    """Convert text that reads as a number to a float; return any other value unchanged."""
     try:
         return float(value) if isinstance(value, str) else value
     except ValueError:
@@ -166,7 +166,7 @@ def number(value: Any) -> Any:
 
 
 def parsed(annotation: str, text: str) -> Any:
-    """A command line's text as a value: text for `str`, else YAML. Unreadable text stays text; `typed` rejects it."""
+    """Parse a command-line value: text for `str`, otherwise YAML. Unreadable text stays text; `typed` rejects it."""
     if annotation == "str":
         return text
     try:
@@ -185,8 +185,8 @@ def resolve(notebook: Path, params: dict[str, Any], given: dict[str, str]) -> di
     """All parameters of a notebook, checked. Raises StudyError for an unknown name or a wrong type.
 
     The notebook's section of params.yaml has its name: `debate` for 03_debate, `grid_cell` for grid/cell. A parameter
-    of type `dict` holds a method's settings: the section of its own name, overridden by the notebook's section and then
-    by the command line (`policy.beta=0.01`).
+    of type `dict` contains a method's settings: those of the section with its name, overridden by the notebook's
+    section and then by the command line (`policy.beta=0.01`).
     """
     cell, label = declared(notebook), label_of(notebook)
     name = re.sub(r"^\d+_", "", label.replace("/", "_"))
@@ -206,22 +206,22 @@ def resolve(notebook: Path, params: dict[str, Any], given: dict[str, str]) -> di
         for where, value in from_line.items():
             if where.startswith(f"{k}."):
                 values[k][where.partition(".")[2]] = value
-    if whole := settings & set(given):
-        raise StudyError(f"{label}: {min(whole)} is a group of settings; set each one as {min(whole)}.name=value")
-    for k in settings:  # types are those of the cell's own values; other settings are checked where they are read
+    if groups := settings & set(given):
+        raise StudyError(f"{label}: {min(groups)} is a group of settings; set each one as {min(groups)}.name=value")
+    for k in settings:  # a default in the cell determines the type; other settings are checked where they are read
         for key, default in cell[k][1].items():
             values[k][key] = typed(label, f"{k}.{key}", type(default).__name__, values[k][key])
     checked = {name: typed(label, name, cell[name][0], value) for name, value in values.items()}
     for k in (k for k in UNIQUE if k in checked):
         if not checked[k] and cell[k][1] and k != "methods":
             raise StudyError(f"{label}: {k} is empty; give at least one, as in {k}=[{cell[k][1][0]}]")
-        if twice := [one for one in checked[k] if checked[k].count(one) > 1]:
-            raise StudyError(f"{label}: {k} has {twice[0]} twice; name each once")
+        if repeated := [item for item in checked[k] if checked[k].count(item) > 1]:
+            raise StudyError(f"{label}: {k} has {repeated[0]} twice; name each once")
     return checked
 
 
 def mapping(params: dict[str, Any], name: str, label: str) -> dict[str, Any]:
-    """A section of the parameters; empty if there is none. Raises StudyError if it is not a mapping."""
+    """The section `name` of the parameters; empty if there is none. Raises StudyError if it does not map names."""
     section = params.get(name) or {}
     if not isinstance(section, dict):
         raise StudyError(f"{label}: the section {name} of params.yaml is {section!r:.80}, not a mapping of names")

@@ -21,13 +21,13 @@ from agentark.files import write_json
 from agentark.parallel import workers
 
 NAMES = ("grid", "leaderboard", "ablations")
-# Brings a pipeline's stage up to date on so many cores: whether that succeeded, and its output
+# (pipeline, stage, cores) -> whether the stage was brought up to date, and its output
 Repro = Callable[[str, str, int], tuple[bool, str]]
 
 
 def runs_dvc(pid: int) -> bool:
-    """Whether a process is a DVC command at work: neither dead, nor killed and not yet waited for (a zombie, which stays
-    in a container without an init process), nor another program that was given the pid since."""
+    """Whether a process is a running DVC command: not dead, not a zombie (killed but not waited for; zombies stay in a
+    container without an init process), and not another program that got the pid later."""
     try:
         return any("dvc" in word for word in psutil.Process(pid).cmdline())
     except psutil.NoSuchProcess:
@@ -35,8 +35,8 @@ def runs_dvc(pid: int) -> bool:
 
 
 def drop_dead_locks(project: Path) -> None:
-    """Remove from DVC's table of running stages what a kill left there, so that the next command starts: the stages of
-    dead processes, and the whole table if it is not JSON (DVC does not write it atomically)."""
+    """Remove the stages of dead processes from DVC's table of running stages, so that the next command starts after a
+    kill. Delete the table if it is not JSON (DVC does not write it atomically)."""
     table = project / ".dvc" / "tmp" / "rwlock"
     try:
         locks = json.loads(table.read_text(encoding="utf-8"))
@@ -75,8 +75,8 @@ def repro(pipeline: str, name: str, cores: int) -> tuple[bool, str]:
 
 
 def on_ray() -> tuple[Repro, int]:
-    """`repro` as a task of the Ray cluster at RAY_ADDRESS, and the cluster's cores. A task is not tried again: what a lost
-    machine leaves in DVC's table of running stages goes when the command is run again.
+    """`repro` as a task of the Ray cluster at RAY_ADDRESS, and the cluster's cores. Tasks are not retried: the next
+    run of the command removes the entries of a lost machine from DVC's table of running stages.
 
     Raises StudyError if Ray is not installed.
     """
@@ -86,13 +86,13 @@ def on_ray() -> tuple[Repro, int]:
         raise StudyError("RAY_ADDRESS: ray is not installed here; add it with `pip install -e .[cluster]`") from None
     if not ray.is_initialized():
         ray.init(log_to_driver=False, configure_logging=False)
-    there, folder = ray.remote(max_retries=0)(repro_in), str(root())
+    remote, folder = ray.remote(max_retries=0)(repro_in), str(root())
     largest = max(int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"])
 
     def repro_there(pipeline: str, name: str, cores: int) -> tuple[bool, str]:
         cores = min(cores, largest)  # a task runs on one machine
         try:
-            return ray.get(there.options(num_cpus=cores).remote(folder, pipeline, name, cores))
+            return ray.get(remote.options(num_cpus=cores).remote(folder, pipeline, name, cores))
         except ray.exceptions.RayError as error:
             return False, f"the machine was lost, or the task failed ({first_line(error)}); run the command again"
 
@@ -108,9 +108,9 @@ def repro_in(folder: str, pipeline: str, name: str, cores: int) -> tuple[bool, s
 
 
 def run(pipeline: str, names: Sequence[str], repro: Repro = repro, cores: int = 0) -> bool:
-    """Bring stages up to date, one kind after another (in the grid base models, questions, debates, cells), with as many
-    of a kind in parallel as there are cores (0: this machine's). `dvc repro` runs one stage at a time, and a stage on two
-    cores sometimes leaves one idle.
+    """Bring stages up to date, one kind after another (in the grid base models, questions, debates, cells), with as
+    many of a kind in parallel as there are cores (0: this machine's). `dvc repro` runs one stage at a time, and a stage
+    on two cores sometimes leaves one idle.
 
     A progress bar shows the finished stages and the time left. Returns whether all stages succeeded. After a failure
     the end of the stage's output is printed, running stages finish, and no other starts.
@@ -132,7 +132,7 @@ def run(pipeline: str, names: Sequence[str], repro: Repro = repro, cores: int = 
                             return False
                         bar.set_postfix_str(running[future])
                         bar.update()
-                except KeyboardInterrupt:  # running stages heed it too; no other starts
+                except KeyboardInterrupt:  # running stages receive it too; no other stage starts
                     threads.shutdown(cancel_futures=True)
                     raise
     return True
@@ -144,8 +144,8 @@ def main() -> int:
     pipeline = parser.parse_args().pipeline
     deadline.begin()
     drop_dead_locks(root())
-    there = on_ray() if os.environ.get("RAY_ADDRESS") else ()
-    return 0 if run(pipeline, stages(pipeline), *there) else 1
+    remote = on_ray() if os.environ.get("RAY_ADDRESS") else ()
+    return 0 if run(pipeline, stages(pipeline), *remote) else 1
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """A notebook as a stage: `python -m agentark.stage 03_debate split=train`.
 
-Names and types of parameters and the outputs' paths are checked before anything runs. The notebook writes into
-temporary folders beside its outputs' paths. They are moved into place only after it has run to its end.
+Names and types of parameters and the outputs' paths are checked before anything runs. The notebook writes to temporary
+paths beside its outputs' paths. The outputs are moved into place only after all cells have run.
 """
 
 import argparse
@@ -27,7 +27,7 @@ from agentark.stage.parameters import declared, label_of, parameters, read, read
 
 HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w.-]+(?::[\w.-]+)?")
 SOCKET = 80  # maximum length of the path of a kernel's socket folder; Linux allows 107 characters for a socket's path
-# The kernel and its workers ignore SIGTERM, which a cluster sends to all processes: the stage heeds it, see `deadline`.
+# A cluster sends SIGTERM to all processes. The kernel and its workers ignore it; the stage handles it, see `deadline`.
 KERNEL = (
     "import runpy, signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); "
     "runpy.run_module('ipykernel_launcher', run_name='__main__')"
@@ -49,21 +49,21 @@ KERNEL_ENVIRONMENT = {
 
 
 @contextlib.contextmanager
-def watched(note: Path):
-    """Write to `note` the seconds that the block took, the processor time of its child processes and the peak of their
-    total memory (both sampled; memory shared by forked processes counts in each), also if the block fails. Yields a
-    dictionary whose entries are written too."""
+def recording_usage(note: Path):
+    """Write to `note` the seconds of the block, the processor time of its child processes and the peak of their total
+    memory, also if the block fails. Processor time and memory are sampled; memory shared by forked processes counts in
+    each. Yields a dictionary, whose entries are also written to `note`."""
     start, peak, done = time.perf_counter(), [0], threading.Event()
     spent: dict[int, float] = {}
     facts: dict[str, Any] = {}
 
     def sample() -> None:
-        held = 0
+        memory = 0
         for child in psutil.Process().children(recursive=True):
             with contextlib.suppress(psutil.Error):
-                held += child.memory_info().rss
+                memory += child.memory_info().rss
                 spent[child.pid] = sum(child.cpu_times()[:2])  # user and system time so far
-        peak[0] = max(peak[0], held)
+        peak[0] = max(peak[0], memory)
 
     def keep_sampling() -> None:
         while not done.wait(0.5):
@@ -82,10 +82,10 @@ def watched(note: Path):
 
 
 def run(name: str, given: dict[str, str], scale: str = "") -> None:
-    """Run one notebook with checked parameters, those of `scale` ("": the one chosen in params.yaml); publish its
-    outputs, and its HTML page beside the report.
+    """Check the parameters, run one notebook, and publish its outputs and its HTML page (in reports/notebooks).
 
-    Raises StudyError for a faulty parameter or a failed cell, and Stopped at the end of AGENTARK_HOURS or after a signal.
+    given: parameters from the command line; scale: a scale of params.yaml, "" for the one selected there. Raises
+    StudyError for a faulty parameter or a failed cell, and Stopped at the end of AGENTARK_HOURS or after a signal.
     """
     top = root()
     deadline.begin()
@@ -104,12 +104,12 @@ def run(name: str, given: dict[str, str], scale: str = "") -> None:
     if not outs:
         raise StudyError(f"{name}: no `out` in its parameters cell; add one, since a stage needs a path to write to")
     defaults = {k: default for k, (_, default) in declared(notebook).items()}
-    # a run is named after its first output that is not where the notebook usually puts it
+    # A run is named after its first output that is not at the notebook's default path.
     first = next((o for o in outs if values[o] != defaults[o]), outs[0])
     called = label(top, name, values[first], defaults[first])
     executed = top / "data" / "runs" / f"{called}.ipynb"
     record = executed.with_suffix(".json")
-    # `page`: the notebook is also a report, published a second time without its code
+    # With `page` the notebook is also a report, published a second time without its code.
     named = {k: values[k] for k in (*outs, "page") if k in values}
     found = places(top, name, named, [defaults[k] for k in named])
     pages = [top / "reports" / "notebooks" / f"{called}.html", *(found[k] for k in ("page",) if k in found)]
@@ -119,32 +119,32 @@ def run(name: str, given: dict[str, str], scale: str = "") -> None:
     terminal = os.ttyname(sys.stderr.fileno()) if sys.stderr.isatty() else ""
     os.environ.update(KERNEL_ENVIRONMENT | hub | {TERMINAL: terminal})
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(top), os.environ.get("PYTHONPATH", "")]))
-    made = recorded_in(record)
+    earlier = recorded_in(record)
     with (
-        # also while the outputs are published: a signal after the last cell must not lose them
-        deadline.heeding_signals(notebook.stem),
-        alone(record),
-        watched(record) as facts,
-        staged([*(found[o] for o in outs), *pages]) as stand_ins,
+        # This includes publishing the outputs: a signal after the last cell must not lose them.
+        deadline.stopping_on_signals(notebook.stem),
+        locked(record),
+        recording_usage(record) as facts,
+        staged([*(found[o] for o in outs), *pages]) as temporary,
     ):
-        facts["outs"] = made  # also if this run fails: outputs of earlier runs still belong to this notebook
-        stands = dict(zip(outs, (str(p.relative_to(top)) for p in stand_ins), strict=False))
+        facts["outs"] = earlier  # also if this run fails: outputs of earlier runs still belong to this notebook
+        written_to = dict(zip(outs, (str(p.relative_to(top)) for p in temporary), strict=False))
         try:
             deadline.check()
-            execute(notebook, executed, values | stands)
+            execute(notebook, executed, values | written_to)
         except Stopped as stop:
             finished = len([*(top / values["store"]).glob("??/*.json")]) if "store" in values else 0
             batches = f", with {finished:,} finished batches in {values['store']}" if finished else ""
             raise Stopped(
                 f"{notebook.stem}: {deadline.reason()}; {stop}{batches}; run the same command again to go on"
             ) from None
-        real = {stands[o]: found[o].relative_to(top).as_posix() for o in outs}
-        write_pages(read(executed), real, stand_ins[len(outs) :])
-        facts["outs"] = sorted({*made, *(path.relative_to(top).as_posix() for path in found.values())})
+        real = {written_to[o]: found[o].relative_to(top).as_posix() for o in outs}
+        write_pages(read(executed), real, temporary[len(outs) :])
+        facts["outs"] = sorted({*earlier, *(path.relative_to(top).as_posix() for path in found.values())})
 
 
 def write_pages(ran: Any, real: dict[str, str], pages: list[Path]) -> None:
-    """The page of an executed notebook, and a second one without its code. real: stand-in -> path of an output."""
+    """Write an executed notebook's page, and a second one without code. real: temporary path -> an output's path."""
     from agentark.stage.pages import notebook_page
 
     for page, code in zip(pages, (True, False), strict=False):
@@ -152,13 +152,13 @@ def write_pages(ran: Any, real: dict[str, str], pages: list[Path]) -> None:
 
 
 def on_hub(task: str) -> bool:
-    """Whether a task is the name of a data set on the hub, maybe with a configuration: org/name:config."""
+    """Whether a task is the name of a data set on the hub, optionally with a configuration: org/name:config."""
     return HUB_NAME.fullmatch(task) is not None and not (root() / task.partition(":")[0]).exists()
 
 
 @contextlib.contextmanager
-def alone(record: Path):
-    """Raises StudyError if another process is running the same notebook for the same outputs."""
+def locked(record: Path):
+    """Lock a run's record. Raises StudyError if another process runs the same notebook for the same outputs."""
     from filelock import FileLock, Timeout
 
     try:
@@ -169,22 +169,22 @@ def alone(record: Path):
 
 
 def execute(notebook: Path, executed: Path, values: dict[str, Any]) -> None:
-    """Run a notebook with papermill; its printed text and the kept notebook contain no secrets.
+    """Run a notebook with papermill; its printed text and the executed notebook contain no secrets.
 
-    Raises StudyError, in one line, if a cell fails or the kernel ends, and Stopped if a cell raises that.
+    Raises StudyError, in one line, if a cell fails or the kernel ends, and Stopped if a cell raises Stopped.
     """
-    import papermill  # only after the notebook has been read (see parameters.read) and its parameters are checked
+    import papermill  # imported only after the notebook is read (see parameters.read) and its parameters are checked
     from nbclient.exceptions import CellTimeoutError, DeadKernelError
     from papermill.exceptions import PapermillException, PapermillExecutionError
     from traitlets.config import Config
 
-    logging.getLogger("papermill").setLevel(logging.CRITICAL)  # the error raised here reports a kernel's death
+    logging.getLogger("papermill").setLevel(logging.CRITICAL)  # the error raised below reports a dead kernel
     logging.getLogger("traitlets").setLevel(logging.CRITICAL)
     papermill.iorw.papermill_io.register("redacted:", RedactedFiles())
     with kernel_folder() as folder:
         settings = {
             "KernelManager": {"transport": "ipc", "ip": f"{folder}/kernel"},  # no open port
-            # an idle kernel would otherwise take three seconds to end
+            # Otherwise an idle kernel takes three seconds to end.
             "NotebookClient": {"shutdown_kernel": "immediate"},
         }
         try:
@@ -217,8 +217,8 @@ def execute(notebook: Path, executed: Path, values: dict[str, Any]) -> None:
 def kernel_folder():
     """A temporary folder for a kernel's sockets and files, in which `python3` is this interpreter.
 
-    A kernel of that name installed by the user is another Python, without the study's packages. The default folder for
-    temporary files may have a path too long for a socket.
+    A kernel `python3` that the user has installed is another Python, without the study's packages. If the path of the
+    default folder for temporary files is too long for a socket, /tmp is used.
     """
     place = tempfile.gettempdir()
     with tempfile.TemporaryDirectory(dir=place if len(place) < SOCKET - 20 else "/tmp") as folder:
@@ -275,8 +275,8 @@ def main(arguments: list[str] | None = None) -> int:
             if "=" not in pair:
                 raise StudyError(f"{chosen.name}: {pair!a:.80} is not of the form name=value")
         names = [pair.split("=", 1)[0] for pair in chosen.parameters]
-        if twice := [name for name in names if names.count(name) > 1]:
-            raise StudyError(f"{chosen.name}: {twice[0]!a:.80} is given twice; give it once")
+        if repeated := [name for name in names if names.count(name) > 1]:
+            raise StudyError(f"{chosen.name}: {repeated[0]!a:.80} is given twice; give it once")
         run(chosen.name, dict(pair.split("=", 1) for pair in chosen.parameters), chosen.scale)
 
     return exit_status(checked)

@@ -1,4 +1,4 @@
-"""The end of `make study`: the main results, the README's table, and a comparison with the results in git."""
+"""Last step of `make study`: print the main results, update the README, and compare the results with those in git."""
 
 import io
 import re
@@ -34,7 +34,7 @@ def read(source: Path | io.BytesIO) -> pd.DataFrame:
 
 
 def committed(path: str) -> bytes | None:
-    """A file's bytes in the last commit; None if it is not in it."""
+    """A file's bytes in the last commit, or None if the commit does not contain it."""
     shown = subprocess.run(["git", "show", f"HEAD:{path}"], capture_output=True, cwd=root(), check=False)
     return shown.stdout if shown.returncode == 0 else None
 
@@ -60,7 +60,7 @@ def compare(now: pd.DataFrame, before: pd.DataFrame) -> str:
 
 
 def main_results(scores: pd.DataFrame) -> pd.DataFrame:
-    """Accuracy of every system on the task distilled from, over all seeds, on the test questions."""
+    """Accuracy of every system on the test questions of the training task, over all seeds."""
     train_task = next(task for task in scores["train_task"] if task)
     rows = scores[(scores["metric"] == "accuracy") & (scores["seed"] == "all") & (scores["setting"] == "test")]
     rows = rows[rows["test_task"] == train_task]

@@ -17,7 +17,7 @@ from agentark.tasks.datasets.overlap import draw, separate
 
 @dataclass(frozen=True)
 class Counts:
-    """How many questions to draw of the training task and of the others. Raises StudyError for a negative number."""
+    """Numbers of questions to draw. Raises StudyError if a number is negative or all are 0."""
 
     train: int  # of the training task
     validation: int  # of the training task; in the generated world of every task
@@ -51,14 +51,14 @@ def collect(
     local: Path | None = None,
     columns: Mapping[str, str] | None = None,
 ) -> Drawn:
-    """Draw the study's questions, all from the generated world or none of them.
+    """Draw the study's questions, either all or none from the generated world.
 
-    A task is a family of the generated world, a published data set, or the place of a user's own questions, whose task
-    is then named after the file (own.task_of) and whose columns may have other names (`columns`). Published questions
-    come from the hub, or from the folder `local` with one folder per data set. Training questions
-    that also occur in a test set are removed, questions longer than `room` tokens (by `student`'s tokenizer) are
-    shortened, and each question ends with an instruction on the form of the answer. Raises StudyError for an unknown
-    task, for a mixture of both kinds, and if there are too few questions.
+    A task is a family of the generated world, a published data set, or the path of a user's own questions. Such a task
+    is named after the file (own.task_of), and its columns may have other names (`columns`). Published questions come
+    from the hub, or from the folder `local` with one folder per data set. Training questions that also occur in a test
+    set are removed, questions longer than `room` tokens (by `student`'s tokenizer) are shortened, and each question
+    ends with an instruction on the form of the answer. Raises StudyError for an unknown task, for a mixture of both
+    kinds, and if there are too few questions.
     """
     places = {own.task_of(task): task for task in tasks if own.is_own(task)}
     tasks = [own.task_of(task) for task in tasks]
@@ -93,7 +93,7 @@ def collect(
 
 
 def generated(tasks: Sequence[str], train_task: str, counts: Counts, seed: int) -> list[Question]:
-    """Questions of the generated world, drawn in parallel."""
+    """Draw questions of the generated world, in parallel."""
     calls: list[dict] = []
     for name in tasks:
         main = name == train_task
@@ -117,7 +117,7 @@ def published(
     student: Path,
     local: Path | None,
 ) -> Drawn:
-    """Published questions: the wanted number of each data set and split, and the account of how they were obtained."""
+    """Draw the wanted number of published questions per data set and split, with an account of the selection."""
     from agentark.models import loading  # imported here, since generated questions need no tokenizer
 
     parts: dict[tuple[str, Part], None] = dict.fromkeys(
@@ -137,7 +137,7 @@ def published(
             rows.append(dict(task=name, what=f"{part} questions not loaded, and none asked for: {error}", n=0))
     pool, shared = separate([q for found in loaded.values() for q in found.questions])
     rows += [dict(task=name, what=f"{part} questions loaded", n=len(l.questions)) for (name, part), l in loaded.items()]
-    # Both parts of a file that is divided set its unusable rows aside.
+    # If one file is divided into both parts, each part lists the unusable rows of the file.
     aside = dict.fromkeys((name, a) for (name, _), found in loaded.items() for a in found.set_aside)
     rows += [dict(task=name, what=f"set aside: {a.file} row {a.row}: {a.reason}", n=1) for name, a in aside]
     rows += [
@@ -157,22 +157,22 @@ def published(
     ]
     shortened = pd.Series([name_of[c.question_id] for c in cuts if c.left_out], dtype=str).value_counts(sort=False)
     rows += [dict(task=name, what=f"documents shortened to {room} tokens", n=int(n)) for name, n in shortened.items()]
-    asked = [q.model_copy(update={"text": f"{q.text}\n\n{instructions(q.kind)}"}) for q in fitted]
-    return Drawn(asked, pd.DataFrame(rows))
+    instructed = [q.model_copy(update={"text": f"{q.text}\n\n{instructions(q.kind)}"}) for q in fitted]
+    return Drawn(instructed, pd.DataFrame(rows))
 
 
 def pick(questions: Iterable[Question], use: str, train_task: str) -> list[Question]:
-    """The questions for one use.
+    """Return the questions for one use.
 
-    "train", "validation" and "in_domain" (its test questions) belong to the training task, "hard" too, at harder
-    levels. "test" is every task's test questions. Raises StudyError for an unknown task or use.
+    "train", "validation", "in_domain" (test questions) and "hard" (test questions at harder levels) are from the
+    training task. "test" is all test questions without "hard". Raises StudyError for an unknown task or use.
     """
     questions = list(questions)
-    held = dict.fromkeys(q.task for q in questions)
-    if train_task not in {**TASKS, **DATA_SETS, **held}:
+    present = dict.fromkeys(q.task for q in questions)
+    if train_task not in {**TASKS, **DATA_SETS, **present}:
         raise StudyError(f"task {train_task!r} is unknown; choose one of {', '.join([*TASKS, *DATA_SETS])}")
-    if held and train_task not in held:
-        raise StudyError(f"the table has no questions of train_task {train_task!r}, only of {', '.join(held)}")
+    if present and train_task not in present:
+        raise StudyError(f"the table has no questions of train_task {train_task!r}, only of {', '.join(present)}")
     hard = TASKS[train_task].hard if train_task in TASKS else ()
     chosen = {
         "train": lambda q: q.split == "train" and q.task == train_task,
@@ -186,8 +186,8 @@ def pick(questions: Iterable[Question], use: str, train_task: str) -> list[Quest
     return [q for q in questions if chosen[use](q)]
 
 
-def asked(params: dict, split: str) -> dict[str, int]:
-    """The number of questions per task in a split, named as in `pick`."""
+def question_counts(params: dict, split: str) -> dict[str, int]:
+    """Return the number of questions per task in a split, named as in `pick`."""
     drawn, main = params["questions"], params["train_task"]
     if split == "test":
         tasks = map(own.task_of, drawn["tasks"])

@@ -11,10 +11,10 @@ SHARES: dict[Split, int] = {"corpus": 60, "train": 20, "validation": 5, "test": 
 
 
 def split_of(*spellings: str, shares: Mapping[Split, int] = SHARES) -> Split:
-    """The split of a question's content, by hash: the first split in `shares` (percentages, in order) among those of
-    its equivalent spellings.
+    """The split of a question by the hashes of its equivalent spellings.
 
-    So a question equivalent to one in the corpus is also in the corpus.
+    If the spellings differ in split, the first split in `shares` (percentages, in order) applies. A question equivalent
+    to one in the corpus is therefore also in the corpus.
     """
     buckets = [int.from_bytes(hashlib.sha256(s.encode()).digest()[:8]) % 100 for s in spellings]
     bound = 0

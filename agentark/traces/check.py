@@ -19,7 +19,7 @@ AnyTrace = TypeVar("AnyTrace", bound=Trace)
 
 @dataclass(frozen=True)
 class Consensus:
-    """What the traces of a debate agree on: the answer (None without any), and the value of each quantity."""
+    """What the traces of a debate agree on: the answer (None if none is stated), and the value of each quantity."""
 
     answer: str | None
     values: dict[str, str]
@@ -84,10 +84,10 @@ def equal(answer: str | None, other: str | None, question: Question) -> bool:
 
 
 def agreement(text: str, agreed: Consensus, question: Question) -> list[bool]:
-    """For each step of a trace, whether it agrees with the consensus: whether it gives its quantity the agreed value.
+    """Whether each step of a trace agrees with the consensus: it gives its quantity the agreed value.
 
     A step without a comparable claim agrees if the trace states the agreed answer. A line that repeats an earlier line
-    of the trace does not agree, since otherwise a trace could be lengthened by agreeing steps.
+    of the trace does not agree; otherwise repeated lines would add agreeing steps to a trace.
     """
     lines, states = lines_of(text), equal(answer_of(text, question), agreed.answer, question)
     claims = [claim_of(line, question) for line in lines]

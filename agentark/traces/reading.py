@@ -37,17 +37,17 @@ PAIR = re.compile(r"([\d.]+)([+*])([\d.]+)")
 
 
 def in_world(question: Question) -> bool:
-    """Whether the question belongs to the generated world, so that every step of a trace can be checked exactly."""
+    """Return whether the question is from the generated world, where every step of a trace can be checked exactly."""
     return bool(question.quantities)
 
 
 def answer_of(text: str, question: Question, cut: bool = False) -> str | None:
-    """The last answer stated in a trace, normalised if possible, or None if there is none. cut: at the limit of tokens."""
+    """Return the last answer stated in a trace, normalised if possible, or None. cut: it is cut at the token limit."""
     return steps.answer_of(text) if in_world(question) else stated_answer(text, question.kind, cut)
 
 
 def groups(answers: Iterable[str | None], question: Question | None = None) -> list[list[str]]:
-    """Group equivalent answers, in the order of each group's first; None is not an answer.
+    """Group equivalent answers, in the order of each group's first answer. None is not an answer.
 
     Votes, unanimity and consensus all use these groups. In the generated world equivalent answers are equal strings.
     """
@@ -63,14 +63,14 @@ def groups(answers: Iterable[str | None], question: Question | None = None) -> l
 
 
 def answer_only(answer: str, question: Question) -> str:
-    """A reply with nothing but the answer, in the requested form."""
+    """Return a reply that contains only the answer, in the requested form."""
     if in_world(question):
         return f"answer : {answer}"
     return f"Answer: {answer}" if question.kind == "text" else f"\\boxed{{{answer}}}"
 
 
 def claim_of(line: str, question: Question) -> tuple[str, str] | None:
-    """A step's claim as (quantity, value), the unit for measuring agreement between agents, or None without a claim.
+    """Return a step's claim as (quantity, value), the unit of agreement between agents, or None without a claim.
 
     In natural language quantities have no names, so the line's last number is used for both. Lines without a number
     have no claim, nor do traces for questions whose answer is an option or a text.
@@ -89,7 +89,7 @@ def claim_of(line: str, question: Question) -> tuple[str, str] | None:
 
 
 def plain(line: str) -> str:
-    """A line with normalised arithmetic: operators * / - and numbers without separators, LaTeX or currency signs."""
+    """Normalise a line's arithmetic: operators * / - and numbers without separators, LaTeX or currency signs."""
     line = spelt_out(clean(line).translate(SIGNS))
     for pattern, spelling in REWRITTEN:
         line = pattern.sub(spelling, line)
@@ -97,26 +97,26 @@ def plain(line: str) -> str:
 
 
 def structure(text: str, question: Question) -> list[str]:
-    """A trace's solution path: the quantity and expression of each line, without the computed values.
+    """Return a trace's solution path: the quantity and expression of each line, without the computed values.
 
     In natural language: its formulas, or its lines if it has no formulas.
     """
     lines = lines_of(text)
     if in_world(question):
         return [line.removeprefix("fix ").rpartition(" = ")[0] for line in lines if " = " in line]
-    formulas = [bare(re.sub(r"\s", "", f)) for line in lines for f in FORMULA.findall(plain(line))]
-    return [ordered(f) for f in formulas if re.search(r"\d\D+\d", f)] or [line.lower() for line in lines]
+    formulas = [without_brackets(re.sub(r"\s", "", f)) for line in lines for f in FORMULA.findall(plain(line))]
+    return [ordered_operands(f) for f in formulas if re.search(r"\d\D+\d", f)] or [line.lower() for line in lines]
 
 
-def bare(formula: str) -> str:
-    """A formula without outer brackets."""
+def without_brackets(formula: str) -> str:
+    """Remove the outer brackets of a formula."""
     while formula.startswith("(") and formula.endswith(")") and ")" not in formula[1:-1]:
         formula = formula[1:-1]
     return formula
 
 
-def ordered(formula: str) -> str:
-    """A sum or product of two numbers with sorted operands, like `normal` in the generated world."""
+def ordered_operands(formula: str) -> str:
+    """Sort the operands of a sum or product of two numbers, like `normal` in the generated world."""
     if pair := PAIR.fullmatch(formula):
         left, right = sorted((pair[1], pair[3]))
         return f"{left}{pair[2]}{right}"
@@ -138,13 +138,13 @@ SUMMARISER = 0  # agents count from 1
 
 
 def agreed(traces: list[str], question: Question) -> bool:
-    """Whether more than two thirds of the traces state the same answer."""
+    """Return whether more than two thirds of the traces state the same answer."""
     found = groups((answer_of(trace, question) for trace in traces), question)
     return any(3 * len(group) > 2 * len(traces) for group in found)
 
 
-def stating(answer: str | None, traces: list[str], question: Question) -> list[str]:
-    """The traces that state `answer`; if it is None, those that state no answer."""
+def traces_with_answer(answer: str | None, traces: list[str], question: Question) -> list[str]:
+    """Return the traces that state `answer`; if it is None, the traces that state no answer."""
     stated = [answer_of(trace, question) for trace in traces]
     if answer is None:
         return [trace for trace, other in zip(traces, stated, strict=True) if other is None]
@@ -153,12 +153,12 @@ def stating(answer: str | None, traces: list[str], question: Question) -> list[s
 
 
 def unanimous(traces: Iterable[str], question: Question) -> bool:
-    """Whether all traces state the same answer."""
+    """Return whether all traces state the same answer."""
     answers = [answer_of(trace, question) for trace in traces]
     return None not in answers and len(groups(answers, question)) == 1
 
 
 def majority(answers: Iterable[str | None], question: Question | None = None) -> str | None:
-    """The most frequent answer, in its first spelling; the earliest in a tie; None without answers."""
+    """Return the most frequent answer, in its first spelling; in a tie the earliest; None without answers."""
     found = groups(answers, question)
     return max(found, key=len)[0] if found else None

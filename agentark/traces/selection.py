@@ -14,7 +14,7 @@ MIN_DISTANCE = 0.25  # DA: a further trace must differ in at least a quarter of 
 
 
 def diverse(traces: Sequence[CheckedTrace], most: int, question: Question) -> list[CheckedTrace]:
-    """Up to `most` traces: the first, then each time the farthest from those kept, if at least MIN_DISTANCE away."""
+    """Up to `most` traces: the first, then repeatedly the farthest from those kept, if at least MIN_DISTANCE away."""
     kept = list(range(min(most, 1, len(traces))))
     path = [structure(t.text, question) for t in traces]
     while len(kept) < min(most, len(traces)):
@@ -41,11 +41,11 @@ def select(
 ) -> tuple[list[Trajectory], dict[str, int]]:
     """Select each method's training examples. Returns them and counts of what was kept and why the rest was dropped.
 
-    Only correct trajectories are used, corrective ones first (or last, for comparison), equal texts once. R-SFT takes
-    the first of each question, or all (`rsft_all`). DA takes up to `most_diverse` of different structure if at least two
-    agents were right.
+    Only correct trajectories are used, corrective ones first (or last, for comparison). Equal texts are used once.
+    R-SFT takes the first trajectory of each question, or all (`rsft_all`). DA takes up to `most_diverse` trajectories
+    of different structure if at least two agents were right.
     """
-    asked = {q.question_id: q for q in questions}
+    by_id = {q.question_id: q for q in questions}
     count: Counter[str] = Counter()
     rows = []
     for key, group in itertools.groupby(trajectories(checked), key=lambda t: t.question_id):
@@ -67,21 +67,21 @@ def select(
         count["questions with a correct trajectory"] += bool(correct)
         right_agents = sum(t.correct for t in debate if t.agent != SUMMARISER)
         count["questions with two agents right"] += right_agents >= 2
-        chosen = diverse(distinct, most_diverse, asked[key]) if right_agents >= 2 else []
+        chosen = diverse(distinct, most_diverse, by_id[key]) if right_agents >= 2 else []
         count["kept for R-SFT"] += len(distinct) if rsft_all else bool(distinct)
         count["kept for DA"] += len(chosen)
         count["questions with several traces for DA"] += len(chosen) > 1
         for rank, trace in enumerate(distinct):
-            assert trace.answer is not None  # it is correct
+            assert trace.answer is not None  # since the trace is correct
             rows.append(
                 Trajectory(
                     question_id=key,
                     agent=trace.agent,
                     round=trace.round,
-                    prompt=asked[key].text,
+                    prompt=by_id[key].text,
                     text=trace.text,
                     answer=trace.answer,
-                    answer_only=answer_only(trace.answer, asked[key]),
+                    answer_only=answer_only(trace.answer, by_id[key]),
                     corrective=trace.corrective,
                     rank=rank,
                     for_rsft=rsft_all or rank == 0,
@@ -101,7 +101,7 @@ def of(trajectories: Iterable[Trajectory], questions: Iterable[Question]) -> lis
 
 
 def trimmed(trajectories: Sequence[Trajectory], like: Sequence[Trajectory], method: str) -> list[Trajectory]:
-    """Cut the traces for `method` to the number in `like`: as many of each question, then further ones of any question.
+    """Cut the traces for `method` to the number in `like`: as many per question, then further ones of any question.
 
     Raises StudyError if there are too few.
     """
@@ -120,7 +120,7 @@ def trimmed(trajectories: Sequence[Trajectory], like: Sequence[Trajectory], meth
 
 
 def yielded(sources: dict[str, Sequence[Trajectory | CheckedTrace]], questions: Sequence[Question]) -> pd.DataFrame:
-    """One row per question, one column per source: whether it has a correct trace; and the question's `level`."""
+    """One row per question: whether each source (a column) has a correct trace, and the question's `level`."""
     has = {name: {t.question_id for t in some} for name, some in sources.items()}
     rows = {name: [q.question_id in keys for q in questions] for name, keys in has.items()}
     return pd.DataFrame(rows | {"level": [q.level for q in questions]}, index=[q.question_id for q in questions])

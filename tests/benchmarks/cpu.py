@@ -1,5 +1,5 @@
 """`make bench`: speed ratios, from repeated measurements that alternate within one run; peak memory of each stage. Each
-part writes its rows at once.
+part writes its rows as soon as it is done.
 
 Ratios, not seconds, because machines differ and are shared. Results: `reports/benchmarks.csv`.
 """
@@ -74,54 +74,62 @@ def plain(engine: Any, requests: list[Request], rows: int) -> list[str]:
 
 
 def generation(questions: list[Question]) -> list[dict]:
-    """The first two rounds of debates: by our engine and store, one call at a time, and in plain batches."""
+    """The first two rounds of debates: with our engine and store, one call at a time, and in plain batches."""
     engine, rng = Transformers(root() / TEACHER), random.Random(0)
-    asked = [(q, a) for q in questions for a in range(5)]
-    first = [Request(solve_prompt(q.text), 1.0, MAX_TOKENS, a) for q, a in asked]
-    second = [Request(revise_prompt(q, [q.solution] * 5, a, "shared"), 0.2, MAX_TOKENS, a) for q, a in asked]
-    few, calls = [*rng.sample(first, 20), *rng.sample(second, 20)], len(first) + len(second)
-    alone, batched = [], []
+    pairs = [(q, a) for q in questions for a in range(5)]
+    first = [Request(solve_prompt(q.text), 1.0, MAX_TOKENS, a) for q, a in pairs]
+    second = [Request(revise_prompt(q, [q.solution] * 5, a, "shared"), 0.2, MAX_TOKENS, a) for q, a in pairs]
+    sample, calls = [*rng.sample(first, 20), *rng.sample(second, 20)], len(first) + len(second)
+    single_ratios, batched_ratios = [], []
     for _ in range(REPEATS):
         with tempfile.TemporaryDirectory() as folder:
-            ours = timed(lambda: Store(Path(folder)).generate(engine, [*first, *second]))
-        one = timed(lambda: [plain(engine, [r], 1) for r in few]) * calls / len(few)
-        together = timed(lambda: (plain(engine, first, Transformers.rows), plain(engine, second, Transformers.rows)))
-        alone.append(one / ours)
-        batched.append(together / ours)
+            our_seconds = timed(lambda: Store(Path(folder)).generate(engine, [*first, *second]))
+        single_seconds = timed(lambda: [plain(engine, [r], 1) for r in sample]) * calls / len(sample)
+        batched_seconds = timed(
+            lambda: (plain(engine, first, Transformers.rows), plain(engine, second, Transformers.rows))
+        )
+        single_ratios.append(single_seconds / our_seconds)
+        batched_ratios.append(batched_seconds / our_seconds)
     return [
-        spread("debate: one call at a time / ours", alone, f"{calls} calls; single calls timed on {len(few)} of them"),
         spread(
-            "debate: plain batched generate / ours", batched, f"{calls} calls, plain batches of {Transformers.rows}"
+            "debate: one call at a time / ours",
+            single_ratios,
+            f"{calls} calls; single calls timed on {len(sample)} of them",
+        ),
+        spread(
+            "debate: plain batched generate / ours",
+            batched_ratios,
+            f"{calls} calls, plain batches of {Transformers.rows}",
         ),
     ]
 
 
 def engines() -> list[dict]:
     """Tokens generated per second by transformers and by llama.cpp, one process each, from one GGUF file: SmolLM2's, or
-    the one that BENCH_GGUF names. Nothing if the weights of SmolLM2 are not to be had."""
+    the one that BENCH_GGUF names. Empty if the weights of SmolLM2 are not available."""
     try:
         file = Path(os.environ.get("BENCH_GGUF") or smollm2()).absolute()
     except pytest.skip.Exception as why:
         print(f"llama.cpp beside transformers: skipped, {why}")
         return []
-    asked = [Request(solve_prompt(f"{n} hens lay 2 eggs each. How many eggs?"), 0.0, 32, 0) for n in range(16)]
+    requests = [Request(solve_prompt(f"{n} hens lay 2 eggs each. How many eggs?"), 0.0, 32, 0) for n in range(16)]
     with tempfile.TemporaryDirectory() as folder:
         gguf.unpack(file, Path(folder), torch.bfloat16)
-        plain, half = (Transformers(Path(folder), bf16) for bf16 in (False, True))
-        single, together = [[request] for request in asked], [asked]
-        ways = {
-            "transformers, one by one": (plain, single[:4]),
-            "transformers, one batch": (plain, together),
-            "transformers, one batch in 16 bits": (half, together),
-            "llama.cpp": (LlamaCpp(str(file)), single),
+        float32, bfloat16 = (Transformers(Path(folder), bf16) for bf16 in (False, True))
+        singles, one_batch = [[request] for request in requests], [requests]
+        setups = {
+            "transformers, one by one": (float32, singles[:4]),
+            "transformers, one batch": (float32, one_batch),
+            "transformers, one batch in 16 bits": (bfloat16, one_batch),
+            "llama.cpp": (LlamaCpp(str(file)), singles),
         }
-        rates: dict[str, list[float]] = {name: [] for name in ways}
+        rates: dict[str, list[float]] = {name: [] for name in setups}
         for _ in range(REPEATS):
-            for name, (one, batches) in ways.items():
-                rates[name].append(tokens_per_second(one, batches))
+            for name, (model, batches) in setups.items():
+                rates[name].append(tokens_per_second(model, batches))
     note = f"{file.stem}, one core"
     rows = [spread(f"tokens/s: {name}", values, note) for name, values in rates.items()]
-    one_by_one, batch, in_16_bits, llama_cpp = ways
+    one_by_one, batch, in_16_bits, llama_cpp = setups
     for first, second in ((llama_cpp, one_by_one), (llama_cpp, batch), (in_16_bits, batch)):
         ratios = [a / b for a, b in zip(rates[first], rates[second], strict=True)]
         rows.append(spread(f"tokens/s: {first} / {second}", ratios, note))
@@ -134,21 +142,21 @@ def tokens_per_second(engine: Engine, batches: list[list[Request]]) -> float:
     return sum(reply.completion_tokens for reply in replies) / (time.perf_counter() - start)
 
 
-def leaving(questions: list[Question]) -> list[dict]:
-    """Debates on all cores: finished replies leave their batch, or stay until its longest reply ends."""
+def early_exit(questions: list[Question]) -> list[dict]:
+    """Debates on all cores: finished replies leave their batch at once, or stay until its longest reply ends."""
     params = parameters("mini")
-    talk = protocol(params, params["debates"]["test"]["temperature"])
+    debate_protocol = protocol(params, params["debates"]["test"]["temperature"])
 
     def debate(share: float) -> float:
         with mock.patch.object(batching, "SHARE", share), tempfile.TemporaryDirectory() as store:
-            return timed(lambda: run_debates(talk, questions, TEACHER, Path(store), 0, MAX_TOKENS))
+            return timed(lambda: run_debates(debate_protocol, questions, TEACHER, Path(store), 0, MAX_TOKENS))
 
     ratios = [debate(2.0) / debate(batching.SHARE) for _ in range(REPEATS)]
     note = f"{len(questions)} questions on {parallel.workers()} cores"
     return [spread("debate: ended replies stay / leave", ratios, note)]
 
 
-def starts() -> list[dict]:
+def training_starts() -> list[dict]:
     """Start of three trainings in parallel: in new processes, and in forked ones, which inherit imported modules."""
 
     def new() -> None:
@@ -181,7 +189,7 @@ def sft_defaults(pairs: list[tuple[str, str]], out: Path, seed: int, study: SFT)
 
 
 def sft_ours(pairs: list[tuple[str, str]], out: Path, seed: int, study: SFT) -> float:
-    """R-SFT as in the study, on as many examples. Returns seconds, with loading and saving.
+    """R-SFT with the study's settings, on as many examples. Returns seconds, including loading and saving.
 
     At the same learning rate, larger batches would end at a higher loss after equally many examples. The rate therefore
     grows with the square root of the batch size, as Adam requires (Malladi et al. 2022, "On the SDEs and scaling rules
@@ -197,11 +205,11 @@ def supervised(questions: list[Question]) -> list[dict]:
     pairs, study = [(q.text, q.solution) for q in questions[:600]], Recipe.of(parameters("mini")).sft
     ratios, gains = [], []
     for seed in range(REPEATS):
-        with tempfile.TemporaryDirectory() as place:
-            outs = [Path(place, "theirs"), Path(place, "ours")]
+        with tempfile.TemporaryDirectory() as folder:
+            outs = [Path(folder, "theirs"), Path(folder, "ours")]
             ratios.append(sft_defaults(pairs, outs[0], seed, study) / sft_ours(pairs, outs[1], seed, study))
-            held = [reasoning_nll(out, questions[600:700]) for out in outs]
-            theirs, ours = (table["nll"].sum() / table["tokens"].sum() for table in held)
+            tables = [reasoning_nll(out, questions[600:700]) for out in outs]
+            theirs, ours = (table["nll"].sum() / table["tokens"].sum() for table in tables)
             gains.append(theirs - ours)
     note = f"{EXAMPLES:,} examples each; both with one thread and the same allocator"
     unit = "nats per token, a seed each; above 0: ours is lower"
@@ -218,13 +226,13 @@ def grpo(questions: list[Question]) -> list[dict]:
     call = dict(base=base, reward_model=base, questions=questions, seed=0, settings=settings)
     start = time.perf_counter()
     ours = measure_training(policy.train, **call).spent
-    whole = time.perf_counter() - start
-    with mock.patch.object(batching, "generate", lambda model, **asked: type(model).generate(model, **asked)):
+    total = time.perf_counter() - start
+    with mock.patch.object(batching, "generate", lambda model, **options: type(model).generate(model, **options)):
         theirs = measure_training(policy.train, **call).spent
-    parts = ours | {"update": whole - sum(ours.values())}
+    parts = ours | {"update": total - sum(ours.values())}
     steps = f"6 steps of {settings.batch_size} questions x {settings.num_generations} outputs"
     note = f"share of {steps}, loading included in the update"
-    return [spread(f"GRPO: {name}", [seconds / whole], note) for name, seconds in parts.items()] + [
+    return [spread(f"GRPO: {name}", [seconds / total], note) for name, seconds in parts.items()] + [
         spread("GRPO: transformers' generation / ours", [theirs["generation"] / ours["generation"]], steps)
     ]
 
@@ -248,8 +256,8 @@ def main() -> None:
     parts = (
         lambda: generation(questions[:64]),
         engines,
-        lambda: leaving(task("equation").questions(128, "validation", 0)),
-        starts,
+        lambda: early_exit(task("equation").questions(128, "validation", 0)),
+        training_starts,
         lambda: supervised(questions),
         lambda: grpo(questions[:64]),
         idle,

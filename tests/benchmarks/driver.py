@@ -1,6 +1,6 @@
-"""The path of a debate from questions to the store without a model: requests a second, memory, overhead of a cluster.
+"""Benchmarks of a debate without a model, from questions to the store: requests per second, memory, overhead of Ray.
 
-python -m tests.benchmarks.driver adds its rows to `reports/benchmarks.csv`; `make bench` measures them with all others.
+python -m tests.benchmarks.driver adds its rows to `reports/benchmarks.csv`; `make bench` runs all benchmarks.
 """
 
 import contextlib
@@ -34,9 +34,9 @@ from agentark.schemas import Question, write_csv
 from agentark.tasks import task
 
 REPEATS = 3
-SIZES = (10_000, 100_000)  # questions, between which memory may not grow
+SIZES = (10_000, 100_000)  # numbers of questions, between which memory must not grow
 MODEL = "data/models/qwen3-small"
-BATCHES, SINGLE = "instant", "http://127.0.0.1#instant"  # names by which the driver takes its two ways
+BATCHES, SINGLE = "instant", "http://127.0.0.1#instant"  # engine names: requests in batches; single requests
 WORDS = (
     "Bob has 12 + 3 = 15 keys, Carl has twice as many.\nTogether: 15 + 24 = {n} keys.\n\nThe answer is \\boxed{{{n}}}."
 )
@@ -48,7 +48,7 @@ def spread(what: str, values: Sequence[float], note: str) -> dict:
 
 
 class Instant:
-    """An engine that answers at once, with one of two numbers, so that some debates end early and others do not."""
+    """An engine that replies immediately with one of two numbers, so that only some debates end early."""
 
     fingerprint = "instant"
 
@@ -67,55 +67,55 @@ class Instant:
         return Reply(WORDS.format(n=n), 50, 40, "stop", 0.0)
 
 
-def posed(number: int) -> list[Question]:
-    """Published questions, as their answers are read by rules: the costlier kind."""
-    some = [q.model_copy(update={"quantities": []}) for q in task("word").questions(700, "train", 0)]
-    return [q.model_copy(update={"question_id": f"q{i}"}) for i, q in zip(range(number), itertools.cycle(some))]
+def published_form(number: int) -> list[Question]:
+    """Questions in the form of published ones: their answers are extracted by rules, which costs more."""
+    base = [q.model_copy(update={"quantities": []}) for q in task("word").questions(700, "train", 0)]
+    return [q.model_copy(update={"question_id": f"q{i}"}) for i, q in zip(range(number), itertools.cycle(base))]
 
 
 @contextlib.contextmanager
 def debate(name: str, questions: list[Question], protocol: Debate) -> Iterator[Iterator[run.Rows]]:
-    """The parts of a debate by the instant engine."""
+    """Run a debate with the instant engine; yields the iterator over its parts (traces and seconds)."""
     with mock.patch.object(run, "engine", Instant), tempfile.TemporaryDirectory() as store:
         yield run.debated(protocol, questions, name, Path(store), 0, MAX_TOKENS)
 
 
 def core_seconds() -> float:
-    """Seconds of all cores that this process and those that it has waited for have taken."""
+    """CPU seconds of this process and of the child processes that it has waited for."""
     return sum(os.times()[:4])
 
 
 def rates(number: int = 1280) -> list[dict]:
-    """Requests a core-second, which other work on the machine changes less than requests a second."""
-    questions, rows = posed(number), []
-    for name, way in ((BATCHES, "batches of up to 320"), (SINGLE, "single requests")):
+    """Requests per core-second, which depend less on other work on the machine than requests per second."""
+    questions, rows = published_form(number), []
+    for name, mode in ((BATCHES, "batches of up to 320"), (SINGLE, "single requests")):
         values = []
         for _ in range(REPEATS):
-            with debate(name, questions, Debate(5, 3, 1.0, 0.2, "shared")) as told:
+            with debate(name, questions, Debate(5, 3, 1.0, 0.2, "shared")) as parts:
                 before = core_seconds()
-                calls = sum(len(traces) for traces, _ in told)
+                calls = sum(len(traces) for traces, _ in parts)
                 values.append(calls / (core_seconds() - before))
         note = f"{calls:,} requests of {number:,} debates, an instant engine, answers read and stored"
-        rows.append(spread(f"driver: requests a core-second, {way}", values, note))
+        rows.append(spread(f"driver: requests a core-second, {mode}", values, note))
     return rows
 
 
 def peak(name: str, number: int, kept: bool) -> float:
-    """The bytes by which the peak memory of this process grows by `number` debates; kept: with all of their traces."""
+    """Growth of this process's peak memory in bytes over `number` debates; kept: all traces stay in memory."""
 
-    def highest() -> int:
+    def peak_bytes() -> int:
         (found,) = re.findall(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
         return 1024 * int(found)
 
-    questions = posed(number)
-    before = highest()
-    with debate(name, questions, Debate(2, 2, 1.0, 0.2, "shared")) as told:
-        deque(told, maxlen=None if kept else 0)
-    return highest() - before
+    questions = published_form(number)
+    before = peak_bytes()
+    with debate(name, questions, Debate(2, 2, 1.0, 0.2, "shared")) as parts:
+        deque(parts, maxlen=None if kept else 0)
+    return peak_bytes() - before
 
 
 def memory(sizes: tuple[int, int] = SIZES, name: str = BATCHES) -> list[dict]:
-    """What the peak memory grows by per further question, each debate in a process of its own."""
+    """Growth of the peak memory per additional question. Each debate runs in its own process."""
     rows, (few, many) = [], sizes
     for what, kept in (("traces in parts", False), ("all traces kept", True)):
         with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), max_tasks_per_child=1) as process:
@@ -126,51 +126,53 @@ def memory(sizes: tuple[int, int] = SIZES, name: str = BATCHES) -> list[dict]:
 
 
 def on_ray(number: int = 256) -> list[dict]:
-    """One debate by workers of a cluster on this machine against the same without; nothing where Ray is not installed."""
+    """Time of one debate on Ray workers on this machine, relative to the same without Ray; no rows without Ray."""
     if importlib.util.find_spec("ray") is None:
         print("ray: beside the plain path: skipped, not installed here")
         return []
     questions, protocol = task("equation").questions(number, "validation", 0), Debate(3, 2, 1.0, 0.2, "shared")
 
-    def seconds(model: str, asked: list[Question] = questions) -> float:
+    def seconds(model: str, selected: list[Question] = questions) -> float:
         with tempfile.TemporaryDirectory() as store:
             start = time.perf_counter()
-            run.run_debates(protocol, asked, model, Path(store), 0, MAX_TOKENS)
+            run.run_debates(protocol, selected, model, Path(store), 0, MAX_TOKENS)
             return time.perf_counter() - start
 
     for model in (MODEL, f"ray:{MODEL}"):
-        seconds(model)  # loads the engine in every process
+        seconds(model)  # load the engine in every process first
     ratios = []
     for i in range(REPEATS):
-        order = (MODEL, f"ray:{MODEL}")[:: 1 - 2 * (i % 2)]  # neither is always first on a machine that changes
+        order = (MODEL, f"ray:{MODEL}")[
+            :: 1 - 2 * (i % 2)
+        ]  # alternate the order, because the load of the machine drifts
         took = {model: seconds(model) for model in order}
         ratios.append(took[f"ray:{MODEL}"] / took[MODEL])
     cluster.POOL.clear()
-    cluster.joined().shutdown()  # its workers hold every core
+    cluster.connect().shutdown()  # its workers occupy all cores
     note = f"{number} questions on {parallel.workers()} cores, workers started before"
     return [spread("debate: on a Ray cluster / without", ratios, note)]
 
 
-# A server on loopback whose answers take no time: prints its address, ends with its standard input.
+# A server on loopback that replies immediately: prints its address and exits when its standard input closes.
 SERVER = """
 import sys
-from tests.servers import answering, completion
-with answering(lambda *_: completion()) as (name, _):
+from tests.servers import completion, fake_server
+with fake_server(lambda *_: completion()) as (name, _):
     print(name, flush=True)
     sys.stdin.read()
 """
 
 
 def http(number: int = 1000) -> list[dict]:
-    """Requests a core-second of this process where each goes to a server, as with an address for a teacher."""
+    """Requests per core-second of this process when a server answers them, as for a teacher given by its address."""
     values, pipes = [], {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     with subprocess.Popen([sys.executable, "-c", SERVER], cwd=root(), text=True, **pipes) as server:
         name = server.stdout.readline().strip()
         for seed in range(REPEATS):
-            asked = [Request([{"role": "user", "content": f"how many {n} ?"}], 0.7, 9, seed) for n in range(number)]
+            requests = [Request([{"role": "user", "content": f"how many {n} ?"}], 0.7, 9, seed) for n in range(number)]
             with tempfile.TemporaryDirectory() as store:
                 before = time.process_time()
-                Store(Path(store)).generate(engine(name), asked)
+                Store(Path(store)).generate(engine(name), requests)
                 values.append(number / (time.process_time() - before))
         server.stdin.close()
     note = f"{number:,} short requests, a server on loopback in another process that answers at once, answers stored"
@@ -180,16 +182,16 @@ def http(number: int = 1000) -> list[dict]:
 PARTS: tuple[Callable[[], list[dict]], ...] = (rates, http, memory, on_ray)
 
 
-def stamped(rows: list[dict]) -> pd.DataFrame:
-    """The rows as a table, with the machine and the versions of what they measure."""
+def with_machine_and_versions(rows: list[dict]) -> pd.DataFrame:
+    """The rows as a table, with the machine and the versions of the measured packages."""
     versions = " ".join(f"{p} {version(p)}" for p in ("torch", "transformers", "trl", "dvc"))
     names = re.findall(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
     return pd.DataFrame(rows).assign(machine=(names or [platform.machine()])[0], versions=versions)
 
 
 def write(rows: list[dict]) -> pd.DataFrame:
-    """Put rows, stamped, into reports/benchmarks.csv in place of earlier ones; what is not measured again stays."""
-    new = stamped(rows)
+    """Replace the earlier rows of the same measurements in reports/benchmarks.csv; other rows are kept."""
+    new = with_machine_and_versions(rows)
     path = root() / "reports" / "benchmarks.csv"
     table = pd.read_csv(path, keep_default_na=False)
     write_csv(pd.concat([table[~table["what"].isin(new["what"])], new]), path)
@@ -197,7 +199,7 @@ def write(rows: list[dict]) -> pd.DataFrame:
 
 
 def main() -> None:
-    """Measure the parts named in the command, or all, and put their rows in place of earlier ones."""
+    """Run the parts named on the command line, or all, and replace their earlier rows."""
     rows = [row for part in PARTS if part.__name__ in (sys.argv[1:] or part.__name__) for row in part()]
     print(write(rows).to_string(index=False))
 

@@ -1,4 +1,4 @@
-"""Measurements of the GPU benchmark: `agentark.distill`'s trainings, `agentark.engines`' generation, matrix
+"""Measurements of the GPU benchmark: training by `agentark.distill`, generation by `agentark.engines`, matrix
 products."""
 
 import tempfile
@@ -14,14 +14,14 @@ from agentark.distill import policy, sft
 from agentark.distill.settings import SFT, Policy
 from agentark.engines import Request, Store, engine
 from agentark.models.chat import solve_prompt
-from agentark.models.checkpoints import described
+from agentark.models.checkpoints import checkpoint_facts
 from agentark.models.loading import device, precision
 from agentark.plan.training_log import measure_training, now
 from agentark.pretrain.tiny import build_tokenizer
 from agentark.schemas import Question
 from agentark.tasks import task
 
-QWEN3 = {  # what config.json of Qwen/Qwen3-0.6B and Qwen/Qwen3-1.7B on the hub have in common
+QWEN3 = {  # values that config.json of Qwen/Qwen3-0.6B and Qwen/Qwen3-1.7B share on the hub
     "num_hidden_layers": 28,
     "num_attention_heads": 16,
     "num_key_value_heads": 8,
@@ -43,13 +43,13 @@ SEED = 0
 
 @dataclass(frozen=True)
 class Size:
-    """The size of the measurements. Training settings are those of scale `full` in params.yaml where it has them."""
+    """The size of the measurements. Training settings follow scale `full` in params.yaml where it defines them."""
 
     shapes: dict[str, dict]
     matrix: int  # rows and columns of the multiplied matrices
     joined: int  # generated questions in one example: 6 make about 420 tokens, the length of a GSM8K trace
-    requests: int  # replies generated side by side, of the tokens of a GRPO output
-    warmup: int  # SFT steps that are not timed: the first choose and compile kernels
+    requests: int  # replies generated in parallel, each with the token limit of a GRPO output
+    warmup: int  # SFT steps that are not timed, because they select and compile kernels
     repeats: int
     sft: SFT
     grpo: Policy  # one step per repeat after the first; the public code's 64 questions take eight times as long
@@ -71,8 +71,8 @@ REHEARSAL = Size(
 def build(shape: dict, folder: Path) -> None:
     """Save a Qwen3 with random weights in the hub's format.
 
-    Its tokenizer is that of the generated world, extended with made-up words: every sampled token is then text that
-    encodes to one token again.
+    Its tokenizer is that of the generated world, extended with invented words, so that every sampled token decodes to
+    text that encodes to one token.
     """
     tokenizer = build_tokenizer()
     words = tokenizer.get_vocab()
@@ -89,7 +89,7 @@ def chunks(questions: list[Question], size: int) -> list[list[Question]]:
 
 
 def examples(count: int, joined: int) -> list[Question]:
-    """Questions whose text and solution join those of `joined` questions of the generated world."""
+    """Questions that each concatenate the texts and solutions of `joined` questions of the generated world."""
     return [
         group[0].model_copy(update={key: "\n".join(getattr(q, key) for q in group) for key in ("text", "solution")})
         for group in chunks(task("word").questions(count * joined, "train", SEED), joined)
@@ -97,11 +97,11 @@ def examples(count: int, joined: int) -> list[Question]:
 
 
 def flops(folder: Path, lengths: list[int], passes: tuple[int, int], adapters: int = 0) -> float:
-    """FLOPs of sequences of these lengths. `passes`: how often the computation passes through weights and attention:
+    """FLOPs of sequences of these lengths. `passes`: number of passes through the weights and through attention:
     1 forward, 1 for the gradient of the input, 1 for the gradient of the weights. Adapters are always trained."""
     config = AutoConfig.from_pretrained(folder)
     attention = 4 * config.num_hidden_layers * config.num_attention_heads * config.head_dim
-    per_token = 2 * passes[0] * int(described(folder)["weights"]) + 6 * adapters
+    per_token = 2 * passes[0] * int(checkpoint_facts(folder)["weights"]) + 6 * adapters
     return sum(per_token * t + passes[1] * attention * t * t for t in lengths)
 
 
@@ -115,11 +115,11 @@ def matrix_rate(size: Size) -> dict[str, list[float]]:
         for _ in range(products):
             torch.matmul(a, b)
         rates.append(products * 2 * size.matrix**3 / (now() - start) / 1e12)
-    return {"matrix rate": rates[1:]}  # the first chooses the kernel
+    return {"matrix rate": rates[1:]}  # without the first repeat, which selects the kernel
 
 
 def train_sft(settings: SFT, size: Size, folder: Path, card: sft.GPU | None = None) -> dict[str, list[float]]:
-    """R-SFT by the kernels of `card`; None: the plain path. Tokens are those of the examples without padding."""
+    """R-SFT with the kernels of `card`; None: the default path. Token counts exclude padding."""
     pairs = [(q.text, q.solution) for q in examples(settings.steps * settings.batch_size, size.joined)]
     with mock.patch.object(sft, "gpu", lambda: card):
         log = measure_training(sft.train, base=folder, pairs=pairs, seed=SEED, settings=settings)
@@ -137,7 +137,7 @@ def train_sft(settings: SFT, size: Size, folder: Path, card: sft.GPU | None = No
 
 
 def train_fast(settings: SFT, size: Size, folder: Path) -> dict[str, list[float]]:
-    """R-SFT as the product trains here. The rehearsal has batches without padding, by SDPA."""
+    """R-SFT with the kernels that `sft.train` selects here. The rehearsal uses batches without padding, with SDPA."""
     return train_sft(settings, size, folder, sft.gpu() or sft.GPU(1e12, "sdpa"))
 
 
@@ -156,10 +156,10 @@ def train_grpo(settings: Policy, size: Size, folder: Path) -> dict[str, list[flo
 
 
 def generate(prefix: str, size: Size, folder: Path) -> dict[str, list[float]]:
-    """Replies to new questions in each repeat by the engine of that prefix (`engines.engine`): completion tokens/s."""
+    """Completion tokens/s of the engine with this prefix (see `engines.engine`), on new questions in each repeat."""
     model, speeds, rates = engine(f"{prefix}{folder}"), [], []
-    for asked in chunks(examples((1 + size.repeats) * size.requests, size.joined), size.requests):
-        requests = [Request(solve_prompt(q.text), 1.0, size.grpo.max_tokens, n) for n, q in enumerate(asked)]
+    for batch in chunks(examples((1 + size.repeats) * size.requests, size.joined), size.requests):
+        requests = [Request(solve_prompt(q.text), 1.0, size.grpo.max_tokens, n) for n, q in enumerate(batch)]
         with tempfile.TemporaryDirectory() as store:
             start = now()
             replies = Store(Path(store)).generate(model, requests)
@@ -167,4 +167,4 @@ def generate(prefix: str, size: Size, folder: Path) -> dict[str, list[float]]:
         lengths = [r.prompt_tokens + r.completion_tokens for r in replies]
         speeds.append(sum(r.completion_tokens for r in replies) / seconds)
         rates.append(flops(folder, lengths, (1, 1)) / seconds)
-    return {"generation tokens/s": speeds[1:], "generation MFU": rates[1:]}  # the first warms up
+    return {"generation tokens/s": speeds[1:], "generation MFU": rates[1:]}  # without the first repeat, the warm-up

@@ -1,7 +1,7 @@
 """`make prompt-order`: what the order of a debate's prompts costs an engine with prefix caching.
 
-Counted, not timed: the teacher debates with each order of revision prompts, and every prompt is matched against all that
-was read or written before. Results: `reports/prompt_order.csv`.
+The cost is counted, not timed: the teacher runs debates with each order of revision prompts, and each prompt is
+compared with all earlier prompts and replies. Results: `reports/prompt_order.csv`.
 """
 
 from collections.abc import Iterable, Sequence
@@ -25,33 +25,33 @@ from agentark.stage.parameters import read_params
 from agentark.tasks import task
 from agentark.traces.reading import answer_of
 
-BLOCKS = (1, 16)  # tokens: exact prefixes; whole blocks of vLLM's default size on GPUs
+BLOCKS = (1, 16)  # tokens: exact prefixes; vLLM's default block size on GPUs
 Calls = Sequence[tuple[list[int], list[int]]]  # token ids of prompts and replies
 
 
 def computed(calls: Calls, block: int) -> list[int]:
-    """For each call the number of prompt tokens that no earlier call has cached.
+    """The number of prompt tokens of each call that no earlier call has cached.
 
     Keys and values are cached in blocks of `block` tokens, identified by their tokens and all tokens before them. The
-    last prompt token is always computed, because it yields the first token of the reply; the last reply token is never
-    read. This is vLLM's prefix caching (docs.vllm.ai, design: automatic prefix caching) with unlimited memory.
+    last prompt token is always computed, because it gives the first token of the reply; the last reply token is never
+    an input. This is vLLM's prefix caching (docs.vllm.ai, design: automatic prefix caching) with unlimited memory.
     """
-    kept: set[int] = set()
+    cached: set[int] = set()
     counts = []
     for prompt, reply in calls:
-        read = [*prompt, *reply][: len(prompt) + max(len(reply) - 1, 0)]
-        hits, chain, unbroken = 0, 0, True
-        for end in range(block, len(read) + 1, block):
-            chain = hash((chain, *read[end - block : end]))
-            unbroken = unbroken and chain in kept and end < len(prompt)
-            hits += unbroken
-            kept.add(chain)
+        inputs = [*prompt, *reply][: len(prompt) + max(len(reply) - 1, 0)]
+        hits, block_id, hit = 0, 0, True
+        for end in range(block, len(inputs) + 1, block):
+            block_id = hash((block_id, *inputs[end - block : end]))
+            hit = hit and block_id in cached and end < len(prompt)
+            hits += hit
+            cached.add(block_id)
         counts.append(len(prompt) - hits * block)
     return counts
 
 
 def as_calls(tokenizer: PreTrainedTokenizerBase, turns: Iterable[tuple[str, Turn, Reply]]) -> Calls:
-    """Turns with their replies as token ids, in the order of a debate's rounds."""
+    """Prompts and replies as token ids, in the order of the debate's rounds."""
     calls = []
     for _, turn, reply in turns:
         ended = [tokenizer.eos_token_id] if reply.finish_reason == "stop" else []
@@ -61,25 +61,26 @@ def as_calls(tokenizer: PreTrainedTokenizerBase, turns: Iterable[tuple[str, Turn
 
 
 def measure(orders: Sequence[str] = ORDERS) -> pd.DataFrame:
-    """A row per order: accuracy of the teacher's debates on validation questions with its interval, calls and prompt
-    tokens per debate, those to be computed by block size, and their share. Settings are those in `params.yaml`."""
+    """One row per order: accuracy of the teacher's debates on validation questions with its interval, calls and prompt
+    tokens per debate, and for each block size the prompt tokens to compute and their share. Settings: `params.yaml`."""
     params = read_params(root() / "params.yaml")
-    how, drawn = params["debate"], params["questions"]
-    questions = task(params["train_task"]).questions(drawn["validation"], "validation", drawn["seed"])
+    debate, sample = params["debate"], params["questions"]
+    questions = task(params["train_task"]).questions(sample["validation"], "validation", sample["seed"])
     groups = [questions[i : i + GROUP] for i in range(0, len(questions), GROUP)]
     tokenizer = loading.load_tokenizer(root() / params["teacher"])
-    shared = [engine(params["teacher"])], Store(root() / params["store"]), how["seed"], params["max_tokens"]
+    options = [engine(params["teacher"])], Store(root() / params["store"]), debate["seed"], params["max_tokens"]
     temperature, rows = params["debates"]["test"]["temperature"], []
     for order in orders:
-        protocol = Debate(params["agents"], params["rounds"], temperature, how["revision_temperature"], order)
-        turns = [entry for group in groups for entry in run_group(protocol, group, *shared)]
-        replies = {key: reply.text for key, _, reply in turns}  # the last one is the summary
-        right = stats.mean([is_right(answer_of(replies[q.question_id], q), q) for q in questions])
+        protocol = Debate(params["agents"], params["rounds"], temperature, debate["revision_temperature"], order)
+        turns = [entry for group in groups for entry in run_group(protocol, group, *options)]
+        replies = {key: reply.text for key, _, reply in turns}  # the last reply is the summary
+        accuracy = stats.mean([is_right(answer_of(replies[q.question_id], q), q) for q in questions])
         calls = as_calls(tokenizer, turns)
-        row: dict[str, Any] = {"order": order, "accuracy": right.value, "lo": right.lo, "hi": right.hi, "n": right.n}
-        row |= {"calls": len(calls) / right.n, "prompt_tokens": sum(len(p) for p, _ in calls) / right.n}
+        row: dict[str, Any] = {"order": order, "accuracy": accuracy.value}
+        row |= {"lo": accuracy.lo, "hi": accuracy.hi, "n": accuracy.n}
+        row |= {"calls": len(calls) / accuracy.n, "prompt_tokens": sum(len(p) for p, _ in calls) / accuracy.n}
         for block in BLOCKS:
-            row[f"computed_block_{block}"] = sum(computed(calls, block)) / right.n
+            row[f"computed_block_{block}"] = sum(computed(calls, block)) / accuracy.n
             row[f"share_block_{block}"] = row[f"computed_block_{block}"] / row["prompt_tokens"]
         rows.append(row)
     return pd.DataFrame(rows)

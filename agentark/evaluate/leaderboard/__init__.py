@@ -1,1 +1,1 @@
-"""In: a debate's traces and its models. Out: a student by each method, and one table that compares them."""
+"""In: a debate's traces and its models. Out: one student per method, and a table that compares them."""

@@ -1,4 +1,4 @@
-"""What teachers read before they score a student's output: the question alone, or a debate about it (MAD-OPD, SDFT)."""
+"""Contexts for teachers that score a student's output: only the question, or also a debate about it (MAD-OPD, SDFT)."""
 
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,18 +12,18 @@ from agentark.schemas import CheckedTrace, Question, Trace
 from agentark.traces.reading import SUMMARISER
 
 
-def alone(questions: Sequence[Question], teachers: int = 1, system: str = "") -> list[Lesson]:
-    """Each teacher reads the question alone (OPD), after a system prompt if there is one; all have equal weights."""
+def question_only(questions: Sequence[Question], teachers: int = 1, system: str = "") -> list[Lesson]:
+    """Return lessons in which each teacher reads only the question (OPD), after any system prompt; equal weights."""
     return [Lesson(q.text, [solve_prompt(q.text, system)] * teachers, [1 / teachers] * teachers) for q in questions]
 
 
-def after(
+def next_round(
     debate: Debate, traces: Sequence[Trace], questions: Sequence[Question], agents: Sequence[int], system: str = ""
 ) -> list[Lesson]:
-    """Each teacher is an agent of a finished debate, from 1, and reads what the agent would read in another round.
+    """Return lessons in which each teacher reads the prompt of one of `agents` (numbers from 1) for one more round.
 
-    That is the system prompt, the question and all agents' last traces, or what `debate.communication` shows in their
-    place; equal weights. Raises StudyError if a question has no debate.
+    That is the system prompt, the question and all agents' last traces, or the traces that `debate.communication`
+    substitutes for them; equal weights. Raises StudyError if a question has no debate.
     """
     last, opening = last_traces(traces), system_prompt(system)
     lessons = []
@@ -41,16 +41,16 @@ def after(
     return lessons
 
 
-def exchanged(traces: Sequence[Trace], questions: Sequence[Question]) -> list[Trace]:
-    """The traces of each question as if they were about the question before it (of the first: about the last). The
-    control for what a debate tells about its question (arXiv 2608.09228)."""
+def shifted_traces(traces: Sequence[Trace], questions: Sequence[Question]) -> list[Trace]:
+    """Assign the traces of each question to the question before it (those of the first to the last): the control for
+    the information that a debate contains about its question (arXiv 2608.09228)."""
     keys = [q.question_id for q in questions]
     before = dict(zip(keys, [keys[-1], *keys[:-1]], strict=True))
     return [t.model_copy(update={"question_id": before[t.question_id]}) for t in traces]
 
 
 def last_traces(traces: Sequence[Trace]) -> dict[str, list[str]]:
-    """question_id -> the last trace of each agent, by agent."""
+    """Return question_id -> the last trace of each agent, in the order of the agents."""
     found = {}
     for key, group in itertools.groupby(traces, key=lambda t: t.question_id):
         last = {t.agent: t.text for t in group if t.agent != SUMMARISER}
@@ -61,16 +61,16 @@ def last_traces(traces: Sequence[Trace]) -> dict[str, list[str]]:
 def transcripts(
     checked: Iterable[CheckedTrace], questions: Mapping[str, Question], agents: int
 ) -> list[tuple[str, str]]:
-    """(question, transcript) of every debate whose summary is right: the traces of its first `agents` agents, round by
-    round, each under its agent's name, then the summary (IMAD). Raises StudyError if there is none."""
+    """Return (question, transcript) for every debate with a right summary (IMAD): the traces of its first `agents`
+    agents, by round, each under its agent's name, then the summary. Raises StudyError if no summary is right."""
     found = []
     for key, group in itertools.groupby(checked, key=lambda t: t.question_id):
         debate, question = list(group), questions[key]
         if not debate[-1].correct or debate[-1].agent != SUMMARISER:
             continue
         shown = sorted((t for t in debate if 0 < t.agent <= agents), key=lambda t: (t.round, t.agent))
-        form = wording(question).agent
-        blocks = "".join(form.format(i=t.agent, trace=t.text) for t in shown)
+        template = wording(question).agent
+        blocks = "".join(template.format(i=t.agent, trace=t.text) for t in shown)
         found.append((question.text, f"{blocks}{debate[-1].text}"))
     if not found:
         raise StudyError("no debate has a right summary, so there are no transcripts; debate easier questions")

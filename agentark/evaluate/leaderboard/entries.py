@@ -1,8 +1,8 @@
-"""The leaderboard's methods: one function each, from what all of them are given (`Material`) to a trained student.
+"""The leaderboard's methods: one function each, which trains a student from the same inputs (`Material`).
 
 A method is any function of this form, in any module; its section in params.yaml names it (docs/leaderboard.md). The
-annotation of `settings` is the class that its settings are read into (`sections.method_of`). Every method trains on about
-`training_tokens` tokens, prompts included, in all of its stages together.
+annotation of `settings` is the class for its settings (`sections.method_of`). Every method trains on about
+`training_tokens` tokens in total over its stages, prompts included.
 """
 
 import itertools
@@ -27,7 +27,7 @@ from agentark.parallel import tick
 from agentark.schemas import Trace
 from agentark.traces.selection import select
 
-GUESS = 48  # tokens of an example, for the total of a progress bar
+GUESS = 48  # assumed tokens of an example, for the total of a progress bar
 
 
 class Supervised(Settings):
@@ -59,7 +59,7 @@ def fit(
 
 
 def common(settings: Settings) -> dict[str, Any]:
-    """The values that all trainings have."""
+    """The values of the settings that all trainings share."""
     return {name: getattr(settings, name) for name in Settings.model_fields}
 
 
@@ -70,37 +70,37 @@ def rsft(material: Material, out: Path, seed: int, settings: Supervised) -> list
 
 
 def da(material: Material, out: Path, seed: int, settings: Supervised) -> list[dict]:
-    """DA on up to three diverse traces a question (method, section 3)."""
+    """DA on up to three diverse traces per question (method, section 3)."""
     kept, _ = select(material.source(settings.source), material.questions, 3)
     return fit(sft.examples(kept, "da"), "da", material.student, out, seed, settings)
 
 
 class Distillation(OnPolicy):
-    """On-policy distillation by teachers that read a debate, or the question alone."""
+    """On-policy distillation by teachers that read a debate, or only the question."""
 
-    source: str = ""  # the traces that the teachers read; "": the question alone; "other": the next question's debate
+    source: str = ""  # the traces that the teachers read; "": only the question; "other": the next question's debate
     by_confidence: bool = False  # MAD-OPD's weights of the teachers; False: equal weights
 
 
 def lessons(material: Material, settings: Distillation, teachers: int) -> list[on_policy.Lesson]:
     """What the first `teachers` agents read before they score a student's output."""
     if not settings.source:
-        return contexts.alone(material.questions, teachers, settings.system)
+        return contexts.question_only(material.questions, teachers, settings.system)
     agents = range(1, teachers + 1)
     off = replace(material.debate, communication="off")
     debate = off if settings.source == "debate_off" else material.debate
     traces: Sequence[Trace] = material.source("debate" if settings.source == "other" else settings.source)
     if settings.source == "other":
-        traces = contexts.exchanged(traces, material.questions)
-    found = contexts.after(debate, traces, material.questions, agents, settings.system)
+        traces = contexts.shifted_traces(traces, material.questions)
+    found = contexts.next_round(debate, traces, material.questions, agents, settings.system)
     if not settings.by_confidence:
         return found
     last = contexts.last_traces(traces)
     replies = [last[q.question_id][:teachers] for q in material.questions]
-    return on_policy.by_confidence(found, cast_of(material, teachers), replies, settings.bf16)
+    return on_policy.by_confidence(found, models_of(material, teachers), replies, settings.bf16)
 
 
-def cast_of(material: Material, teachers: int) -> list[Path]:
+def models_of(material: Material, teachers: int) -> list[Path]:
     """The models of the first `teachers` agents."""
     return list(itertools.islice(itertools.cycle(material.teachers), teachers))
 
@@ -108,27 +108,27 @@ def cast_of(material: Material, teachers: int) -> list[Path]:
 def opd(material: Material, out: Path, seed: int, settings: Distillation) -> list[dict]:
     """On-policy distillation by the last teacher, the debate's summariser; MAD-OPD's baseline OPD."""
     teacher = material.teachers[-1:]
-    read = contexts.alone(material.questions, system=settings.system)
+    read = contexts.question_only(material.questions, system=settings.system)
     return on_policy.train(material.student, teacher, read, out, seed, settings)
 
 
 def mad_opd(material: Material, out: Path, seed: int, settings: Distillation) -> list[dict]:
-    """MAD-OPD: two teachers, or all models of the debate if there are more, read the debate; with `source` "" they read
-    the question alone, which is its baseline MT-OPD."""
+    """MAD-OPD: two teachers, or all models of the debate if there are more, read the debate. With `source` "" they read
+    only the question; this is the baseline MT-OPD."""
     teachers = max(2, len(material.teachers))
     read = lessons(material, settings, teachers)
-    return on_policy.train(material.student, cast_of(material, teachers), read, out, seed, settings)
+    return on_policy.train(material.student, models_of(material, teachers), read, out, seed, settings)
 
 
 def sdft(material: Material, out: Path, seed: int, settings: Distillation) -> list[dict]:
-    """SDFT: the student itself, in the place of the agent that its model plays (or the first), reads the debate."""
+    """SDFT: the student is its own teacher. It reads the debate as the agent that its model plays, or as the first."""
     own = material.teachers.index(material.student) if material.student in material.teachers else 0
     read = [replace(x, contexts=x.contexts[own:], weights=[1.0]) for x in lessons(material, settings, own + 1)]
     return on_policy.train(material.student, [material.student], read, out, seed, settings)
 
 
 def sdpo_own(material: Material, out: Path, seed: int, settings: sdpo.SDPO) -> list[dict]:
-    """SDPO: the student's own right outputs in place of a debate."""
+    """SDPO: the student's own right outputs replace a debate."""
     words = wording(material.questions[0])
     forms = (
         words.revise.format(question="{prompt}", traces="{solution}", i=1),
@@ -138,7 +138,7 @@ def sdpo_own(material: Material, out: Path, seed: int, settings: sdpo.SDPO) -> l
 
 
 class Preferences(Supervised):
-    """DPO for about `training_tokens` tokens, of both traces of a pair."""
+    """DPO for about `training_tokens` tokens, which include both traces of a pair."""
 
     section: ClassVar[str] = "preferences"
 
@@ -147,7 +147,7 @@ class Preferences(Supervised):
 
 
 def dpo(material: Material, out: Path, seed: int, settings: Preferences) -> list[dict]:
-    """DPO on an agent's corrected trace over its wrong one (D&R without the tree)."""
+    """DPO that prefers an agent's corrected trace to its wrong one (D&R without the tree)."""
     pairs = preference.pairs(material.source(settings.source), material.asked)
     tokenizer = loading.load_tokenizer(material.student)
     sides = [(pair.question, text) for pair in pairs for text in (pair.chosen, pair.rejected)]
@@ -160,13 +160,13 @@ def dpo(material: Material, out: Path, seed: int, settings: Preferences) -> list
 
 
 def consensus_rl(material: Material, out: Path, seed: int, settings: Outcome) -> list[dict]:
-    """GRPO with agreement with the debate's majority as the reward; no gold answer is used."""
+    """GRPO with a reward for agreement with the debate's majority; no gold answer is used."""
     agreed = agreed_answers(material.source("debate"), material.asked)
     return outcome.consensus(material.student, material.questions, agreed, out, seed, settings)
 
 
 def gold_rl(material: Material, out: Path, seed: int, settings: Outcome) -> list[dict]:
-    """GRPO with right answers as the reward, without a debate: the control of consensus_rl."""
+    """GRPO with a reward for right answers, without a debate: the control of consensus_rl."""
     return outcome.gold(material.student, material.questions, out, seed, settings)
 
 
@@ -177,11 +177,11 @@ class Two(BaseModel):
 
     first: Stage
     second: Stage
-    source: str = ""  # of the traces of both
+    source: str = ""  # of the traces, for both stages
 
     @classmethod
     def read(cls, values: dict[str, Any]) -> Self:
-        """The settings in `values`. Raises StudyError as `Settings.read`."""
+        """The settings in `values`. Raises StudyError like `Settings.read`."""
         return validated(cls, values, "two stages")
 
     @property
@@ -195,7 +195,7 @@ class Two(BaseModel):
 
     @property
     def trainer(self) -> str:
-        """Both stages are trained by the route of the first, as are `lora_rank` and `four_bit` (see launch.route)."""
+        """The first stage's `trainer`, `lora_rank` and `four_bit` set the route of both stages (see launch.route)."""
         return self.stages[0].trainer
 
     @property
@@ -208,7 +208,7 @@ class Two(BaseModel):
 
 
 def two_stages(material: Material, out: Path, seed: int, settings: Two) -> list[dict]:
-    """One method, then another from its student. Each stage is a section of its own, with `function` and `settings`."""
+    """Train by one method, then train its student by another. Each stage has its own `function` and `settings`."""
     (first, its), (second, others) = (method_of(stage, settings.source) for stage in (settings.first, settings.second))
     before = first(material, out / "first", seed, its)
     curve = second(replace(material, student=out / "first"), out, seed, others)
@@ -217,9 +217,9 @@ def two_stages(material: Material, out: Path, seed: int, settings: Two) -> list[
 
 
 class Internalised(imad.Internalise):
-    """IMAD in both stages, half of the tokens each."""
+    """Both stages of IMAD, with half of the tokens each."""
 
-    agents: int = Field(gt=1)  # whose traces a transcript has
+    agents: int = Field(gt=1)  # number of agents whose traces a transcript contains
     supervised: dict[str, Any]  # stage 1: see Supervised
 
     @property
@@ -228,10 +228,10 @@ class Internalised(imad.Internalise):
 
 
 def imad_rl(material: Material, out: Path, seed: int, settings: Internalised) -> list[dict]:
-    """IMAD: whole transcripts, then reinforcement learning with a fading form and a shrinking limit."""
-    written = contexts.transcripts(material.source("debate"), material.asked, settings.agents)
+    """IMAD: SFT on transcripts, then GRPO with a fading reward for the debate's form and a shrinking token limit."""
+    pairs = contexts.transcripts(material.source("debate"), material.asked, settings.agents)
     first = Supervised.read(settings.supervised)
-    before = fit(written, "imad", material.student, out / "stage-1", seed, first)
+    before = fit(pairs, "imad", material.student, out / "stage-1", seed, first)
     header = wording(material.questions[0]).agent.partition("{i}")[0]
     curve = imad.train(out / "stage-1", material.questions, header, out, seed, settings)
     return [row | {"tokens": row["tokens"] + before[-1]["tokens"]} for row in curve]

@@ -1,4 +1,4 @@
-"""What goes wrong in an answer, by its exact steps. Each wrong answer has one kind of error, so shares and accuracy sum to 1."""
+"""Kinds of error, by the exact steps of an answer. Each wrong answer has one kind, so shares and accuracy sum to 1."""
 
 from collections.abc import Mapping
 
@@ -6,10 +6,10 @@ import numpy as np
 import pandas as pd
 
 from agentark.evaluate import stats
-from agentark.evaluate.leaderboard.table import estimated
+from agentark.evaluate.leaderboard.table import estimate_columns
 from agentark.evaluate.scores import by_seed
 
-# The kinds, each for answers that have none of those before it.
+# A wrong answer has the first kind that applies.
 KINDS = {
     "no answer": "the output states no answer",
     "wrong step": "a step is wrong and no later line corrects it",
@@ -30,12 +30,12 @@ def kinds(predictions: pd.DataFrame) -> pd.Series:
 
 
 def shares(predictions: Mapping[tuple[str, str], pd.DataFrame]) -> pd.DataFrame:
-    """The share of questions with each kind of error, with its interval over questions and seeds, by setting and method."""
+    """Share of questions with each kind of error, by setting and method, with intervals over questions and seeds."""
     rows = []
     for (setting, method), part in predictions.items():
         found = kinds(part)
         for kind in KINDS:
             estimate = stats.mean(by_seed(part.assign(error=(found == kind).astype(float)), "error"))
             about = {"setting": setting, "method": method, "error": kind}
-            rows.append(about | estimated("", estimate))
+            rows.append(about | estimate_columns("", estimate))
     return pd.DataFrame(rows)

@@ -1,4 +1,4 @@
-"""What every method of the leaderboard is given: a student, the teachers, their debates of the training questions."""
+"""Input of every method of the leaderboard: a student, the teachers, their debates on the training questions."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -13,10 +13,10 @@ from agentark.schemas import CheckedTrace, Question, read_table, write_table
 
 @dataclass(frozen=True)
 class Material:
-    """What every method is given, and nothing else: see the leaderboard's rules.
+    """The only input of a method, see the leaderboard's rules.
 
-    teachers: the models of the debate; agents take them in turn. traces: of the training questions, by source: "debate"
-    and its controls. Test questions are not part of it.
+    teachers: the models of the debate; agents use them in turn. traces: of the training questions, by source: "debate"
+    and its controls. Test questions are not included.
     """
 
     student: Path
@@ -30,14 +30,17 @@ class Material:
         return {q.question_id: q for q in self.questions}
 
     def source(self, name: str) -> Sequence[CheckedTrace]:
-        """The traces of a source. Raises StudyError if there are none."""
+        """Return the traces of a source. Raises StudyError if the source is missing."""
         if name not in self.traces:
             raise StudyError(f"source {name!r}: no traces; choose one of {', '.join(self.traces)}")
         return self.traces[name]
 
     def write(self, folder: Path) -> None:
-        """Save it: material.json, train.parquet, and one table of traces per source."""
-        models = {"student": named(self.student), "teachers": [named(teacher) for teacher in self.teachers]}
+        """Write material.json, train.parquet, and one table of traces per source."""
+        models = {
+            "student": relative_name(self.student),
+            "teachers": [relative_name(teacher) for teacher in self.teachers],
+        }
         debate = {name: value for name, value in asdict(self.debate).items() if name != "foreign"}
         write_json(models | {"debate": debate, "sources": list(self.traces)}, folder / "material.json")
         write_table(self.questions, folder / "train.parquet")
@@ -45,13 +48,13 @@ class Material:
             write_table(traces, folder / f"traces-{name}.parquet")
 
 
-def named(model: Path) -> str:
-    """A model's folder, relative to the project's."""
+def relative_name(model: Path) -> str:
+    """Return a model's folder relative to the project's root."""
     return Path(model).absolute().relative_to(root()).as_posix()
 
 
 def read_material(folder: Path) -> Material:
-    """Material that was saved. Raises StudyError if the folder holds none."""
+    """Read material that `Material.write` has saved. Raises StudyError if the folder contains none."""
     try:
         saved = json.loads((folder / "material.json").read_text())
     except (OSError, ValueError) as error:

@@ -1,4 +1,4 @@
-"""The section of a method in params.yaml: where its function is, what it is given, and its settings."""
+"""The section of a method in params.yaml: its function, its inputs and its settings."""
 
 from collections.abc import Callable, Mapping
 from importlib import import_module
@@ -31,11 +31,11 @@ class Section(Stage):
     gold: bool  # whether right answers are used in training
     # The traces that the method needs, "" for none; "other": the debate of the next question.
     source: Literal["", "debate", "debate_off", "vote", "greedy", "self_revision", "other"]
-    student: Literal["", "teacher"] = ""  # "teacher": the model that is trained is the debate's last one
+    student: Literal["", "teacher"] = ""  # "teacher": train the last model of the debate
 
     @classmethod
     def of(cls, sections: Mapping[str, Mapping[str, Any]], method: str, setting: str) -> Self:
-        """The section of a method in a setting, whose own values replace those of the section.
+        """The section of a method; the section's values for this setting replace its general ones.
 
         Raises StudyError for a method without a section, for an unknown or missing key and for an invalid value.
         """

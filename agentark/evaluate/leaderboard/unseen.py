@@ -1,4 +1,4 @@
-"""What no method can learn: test questions with a fact that no training question contains.
+"""Test questions with a fact that no training question contains, which no method can learn.
 
 A fact is a quantity that is looked up rather than computed (`Quantity.ways`).
 """
@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from agentark.evaluate import stats
-from agentark.evaluate.leaderboard.table import ESTIMATES, estimated, right
+from agentark.evaluate.leaderboard.table import ESTIMATES, estimate_columns, right
 from agentark.schemas import Question
 
 COLUMNS = ["setting", "facts", "method", *ESTIMATES, *(f"gain_{name}" for name in ESTIMATES)]
@@ -17,7 +17,7 @@ SEEN = {True: "all facts in training questions", False: "a fact in no training q
 
 
 def with_all_facts(test: Sequence[Question], train: Sequence[Question]) -> set[str]:
-    """The ids of those test questions of which every needed fact is also needed by a training question."""
+    """The ids of the test questions whose needed facts are all needed by training questions too."""
     known = {fact for question in train for fact in facts(question)}
     return {question.question_id for question in test if facts(question) <= known}
 
@@ -28,10 +28,10 @@ def facts(question: Question) -> set[str]:
 
 
 def split(setting: str, predictions: Mapping[str, pd.DataFrame], seen: set[str]) -> pd.DataFrame:
-    """Accuracy of every method on either part of the test questions, and the paired gain over the debate (`gain_`). No
+    """Accuracy of every method on each part of the test questions, and the paired gain over the debate (`gain_`). No
     rows if one part is empty.
 
-    predictions: of the task in domain, by method, the debate among them. seen: ids of the questions with all facts.
+    predictions: of the task in domain, by method, including the debate. seen: ids of the questions with all facts.
     """
     rows: list[dict[str, Any]] = []
     if predictions["debate"]["question_id"].isin(seen).nunique() < 2:
@@ -42,5 +42,7 @@ def split(setting: str, predictions: Mapping[str, pd.DataFrame], seen: set[str])
         for name, part in parts.items():
             own = right(part)
             about = {"setting": setting, "facts": label, "method": name}
-            rows.append(about | estimated("", stats.mean(own)) | estimated("gain_", stats.gain(own, debate)))
+            rows.append(
+                about | estimate_columns("", stats.mean(own)) | estimate_columns("gain_", stats.gain(own, debate))
+            )
     return pd.DataFrame(rows, columns=COLUMNS)

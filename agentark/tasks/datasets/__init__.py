@@ -1,4 +1,4 @@
-r"""The paper's published data sets as questions, for scale `full`, in the same table as those of scale `mini`.
+r"""The paper's published data sets as questions for scale `full`, in the same form as those of scale `mini`.
 
     loaded = [load("gsm8k", split="train"), load("gsm8k", split="test"), load("math500", "MATH-500/test.jsonl")]
     pool, shared = separate([q for part in loaded for q in part.questions])   # before any sampling
@@ -25,8 +25,8 @@ from agentark import StudyError, root
 from agentark.answers import is_correct
 from agentark.schemas import AnswerKind, Question, Split
 from agentark.tasks.datasets import formats, own
-from agentark.tasks.datasets.choices import placed
-from agentark.tasks.datasets.copies import Copies, Read, once
+from agentark.tasks.datasets.choices import letters_for_indices
+from agentark.tasks.datasets.copies import Copies, Read, without_copies
 from agentark.tasks.datasets.parts import own_rows
 from agentark.tasks.datasets.rows import Raw, read_rows
 from agentark.tasks.splits import split_of
@@ -38,8 +38,8 @@ Part = Literal["train", "test"]
 class DataSet:
     """A data set's source, licence, use in the paper, and parser for one row.
 
-    `parts` are the data set's own names of its training and test splits. `prepare` processes all rows together, for
-    what a single row does not determine.
+    `parts` are the data set's own names of its training and test splits. `prepare` processes all rows together, where
+    one row is not enough to parse a question.
     """
 
     name: str
@@ -76,7 +76,7 @@ DATA_SETS: dict[str, DataSet] = {
         ),
         DataSet(
             "medmcqa", "openlifescienceai/medmcqa", None, "Apache-2.0", "distilled from, tested on", "choice",
-            {"train": "train", "test": "validation"}, formats.medmcqa, formats.lettered,
+            {"train": "train", "test": "validation"}, formats.medmcqa, formats.medmcqa_letters,
         ),
         DataSet(
             "hotpotqa", "hotpotqa/hotpot_qa", "distractor", "CC BY-SA 4.0", "out of domain", "text",
@@ -120,21 +120,21 @@ def own_data_set(source: str, columns: Mapping[str, str]) -> DataSet:
     """The data set of a user's own questions at `source`. Raises StudyError for a column that no question has."""
     parts: dict[Part, str] = {"train": "train", "test": "test"}
     place, config = own.place(source)
-    named = own.named(columns)
+    named = own.column_names(columns)
     return DataSet(
         own.task_of(source), place, config, "the user's", "own questions", "text", parts,
-        partial(own.question, columns=named), partial(placed, columns=named), columns=named,
+        partial(own.question, columns=named), partial(letters_for_indices, columns=named), columns=named,
     )  # fmt: skip
 
 
 def load(name: str | DataSet, source: str | Path = "", split: Part = "test", revision: str | None = None) -> Loaded:
     """The questions of a data set's training or test part, and the rows set aside.
 
-    `name` is that of a published data set, or a data set of own questions (parts.py says what their parts are, and each
-    of their questions is kept once). `source` is a hub name (by default the data set's own), a folder with a copy of a
-    hub data set, or a file or folder in the original format; a single file is used whole. `revision` pins the hub's
+    `name` is the name of a published data set, or a data set of own questions (parts.py defines their parts; repeated
+    questions are kept once). `source` is a hub name (by default the data set's own), a folder with a copy of a hub data
+    set, or a file or folder in the original format; all rows of a single file are read. `revision` pins the hub's
     version: a commit, tag or branch. Ids count all questions of the part, including those set aside, so they are stable
-    for one version. Raises StudyError for an unknown name or split, for an unreadable source, and if no row gives a
+    for one version. Raises StudyError for an unknown name or split, for an unreadable source, and if no row is a valid
     question.
     """
     if isinstance(name, str) and name not in DATA_SETS:
@@ -171,7 +171,7 @@ def load(name: str | DataSet, source: str | Path = "", split: Part = "test", rev
         except StudyError as error:
             set_aside.append(SetAside(raw.file, raw.row, raw.key, str(error)))
     copies.check()
-    questions, repeated = once(found) if is_own else ([question for _, question in found], [])
+    questions, repeated = without_copies(found) if is_own else ([question for _, question in found], [])
     set_aside += [SetAside(raw.file, raw.row, raw.key, reason) for raw, reason in repeated]
     if not questions and (elsewhere or not set_aside):
         raise StudyError(
@@ -186,7 +186,7 @@ def load(name: str | DataSet, source: str | Path = "", split: Part = "test", rev
 
 
 def question_of(data_set: DataSet, row: dict, question_id: str, split: Part) -> Question:
-    """The question in one row of a prepared data set. Raises StudyError that names what is missing or wrong."""
+    """The question in one row of a prepared data set. Raises StudyError with the reason if the row is unusable."""
     fields = {"level": 0, "solution": "", **data_set.question(row)}
     if not fields["content"]:
         raise StudyError("the question has no words")
@@ -197,7 +197,7 @@ def question_of(data_set: DataSet, row: dict, question_id: str, split: Part) -> 
     except ValidationError as error:
         first = error.errors()[0]
         raise StudyError(f"{first['loc'][0]}: {first['msg']}") from None
-    # otherwise grading the first trace, or the check of all gold answers, would end a stage with an error
+    # Otherwise grading the first trace or checking all gold answers would end a stage with an error.
     if not is_correct(question.answer, question.answer, question.kind):
         raise StudyError(
             f"the answer {question.answer!r:.60} as a reply is not graded as right; write it in other words"

@@ -1,4 +1,4 @@
-"""The choices of a user's own question, in the forms in which files have them, as lines with letters."""
+"""Convert the choices of a user's question, in the formats found in files, to lines with letters."""
 
 import ast
 import io
@@ -25,31 +25,31 @@ LETTER = re.compile(
     r"(?:answer\s*:?\s*)?(?:option\s+)?[(\[]?([A-J])(?:[)\]]?[.:]?|[)\].:]+\s*(.+))", re.IGNORECASE | re.DOTALL
 )
 
-FRAME = "()[].: "  # around a label
+FRAME = "()[].: "  # characters stripped from a label
 INDEX = re.compile(r"(\d\d?)(?:\.0)?")
-SHORT = 4  # characters
+SHORT = 4  # characters; see `same_choice`
 TEXTS = -1  # see `base_of`
 
 
-def chosen(text: str, answer: str, given: object, where: str) -> Fields:
+def choice_fields(text: str, answer: str, given: object, where: str) -> Fields:
     """Text, answer and content of a question with choices; the answer is a letter, a label, or one of the choices.
 
-    The content has the choices in any order: the same question with other choices is another question.
+    The content includes the choices, sorted: other choices make another question, another order does not.
     """
     choices, labels = listed(given, where)
     if not 2 <= len(choices) <= len(LETTERS):
         raise StudyError(f"column {where} has {len(choices)} choices, not 2 to {len(LETTERS)}")
-    lines = "\n".join(f"{one}) {choice}" for one, choice in zip(LETTERS, choices, strict=False))
+    lines = "\n".join(f"{mark}) {choice}" for mark, choice in zip(LETTERS, choices, strict=False))
     stem = content_of(text)
-    among = " ; ".join(sorted(content_of(choice) or words(choice) for choice in choices))
+    options = " ; ".join(sorted(content_of(choice) or words(choice) for choice in choices))
     letter = letter_of(answer, choices, labels)
-    return {"text": f"{text}\n{lines}", "answer": letter, "content": stem and f"{stem} | {among}"}
+    return {"text": f"{text}\n{lines}", "answer": letter, "content": stem and f"{stem} | {options}"}
 
 
 def letter_of(answer: str, choices: list[str], labels: Sequence[str] = ()) -> str:
-    """The letter of the right choice. Raises StudyError if the answer is none of the choices, or could be two.
+    """The letter of the right choice. Raises StudyError if the answer fits none of the choices, or more than one.
 
-    labels: the file's own, which come first: with the labels 1 to 4 the answer 2 is no text.
+    labels: the file's own labels. They take precedence: with labels 1 to 4 the answer 2 is a label, not a text.
     """
     letters = LETTERS[: len(choices)]
     if (label := answer.strip(FRAME)) in labels:
@@ -58,7 +58,7 @@ def letter_of(answer: str, choices: list[str], labels: Sequence[str] = ()) -> st
         named = texts_named(answer, choices)
         match = LETTER.fullmatch(answer)
         at = letters.find(match[1].upper()) if match else -1
-        if match and at >= 0 and (not match[2] or form(match[2]) == form(choices[at])):
+        if match and at >= 0 and (not match[2] or normal_form(match[2]) == normal_form(choices[at])):
             named.add(letters[at])
     if not named:
         raise StudyError(
@@ -73,30 +73,30 @@ def letter_of(answer: str, choices: list[str], labels: Sequence[str] = ()) -> st
     if not labels and place is not None and place < len(letters) and letters[place] != letter:
         raise StudyError(f"the answer {answer} could be the text or the place of a choice; give the letter")
     right = choices[letters.index(letter)]
-    if sum(alike(right, choice) for choice in choices) > 1:
+    if sum(same_choice(right, choice) for choice in choices) > 1:
         raise StudyError(f"two choices are {right!r:.60}, so the answer is ambiguous; correct one of them")
     return letter
 
 
 def texts_named(answer: str, choices: list[str]) -> set[str]:
-    """The letters of the choices whose text an answer is."""
+    """The letters of the choices whose text equals an answer: exactly or, if none does, in the form of `normal_form`."""
     by_letter = dict(zip(LETTERS, choices, strict=False))
     exact = {letter for letter, choice in by_letter.items() if choice == answer}
-    return exact or {letter for letter, choice in by_letter.items() if form(choice) == form(answer)}
+    return exact or {letter for letter, choice in by_letter.items() if normal_form(choice) == normal_form(answer)}
 
 
 def index_of(answer: object) -> int | None:
-    """An answer that may be a choice's place, as a number: 2, 2.0 or "2"."""
+    """The number in an answer that may be a choice's index: 2, 2.0 or "2"; None for other answers."""
     match = INDEX.fullmatch(written(answer))
     return int(match[1]) if match else None
 
 
-def placed(raws: Sequence[Raw], columns: Mapping[str, str]) -> list[Raw]:
-    """Answers that are places of choices (cais/mmlu counts them from 0) as letters with their texts.
+def letters_for_indices(raws: Sequence[Raw], columns: Mapping[str, str]) -> list[Raw]:
+    """Replace answers that are indices of choices (cais/mmlu counts from 0) by letters with their texts.
 
-    A single row does not show whether 2 is a place or a text, but all rows of a file together do: 0 and a number that
-    is no text are places, a number too large for a place is a text. Without either, or with both, `letter_of` sets
-    aside what could be both.
+    A single row does not show whether 2 is an index or a text, but all rows of a file together do: 0 and a number that
+    is not a text are indices, a number too large for an index is a text. If a file has neither case, or both,
+    `letter_of` rejects the ambiguous answers.
     """
     found = [plain_choices(raw, columns) for raw in raws]
     by_file: dict[str, list[tuple[str, list[str]]]] = defaultdict(list)
@@ -112,7 +112,7 @@ def placed(raws: Sequence[Raw], columns: Mapping[str, str]) -> list[Raw]:
 
 
 def plain_choices(raw: Raw, columns: Mapping[str, str]) -> tuple[str, list[str]] | None:
-    """A row's answer and its choices; None without an answer or without readable choices, and if they have labels."""
+    """A row's answer and choices; None without an answer or readable choices, with labels, or for another kind."""
     answer = written(raw.data.get(columns["answer"]))
     try:
         choices, labels = listed(raw.data.get(columns["choices"]), columns["choices"])
@@ -132,7 +132,7 @@ def names_one(answer: str, choices: list[str]) -> bool:
 
 
 def base_of(rows: Sequence[tuple[str, list[str]]]) -> int | None:
-    """From where the answers of a file count its choices, 0 or 1; TEXTS if its numbers are texts; None if unknown."""
+    """The index of the first choice in a file's answers, 0 or 1; TEXTS if its numbers are texts; None if unknown."""
     read = [(index_of(answer), len(choices), bool(texts_named(answer, choices))) for answer, choices in rows]
     numbers = [(number, n, text) for number, n, text in read if number is not None and (text or number <= n)]
     only_numbers = all(number is not None for number, _, _ in read)
@@ -145,7 +145,7 @@ def base_of(rows: Sequence[tuple[str, list[str]]]) -> int | None:
 
 
 def in_letters(answer: str, choices: list[str], base: int | None) -> str:
-    """An answer that is a number, as a letter with its text; "" for any other, or if the base is not known."""
+    """The letter and text of the choice that a numeric answer names; "" for other answers or an unknown base."""
     at = index_of(answer)
     if at is None or base is None:
         return ""
@@ -157,22 +157,22 @@ def in_letters(answer: str, choices: list[str], base: int | None) -> str:
     return f"{LETTERS[at]}) {choices[at]}" if 0 <= at < len(choices) else ""
 
 
-def form(choice: str) -> str:
-    """A choice for comparison: 8.0 is 8, other texts are compared as words."""
+def normal_form(choice: str) -> str:
+    """A choice in normal form, for comparison: a number as text (8.0 as 8), any other text as its words."""
     number = number_in(choice)
     return words(choice) or choice if number is None else str(number)
 
 
-def alike(one: str, other: str) -> bool:
-    """Whether two choices are the same; in a short one the case counts, as in the genotypes Aa and aa."""
+def same_choice(one: str, other: str) -> bool:
+    """Whether two choices are equal. In texts of up to SHORT characters case matters, as in the genotypes Aa and aa."""
     if len(one) <= SHORT and one.lower() == other.lower():
         return one == other
-    return form(one) == form(other)
+    return normal_form(one) == normal_form(other)
 
 
 def listed(given: object, where: str) -> tuple[list[str], list[str]]:
-    """The choices as texts, and their labels if the file has its own: from a list, from labels with texts, or from a
-    text that lists them (a field of CSV)."""
+    """The choices as texts, and their labels if the file has its own. given: a list, labels with texts, or a text that
+    lists the choices (a CSV field)."""
     if isinstance(given, str):
         given = next((reading for reading in readings(given) if len(reading) > 1), None)
     names, found = labelled(given)
@@ -193,7 +193,7 @@ def listed(given: object, where: str) -> tuple[list[str], list[str]]:
 
 
 def labelled(given: object) -> tuple[Sequence, object]:
-    """Labels and texts of choices that have labels: two lists (ARC), one record for each, or a text by each label."""
+    """Split choices into labels and texts: two lists (ARC), a record per choice, or a mapping from label to text."""
     if isinstance(given, list) and given and all(isinstance(one, dict) and "text" in one for one in given):
         labels = [one["label"] for one in given if one.get("label") is not None]
         return labels, [one["text"] for one in given]
@@ -211,9 +211,9 @@ def labelled(given: object) -> tuple[Sequence, object]:
 
 
 def readings(text: str) -> Iterator[list | dict]:
-    """The lists that a text may be: JSON, Python, NumPy, lines, or texts with | or ; or letters or commas between them.
+    """Yield readings of a text as a list: JSON, Python, NumPy, or texts separated by newlines, |, ;, letters or commas.
 
-    A text that begins as a list and can only be divided within brackets is a damaged list.
+    A text that begins like a list and can only be split inside brackets is a damaged list; its readings are empty.
     """
     text = text.strip()
     for parse in (json.loads, from_python):
@@ -234,7 +234,7 @@ def readings(text: str) -> Iterator[list | dict]:
 
 
 def from_python(text: str) -> object:
-    """A Python value, also with NumPy's arrays: array(['a', 'b'], dtype=object), or ['a' 'b'] without commas."""
+    """A Python value, which may contain NumPy arrays: array(['a', 'b'], dtype=object), or ['a' 'b'] without commas."""
     text = re.sub(r"\b(?:np\.|numpy\.)?array\((\[.*?\])(?:,\s*dtype=[\w<>.'\"]+)?\)", r"\1", text, flags=re.DOTALL)
     tokens = list(tokenize.generate_tokens(io.StringIO(f"({text})").readline))
     tokens = [one for one in tokens if one.type not in (tokenize.NL, tokenize.NEWLINE, tokenize.COMMENT)]
@@ -243,7 +243,7 @@ def from_python(text: str) -> object:
 
 
 def unbroken(text: str, parts: list[str]) -> list[str]:
-    """The parts of a text; none if it begins with a bracket and a part has one without its other half."""
+    """The non-empty parts of a text; [] if the text begins like a list and a part has unbalanced brackets."""
     listed = re.match(r"[\[{(]|(?:np\.|numpy\.)?array\(", text)
     if listed and any(len(re.findall(r"[\[{(]", part)) != len(re.findall(r"[\]})]", part)) for part in parts):
         return []
@@ -251,7 +251,7 @@ def unbroken(text: str, parts: list[str]) -> list[str]:
 
 
 def written(choice: object) -> str:
-    """A choice as text; a number is written out. "" for anything else."""
+    """A choice as text: strings, numbers and booleans. "" for anything else."""
     if isinstance(choice, bool):
         return str(choice).lower()
     if isinstance(choice, int) or (isinstance(choice, float) and math.isfinite(choice)):
@@ -260,8 +260,8 @@ def written(choice: object) -> str:
 
 
 def unmarked(choices: list[str]) -> list[str]:
-    """Choices without their own letters, in the order of the letters, if each choice has one."""
+    """Remove the choices' own letters and sort by them, if the letters are complete; otherwise return the choices."""
     marks = [MARKED.fullmatch(choice) for choice in choices]
     by_letter = {mark[1].upper(): mark[2].strip() for mark in marks if mark}
-    whole = sorted(by_letter) == list(LETTERS[: len(choices)])
-    return [by_letter[letter] for letter in sorted(by_letter)] if whole else choices
+    complete = sorted(by_letter) == list(LETTERS[: len(choices)])
+    return [by_letter[letter] for letter in sorted(by_letter)] if complete else choices

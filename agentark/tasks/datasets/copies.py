@@ -16,7 +16,7 @@ Read = tuple[Raw, Question]
 class Copies:
     """The questions read so far, by text and by id, so that a question in two files is read once.
 
-    Official folders hold variants of one split side by side (openai/grade-school-math: test.jsonl and
+    Official folders contain several variants of one split (openai/grade-school-math: test.jsonl and
     test_socratic.jsonl; HotpotQA: distractor and fullwiki; QMSum: ALL and its parts). Repetitions within one file are
     kept.
     """
@@ -30,7 +30,7 @@ class Copies:
     def add(self, raw: Raw, question: Question) -> None:
         """Register a question. Raises StudyError if another file contains it."""
         self.rows[raw.file] += 1
-        # An id alone marks no copy, since each file may have q1, q2, ...; a plain number counts the rows of one file.
+        # An id without its text marks no copy, since each file may have q1, q2, ...; a number counts a file's rows.
         named = [f"name {raw.key} {question.content}"] if raw.key and not raw.key.isdecimal() else []
         marks = [f"words {question.text}", *named]
         for mark in marks:
@@ -46,35 +46,35 @@ class Copies:
                 raise StudyError(f"{self.name}: {first} and {second} hold the same questions; name one of them")
 
 
-def once(read: Sequence[Read]) -> tuple[list[Question], list[tuple[Raw, str]]]:
-    """A user's own questions, each kept once, and the rows left out with the reason.
+def without_copies(read: Sequence[Read]) -> tuple[list[Question], list[tuple[Raw, str]]]:
+    """A user's own questions, each kept once, and the dropped rows with the reason.
 
-    A repeated question would count several times in a result. One with different answers is left out altogether.
+    A repeated question would count several times in a result. If its answers differ, all its rows are dropped.
     """
     groups: dict[object, list[Read]] = defaultdict(list)
     for raw, question in read:
         groups[wording(question)].append((raw, question))
-    kept, out = [], []
+    kept, dropped = [], []
     for (first, question), *others in groups.values():
-        unlike = next((raw for raw, other in others if not alike(question, other)), None)
-        if unlike:
+        conflict = next((raw for raw, other in others if not same_answer(question, other)), None)
+        if conflict:
             why = "with another answer, so the answer is ambiguous; keep one of them"
-            out.append((first, f"the same question as row {unlike.row} of {unlike.file}, {why}"))
-            out += [(raw, f"the same question as row {first.row} of {first.file}, {why}") for raw, _ in others]
+            dropped.append((first, f"the same question as row {conflict.row} of {conflict.file}, {why}"))
+            dropped += [(raw, f"the same question as row {first.row} of {first.file}, {why}") for raw, _ in others]
         else:
             kept.append(question)
-            out += [(raw, f"the same question as row {first.row} of {first.file}") for raw, _ in others]
-    return kept, out
+            dropped += [(raw, f"the same question as row {first.row} of {first.file}") for raw, _ in others]
+    return kept, dropped
 
 
 def wording(question: Question) -> object:
-    """A question's words, with its choices in any order. Its content has no signs such as brackets."""
+    """The words of a question's text, with sorted choices. Its content is not used: it has no signs like brackets."""
     if question.kind != "choice":
         return words(question.text)
     return tuple(sorted(words(re.sub(r"^[A-J]\) ", "", line)) for line in question.text.split("\n")))
 
 
-def alike(one: Question, other: Question) -> bool:
+def same_answer(one: Question, other: Question) -> bool:
     """Whether two questions with the same wording have the same answer."""
     first, second = (right_choice(q) if q.kind == "choice" else q.answer for q in (one, other))
     return words(first) == words(second) or (one.kind != "choice" and same(first, second, one.kind))

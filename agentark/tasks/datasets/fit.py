@@ -3,7 +3,7 @@
 Lines (turns of a meeting, paragraphs of a paper) are ranked by their similarity to the question: cosine of TF-IDF
 vectors without English stop words. Ties are broken in favour of lines near either end of the document, so that a
 question without specific words ("Summarize the whole meeting") keeps head and tail. The best lines that fit are kept in
-their original order, and a line in brackets replaces each gap. The question is kept whole. Annotations of where the
+their original order, and a line in brackets replaces each gap. The question is not shortened. Annotations of where the
 answer is (QMSum's relevant_text_span, QASPER's evidence) are not used.
 """
 
@@ -73,12 +73,11 @@ def fit_one(question: Question, length: Callable[[str], int], budget: int) -> tu
     def shortened(n: int) -> str:
         return f"{keep(lines, set(order[:n]), units)}\n\n{query}"
 
-    # The bisection has measured the length that it accepts last, so the text fits even if lengths are not monotone in
-    # n.
+    # The bisection has measured the length that it accepts, so the text fits even if lengths are not monotone in n.
     n = bisect_right(range(1, len(lines)), budget, key=lambda n: length(shortened(n)))
     if n == 0:
-        kept = "one line of its document" if lines else "no document"
-        reason = f"{tokens} tokens, and more than {budget} even with {kept}"
+        rest = "one line of its document" if lines else "no document"
+        reason = f"{tokens} tokens, and more than {budget} even with {rest}"
         return text, Cut(question.question_id, len(lines), 0, tokens, reason)
     text = shortened(n)
     return text, Cut(question.question_id, len(lines), len(lines) - n, length(text))
@@ -97,7 +96,7 @@ def ranking(query: str, lines: Sequence[str]) -> list[int]:
 
 
 def keep(lines: Sequence[str], kept: set[int], units: str) -> str:
-    """The kept lines in order, with a line that gives the number of lines left out for each gap."""
+    """The kept lines in order, with one line per gap that gives the number of lines left out."""
     parts: list[str] = []
     for is_kept, run in groupby(range(len(lines)), key=kept.__contains__):
         numbers = list(run)

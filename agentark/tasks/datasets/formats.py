@@ -63,7 +63,7 @@ def records_in(row: dict, *names: str) -> list[dict]:
 
 
 def number_in(text: str) -> Fraction | None:
-    """The number that a text is: 8.0, 1,250 or 1/2."""
+    """The value of a text such as 8.0, 1,250 or 1/2; None if it is not a number."""
     try:
         return Fraction(re.sub(r"(?<=\d),(?=\d{3}(?!\d))", "", text))
     except (ValueError, ZeroDivisionError):
@@ -74,12 +74,12 @@ def one_line(text: str) -> str:
     return " ".join(text.split())
 
 
-def asked(question: str, answer: str, kind: str, **more: object) -> Fields:
+def question_fields(question: str, answer: str, kind: str, **more: object) -> Fields:
     """The fields of a question without a document."""
     return {"text": question, "answer": answer, "kind": kind, "content": content_of(question), **more}
 
 
-def asked_about(document: Iterable[str], query: str, **more: object) -> Fields:
+def document_fields(document: Iterable[str], query: str, **more: object) -> Fields:
     """The fields of a question about a document: one line per paragraph or turn, an empty line, the query."""
     lines = [line for line in map(one_line, document) if line]
     if not lines:
@@ -99,14 +99,14 @@ def gsm8k(row: dict) -> Fields:
     answer = number.strip().replace(",", "")
     if not mark or not PLAIN_NUMBER.fullmatch(answer):
         raise StudyError("column answer does not end in '#### ' and a number")
-    return asked(question, answer, "number", solution=re.sub(r"<<.*?>>", "", reasoning).strip())
+    return question_fields(question, answer, "number", solution=re.sub(r"<<.*?>>", "", reasoning).strip())
 
 
 def math(row: dict) -> Fields:
     """Columns problem, solution, level ("Level 4" or 4; "Level ?" counts as 0), and answer in MATH-500."""
     problem, solution = text_in(row, "problem"), text_in(row, "solution")
     answer = text_in(row, "answer") if "answer" in row else boxed_gold(problem, solution)
-    return asked(problem, answer, "latex", solution=solution, level=level_of(row.get("level", 0)))
+    return question_fields(problem, answer, "latex", solution=solution, level=level_of(row.get("level", 0)))
 
 
 def level_of(value: object) -> int:
@@ -171,7 +171,7 @@ def metamathqa(row: dict) -> Fields:
         raise StudyError("column response does not end in 'The answer is:' and an answer")
     plain = answer.replace(",", "")
     number = text_in(row, "type").startswith("GSM") and PLAIN_NUMBER.fullmatch(plain)
-    fields = asked(query, plain, "number") if number else asked(query, answer, "latex")
+    fields = question_fields(query, plain, "number") if number else question_fields(query, answer, "latex")
     return {**fields, "content": content_of(origin), "solution": re.sub(r"\n####.*\s*$", "", reasoning).strip()}
 
 
@@ -192,10 +192,11 @@ def unfold(questions_of: Callable[[dict], list[dict]], raws: Sequence[Raw]) -> l
     return unfolded
 
 
-def lettered(raws: Sequence[Raw]) -> list[Raw]:
+def medmcqa_letters(raws: Sequence[Raw]) -> list[Raw]:
     """MedMCQA's `cop` as a letter. It counts from 1 in the original files and from 0 on the hub, where -1 is no label.
 
-    A single row does not show which, but all rows together do: 0 occurs only on the hub, 4 only in the original files.
+    All rows together show which: 0 occurs only on the hub, 4 only in the original files. Raises StudyError if both or
+    neither occur.
     """
     seen = {raw.data["cop"] for raw in raws if type(raw.data.get("cop")) is int}
     if not seen:
@@ -204,23 +205,22 @@ def lettered(raws: Sequence[Raw]) -> list[Raw]:
     if from_zero == from_one:
         many = "both 0 and 4 occur" if from_one else "neither 0 nor 4 occurs"
         raise StudyError(f"{raws[0].file}: does cop count from 0 or from 1? {many}; load one whole split")
-    kept = []
+    converted = []
     for raw in raws:
         cop = raw.data.get("cop")
         if type(cop) is int and 0 <= cop - from_one < 4:
             raw = replace(raw, data={**raw.data, "cop": LETTERS[cop - from_one]})
         elif cop in (-1, None):
             raw = replace(raw, problem=raw.problem or "column cop holds no label; the test split's are not public")
-        kept.append(raw)
-    return kept
+        converted.append(raw)
+    return converted
 
 
 def medmcqa(row: dict) -> Fields:
-    """Columns question, opa to opd, cop (a letter, see `lettered`), exp; or question, options {A to D}, answer_idx,
-    answer.
+    """Columns question, opa to opd, cop (see `medmcqa_letters`), exp; or question, options {A to D}, answer_idx, answer.
 
-    The content is the question without its options. Equal stems count as one question, so rather too many are removed
-    from training than too few.
+    The content is the question without its options. Equal stems count as one question, so that too many rather
+    than too few are removed from training.
     """
     question = text_in(row, "question")
     if "options" in row:
@@ -243,7 +243,7 @@ def medmcqa(row: dict) -> Fields:
     listed = "\n".join(f"{letter}) {choice}" for letter, choice in zip(LETTERS, choices, strict=True))
     explained = row.get("exp")
     solution = explained.strip() if isinstance(explained, str) else ""
-    return {**asked(question, answer, "choice", solution=solution), "text": f"{question}\n{listed}"}
+    return {**question_fields(question, answer, "choice", solution=solution), "text": f"{question}\n{listed}"}
 
 
 def hotpotqa(row: dict) -> Fields:
@@ -261,7 +261,7 @@ def hotpotqa(row: dict) -> Fields:
                 paragraphs.append(f"{title}: {' '.join(sentences)}")
             case _:
                 raise StudyError("column context does not hold titles and lists of sentences")
-    fields = asked_about(paragraphs, question, answer=answer)
+    fields = document_fields(paragraphs, question, answer=answer)
     return {**fields, "content": content_of(question)}
 
 
@@ -286,7 +286,7 @@ def qasper(row: dict) -> Fields:
     if not golds:
         raise StudyError("column answers is empty")
     first, *others = dict.fromkeys(golds)
-    return asked_about(row["document"], question, answer=first, references=others)
+    return document_fields(row["document"], question, answer=first, references=others)
 
 
 def qasper_answer(annotation: dict) -> str:
@@ -314,7 +314,7 @@ def qmsum_queries(meeting: dict) -> list[dict]:
 
 def qmsum(row: dict) -> Fields:
     """Columns query, answer, document."""
-    return asked_about(row["document"], text_in(row, "query"), answer=text_in(row, "answer"))
+    return document_fields(row["document"], text_in(row, "query"), answer=text_in(row, "answer"))
 
 
 def truthfulqa(row: dict) -> Fields:
@@ -324,4 +324,4 @@ def truthfulqa(row: dict) -> Fields:
     right = texts_in(row, "correct_answers", "Correct Answers")
     wrong = texts_in(row, "incorrect_answers", "Incorrect Answers")
     others = [answer for answer in dict.fromkeys(right) if answer != best]
-    return asked(question, best, "text", references=others, distractors=list(dict.fromkeys(wrong)))
+    return question_fields(question, best, "text", references=others, distractors=list(dict.fromkeys(wrong)))

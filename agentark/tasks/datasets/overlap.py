@@ -12,11 +12,11 @@ from agentark.tasks.datasets.content import content_of
 def separate(questions: Sequence[Question]) -> tuple[list[Question], list[dict]]:
     """Remove training and validation questions that occur in a test set, and count overlaps by pair of data sets.
 
-    Questions are compared by `content`, training questions also by their own text: the content of a MetaMathQA question
-    is that of its original, and neither may be a test question. A question whose content has its choices and one whose
-    content has none (MedMCQA) are compared without them. Returns the remaining questions, in order, and one row
-    per overlapping pair: task, split, task of the test set, numbers of shared and removed questions. Overlaps between
-    two test sets are counted but not removed. A question in two test sets counts in both pairs.
+    Questions are compared by `content`, training questions also by their own text: a MetaMathQA question has the
+    content of its original, and neither may be a test question. If only one of two contents includes choices (MedMCQA's
+    has none), the choices are ignored. Returns the remaining questions, in order, and one row per overlapping pair:
+    task, split, task of the test set, numbers of shared and removed questions. Overlaps between two test sets are
+    counted but not removed. A question in two test sets counts in both pairs.
     """
     tests: dict[str, set[str]] = defaultdict(set)
     stems: dict[str, set[str]] = defaultdict(set)

@@ -1,7 +1,7 @@
 r"""A user's own questions: a file, a folder or a hub data set with one question per row.
 
-A row has a question and an answer, and optionally their kind, a worked solution, and choices. Columns may have other
-names (`COLUMNS`). Which rows are for training and which for tests is decided in parts.py.
+A row has a question and an answer, and optionally the answer's kind, a worked solution, and choices. Columns may have
+other names than those in `COLUMNS`. parts.py decides which rows are for training and which for tests.
 """
 
 import math
@@ -14,8 +14,8 @@ from agentark.answers import gradable
 from agentark.answers.correct import POWER_2_3, SYMBOL
 from agentark.answers.spellings import FRAC, NUMBER, clean, plain
 from agentark.schemas import AnswerKind
-from agentark.tasks.datasets.choices import chosen
-from agentark.tasks.datasets.formats import Fields, asked, boxes, column, text_in
+from agentark.tasks.datasets.choices import choice_fields
+from agentark.tasks.datasets.formats import Fields, boxes, column, question_fields, text_in
 from agentark.tasks.datasets.rows import Raw, is_read
 
 COLUMNS = {name: name for name in ("question", "answer", "kind", "solution", "choices")}
@@ -24,16 +24,16 @@ CONFIG = re.compile(r"(.*[^:/]):([\w.-]+)")  # as in org/name:config
 
 # Words that make an answer more than a number: a day ("4 july"), a year ("44 bc"), a comparison ("5 or")
 NO_UNIT = (
-    r"(?!(?:january|february|march|april|may|june|july|august|september|october|november|december|and|but|the|not|out|off"
-    r"|from|with|more|less|plus|minus|bce)\b)"
+    r"(?!(?:january|february|march|april|may|june|july|august|september|october|november|december|and|but|the|not|out"
+    r"|off|from|with|more|less|plus|minus|bce)\b)"
 )
 CODES = "USD|EUR|GBP|JPY|CNY|INR|CHF|CAD|AUD|NZD|KRW|BRL|MXN|SEK|NOK|DKK|ZAR|PKR"
 CURRENCY = rf"(?:(?:US|A|C)?[$]|[€£₹¥]|Rs\.?|(?:{CODES})\b)"
 MEASURE = (
     r"(?i:percent|per cent|degrees?(?: celsius| fahrenheit)?|celsius|fahrenheit|kelvin|newtons?|joules?|watts?|volts?"
     r"|hertz|dollars?|euros?|pounds?|rupees?|yen|yuan|years?(?: old)?|months?|weeks?|days?|hours?|minutes?|seconds?"
-    r"|(?:square |cubic )?(?:kilo|centi|milli)?met(?:re|er)s?|(?:square |cubic )?(?:foot|feet|inch(?:es)?|yards?|miles?)"
-    r"|(?:kilo|milli)?grams?|(?:milli)?lit(?:re|er)s?)"
+    r"|(?:square |cubic )?(?:kilo|centi|milli)?met(?:re|er)s?|(?:square |cubic )?(?:foot|feet|inch(?:es)?|yards?"
+    r"|miles?)|(?:kilo|milli)?grams?|(?:milli)?lit(?:re|er)s?)"
 )
 THING = rf"(?:{MEASURE}|{NO_UNIT}[a-z]{{3,}})"
 WHOLE_NUMBER = re.compile(
@@ -49,13 +49,13 @@ WORKED = re.compile(r"(?P<reasoning>.*?)\s*####[ \t]*(?P<answer>[^\n#]+)", re.DO
 
 
 def is_own(task: str) -> bool:
-    """Whether the name of a task is the place of a user's questions: a path, or a data set on the hub."""
+    """Whether a task is a user's own questions, which are named by a path or a data set on the hub."""
     return "/" in task or is_read(Path(task))
 
 
 def task_of(task: str) -> str:
-    """The name of a task in all tables: for own questions the name of their file, folder or data set (and its
-    configuration) without the suffix of a file, with `-` for every character but letters, digits and `_`."""
+    """The name of a task in all tables. For own questions: the name of their file without suffix, of their folder or of
+    their data set and its configuration, with `-` in place of characters other than letters, digits and `_`."""
     if not is_own(task):
         return task
     path = Path(task)
@@ -76,27 +76,27 @@ def question(row: dict, columns: Mapping[str, str]) -> Fields:
         if not math.isfinite(answer):  # also JSON's NaN, and a number too large for a float
             raise StudyError(f"column {columns['answer']} holds {answer}, not a number")
         row = {**row, columns["answer"]: str(answer)}
-    whole = text_in(row, columns["answer"])
-    answer, reasoning = worked(whole)
-    choices, solution, kind = (present(row.get(columns[name])) for name in ("choices", "solution", "kind"))
-    usual = "choice" if choices else kind_of(answer, formula=answer != whole and "boxed" in whole)
+    full = text_in(row, columns["answer"])
+    answer, reasoning = answer_and_solution(full)
+    choices, solution, kind = (value_or_none(row.get(columns[name])) for name in ("choices", "solution", "kind"))
+    usual = "choice" if choices else kind_of(answer, formula=answer != full and "boxed" in full)
     kind = kind or usual
     if kind not in KINDS:
         raise StudyError(f"column {columns['kind']} is {kind!r:.60}; choose one of {', '.join(KINDS)}")
     given = solution.strip() if isinstance(solution, str) else ""
-    fields = asked(text, answer, kind, solution=given or reasoning)
-    return fields | chosen(text, answer, choices, columns["choices"]) if kind == "choice" else fields
+    fields = question_fields(text, answer, kind, solution=given or reasoning)
+    return fields | choice_fields(text, answer, choices, columns["choices"]) if kind == "choice" else fields
 
 
-def present(value: object) -> object:
+def value_or_none(value: object) -> object:
     """A value; None for the empty field of a CSV file and the NaN of a table."""
     blank = isinstance(value, str) and not value.strip()
     return None if blank or (isinstance(value, float) and math.isnan(value)) else value
 
 
-def worked(answer: str) -> tuple[str, str]:
+def answer_and_solution(answer: str) -> tuple[str, str]:
     r"""The final answer and the reasoning before it, for an answer that ends as in GSM8K ("... #### 4") or has its
-    result in a \boxed, as in MATH. Any other answer is final."""
+    result in a \boxed, as in MATH. Any other answer is final and has no reasoning."""
     if match := WORKED.fullmatch(answer):
         number = re.sub(r"(?<=\d),(?=\d{3})", "", match["answer"].strip())
         return number, re.sub(r"<<.*?>>", "", match["reasoning"]).strip()
@@ -104,15 +104,15 @@ def worked(answer: str) -> tuple[str, str]:
         (box,) = boxes(answer)
     except (StudyError, ValueError):  # none, several, or one that is not closed
         return answer, ""
-    alone = answer.startswith("\\") and answer.endswith("}")
-    return (box, "" if alone else answer) if box else (answer, "")
+    only_box = answer.startswith("\\") and answer.endswith("}")
+    return (box, "" if only_box else answer) if box else (answer, "")
 
 
 def kind_of(answer: str, formula: bool) -> AnswerKind:
     """The kind of an answer without choices: a number only if the whole answer is one, with at most a currency sign, a
-    percent sign or a unit. The number within another answer ("Apollo 11") does not decide whether it is right.
+    percent sign or a unit. A number within another answer ("Apollo 11") does not decide whether it is right.
 
-    formula: the answer is from a box, and so a formula even without marks of LaTeX.
+    formula: whether the answer is from a box. It is then a formula even without LaTeX commands.
     """
     if is_number(answer) and can_grade(answer, "number"):
         return "number"
@@ -134,7 +134,7 @@ def can_grade(answer: str, kind: AnswerKind) -> bool:
     return True
 
 
-def named(columns: Mapping[str, str]) -> dict[str, str]:
+def column_names(columns: Mapping[str, str]) -> dict[str, str]:
     """The column of each key. Raises StudyError for an unknown key, and for two keys with one column.
 
     The solution may be the answer's column: an answer that ends in its result is reduced to it.
@@ -152,13 +152,13 @@ def named(columns: Mapping[str, str]) -> dict[str, str]:
 def check_columns(
     source: str, columns: Mapping[str, str], raws: Sequence[Raw], others: Callable[[], Sequence[Raw]]
 ) -> None:
-    """Raise StudyError for a column that was named for these questions and is in no row, nor in those of `others`."""
-    there = dict.fromkeys(str(name) for raw in raws for name in raw.data)
-    lost = [key for key, name in columns.items() if there and name != key and name not in there]
-    if lost:
-        there |= dict.fromkeys(str(name) for raw in others() for name in raw.data)
-    for key in (key for key in lost if columns[key] not in there):
+    """Raise StudyError if a column in `columns` is in no row of `raws` and in no row of `others`."""
+    existing = dict.fromkeys(str(name) for raw in raws for name in raw.data)
+    missing = [key for key, name in columns.items() if existing and name != key and name not in existing]
+    if missing:
+        existing |= dict.fromkeys(str(name) for raw in others() for name in raw.data)
+    for key in (key for key in missing if columns[key] not in existing):
         raise StudyError(
             f"{source}: no row has the column {columns[key]!r} (questions.columns.{key}); "
-            f"its columns: {', '.join(there):.200}"
+            f"its columns: {', '.join(existing):.200}"
         )

@@ -1,8 +1,8 @@
 """The training and the test part of a user's own questions.
 
-A file or folder with names for both parts keeps them: `train.jsonl` beside `test.jsonl`, or the splits of a hub data set.
-A validation part stands in for tests where there are none. Whatever has only one part gives all splits, by the hash of
-each question's content: about 80 % training, 5 % validation and 15 % test questions.
+Parts that file names (`train.jsonl` beside `test.jsonl`) or the splits of a hub data set name are used as they are. A
+validation part serves as the test part if there is none. A source with only one part is divided into all splits by the
+hash of each question's content: about 80 % training, 5 % validation and 15 % test questions.
 """
 
 import re
@@ -24,7 +24,7 @@ from agentark.tasks.datasets.rows import (
     rows_of,
 )
 
-# of a file's or folder's name, maybe followed by `data` or `set`
+# Words by which the name of a file, folder or split names a part; `data` or `set` may follow a word.
 WORDS = {
     "train": {"train", "training"},
     "test": {"test", "tests", "testing"},
@@ -35,7 +35,7 @@ ABOUT = {"dataset_info.json", "dataset_infos.json", "state.json"}  # files of `d
 
 
 def own_rows(source: str | Path, part: Literal["train", "test"], config: str | None) -> tuple[list[Raw], bool]:
-    """The rows of a part, and whether they are those of both parts, to be divided by the hash of their content.
+    """The rows of a part, and whether they are the rows of both parts, to be divided by the hash of their content.
 
     Raises StudyError if the source is unreadable.
     """
@@ -56,13 +56,13 @@ def own_rows(source: str | Path, part: Literal["train", "test"], config: str | N
                 f"{path / unnamed[0]}: not read, since its name does not say whether it is for training or tests, as that "
                 f"of {one} does; put train or test into its name, or move the file elsewhere"
             )
-        kept, both = holding(names, part)
-        return [row for name in kept for row in file_rows(path / name)], both
+        chosen, both = containing(names, part)
+        return [row for name in chosen for row in file_rows(path / name)], both
     return hub_part(str(source) if path.is_dir() else hub_name(source), part, config)
 
 
 def hub_part(name: str, part: Literal["train", "test"], config: str | None) -> tuple[list[Raw], bool]:
-    """`own_rows` of a data set on the hub, or of a folder with a copy."""
+    """`own_rows` of a data set on the hub, or of a folder with a copy of one."""
     found = {}
     for split in ("train", "test"):
         try:
@@ -70,14 +70,14 @@ def hub_part(name: str, part: Literal["train", "test"], config: str | None) -> t
         except NotLoaded as error:
             if not error.splits:
                 raise StudyError(f"{error} (nor is there a folder of this name)") from None
-            kept, both = holding(error.splits, part)
-            tables = {one: found.get(one) or hub_table(name, one, config, None) for one in kept}
+            chosen, both = containing(error.splits, part)
+            tables = {one: found.get(one) or hub_table(name, one, config, None) for one in chosen}
             return [row for one, table in tables.items() for row in rows_of(table, name, one)], both
     return rows_of(found[part], name, part), False
 
 
-def holding(names: Sequence[str], part: Literal["train", "test"]) -> tuple[list[str], bool]:
-    """Those of the files or splits that hold a part, and whether they hold both."""
+def containing(names: Sequence[str], part: Literal["train", "test"]) -> tuple[list[str], bool]:
+    """The files or splits that contain a part, and whether they contain both parts."""
     named = {one: [name for name in names if part_of(name) == one] for one in WORDS}
     train, test = named["train"], named["test"] or named["evaluation"] or named["validation"]
     if train and test:
@@ -86,11 +86,11 @@ def holding(names: Sequence[str], part: Literal["train", "test"]) -> tuple[list[
 
 
 def part_of(name: str) -> str:
-    """The part that a path names, in its last component that names one; "" if none does."""
+    """The part named by the last component of a path that names exactly one; "" if none does."""
     for piece in reversed(Path(name).parts):
-        there = [word.lower() for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+", piece)]
-        there += [first + second for first, second in pairwise(there)]  # held_out
-        found = {part for part, words in WORDS.items() if {re.sub("(?:data|set)$", "", word) for word in there} & words}
+        terms = [word.lower() for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+", piece)]
+        terms += [first + second for first, second in pairwise(terms)]  # held_out
+        found = {part for part, words in WORDS.items() if {re.sub("(?:data|set)$", "", word) for word in terms} & words}
         if len(found) == 1:
             return found.pop()
     return ""

@@ -30,7 +30,7 @@ class Raw:
 
 
 class NotLoaded(Exception):
-    """A data set of the hub that cannot be loaded. `splits`: those that it has, if it only lacks the split."""
+    """A hub data set cannot be loaded. `splits`: the splits that it has, if only the requested one is missing."""
 
     def __init__(self, message: str, splits: list[str]):
         super().__init__(message)
@@ -38,11 +38,11 @@ class NotLoaded(Exception):
 
 
 def read_rows(source: str | Path, split: str, config: str | None, revision: str | None) -> list[Raw]:
-    """All rows of `split` (by the data set's own name) in a hub data set, a folder or a file.
+    """Return all rows of `split` (the data set's own name for it) in a hub data set, a folder or a file.
 
     A folder with Parquet files is read as a copy of a hub data set. In other folders the files with the split's name in
-    their path are read, or the only file. A single file is read whole. Raises StudyError if a file is unreadable; a
-    single unreadable row is returned with its `problem`.
+    their path are read, or the only file. For a file, all rows are read. Raises StudyError if a file is unreadable; an
+    unreadable row is returned with its `problem`.
     """
     path = Path(source)
     if path.is_dir() and any(path.rglob("*.parquet")):
@@ -54,14 +54,14 @@ def read_rows(source: str | Path, split: str, config: str | None, revision: str 
 
 
 def hub_name(source: str | Path) -> str:
-    """The name of a data set on the hub. Raises StudyError if it can only be that of a file or folder."""
+    """Return the name of a hub data set. Raises StudyError if `source` can only be a file or folder."""
     if is_read(Path(source)) or not HUB_NAME.fullmatch(str(source)):
         raise StudyError(f"{source}: no such file or folder; download the data set there, or name one on the hub")
     return str(source)
 
 
 def hub_rows(name: str, split: str, config: str | None, revision: str | None) -> list[Raw]:
-    """All rows of a split of a data set on the hub, or of a local copy. Raises StudyError if it cannot be loaded."""
+    """Return all rows of a split of a hub data set or its local copy. Raises StudyError if it cannot be loaded."""
     try:
         return rows_of(hub_table(name, split, config, revision), name, split)
     except NotLoaded as error:
@@ -76,10 +76,10 @@ def rows_of(table: Iterable[dict], name: str, split: str) -> list[Raw]:
 
 
 def hub_table(name: str, split: str, config: str | None, revision: str | None) -> Iterable[dict]:
-    """A split as `datasets` loads it. Raises NotLoaded, and StudyError if a configuration has to be named."""
+    """Load a split with `datasets`. Raises NotLoaded; StudyError if the name of a configuration is needed."""
     import datasets  # a slow import that generated questions do not need
 
-    # A local folder is prepared again each time, since its cache would survive a change of the files.
+    # A local folder is prepared again each time, since its cache would remain after a change of the files.
     mode = "force_redownload" if Path(name).is_dir() else "reuse_dataset_if_exists"
     try:
         return datasets.load_dataset(name, config, split=split, revision=revision, download_mode=mode)
@@ -97,7 +97,7 @@ def hub_table(name: str, split: str, config: str | None, revision: str | None) -
 
 
 def files_in(path: Path, split: str) -> list[Path]:
-    """The data files in a folder with the split's name in their path, sorted by path; or the file itself."""
+    """Return a folder's data files with the split's name in their path, sorted by path; or the file itself."""
     if path.is_file():
         return [path]
     files = sorted(file for file in path.rglob("*") if is_read(file) and is_data(file.relative_to(path)))
@@ -109,7 +109,7 @@ def files_in(path: Path, split: str) -> list[Path]:
 
 
 def is_data(path: Path) -> bool:
-    """Whether a path is a data file, not a leftover of an editor, archive or operating system.
+    """Return whether a path is a data file, not a leftover of an editor, archive or operating system.
 
     Excluded are `__MACOSX` and all hidden files and folders, such as `._x` (bids-standard/pybids#1069),
     `.ipynb_checkpoints` and the hub's `.cache`.
@@ -118,7 +118,7 @@ def is_data(path: Path) -> bool:
 
 
 def file_rows(path: Path) -> list[Raw]:
-    """The rows of one file, by its suffix. Raises StudyError if the file is unreadable or has no rows."""
+    """Read the rows of one file, by its suffix. Raises StudyError if the file is unreadable or has no rows."""
     if not is_read(path):
         raise StudyError(f"{path}: the suffix is not one of {', '.join(READERS)}; convert the file to one of them")
     try:
@@ -142,7 +142,7 @@ PACKED = {b"\x1f\x8b": "gzip", b"PK\x03\x04": "zip", b"BZh": "bzip2", b"\xfd7zXZ
 
 
 def packed(path: Path) -> str:
-    """The kind of archive that a file is, by its first bytes; "" for none."""
+    """Return the archive format of a file, by its first bytes; "" if it is no archive."""
     if not path.is_file():
         return ""
     with path.open("rb") as file:
@@ -151,11 +151,11 @@ def packed(path: Path) -> str:
 
 
 class Twice(ValueError):
-    """A column or key that occurs twice: which of its values counts is not known."""
+    """A column or key occurs twice, so its value is ambiguous."""
 
 
-def once_each(pairs: list[tuple[str, object]]) -> dict:
-    """The pairs of a JSON object. Raises Twice for a repeated key."""
+def unique_pairs(pairs: list[tuple[str, object]]) -> dict:
+    """Return the pairs of a JSON object as a dict. Raises Twice for a repeated key."""
     found = dict(pairs)
     if len(found) < len(pairs):
         names = [name for name, _ in pairs]
@@ -177,10 +177,10 @@ def json_lines(path: Path) -> Numbered:
 
 
 def lines_of_json(text: str) -> Numbered:
-    for number, line in enumerate(text.split("\n"), start=1):  # not splitlines(), since JSON strings may hold U+2028
+    for number, line in enumerate(text.split("\n"), start=1):  # not splitlines(), since JSON strings may contain U+2028
         if line.strip():
             try:
-                yield number, json.loads(line, object_pairs_hook=once_each), ""
+                yield number, json.loads(line, object_pairs_hook=unique_pairs), ""
             except Twice as error:
                 yield number, {}, str(error)
             except (ValueError, RecursionError) as error:
@@ -188,10 +188,10 @@ def lines_of_json(text: str) -> Numbered:
 
 
 def json_file(path: Path) -> Numbered:
-    """A list of rows, one row, rows by key (QASPER), or JSON lines in a .json file (MedMCQA's train.json)."""
+    """Read a list of rows, one row, rows by key (QASPER), or JSON lines in a .json file (MedMCQA's train.json)."""
     text = path.read_text("utf-8-sig")
     try:
-        content = json.loads(text, object_pairs_hook=once_each)
+        content = json.loads(text, object_pairs_hook=unique_pairs)
     except json.JSONDecodeError as error:
         if error.msg != "Extra data":
             raise
@@ -206,15 +206,15 @@ def json_file(path: Path) -> Numbered:
 
 
 def csv_file(path: Path) -> Numbered:
-    csv.field_size_limit(2**31 - 1)  # of characters; the usual limit of 131,072 is below a long document
+    csv.field_size_limit(2**31 - 1)  # characters; long documents exceed the default limit of 131,072
     with path.open(encoding="utf-8-sig", newline="") as file:
         table = csv.DictReader(file, strict=True)
         names = [name for name in table.fieldnames or () if name]
         if twice := [name for name in names if names.count(name) > 1]:
             raise Twice(f"the header has the column {twice[0]!r:.60} twice")
         for number, row in enumerate(table, start=1):
-            whole = None not in row and None not in row.values()
-            yield number, row if whole else {}, "" if whole else "not as many fields as the header"
+            complete = None not in row and None not in row.values()
+            yield number, row if complete else {}, "" if complete else "not as many fields as the header"
 
 
 def parquet_file(path: Path) -> Numbered:
@@ -230,12 +230,12 @@ SHORT = {"float": np.float32, "halffloat": np.float16}  # Arrow's names
 
 
 def innermost(kind: pa.DataType) -> pa.DataType:
-    """The type of a column's values, also of those in lists."""
+    """Return the type of a column's values; for lists, the type of their innermost values."""
     return innermost(kind.value_type) if pa.types.is_list(kind) or pa.types.is_large_list(kind) else kind
 
 
 def shortest(value: object, kind: type) -> object:
-    """A number of fewer than 64 bits as the shortest decimal that is this number, 0.1 instead of 0.10000000149011612."""
+    """Convert a float of fewer than 64 bits to its shortest decimal form: 0.1, not 0.10000000149011612."""
     if isinstance(value, list):
         return [shortest(one, kind) for one in value]
     return float(str(kind(value))) if isinstance(value, float) else value
@@ -245,15 +245,15 @@ READERS = {".json": json_file, ".jsonl": json_lines, ".csv": csv_file, ".parquet
 
 
 def is_read(path: Path) -> bool:
-    """Whether files with this suffix are read, in upper or lower case."""
+    """Return whether files with this suffix, in upper or lower case, can be read."""
     return path.suffix.lower() in READERS
 
 
 def shape(data: object) -> str:
-    """The problem of a row that is not an object with columns, else ""."""
+    """Return the problem of a row that is not an object with columns, else ""."""
     return "" if isinstance(data, dict) else f"the row is a {type(data).__name__}, not an object with columns"
 
 
 def key_of(data: object) -> str:
-    """The row's id in its data set, or "" if it has none."""
+    """Return the row's id in its data set, or "" if it has none."""
     return next((str(data[k]) for k in KEYS if data.get(k)), "") if isinstance(data, dict) else ""

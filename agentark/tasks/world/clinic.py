@@ -1,9 +1,9 @@
-"""Two-hop questions over two bodies of invented facts, for debates among specialists.
+"""Two-hop questions about two sets of invented facts, for debates among specialists.
 
 Each drug cures one illness, and each illness has five attributes (region, organ, ...). A question names a drug and asks
 for an attribute of the illness that it cures. The facts are never stated in a question. One specialist is trained on
-what the drugs cure, the other on the attributes of illnesses, so neither can answer alone. The facts of `STUDY` are for
-the questions of the study, those of `PRACTICE` for a student's base, which learns the form of a solution from them.
+what the drugs cure, the other on the attributes of illnesses, so neither can answer without the other. The study's
+questions are about `STUDY`. A student's base model learns the form of a solution from `PRACTICE`.
 """
 
 import random
@@ -24,7 +24,7 @@ SHARES: dict[Split, int] = {"train": 55, "validation": 5, "test": 40}
 
 @dataclass(frozen=True)
 class Facts:
-    """A body of facts: drug -> illness, and (attribute, illness) -> value."""
+    """A set of facts: drug -> illness, and (attribute, illness) -> value."""
 
     cures: dict[str, str]
     values: dict[tuple[str, str], str]
@@ -35,7 +35,7 @@ class Facts:
 
 
 def facts(part: slice, illnesses: slice, seed: str) -> Facts:
-    """Facts about a part of the drugs and illnesses; every illness is cured by equally many drugs."""
+    """Draw facts about a part of the drugs and illnesses. Each illness is cured by the same number of drugs."""
     rng = random.Random(seed)
     drugs, cured = list(CLINIC_DRUGS[part]), list(CLINIC_ILLNESSES[illnesses])
     rng.shuffle(drugs)
@@ -54,7 +54,7 @@ PAIRS: dict[Split, list[tuple[str, str]]] = {
 }
 
 
-def asked(drug: str, attribute: str, known: Facts) -> Draft:
+def question_text(drug: str, attribute: str, known: Facts) -> Draft:
     """The question for an attribute of the illness that a drug cures, with its graph."""
     illness = known.cures[drug]
     draft = Draft(text=f"what is the {attribute} of the illness that {drug} cures ?", goals=(f"{attribute} {illness}",))
@@ -79,7 +79,7 @@ class Clinic(Task):
     levels, hard = (2,), ()
 
     def draw(self, rng: random.Random, split: Split, level: int) -> Draft:
-        """A question of the body STUDY. Raises StudyError for a split without questions or another level."""
+        """A question about STUDY. Raises StudyError for a split without questions and for any level but 2."""
         if not PAIRS[split] or level not in self.levels:
             raise StudyError(f"{self.name}: no question of level {level} found for split {split}; use another level")
-        return asked(*rng.choice(PAIRS[split]), STUDY)
+        return question_text(*rng.choice(PAIRS[split]), STUDY)

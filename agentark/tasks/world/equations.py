@@ -4,7 +4,7 @@ import itertools
 import random
 import re
 
-from agentark.tasks.world.family import Draft, Task, Way, some
+from agentark.tasks.world.family import Draft, Task, Way, sample_of
 from agentark.tasks.world.words import UNKNOWNS
 
 
@@ -19,7 +19,7 @@ class Equation(Task):
     levels, hard = (2, 3, 4), (5, 6)
 
     def draft(self, rng: random.Random, level: int) -> Draft | None:
-        names = some(rng, UNKNOWNS, level + 2)
+        names = sample_of(rng, UNKNOWNS, level + 2)
         draft = Draft()
         values: dict[str, int] = {}
         clauses, shapes, steps = [], [], 0

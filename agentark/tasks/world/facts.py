@@ -1,12 +1,12 @@
 """Multiple choice over a fixed set of invented medical facts (modelled on MedMCQA).
 
-Each illness has one cure, each drug one dose. The facts are the same in every question and never stated in one: a model
-can only know them from base training, as a pretrained model knows medicine.
+Each illness has one cure, each drug one dose. The facts are the same in all questions, and no question states them: a
+model can only know them from base training, as a pretrained model knows medicine.
 """
 
 import random
 
-from agentark.tasks.world.family import Draft, Task, Way, some
+from agentark.tasks.world.family import Draft, Task, Way, sample_of
 from agentark.tasks.world.words import DRUGS, ILLNESSES
 
 _rng = random.Random("facts 1")
@@ -25,7 +25,7 @@ class Facts(Task):
         phrases = []
         # An item takes one step to recall its dose, one more if named by illness, one more if taken several times.
         items = 1 if level <= 2 else 2
-        for illness in some(rng, ILLNESSES, items):
+        for illness in sample_of(rng, ILLNESSES, items):
             drug, count = CURE[illness], rng.choice([1, 2, 3, 4])
             by_illness = rng.random() < 0.5
             before: tuple[str, ...] = ()

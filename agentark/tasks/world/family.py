@@ -138,6 +138,6 @@ class Task:
         ]
 
 
-def some(rng: random.Random, items: tuple[str, ...], n: int) -> list[str]:
+def sample_of(rng: random.Random, items: tuple[str, ...], n: int) -> list[str]:
     """`n` distinct items in random order."""
     return rng.sample(items, n)

@@ -44,7 +44,7 @@ LARGER = (
 )
 UNKNOWN = range(13, 41)  # of a linear equation k * x + c = d; training has x of 2 to 12 and c of 2 to 20
 CONSTANT = range(21, 61)
-DRAWS = 200  # attempts before a question counts as one that allows no perturbation; more attempts rarely succeed
+DRAWS = 200  # attempts before a question counts as impossible to perturb; more attempts rarely succeed
 
 
 def sentences(text: str) -> list[str]:
@@ -52,7 +52,7 @@ def sentences(text: str) -> list[str]:
     return re.split(r" [.?](?: |$)", text)[:-1]
 
 
-def joined(lines: Sequence[str]) -> str:
+def join_sentences(lines: Sequence[str]) -> str:
     """Join sentences to a text; one that begins with "how many" ends in a question mark."""
     return " ".join(f"{s} {'?' if s.startswith('how many') else '.'}" for s in lines)
 
@@ -99,7 +99,7 @@ def read(text: str) -> Draft | None:
 
 
 def names(lines: list[str], rng: random.Random) -> list[str]:
-    """Replace all people, items and unknowns by others in the same alphabetical order, which the world's lists keep."""
+    """Replace all people, items and unknowns. Keep their alphabetical order, because the world's lists follow it."""
     words = set(" ".join(lines).split())
     exchange: dict[str, str] = {}
     for pool in (PEOPLE, ITEMS, UNKNOWNS):
@@ -110,13 +110,13 @@ def names(lines: list[str], rng: random.Random) -> list[str]:
 
 def order(lines: list[str], rng: random.Random) -> list[str] | None:
     """Shuffle the sentences before the question; None if there is only one."""
-    *facts, asks = lines
+    *facts, question = lines
     if len(facts) < 2:
         return None
     shuffled = facts
     while shuffled == facts:
         shuffled = rng.sample(facts, len(facts))
-    return [*shuffled, asks]
+    return [*shuffled, question]
 
 
 def distractor(lines: list[str], rng: random.Random) -> list[str]:
@@ -127,12 +127,12 @@ def distractor(lines: list[str], rng: random.Random) -> list[str]:
     words = set(" ".join(lines).split())
     amount = rng.choice([n for n in range(2, 21) if str(n) not in words])
     item = words & set(ITEMS)
-    idle = rng.choice([n for n in (PEOPLE if item else UNKNOWNS) if n not in words])
+    extra = rng.choice([n for n in (PEOPLE if item else UNKNOWNS) if n not in words])
     at = rng.randrange(len(lines))
-    return [*lines[:at], f"{idle} has {amount} {item.pop()}" if item else f"{idle} = {amount}", *lines[at:]]
+    return [*lines[:at], f"{extra} has {amount} {item.pop()}" if item else f"{extra} = {amount}", *lines[at:]]
 
 
-def larger(lines: list[str], rng: random.Random) -> list[str]:
+def larger_numbers(lines: list[str], rng: random.Random) -> list[str]:
     """Replace all numbers except factors by numbers above the training range."""
 
     def enlarged(sentence: str) -> str:
@@ -147,7 +147,7 @@ def larger(lines: list[str], rng: random.Random) -> list[str]:
 
 
 EDITS: dict[str, Callable[[list[str], random.Random], list[str] | None]] = {
-    "names": names, "order": order, "distractor": distractor, "larger": larger,
+    "names": names, "order": order, "distractor": distractor, "larger": larger_numbers,
 }  # fmt: skip
 
 

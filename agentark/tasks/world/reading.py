@@ -3,7 +3,7 @@ and the digest of a dialogue (QMSum)."""
 
 import random
 
-from agentark.tasks.world.family import Draft, Task, Way, some
+from agentark.tasks.world.family import Draft, Task, Way, sample_of
 from agentark.tasks.world.words import ANIMALS, CITIES, COLOURS, OBJECTS, PEOPLE
 
 
@@ -14,8 +14,8 @@ class Hops(Task):
     levels, hard = (2, 3, 4), (4,)
 
     def draft(self, rng: random.Random, level: int) -> Draft | None:
-        people, cities = some(rng, PEOPLE, 6), some(rng, CITIES, 3)
-        pets, colours = some(rng, ANIMALS, 3), some(rng, COLOURS, 3)
+        people, cities = sample_of(rng, PEOPLE, 6), sample_of(rng, CITIES, 3)
+        pets, colours = sample_of(rng, ANIMALS, 3), sample_of(rng, COLOURS, 3)
         residents, leaders = people[:3], people[3:]
         sentences = [f"{p} lives in {c} ." for p, c in zip(residents, cities, strict=True)]
         sentences += [f"{c} is led by {p} ." for p, c in zip(leaders, cities, strict=True)]
@@ -45,13 +45,13 @@ class Hops(Task):
 
 
 class Passage(Task):
-    """A report with many numbers, few of which are relevant."""
+    """A report with many numbers; only a few are relevant."""
 
     name, plays, kind, held_out = "passage", "QASPER", "number", True
     levels, hard = (3, 4, 5), (6,)
 
     def draft(self, rng: random.Random, level: int) -> Draft | None:
-        colours = some(rng, COLOURS, 6)
+        colours = sample_of(rng, COLOURS, 6)
         weight = {c: rng.randint(2, 45) for c in colours}
         parts = {c: rng.randint(2, 30) for c in colours}
         sentences = [f"the {c} box weighs {weight[c]} ." for c in colours]
@@ -68,7 +68,7 @@ class Passage(Task):
                 return None
             draft.add("more", table[a] - table[b], Way(f"{table[a]} - {table[b]}", (f"{a} {word}", f"{b} {word}")))
             goal = "more"
-            asked = f"how many more is the {word} of the {a} box than of the {b} box ?"
+            query = f"how many more is the {word} of the {a} box than of the {b} box ?"
         else:
             running, name = table[picked[0]], f"{picked[0]} {word}"
             for i, c in enumerate(picked[1:], start=2):
@@ -76,18 +76,18 @@ class Passage(Task):
                 draft.add(step, running + table[c], Way(f"{running} + {table[c]}", (name, f"{c} {word}")))
                 running, name = running + table[c], step
             goal = "total"
-            asked = f"what is the total {word} of the {' and '.join(picked)} box ?"
+            query = f"what is the total {word} of the {' and '.join(picked)} box ?"
             if level % 2 == 0:  # ask for half of the total
                 if running % 2:
                     return None
                 draft.add("half", running // 2, Way(f"{running} / 2", ("total",)))
                 goal = "half"
-                asked = f"what is half the total {word} of the {' and '.join(picked)} box ?"
+                query = f"what is half the total {word} of the {' and '.join(picked)} box ?"
         draft.goals, draft.answer = (goal,), draft.values[goal]
         if any(int(v) > 99 for v in draft.values.values()) or len(draft.solve(rng)) - 1 != level:
             return None
-        draft.text = " ".join(["report .", *sentences, asked])
-        draft.content = f"passage|{asked} {[table[c] for c in picked]}"
+        draft.text = " ".join(["report .", *sentences, query])
+        draft.content = f"passage|{query} {[table[c] for c in picked]}"
         return draft
 
 
@@ -98,8 +98,8 @@ class Digest(Task):
     levels, hard = (2, 3, 4), (5,)
 
     def draft(self, rng: random.Random, level: int) -> Draft | None:
-        first, second = some(rng, PEOPLE, 2)
-        things = some(rng, OBJECTS, level)
+        first, second = sample_of(rng, PEOPLE, 2)
+        things = sample_of(rng, OBJECTS, level)
         turns: list[tuple[str, str]] = []
         settled: dict[str, int] = {}
         story: list[str] = []
@@ -116,10 +116,10 @@ class Digest(Task):
         while any(queues.values()):  # interleave the things at random; turns about one thing keep their order
             thing = rng.choice([t for t in things if queues[t]])
             story.append(queues[thing].pop(0))
-        asked = " , ".join(things)
+        query = " , ".join(things)
         draft = Draft(goals=tuple(things), answer=" , ".join(f"{t} {settled[t]}" for t in things))
         for thing in things:
             draft.add(thing, settled[thing], Way(""))
-        draft.text = " ".join([*story, f"digest : {asked}"])
+        draft.text = " ".join([*story, f"digest : {query}"])
         draft.content = "digest|" + " ".join(f"{t}:{settled[t]}" for t in sorted(things))
         return draft

@@ -3,7 +3,7 @@
 import itertools
 import random
 
-from agentark.tasks.world.family import Draft, Task, Way, some
+from agentark.tasks.world.family import Draft, Task, Way, sample_of
 from agentark.tasks.world.words import ITEMS, PEOPLE
 
 LIMIT = 99  # the largest number in the vocabulary
@@ -11,17 +11,17 @@ OPERATOR = {"more": "+", "fewer": "-", "times": "*", "half": "/", "sum": "+"}
 
 
 class Holdings:
-    """The amount of each person, and how it follows from others' amounts."""
+    """The amount of each person, and its derivation from others' amounts."""
 
     def __init__(self, rng: random.Random, people: int):
         self.rng = rng
-        self.people = some(rng, PEOPLE, people)
+        self.people = sample_of(rng, PEOPLE, people)
         self.item = rng.choice(ITEMS)
         self.amount = {self.people[0]: rng.randint(2, 20)}
         self.relation: dict[str, tuple] = {}
 
     def relate(self, person: str, known: list[str]) -> bool:
-        """Give `person` an amount that follows from one or two of `known`; False if it is not in the range."""
+        """Derive an amount for `person` from one or two of `known`; False if that fails or is not within 1 to LIMIT."""
         rng, of = self.rng, self.rng.choice(known)
         kind = rng.choice(["more", "more", "fewer", "fewer", "times", "times", "half", "sum"])
         base = self.amount[of]
@@ -60,7 +60,7 @@ class Holdings:
         return f"{of} {OPERATOR[kind]} {k}"
 
     def derived(self, person: str) -> tuple[str, ...]:
-        """The person, if their amount has to be derived first."""
+        """The person, if their amount must be derived first; otherwise nothing."""
         return (person,) if person in self.relation else ()
 
     def sentence(self, person: str) -> str:
@@ -88,7 +88,7 @@ class Holdings:
         }[kind]
 
     def content(self, asked: str) -> str:
-        """The problem without names: people as numbers in order of introduction, no item."""
+        """The problem without names and item: people are numbers in order of introduction."""
         index = {p: str(i) for i, p in enumerate(self.people)}
         parts = [str(self.amount[self.people[0]])]
         for person in self.people[1:]:
@@ -100,11 +100,11 @@ class Holdings:
 def drawn_problem(rng: random.Random, level: int) -> tuple[Holdings, Draft] | None:
     """Draw amounts and a question about them that needs exactly `level` steps, with at most one irrelevant person."""
     ask = rng.choice(["one", "one", "together", "more"])
-    closing = {"one": 0, "together": rng.choice([1, 2]), "more": 1}[ask]
-    if level <= closing:
+    final_steps = {"one": 0, "together": rng.choice([1, 2]), "more": 1}[ask]
+    if level <= final_steps:
         return None
-    people = level - closing + 1 + (rng.random() < 0.25)
-    if people < closing + 1:
+    people = level - final_steps + 1 + (rng.random() < 0.25)
+    if people < final_steps + 1:
         return None
     world = Holdings(rng, people)
     for i, person in enumerate(world.people[1:], start=1):
@@ -117,12 +117,12 @@ def drawn_problem(rng: random.Random, level: int) -> tuple[Holdings, Draft] | No
         goal = world.people[-1]
         asked = f"how many {world.item} does {goal} have ?"
     elif ask == "together":
-        members = sorted(some(rng, tuple(world.people), closing + 1))
+        members = sorted(sample_of(rng, tuple(world.people), final_steps + 1))
         goal = "total"
         add_total(draft, world, members)
         asked = f"how many {world.item} do {' and '.join(members)} have together ?"
     else:
-        a, b = some(rng, tuple(world.people), 2)
+        a, b = sample_of(rng, tuple(world.people), 2)
         high, low = world.amount[a], world.amount[b]
         if high <= low:
             return None
@@ -159,7 +159,7 @@ def add_total(draft: Draft, world: Holdings, members: list[str]) -> None:
         draft.add("total", total, Way(f"{amounts[a] + amounts[b]} + {amounts[last]}", (pair, *world.derived(last))))
 
 
-def tell(rng: random.Random, sentences: list[str], asked: str) -> str:
+def shuffled_text(rng: random.Random, sentences: list[str], asked: str) -> str:
     """The sentences, shuffled with probability 1/3, followed by the question."""
     if rng.random() < 1 / 3:
         rng.shuffle(sentences)
@@ -175,7 +175,7 @@ class Word(Task):
         if drawn is None:
             return None
         world, draft = drawn
-        draft.text = tell(rng, [world.sentence(p) for p in world.people], draft.text)
+        draft.text = shuffled_text(rng, [world.sentence(p) for p in world.people], draft.text)
         return draft
 
 
@@ -193,7 +193,7 @@ class Meta(Task):
         if drawn is None:
             return None
         world, draft = drawn
-        draft.text = tell(rng, [world.reworded(p) for p in world.people], draft.text)
+        draft.text = shuffled_text(rng, [world.reworded(p) for p in world.people], draft.text)
         return draft
 
     def reversal(self, rng: random.Random, level: int) -> Draft | None:
@@ -211,6 +211,6 @@ class Meta(Task):
         sentences = [f"{world.people[0]} has some {world.item} ."]
         sentences += [world.sentence(p) for p in world.people[1:]]
         asked = f"how many {world.item} does {world.people[0]} have ?"
-        draft.text = tell(rng, sentences, f"{last} ends up with {world.amount[last]} . {asked}")
+        draft.text = shuffled_text(rng, sentences, f"{last} ends up with {world.amount[last]} . {asked}")
         draft.content = "meta|reversed " + world.content(str(world.amount[last]))
         return draft

@@ -33,7 +33,7 @@ VOCABULARY = tuple(
     )
 )
 
-# The family `clinic` has names of its own, which only its models know: invented drugs and illnesses, and the attributes
+# Names of the family `clinic`, which only its models are trained on: invented drugs and illnesses, and the attributes
 # of illnesses with their values.
 _SYLLABLES = "ba ce di fo gu ha je ki lo mu na pe qui ro su ta ve xi yo zu".split()
 CLINIC_DRUGS = tuple(f"{first}{second}{end}" for end in "nl" for first in _SYLLABLES for second in _SYLLABLES)
