@@ -3,11 +3,14 @@
 import pytest
 import torch
 from PIL import Image
+from transformers import GenerationConfig
 
 from agentark import StudyError, root
 from agentark.distill import sft
 from agentark.distill.settings import SFT
+from agentark.engines import batching
 from agentark.models import loading, vision
+from agentark.models.chat import prompt_ids
 from agentark.tasks import TASKS
 
 LLAMA = root() / "data" / "models" / "llama-small"
@@ -46,6 +49,20 @@ def test_image_features_depend_on_the_image_and_not_on_the_question(base):
     assert features.equal(vision.features_and_reply(base, PICTURE, QUESTIONS[1].text, 1)[0]) and not features.equal(
         other
     )
+
+
+@torch.inference_mode()
+def test_a_batch_of_another_size_generates_the_same_tokens(base):
+    """The model keeps the position offsets of its last batch; prompts that share a prefix must not get them."""
+    model, tokenizer = loading.load(base)
+    chats = [prompt_ids(tokenizer, [{"role": "user", "content": QUESTIONS[0].text}], 4000)]
+    config = GenerationConfig(
+        do_sample=False, max_new_tokens=8, eos_token_id=[tokenizer.eos_token_id], pad_token_id=tokenizer.pad_token_id
+    )
+    for rows in (4, 2, 6):
+        ids = torch.tensor(chats * rows)
+        replies = batching.generate(model, ids, torch.ones_like(ids), config)
+        assert torch.equal(replies, model.generate(ids, attention_mask=torch.ones_like(ids), generation_config=config))
 
 
 def test_training_on_text_changes_only_the_language_model(base, tmp_path):

@@ -137,12 +137,15 @@ def generate(
 
     Faster if most prompts share a prefix or some replies end early (measured by `make bench`).
     """
+    cache = filled(model, input_ids, attention_mask, generation_config.max_new_tokens)
+    if hasattr(model.model, "rope_deltas"):  # Qwen2.5-VL would add those of its last batch after a cached prefix
+        model.model.rope_deltas = None
     with ActiveRows(model, generation_config.eos_token_id):
         return type(model).generate(
             model,
             input_ids=input_ids,
             attention_mask=attention_mask,
-            past_key_values=filled(model, input_ids, attention_mask, generation_config.max_new_tokens),
+            past_key_values=cache,
             generation_config=generation_config,
         )
 
