@@ -121,7 +121,7 @@ def table():
     rows += [prediction(i, "more", "rsft", "s", s, base_correct[i] or i % 3 == s) for i in range(30) for s in (0, 1)]
     rows += [prediction(i, "more", "vote", "", 0, i < 15) for i in range(20)]
     rivals = {"rsft": [{"method": "base", "label": "base"}, {"method": "vote"}, {"label": "none"}]}
-    conditions = {"base": {"variant": ""}, "more": {"variant": "questions", "questions": 400}}
+    conditions = {"base": {"variant": ""}, "more": {"variant": "questions", "questions": 400, "source": "debates"}}
     found = scores(with_conditions(rows, conditions), "data", "t", "word", lambda s: rivals.get(s["method"], []))
     return base_correct, frame(found)
 
@@ -137,6 +137,7 @@ def test_gains_of_the_mean_over_seeds_are_paired_by_question(table):
     assert set(scores.query("method == 'rsft' and metric == 'accuracy'")["seed"]) == {"0", "1", "all"}
     assert scores.query("method == 'vote'")["calls_per_question"].iloc[0] == 1.5
     assert set(scores.query("method != 'rsft'")["train_task"]) == {""}
+    assert set(scores.query("method == 'base'")["source"]) == {""}  # a fact that its condition lacks
     more = scores.query("method == 'rsft'")
     assert (
         set(more["variant"]) == {"questions"} and set(more["questions"]) == {400} and set(more["setting"]) == {"test"}

@@ -109,7 +109,7 @@ def by_source(table: pd.DataFrame, sources: Sequence[str]) -> pd.DataFrame:
 
 def shared_columns(system: System, part: pd.DataFrame, study: str, teacher: str, train_task: str) -> dict[str, Any]:
     """The values that all rows of a system share. train_task: "" for a system that was not trained."""
-    facts = {name: plain(part[name].iloc[0]) for name in FACTS if name in part}
+    facts = {name: plain(part[name].iloc[0]) for name in FACTS if name in part and pd.notna(part[name].iloc[0])}
     return {name: plain(value) for name, value in system.items() if name not in ("task", "label")} | facts | {
         "study": study,
         "teacher": teacher,
