@@ -131,7 +131,7 @@ def training_cost(printed: pd.DataFrame, table: pd.DataFrame, student: str) -> p
     own = table[(table["student"] == student) & (table["setting"] == "once")]
     own = own.set_index(["method", "part", "metric"])["value"]
     rows = {}
-    for method, part in [*((m, "") for m in METHODS[1:5]), ("pad", "reward model"), ("pad", "GRPO")]:
+    for method, part in [*((m, "") for m in ("sft", "rsft", "da")), ("pad", "reward model"), ("pad", "GRPO")]:
         seconds, tokens = (own.get((method, parts[part], unit), np.nan) for unit in ("seconds", "tokens"))
         rows[LABELS[method], part] = {"card-hours, published": theirs.get((method, part), np.nan),
                                     "core-seconds, here": seconds, "thousand tokens, here": tokens / 1000}  # fmt: skip
