@@ -57,11 +57,11 @@ def test_gains_that_other_figures_show_are_left_out(data):
 
 
 def test_figure_has_a_panel_per_baseline_and_a_named_line_per_gain():
-    data = frame([*rows(), gain("one", "da", ("base", ""), 0.0, seed="1")])
+    data = frame([*rows(), gain("study", "pad", ("base", ""), 0.1), gain("one", "da", ("base", ""), 0.0, seed="1")])
     table = ablations.differences(data)
     assert list(table["panel"].unique()) == ["against study", "against base", "against others"]
     lines = table.set_index("panel")["line"]
-    assert list(lines["against base"]) == ["study, R-SFT", "plain first, R-SFT"]
+    assert list(lines["against base"]) == ["study, R-SFT", "plain first, R-SFT", "study, PAD"]
     assert lines["against others"] == "PAD, then DA, DA − twice" and len(lines["against study"]) == 8
     figure = charts.intervals(table, "line", "gain", hue="", row="panel", zero=0, horizontal=True)
     assert [axis.get_title() for axis in figure.axes] == list(table["panel"].unique())
