@@ -5,7 +5,7 @@ import pandas as pd
 from agentark.paper import pad_choices
 from agentark.paper.contrasts import along_axis
 from agentark.report import sentences
-from agentark.report.charts import LABELS, METHODS
+from agentark.report.charts import LABELS
 
 CONTROL = ("samples, equal generations", "samples, equal traces")  # variants of ablation_data without a debate
 
@@ -25,7 +25,7 @@ def differences(table: pd.DataFrame) -> pd.DataFrame:
     """Return all gains of students over all seeds, in points, for a chart of intervals. `line` names the condition that
     varies, `panel` names the baseline. Baselines with a single line share the last panel."""
     rows = sentences.select(table[table["student"] != ""], metric="accuracy_gain")
-    names = {m: LABELS[m] for m in METHODS[:6]}  # of students
+    names = {m: LABELS[m] for m in ("base", "base_steps", "sft", "rsft", "da", "pad")}  # of students
     shown = rows.assign(condition=[condition(row) for _, row in rows.iterrows()], method=rows["method"].replace(names))
     varying = [c for c in ("student", "test_task", "condition", "source", "method") if shown[c].nunique() > 1]
     line = shown[varying].agg(lambda parts: ", ".join(filter(None, parts)), axis=1)

@@ -25,16 +25,16 @@ def communication(table: pd.DataFrame) -> list[str]:
 def best_control(table: pd.DataFrame, task: str) -> list[str]:
     """The gains of the first team's debate on `task` over the best use of the teacher without communication and over
     the debate with communication off; empty if `controls` has not been run on the task."""
-    found = controls.debates(table) if len(table) else table
-    for _, debated in found[found["test_task"] == task][:1].iterrows():
-        (best, gain), off = controls.best_baseline(table, debated), controls.gain_over(table, debated, "debate_off")
-        return [
-            f"**Best control** on `{task}`, on the questions of the ablation (debate {number(debated)}): of the uses of the "
-            f"teacher without communication, at no more calls than a full debate, the best is {NAMES[best['method']]} "
-            f"({best['value']:.3f}): {named_verdict(gain)}"
-            + (f"; communication on vs. off {named_verdict(off)}." if off is not None else ".")
-        ]
-    return []
+    if table.empty or (found := controls.debates(table).query("test_task == @task")).empty:
+        return []
+    debated = found.iloc[0]
+    (best, gain), off = controls.best_baseline(table, debated), controls.gain_over(table, debated, "debate_off")
+    return [
+        f"**Best control** on `{task}`, on the questions of the ablation (debate {number(debated)}): of the uses of the "
+        f"teacher without communication, at no more calls than a full debate, the best is {NAMES[best['method']]} "
+        f"({best['value']:.3f}): {named_verdict(gain)}"
+        + (f"; communication on vs. off {named_verdict(off)}." if off is not None else ".")
+    ]
 
 
 def students(scores: pd.DataFrame, task: str, student: str, methods: list[str]) -> list[str]:
